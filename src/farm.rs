@@ -1,0 +1,4 @@
+//! The decision maker.
+pub mod blob;
+pub mod id;
+pub mod job;

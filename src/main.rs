@@ -1,0 +1,2 @@
+//! The command `swarm`.
+fn main() {}

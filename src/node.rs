@@ -1,0 +1,7 @@
+//! The world: network, disk, Blender, ffmpeg, HTTP.
+pub mod http;
+pub mod net;
+pub mod render;
+pub mod scene;
+pub mod store;
+pub mod video;
