@@ -2,3 +2,5 @@
 pub mod blob;
 pub mod id;
 pub mod job;
+pub mod message;
+pub mod op;

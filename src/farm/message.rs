@@ -1,0 +1,183 @@
+//! What farms say to one another: status messages and ledger messages.
+//!
+//! `wire` turns them into envelopes and back. Bulk bytes are not among them: those travel between adapters.
+
+use super::id::{ActorId, BootId, JobId, NodeId, Unit};
+use super::job::Series;
+use serde::{Deserialize, Serialize};
+
+/// A log's place in the ledger: a job, or the swarm's own ([`SWARM_LOG`]).
+pub type LogId = JobId;
+/// The reserved log of members, evictions, trust and swarm-wide settings.
+pub const SWARM_LOG: LogId = JobId([0; 16]);
+
+/// Proof that an actor's log begins with what chains to `chain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedHead {
+    /// Ops vouched for.
+    pub length: u64,
+    /// Chain hash after the last of them.
+    pub chain: [u8; 32],
+    /// Ed25519 over (domain, swarm id, log, actor, length, chain): two halves, since serde stops at 32.
+    pub signature: ([u8; 32], [u8; 32]),
+}
+
+/// A piece of an actor's log, ending at a signed head.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suffix {
+    /// Which log.
+    pub log: LogId,
+    /// Whose.
+    pub actor: ActorId,
+    /// Sequence number of the first op here.
+    pub from: u64,
+    /// Framed ops, in order.
+    pub ops: Vec<Vec<u8>>,
+    /// Vouches for everything up to `from + ops.len()`.
+    pub head: SignedHead,
+}
+
+/// How far each actor of a log is known: (actor, length).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// Which log.
+    pub log: LogId,
+    /// Sorted by actor.
+    pub lengths: Vec<(ActorId, u64)>,
+}
+
+/// A unit in hand, as its node tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InHand {
+    /// Its job.
+    pub job: JobId,
+    /// Which.
+    pub unit: Unit,
+    /// Hundredths.
+    pub percent: u8,
+}
+
+/// A usable renderer, as its node tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RendererInfo {
+    /// Version, such as 4.5.15.
+    pub version: (u16, u16, u16),
+    /// Path on its machine, for display.
+    pub path: String,
+    /// Build hash.
+    pub build: String,
+    /// Whether it can denoise.
+    pub denoiser: bool,
+    /// Usable devices, such as `CPU`, `CUDA`, `OPTIX`.
+    pub devices: Vec<String>,
+}
+
+impl RendererInfo {
+    /// Its release series.
+    pub fn series(&self) -> Series {
+        Series { major: self.version.0, minor: self.version.1 }
+    }
+}
+
+/// A graphics card, as its node tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuInfo {
+    /// Model.
+    pub name: String,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Driver version.
+    pub driver: String,
+    /// Whether a renderer can use it.
+    pub usable: bool,
+    /// Backend that would, such as `OPTIX`.
+    pub backend: String,
+}
+
+/// Something wrong on a machine, and what mends it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Stable word.
+    pub kind: String,
+    /// What happened.
+    pub message: String,
+    /// What to do.
+    pub fix: String,
+}
+
+/// What a machine is and can do; sent when it changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capability {
+    /// What people call it.
+    pub name: String,
+    /// Operating system.
+    pub os: String,
+    /// Version of this program.
+    pub swarm_version: String,
+    /// Where it listens.
+    pub addresses: Vec<String>,
+    /// CPU model.
+    pub cpu_model: String,
+    /// Logical cores.
+    pub cores: u32,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Graphics cards.
+    pub gpus: Vec<GpuInfo>,
+    /// Renderers.
+    pub renderers: Vec<RendererInfo>,
+    /// Units it renders at once; 0 for a machine that only submits.
+    pub slots: u32,
+    /// Labels.
+    pub tags: Vec<String>,
+    /// What is wrong here.
+    pub problems: Vec<Problem>,
+    /// Whether its owner paused it.
+    pub paused: bool,
+}
+
+/// A sign of life, every two seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Counts up.
+    pub counter: u64,
+    /// Which start of the sender this is.
+    pub boot: BootId,
+    /// CPU load in hundredths.
+    pub load_percent: u8,
+    /// What it renders.
+    pub in_hand: Vec<InHand>,
+    /// Whom it is connected to: they need no forwarding of its ops.
+    pub neighbours: Vec<NodeId>,
+}
+
+/// Everything farms tell one another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// Status: a sign of life.
+    Heartbeat(Heartbeat),
+    /// Status: what the sender can do, whole.
+    Capability(Box<Capability>),
+    /// Ledger: new ops.
+    Push(Vec<Suffix>),
+    /// Ledger: one hash over all live logs.
+    Digest([u8; 32]),
+    /// Ledger: a hash per log, since the one over all differed.
+    LogDigests(Vec<(LogId, [u8; 32])>),
+    /// Ledger: how far the sender is in logs that differ. With `answer`, the receiver says in turn how far it is.
+    Versions {
+        /// Per log.
+        versions: Vec<Versions>,
+        /// Whether the sender wants the receiver's.
+        answer: bool,
+    },
+    /// Ledger: these jobs are over for good.
+    Retired(Vec<LogId>),
+}
+
+impl Message {
+    /// Whether it travels on the status stream (else on the ledger stream).
+    pub fn is_status(&self) -> bool {
+        matches!(self, Self::Heartbeat(_) | Self::Capability(_))
+    }
+}

@@ -1,0 +1,255 @@
+//! What a node can say about a job: the operations its log is made of.
+//!
+//! An op is stored, hashed and sent as {kind u16, length u32, body}; `wire` does the framing. A kind this build does not
+//! know is kept and forwarded as it is ([`Op::Unknown`]) and means nothing to the fold. Bodies never change their shape
+//! once released: a new meaning is a new kind.
+
+use super::id::Part;
+use super::id::{BlobId, NodeId, Unit};
+use super::job::{FrameSet, JobSpec};
+use serde::{Deserialize, Serialize};
+
+/// The op version this build writes and understands. A job that names a later one is not claimed here.
+pub const OP_VERSION: u16 = 1;
+/// Most blobs in one `Holds`, `Drops` or `Lost`.
+pub const MAX_BLOBS_PER_OP: usize = 1024;
+/// Most outputs of one unit (views × aux files; guess).
+pub const MAX_OUTPUTS: usize = 256;
+/// Longest text in an op, bytes: reasons and names are for people.
+pub const MAX_TEXT_BYTES: usize = 4096;
+
+/// Units as a set of frames and which part of each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitSet {
+    /// The frames.
+    pub frames: FrameSet,
+    /// The part of each of them.
+    pub part: Part,
+}
+
+impl UnitSet {
+    /// Whole frames; `None` when there are none.
+    pub fn whole(frames: Vec<i32>) -> Option<Self> {
+        Some(Self { frames: FrameSet::from_frames(frames)?, part: Part::Whole })
+    }
+
+    /// The units, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = Unit> + '_ {
+        self.frames.iter().map(|frame| Unit { frame, part: self.part })
+    }
+}
+
+/// Why a node claims a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ClaimKind {
+    /// To render it.
+    Primary,
+    /// To render it beside another that is expected to be later.
+    Backup,
+}
+
+/// What an output is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum OutputRole {
+    /// The frame.
+    Image,
+    /// A file the scene's compositor writes beside it.
+    Aux,
+    /// A small JPEG through the scene's view transform.
+    Preview,
+}
+
+/// One file a unit produced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// File name relative to the job's output directory.
+    pub path: String,
+    /// Content.
+    pub blob: BlobId,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// What it is for.
+    pub role: OutputRole,
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// Blender died.
+    Crash,
+    /// Blender reported an error.
+    Error,
+    /// Blender said nothing wrong and wrote nothing.
+    NoOutput,
+    /// What it wrote does not decode or has the wrong size.
+    BadOutput,
+    /// A GPU was asked for and the CPU rendered.
+    WrongDevice,
+    /// Neither output nor CPU use for too long.
+    Stalled,
+    /// The job's limit per frame was reached.
+    TimeLimit,
+    /// Blender did not start.
+    CannotStart,
+}
+
+/// A setting of a job; the later (Lamport counter, actor) wins per variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobSetting {
+    /// Nothing of it starts while this is set.
+    Paused(bool),
+    /// 0–100.
+    Priority(u8),
+}
+
+/// One entry of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// The job exists. Legal only as written by the actor the job's id was made from.
+    Submit {
+        /// Least [`OP_VERSION`] a node must understand to claim units of it.
+        min_version: u16,
+        /// The job.
+        spec: Box<JobSpec>,
+    },
+    /// The writer takes units.
+    Claim {
+        /// Epoch of the units.
+        epoch: u32,
+        /// Which.
+        units: UnitSet,
+        /// Why.
+        kind: ClaimKind,
+        /// Strength against another claim; the higher stays.
+        score: u32,
+    },
+    /// The writer gives units back.
+    Release {
+        /// Which.
+        units: UnitSet,
+    },
+    /// The writer rendered a unit and holds its outputs durably.
+    Done {
+        /// Epoch it was rendered for.
+        epoch: u32,
+        /// Which.
+        unit: Unit,
+        /// What came of it.
+        outputs: Vec<Output>,
+        /// Render time, milliseconds.
+        millis: u32,
+        /// Device used, as Blender reports it.
+        device: String,
+        /// Version and build of the renderer.
+        build: String,
+    },
+    /// An attempt of the writer failed.
+    Failed {
+        /// Epoch of the unit.
+        epoch: u32,
+        /// Which.
+        unit: Unit,
+        /// Why.
+        kind: FailureKind,
+        /// One line for people.
+        message: String,
+        /// The end of the renderer's output.
+        log: Option<BlobId>,
+    },
+    /// The writer has these blobs, durably.
+    Holds {
+        /// Which.
+        blobs: Vec<BlobId>,
+    },
+    /// The writer no longer has them.
+    Drops {
+        /// Which.
+        blobs: Vec<BlobId>,
+    },
+    /// No live member has them.
+    Lost {
+        /// Which.
+        blobs: Vec<BlobId>,
+    },
+    /// Units are to be rendered anew.
+    Requeue {
+        /// Which.
+        units: UnitSet,
+        /// Their epoch from now on, if none is higher.
+        epoch: u32,
+    },
+    /// A setting.
+    Set {
+        /// Orders settings together with the actor.
+        lamport: u64,
+        /// What.
+        setting: JobSetting,
+        /// Wall clock for display, milliseconds since 1970.
+        at_ms: u64,
+    },
+    /// The job is over without its open frames.
+    Cancel {
+        /// Login name of who did it.
+        by: String,
+        /// Wall clock for display, milliseconds since 1970.
+        at_ms: u64,
+    },
+    /// Some units come from a new bundle.
+    Revise {
+        /// The new bundle.
+        bundle: BlobId,
+        /// Bytes of its files.
+        bundle_bytes: u64,
+        /// Which units.
+        units: UnitSet,
+        /// Their epoch.
+        epoch: u32,
+    },
+    /// Every result is where the submitter wanted it.
+    Collected {
+        /// Whether the video was made (also true when none was wanted).
+        video: bool,
+        /// Wall clock for display, milliseconds since 1970.
+        at_ms: u64,
+    },
+    /// The job may be forgotten.
+    Retire,
+    /// Swarm log: a machine belongs to the swarm.
+    Member {
+        /// Which.
+        node: NodeId,
+        /// What people call it.
+        name: String,
+    },
+    /// Swarm log: a machine no longer does; its logs end at these lengths.
+    Evict {
+        /// Which.
+        node: NodeId,
+        /// (boot id, length) of each log that still counts.
+        heads: Vec<([u8; 8], u64)>,
+    },
+    /// Swarm log: the writer lets this machine's jobs run scripts.
+    Trust {
+        /// Whose.
+        node: NodeId,
+        /// Whether.
+        trusted: bool,
+    },
+    /// Swarm log: a setting of the whole swarm.
+    Setting {
+        /// Orders settings together with the actor.
+        lamport: u64,
+        /// Its name.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// Of a later build: kept, forwarded, ignored.
+    Unknown {
+        /// Its kind.
+        kind: u16,
+        /// Its body.
+        body: Vec<u8>,
+    },
+}
