@@ -2,5 +2,6 @@
 pub mod blob;
 pub mod id;
 pub mod job;
+pub mod ledger;
 pub mod message;
 pub mod op;

@@ -4,3 +4,5 @@ pub mod cli;
 pub mod farm;
 #[cfg(feature = "node")]
 pub mod node;
+pub mod seal;
+pub mod wire;

@@ -1,0 +1,270 @@
+//! One actor's log: its framed ops, and the signed heads that vouch for them.
+
+use super::{CHECKPOINT_BYTES, MergeError, PIECE_BYTES, Row, StoredOps};
+use crate::farm::id::ActorId;
+use crate::farm::message::{LogId, SignedHead, Suffix};
+use crate::farm::op::Op;
+use crate::seal::{self, Hash};
+use crate::wire;
+use std::sync::Arc;
+
+/// Bytes an op takes in a suffix: itself and its length.
+pub(super) fn cost(op: &[u8]) -> u64 {
+    op.len() as u64 + 5
+}
+
+/// A signed head, and where in the bytes of the log it is.
+#[derive(Clone, Copy)]
+struct Checkpoint {
+    head: SignedHead,
+    /// Cost of all ops before it.
+    end: u64,
+}
+
+pub(super) struct Track {
+    ops: Vec<Arc<[u8]>>,
+    genesis: Hash,
+    /// Chain after the last op.
+    tip: Hash,
+    /// Cost of all ops.
+    bytes: u64,
+    /// Ascending by length.
+    checkpoints: Vec<Checkpoint>,
+    /// What may be told: the length of a checkpoint, or 0.
+    visible: u64,
+    /// Contradicts the ops here: the proof that the actor signed two histories.
+    fork: Option<SignedHead>,
+}
+
+/// What is new in a suffix: ops, and the chain after them.
+pub(super) struct New {
+    pub ops: Vec<Arc<[u8]>>,
+    tip: Hash,
+}
+
+/// What a suffix turned out to be.
+pub(super) enum Seen {
+    Nothing,
+    Ops(New),
+    Fork,
+}
+
+impl Track {
+    pub fn new(genesis: Hash) -> Self {
+        Self { ops: Vec::new(), genesis, tip: genesis, bytes: 0, checkpoints: Vec::new(), visible: 0, fork: None }
+    }
+
+    pub fn length(&self) -> u64 {
+        self.ops.len() as u64
+    }
+
+    /// What may be told; nothing of an actor that signed two histories.
+    pub fn visible(&self) -> u64 {
+        if self.is_forked() { 0 } else { self.visible }
+    }
+
+    pub fn tip(&self) -> Hash {
+        self.tip
+    }
+
+    pub fn is_forked(&self) -> bool {
+        self.fork.is_some()
+    }
+
+    pub fn fork(&mut self, proof: SignedHead) {
+        self.fork.get_or_insert(proof);
+    }
+
+    pub fn push(&mut self, op: Arc<[u8]>) {
+        self.tip = seal::chain(&self.tip, &op);
+        self.bytes += cost(&op);
+        self.ops.push(op);
+    }
+
+    /// Whether the bytes since the last head and an op of this length would be too much for one piece.
+    pub fn needs_checkpoint_before(&self, op_len: usize) -> bool {
+        let sealed = self.checkpoints.last().map_or(0, |last| last.end);
+        self.bytes > sealed && self.bytes - sealed + op_len as u64 + 5 > CHECKPOINT_BYTES
+    }
+
+    /// A head at the present end.
+    pub fn seal(&mut self, head: SignedHead) {
+        if self.checkpoints.last().is_none_or(|last| last.head.length < head.length) {
+            self.checkpoints.push(Checkpoint { head, end: self.bytes });
+        }
+    }
+
+    /// Everything up to the checkpoint of this length may be told from now on.
+    pub fn reveal(&mut self, length: u64) {
+        self.visible = self.visible.max(length);
+        self.prune();
+    }
+
+    pub fn extend(&mut self, new: New, head: SignedHead) {
+        self.bytes += new.ops.iter().map(|op| cost(op)).sum::<u64>();
+        self.ops.extend(new.ops);
+        self.tip = new.tip;
+        self.seal(head);
+        self.reveal(head.length);
+    }
+
+    /// Forgets heads that lie closer than pieces need, never the last that may be told.
+    fn prune(&mut self) {
+        let all = std::mem::take(&mut self.checkpoints);
+        for (i, checkpoint) in all.iter().enumerate() {
+            let before = self.checkpoints.last().map_or(0, |last| last.end);
+            let spare = all
+                .get(i + 1)
+                .is_some_and(|next| next.head.length <= self.visible && next.end - before <= CHECKPOINT_BYTES);
+            if !spare {
+                self.checkpoints.push(*checkpoint);
+            }
+        }
+    }
+
+    /// Chain after the first `length` ops, which must be here: from the nearest head on.
+    fn chain_at(&self, length: u64) -> Hash {
+        if length == self.length() {
+            return self.tip;
+        }
+        let nearest = self.checkpoints.partition_point(|c| c.head.length <= length).checked_sub(1);
+        let (from, start) = nearest.map_or((0, self.genesis), |i| {
+            let head = &self.checkpoints[i].head;
+            (head.length, head.chain)
+        });
+        self.ops[from as usize..length as usize].iter().fold(start, |hash, op| seal::chain(&hash, op))
+    }
+
+    /// What a suffix of this log brings, without changing anything.
+    pub fn examine(&self, suffix: &Suffix, verify: impl Fn(&SignedHead) -> bool) -> Result<Seen, MergeError> {
+        let (log, actor, head) = (suffix.log, suffix.actor, &suffix.head);
+        if self.is_forked() {
+            return Err(MergeError::Forked { log, actor });
+        }
+        let have = self.length();
+        if suffix.from > have {
+            return Err(MergeError::Gap { log, actor, have, from: suffix.from });
+        }
+        if suffix.from.checked_add(suffix.ops.len() as u64) != Some(head.length) {
+            return Err(MergeError::BadChain { log, actor });
+        }
+        if head.length <= have {
+            // Nothing new can be in it; two histories can.
+            return if self.chain_at(head.length) == head.chain {
+                Ok(Seen::Nothing)
+            } else if verify(head) {
+                Ok(Seen::Fork)
+            } else {
+                Err(MergeError::BadSignature { log, actor })
+            };
+        }
+        let known = (have - suffix.from) as usize;
+        let ops: Vec<Arc<[u8]>> = suffix.ops[known..].iter().map(|op| op.as_slice().into()).collect();
+        let tip = ops.iter().fold(self.tip, |hash, op| seal::chain(&hash, op));
+        if !verify(head) {
+            return Err(MergeError::BadSignature { log, actor });
+        }
+        if tip == head.chain {
+            return Ok(Seen::Ops(New { ops, tip }));
+        }
+        // A chain that leads there from a place both share, through other ops than those here, is a second history.
+        let theirs = suffix.ops.iter().fold(self.chain_at(suffix.from), |hash, op| seal::chain(&hash, op));
+        if theirs == head.chain { Ok(Seen::Fork) } else { Err(MergeError::BadChain { log, actor }) }
+    }
+
+    /// Fills an empty track from the store; how many ops are vouched for.
+    pub fn restore(&mut self, stored: StoredOps, heads: &[SignedHead], verify: impl Fn(&SignedHead) -> bool) -> u64 {
+        let mut heads: Vec<&SignedHead> = heads.iter().filter(|head| verify(head)).collect();
+        heads.sort_by_key(|head| head.length);
+        let mut heads = heads.into_iter().peekable();
+        let mut run = New { ops: Vec::new(), tip: self.tip };
+        for (seq, op) in stored {
+            if seq != self.length() + run.ops.len() as u64 || wire::decode_op(&op).is_err() {
+                break;
+            }
+            run.tip = seal::chain(&run.tip, &op);
+            run.ops.push(op);
+            while let Some(head) = heads.next_if(|head| head.length <= seq + 1) {
+                if head.length == seq + 1 && head.chain == run.tip {
+                    let next = New { ops: Vec::new(), tip: run.tip };
+                    self.extend(std::mem::replace(&mut run, next), *head);
+                }
+            }
+        }
+        self.visible
+    }
+
+    /// What is told of everything after the first `from` ops, in pieces that each end at a head.
+    pub fn pieces(&self, log: LogId, actor: ActorId, from: u64) -> impl Iterator<Item = Suffix> + '_ {
+        let mut at = from;
+        let ordinary = std::iter::from_fn(move || {
+            let suffix = self.piece(log, actor, at)?;
+            at = suffix.head.length;
+            Some(suffix)
+        });
+        ordinary.chain(self.proof(log, actor, from))
+    }
+
+    /// Of an actor with two histories only the proof is told, to who knows `from` ops of either: a head of each that they
+    /// can compare with theirs, or the beginning of the history here when there is none.
+    fn proof(&self, log: LogId, actor: ActorId, from: u64) -> impl Iterator<Item = Suffix> + use<> {
+        let bare = |head: SignedHead| Suffix { log, actor, from: head.length, ops: Vec::new(), head };
+        let (mut mine, mut other) = (None, None);
+        if let Some(fork) = self.fork.filter(|_| from > 0) {
+            other = (fork.length <= from).then(|| bare(fork));
+            let at = self.checkpoints.partition_point(|c| c.head.length <= from);
+            mine = match at.checked_sub(1) {
+                Some(at) => Some(bare(self.checkpoints[at].head)),
+                None => self.checkpoints.first().map(|first| {
+                    let ops = self.ops[..first.head.length as usize].iter().map(|op| op.to_vec()).collect();
+                    Suffix { log, actor, from: 0, ops, head: first.head }
+                }),
+            };
+        }
+        mine.into_iter().chain(other)
+    }
+
+    fn piece(&self, log: LogId, actor: ActorId, from: u64) -> Option<Suffix> {
+        let first = self.checkpoints.partition_point(|c| c.head.length <= from);
+        let told = |c: &&Checkpoint| c.head.length <= self.visible();
+        let mut last = self.checkpoints.get(first).filter(told)?;
+        let start =
+            last.end - self.ops[from as usize..last.head.length as usize].iter().map(|op| cost(op)).sum::<u64>();
+        for next in self.checkpoints[first + 1..].iter().take_while(told) {
+            if next.end - start > PIECE_BYTES {
+                break;
+            }
+            last = next;
+        }
+        let head = last.head;
+        let ops = self.ops[from as usize..head.length as usize].iter().map(|op| op.to_vec()).collect();
+        Some(Suffix { log, actor, from, ops, head })
+    }
+
+    pub fn decoded(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, Op)> + '_ {
+        let ops = (from..).zip(&self.ops[from as usize..to as usize]);
+        // Nothing undecodable is ever let in.
+        ops.filter_map(|(seq, bytes)| Some((seq, wire::decode_op(bytes).ok()?)))
+    }
+
+    pub fn op_rows(&self, log: LogId, actor: ActorId, from: u64) -> impl Iterator<Item = Row> + '_ {
+        let ops = (from..).zip(&self.ops[from as usize..]);
+        ops.map(move |(seq, bytes)| Row::Op { log, actor, seq, bytes: bytes.clone() })
+    }
+
+    pub fn head_row(&self, log: LogId, actor: ActorId) -> Row {
+        let heads: Vec<SignedHead> = self.checkpoints.iter().map(|c| c.head).collect();
+        // Heads are fixed in size and few; were they ever too many, load would find none and repair fetch the log again.
+        Row::Head { log, actor, bytes: wire::encode_value(&heads).unwrap_or_default() }
+    }
+
+    /// What this adds to the digests: nothing before anything may be told.
+    pub fn digest_item(&self, log: LogId, actor: ActorId) -> Option<Hash> {
+        if self.is_forked() {
+            return Some(seal::digest_item(log, actor, u64::MAX, &self.genesis));
+        }
+        let at = self.checkpoints.partition_point(|c| c.head.length <= self.visible).checked_sub(1)?;
+        let head = &self.checkpoints[at].head;
+        Some(seal::digest_item(log, actor, head.length, &head.chain))
+    }
+}

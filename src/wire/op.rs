@@ -1,0 +1,253 @@
+//! Ops as bytes: kinds with numbers that never change, and the limits of `farm/op.rs` on the way in and out.
+
+use super::{WireError, is_safe_path, read_body, within, write_body};
+use crate::farm::id::{BlobId, Part};
+use crate::farm::job::JobSpec;
+use crate::farm::op::{JobSetting, MAX_BLOBS_PER_OP, MAX_OUTPUTS, MAX_TEXT_BYTES, Op, UnitSet};
+
+/// Longest framed op, bytes: the largest frame set and the texts of a `Submit` fit, and a piece of a log that holds one
+/// such op fits a ledger message.
+pub const MAX_OP_BYTES: usize = 192 * 1024;
+/// {kind u16, length u32} before each body.
+const HEADER_BYTES: usize = 6;
+/// Most pixels of a frame on a side: Blender's own limit.
+const MAX_SIDE: u32 = 65_536;
+/// Most samples per pixel: Cycles' own limit.
+const MAX_SAMPLES: u32 = 1 << 24;
+/// Largest percentage of the resolution: Blender's own limit.
+const MAX_PERCENT: u32 = 32_767;
+/// Most digits a frame number is padded to (guess).
+const MAX_DIGITS: u8 = 32;
+/// Most tiles per side of a frame (guess).
+const MAX_TILES_PER_SIDE: u16 = 1024;
+/// Most heads in one eviction (guess: starts of one machine that left a log).
+const MAX_EVICTED_HEADS: usize = 4096;
+
+/// Kinds of ops. Numbers are for ever; settings have one each, so that a new one is a new kind.
+mod kind {
+    pub const SUBMIT: u16 = 1;
+    pub const CLAIM: u16 = 2;
+    pub const RELEASE: u16 = 3;
+    pub const DONE: u16 = 4;
+    pub const FAILED: u16 = 5;
+    pub const HOLDS: u16 = 6;
+    pub const DROPS: u16 = 7;
+    pub const LOST: u16 = 8;
+    pub const REQUEUE: u16 = 9;
+    pub const SET_PAUSED: u16 = 10;
+    pub const SET_PRIORITY: u16 = 11;
+    pub const CANCEL: u16 = 12;
+    pub const REVISE: u16 = 13;
+    pub const COLLECTED: u16 = 14;
+    pub const RETIRE: u16 = 15;
+    pub const MEMBER: u16 = 64;
+    pub const EVICT: u16 = 65;
+    pub const TRUST: u16 = 66;
+    pub const SETTING: u16 = 67;
+
+    pub const KNOWN: [u16; 19] = [
+        SUBMIT,
+        CLAIM,
+        RELEASE,
+        DONE,
+        FAILED,
+        HOLDS,
+        DROPS,
+        LOST,
+        REQUEUE,
+        SET_PAUSED,
+        SET_PRIORITY,
+        CANCEL,
+        REVISE,
+        COLLECTED,
+        RETIRE,
+        MEMBER,
+        EVICT,
+        TRUST,
+        SETTING,
+    ];
+}
+
+const WHAT: &str = "an op";
+
+/// The framed bytes of an op. Errors when it breaks a limit others hold it to.
+pub fn encode_op(op: &Op) -> Result<Vec<u8>, WireError> {
+    check_op(op)?;
+    let mut bytes = vec![0; HEADER_BYTES];
+    let kind = write_op(op, &mut bytes)?;
+    within(WHAT, bytes.len(), MAX_OP_BYTES)?;
+    let length = (bytes.len() - HEADER_BYTES) as u32;
+    bytes[..2].copy_from_slice(&kind.to_le_bytes());
+    bytes[2..HEADER_BYTES].copy_from_slice(&length.to_le_bytes());
+    Ok(bytes)
+}
+
+fn write_op(op: &Op, into: &mut Vec<u8>) -> Result<u16, WireError> {
+    macro_rules! body {
+        ($kind:expr, $value:expr) => {{
+            write_body(WHAT, into, $value)?;
+            $kind
+        }};
+    }
+    Ok(match op {
+        Op::Submit { min_version, spec } => body!(kind::SUBMIT, &(min_version, spec)),
+        Op::Claim { epoch, units, kind, score } => body!(kind::CLAIM, &(epoch, units, kind, score)),
+        Op::Release { units } => body!(kind::RELEASE, units),
+        Op::Done { epoch, unit, outputs, millis, device, build } => {
+            body!(kind::DONE, &(epoch, unit, outputs, millis, device, build))
+        }
+        Op::Failed { epoch, unit, kind, message, log } => {
+            body!(kind::FAILED, &(epoch, unit, kind, message, log))
+        }
+        Op::Holds { blobs } => body!(kind::HOLDS, blobs),
+        Op::Drops { blobs } => body!(kind::DROPS, blobs),
+        Op::Lost { blobs } => body!(kind::LOST, blobs),
+        Op::Requeue { units, epoch } => body!(kind::REQUEUE, &(units, epoch)),
+        Op::Set { lamport, setting: JobSetting::Paused(paused), at_ms } => {
+            body!(kind::SET_PAUSED, &(lamport, paused, at_ms))
+        }
+        Op::Set { lamport, setting: JobSetting::Priority(priority), at_ms } => {
+            body!(kind::SET_PRIORITY, &(lamport, priority, at_ms))
+        }
+        Op::Cancel { by, at_ms } => body!(kind::CANCEL, &(by, at_ms)),
+        Op::Revise { bundle, bundle_bytes, units, epoch } => {
+            body!(kind::REVISE, &(bundle, bundle_bytes, units, epoch))
+        }
+        Op::Collected { video, at_ms } => body!(kind::COLLECTED, &(video, at_ms)),
+        Op::Retire => kind::RETIRE,
+        Op::Member { node, name } => body!(kind::MEMBER, &(node, name)),
+        Op::Evict { node, heads } => body!(kind::EVICT, &(node, heads)),
+        Op::Trust { node, trusted } => body!(kind::TRUST, &(node, trusted)),
+        Op::Setting { lamport, key, value } => body!(kind::SETTING, &(lamport, key, value)),
+        Op::Unknown { kind, body } => {
+            into.extend_from_slice(body);
+            *kind
+        }
+    })
+}
+
+/// The op in framed bytes; [`Op::Unknown`] when only a later build knows its kind.
+pub fn decode_op(bytes: &[u8]) -> Result<Op, WireError> {
+    within(WHAT, bytes.len(), MAX_OP_BYTES)?;
+    let Some((&[k0, k1, l0, l1, l2, l3], body)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+        return Err(WireError::Length { what: WHAT, bytes: bytes.len(), wanted: HEADER_BYTES });
+    };
+    let kind = u16::from_le_bytes([k0, k1]);
+    let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+    if length != body.len() {
+        return Err(WireError::Length { what: WHAT, bytes: body.len(), wanted: length });
+    }
+    macro_rules! read {
+        ($what:literal, $pattern:pat => $op:expr) => {{
+            let $pattern = read_body::<_, MAX_OP_BYTES>($what, body)?;
+            $op
+        }};
+    }
+    let op = match kind {
+        kind::SUBMIT => read!("a Submit", (min_version, spec) => Op::Submit { min_version, spec }),
+        kind::CLAIM => read!("a Claim", (epoch, units, kind, score) => Op::Claim { epoch, units, kind, score }),
+        kind::RELEASE => read!("a Release", units => Op::Release { units }),
+        kind::DONE => read!("a Done", (epoch, unit, outputs, millis, device, build) => {
+            Op::Done { epoch, unit, outputs, millis, device, build }
+        }),
+        kind::FAILED => read!("a Failed", (epoch, unit, kind, message, log) => {
+            Op::Failed { epoch, unit, kind, message, log }
+        }),
+        kind::HOLDS => read!("a Holds", blobs => Op::Holds { blobs }),
+        kind::DROPS => read!("a Drops", blobs => Op::Drops { blobs }),
+        kind::LOST => read!("a Lost", blobs => Op::Lost { blobs }),
+        kind::REQUEUE => read!("a Requeue", (units, epoch) => Op::Requeue { units, epoch }),
+        kind::SET_PAUSED => read!("a Set", (lamport, paused, at_ms) => {
+            Op::Set { lamport, setting: JobSetting::Paused(paused), at_ms }
+        }),
+        kind::SET_PRIORITY => read!("a Set", (lamport, priority, at_ms) => {
+            Op::Set { lamport, setting: JobSetting::Priority(priority), at_ms }
+        }),
+        kind::CANCEL => read!("a Cancel", (by, at_ms) => Op::Cancel { by, at_ms }),
+        kind::REVISE => read!("a Revise", (bundle, bundle_bytes, units, epoch) => {
+            Op::Revise { bundle, bundle_bytes, units, epoch }
+        }),
+        kind::COLLECTED => read!("a Collected", (video, at_ms) => Op::Collected { video, at_ms }),
+        kind::RETIRE => read!("a Retire", () => Op::Retire),
+        kind::MEMBER => read!("a Member", (node, name) => Op::Member { node, name }),
+        kind::EVICT => read!("an Evict", (node, heads) => Op::Evict { node, heads }),
+        kind::TRUST => read!("a Trust", (node, trusted) => Op::Trust { node, trusted }),
+        kind::SETTING => read!("a Setting", (lamport, key, value) => Op::Setting { lamport, key, value }),
+        kind => Op::Unknown { kind, body: body.to_vec() },
+    };
+    check_op(&op)?;
+    Ok(op)
+}
+
+/// Whether an op keeps the limits everyone holds it to; its encoded length is checked by [`encode_op`] alone.
+pub fn check_op(op: &Op) -> Result<(), WireError> {
+    let sound =
+        |holds: bool, why: &'static str| if holds { Ok(()) } else { Err(WireError::Unsound { what: WHAT, why }) };
+    let text = |text: &str| sound(text.len() <= MAX_TEXT_BYTES, "a text in it is too long");
+    let set = |units: &UnitSet| {
+        sound(units.frames.is_sound() && part_is_sound(units.part), "it names frames or parts that cannot be")
+    };
+    let blobs = |blobs: &[BlobId]| {
+        sound((1..=MAX_BLOBS_PER_OP).contains(&blobs.len()), "it names no blobs or too many at once")
+    };
+    match op {
+        Op::Submit { spec, .. } => check_spec(spec),
+        Op::Claim { units, .. } | Op::Release { units } | Op::Requeue { units, .. } | Op::Revise { units, .. } => {
+            set(units)
+        }
+        Op::Done { unit, outputs, device, build, .. } => {
+            sound(part_is_sound(unit.part), "its unit cannot be")?;
+            sound((1..=MAX_OUTPUTS).contains(&outputs.len()), "it has no outputs or too many")?;
+            sound(outputs.iter().all(|output| is_safe_path(&output.path)), "an output's path leads elsewhere")?;
+            text(device)?;
+            text(build)
+        }
+        Op::Failed { unit, message, .. } => {
+            sound(part_is_sound(unit.part), "its unit cannot be")?;
+            text(message)
+        }
+        Op::Holds { blobs: held } | Op::Drops { blobs: held } | Op::Lost { blobs: held } => blobs(held),
+        Op::Set { setting: JobSetting::Priority(priority), .. } => sound(*priority <= 100, "its priority is over 100"),
+        Op::Set { setting: JobSetting::Paused(_), .. } | Op::Collected { .. } | Op::Retire | Op::Trust { .. } => Ok(()),
+        Op::Cancel { by, .. } => text(by),
+        Op::Member { name, .. } => text(name),
+        Op::Evict { heads, .. } => sound(heads.len() <= MAX_EVICTED_HEADS, "it names too many heads"),
+        Op::Setting { key, value, .. } => {
+            text(key)?;
+            text(value)
+        }
+        Op::Unknown { kind, .. } => sound(!kind::KNOWN.contains(kind), "its kind is known and its body is not read"),
+    }
+}
+
+pub(super) fn part_is_sound(part: Part) -> bool {
+    match part {
+        Part::Whole => true,
+        Part::Tile { x, y, of } => (1..=MAX_TILES_PER_SIDE).contains(&of) && x < of && y < of,
+        Part::Samples { first, count } => count >= 1 && first.checked_add(count).is_some_and(|end| end <= MAX_SAMPLES),
+    }
+}
+
+fn check_spec(spec: &JobSpec) -> Result<(), WireError> {
+    let sound = |holds: bool, why: &'static str| {
+        if holds { Ok(()) } else { Err(WireError::Unsound { what: "a job's specification", why }) }
+    };
+    let JobSpec { settings, output, .. } = spec;
+    let side = |pixels: u32| (1..=MAX_SIDE).contains(&pixels);
+    let texts = [&spec.name, &spec.file, &spec.user, &output.directory, &output.prefix, &output.suffix];
+    let optional = [settings.engine.as_ref(), output.video.as_ref()];
+    sound(
+        texts.into_iter().chain(optional.into_iter().flatten()).all(|text| text.len() <= MAX_TEXT_BYTES),
+        "a text in it is too long",
+    )?;
+    sound(spec.frames.is_sound(), "its frames cannot be")?;
+    sound(side(spec.size.0) && side(spec.size.1), "its frames have an impossible size")?;
+    sound(settings.resolution.is_none_or(|(width, height)| side(width) && side(height)), "its resolution cannot be")?;
+    sound(settings.percent.is_none_or(|percent| (1..=MAX_PERCENT).contains(&percent)), "its percentage cannot be")?;
+    sound(settings.samples.is_none_or(|samples| samples <= MAX_SAMPLES), "it has too many samples")?;
+    sound(spec.rate.fps >= 1 && spec.rate.base_millionths >= 1, "its frame rate is zero")?;
+    sound(output.digits <= MAX_DIGITS, "its frame numbers are too long")?;
+    sound(spec.priority <= 100, "its priority is over 100")?;
+    let name = |text: &str| text.is_empty() || (is_safe_path(text) && !text.contains('/'));
+    sound(name(&output.prefix) && name(&output.suffix), "its frames' names cannot be")
+}

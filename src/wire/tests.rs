@@ -1,0 +1,275 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::farm::blob::{BlobMap, BundleFile, ChunkRef};
+use crate::farm::id::*;
+use crate::farm::job::*;
+use crate::farm::message::*;
+use crate::farm::op::*;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+pub(crate) fn spec() -> JobSpec {
+    JobSpec {
+        name: "shot".into(),
+        file: "/home/a/shot.blend".into(),
+        user: "a".into(),
+        bundle: BlobId([3; 32]),
+        bundle_bytes: 1 << 33,
+        frames: "1-10x3,20".parse().unwrap(),
+        series: Series { major: 4, minor: 5 },
+        min_version: 30512,
+        settings: RenderSettings { engine: Some("CYCLES".into()), samples: Some(64), ..RenderSettings::default() },
+        needs: Needs { denoiser: true },
+        format: ImageFormat::Png,
+        size: (1920, 1080),
+        rate: FrameRate { fps: 24, base_millionths: 1_000_000 },
+        output: OutputSpec {
+            directory: "/o".into(),
+            prefix: "shot_".into(),
+            suffix: String::new(),
+            digits: 4,
+            video: Some("/o.mp4".into()),
+        },
+        priority: 50,
+        created_ms: 1_700_000_000_000,
+    }
+}
+
+fn ops() -> Vec<Op> {
+    let units = UnitSet::whole(vec![1, 2, 3, 9]).unwrap();
+    let unit = Unit { frame: -7, part: Part::Tile { x: 1, y: 0, of: 2 } };
+    let blobs = vec![BlobId([4; 32]); 2];
+    let text = || "text".to_string();
+    let output = Output { path: "a/b_0001.png".into(), blob: blobs[0], bytes: 77, role: OutputRole::Preview };
+    vec![
+        Op::Submit { min_version: 1, spec: Box::new(spec()) },
+        Op::Claim { epoch: 1, units: units.clone(), kind: ClaimKind::Backup, score: 300 },
+        Op::Release { units: units.clone() },
+        Op::Done { epoch: 0, unit, outputs: vec![output], millis: 1234, device: "CPU".into(), build: "4.5.1".into() },
+        Op::Failed { epoch: 2, unit, kind: FailureKind::Stalled, message: text(), log: Some(blobs[1]) },
+        Op::Holds { blobs: blobs.clone() },
+        Op::Drops { blobs: blobs.clone() },
+        Op::Lost { blobs },
+        Op::Requeue { units: units.clone(), epoch: 3 },
+        Op::Set { lamport: 9, setting: JobSetting::Paused(true), at_ms: 5 },
+        Op::Set { lamport: 9, setting: JobSetting::Priority(100), at_ms: 5 },
+        Op::Cancel { by: text(), at_ms: 5 },
+        Op::Revise { bundle: BlobId([5; 32]), bundle_bytes: 9, units, epoch: 4 },
+        Op::Collected { video: true, at_ms: 5 },
+        Op::Retire,
+        Op::Member { node: NodeId([6; 32]), name: text() },
+        Op::Evict { node: NodeId([6; 32]), heads: vec![([1; 8], 5)] },
+        Op::Trust { node: NodeId([6; 32]), trusted: true },
+        Op::Setting { lamport: 1, key: text(), value: text() },
+        Op::Unknown { kind: 999, body: vec![1, 2, 3] },
+    ]
+}
+
+fn messages() -> Vec<Message> {
+    let actor = ActorId { node: NodeId([1; 32]), boot: BootId([2; 8]) };
+    let log = JobId([3; 16]);
+    let head = SignedHead { length: 2, chain: [4; 32], signature: ([5; 32], [6; 32]) };
+    let in_hand = vec![InHand { job: log, unit: Unit::whole(5), percent: 50 }];
+    vec![
+        Message::Heartbeat(Heartbeat {
+            counter: 7,
+            boot: actor.boot,
+            load_percent: 10,
+            in_hand,
+            neighbours: vec![actor.node],
+        }),
+        Message::Capability(Box::new(Capability { name: "n".into(), slots: 1, ..Capability::default() })),
+        Message::Push(vec![Suffix { log, actor, from: 1, ops: vec![encode_op(&Op::Retire).unwrap()], head }]),
+        Message::Digest([8; 32]),
+        Message::LogDigests(vec![(log, [9; 32])]),
+        Message::Versions { versions: vec![Versions { log, lengths: vec![(actor, 300)] }], answer: true },
+        Message::Retired(vec![log]),
+    ]
+}
+
+fn manifest() -> Manifest {
+    let chunk = |n: u8| ChunkRef { id: ChunkId([n; 32]), bytes: 1000 };
+    let file = |path: &str, chunks| BundleFile { path: path.into(), executable: false, map: BlobMap { chunks } };
+    Manifest {
+        main: "f/1/scene.blend".into(),
+        files: vec![file("f/1/scene.blend", vec![chunk(1), chunk(2)]), file("f/2/wood.png", vec![])],
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn every_op_message_and_manifest_comes_back_as_it_was() {
+    for op in ops() {
+        assert_eq!(decode_op(&encode_op(&op).unwrap()).unwrap(), op);
+    }
+    for message in messages() {
+        assert_eq!(decode(&encode(&message).unwrap()).unwrap(), Some(message));
+    }
+    assert_eq!(decode_manifest(&encode_manifest(&manifest()).unwrap()).unwrap(), manifest());
+    let value = vec![("a".to_string(), 1u64)];
+    assert_eq!(decode_value::<Vec<(String, u64)>>(&encode_value(&value).unwrap()).unwrap(), value);
+}
+
+#[test]
+fn released_bytes_keep_their_meaning() {
+    let golden = |op: &Op| hex(&encode_op(op).unwrap());
+    assert_eq!(golden(&ops()[1]), "02000d00000001020206011212010001fb2c01");
+    assert_eq!(
+        golden(&ops()[3]),
+        "040043000000000d01010002010c612f625f303030312e706e6704040404040404040404040404040404040404040404040404040404040404044d02fbd2040343505505342e352e31"
+    );
+    assert_eq!(golden(&ops()[9]), "0a0003000000090105");
+    assert_eq!(golden(&Op::Retire), "0f0000000000");
+    assert_eq!(
+        hex(blake3::hash(&encode_op(&ops()[0]).unwrap()).as_bytes()),
+        "19828d03eb558722696c2c012983ab61cd4c47bbce3f1edba30af05da99863df"
+    );
+    assert_eq!(
+        hex(&encode(&messages()[0]).unwrap()),
+        "010001000702020202020202020a01030303030303030303030303030303030a0032010101010101010101010101010101010101010101010101010101010101010101"
+    );
+    assert_eq!(hex(&encode(&messages()[6]).unwrap()), format!("0100140001{}", "03".repeat(16)));
+    assert_eq!(
+        hex(blake3::hash(&encode(&messages()[2]).unwrap()).as_bytes()),
+        "7a8a1926c2092c913248f82ee6638ae9268c22e441b18cc1875c07c389e4bfc6"
+    );
+    assert_eq!(
+        hex(blake3::hash(&encode_manifest(&manifest()).unwrap()).as_bytes()),
+        "be685b6c4f9ce2968ab216cf5f8cfbc763dc3ebe01f94d449966647e1cd2d1f3"
+    );
+}
+
+#[test]
+fn a_later_build_is_ignored_message_by_message_and_kept_op_by_op() {
+    assert_eq!(decode(&[1, 0, 99, 0, 1, 2]).unwrap(), None);
+    assert!(matches!(decode(&[2, 0, 1, 0]), Err(WireError::Version { version: 2, .. })));
+    assert_eq!(decode_op(&[99, 0, 1, 0, 0, 0, 5]).unwrap(), Op::Unknown { kind: 99, body: vec![5] });
+    assert!(encode_op(&Op::Unknown { kind: 1, body: vec![] }).is_err(), "a known kind in disguise");
+}
+
+#[test]
+fn what_breaks_a_limit_is_neither_written_nor_read() {
+    let bad_spec = |change: fn(&mut JobSpec)| {
+        let mut spec = spec();
+        change(&mut spec);
+        Op::Submit { min_version: 1, spec: Box::new(spec) }
+    };
+    let long = || "x".repeat(MAX_TEXT_BYTES + 1);
+    let unit = Unit::whole(1);
+    let done = |path: &str, n| Op::Done {
+        epoch: 0,
+        unit,
+        outputs: vec![Output { path: path.into(), blob: BlobId([0; 32]), bytes: 0, role: OutputRole::Image }; n],
+        millis: 0,
+        device: String::new(),
+        build: String::new(),
+    };
+    let part = |part| Op::Release { units: UnitSet { frames: "1".parse().unwrap(), part } };
+    let bad = [
+        Op::Holds { blobs: vec![BlobId([0; 32]); MAX_BLOBS_PER_OP + 1] },
+        Op::Cancel { by: long(), at_ms: 0 },
+        Op::Set { lamport: 0, setting: JobSetting::Priority(101), at_ms: 0 },
+        done("a", 0),
+        done("a", MAX_OUTPUTS + 1),
+        done("../a", 1),
+        done("/a", 1),
+        done("C:a", 1),
+        done("a\\b", 1),
+        done("a//b", 1),
+        part(Part::Tile { x: 2, y: 0, of: 2 }),
+        part(Part::Tile { x: 0, y: 0, of: 0 }),
+        part(Part::Samples { first: u32::MAX, count: 1 }),
+        bad_spec(|spec| spec.priority = 101),
+        bad_spec(|spec| spec.size = (0, 5)),
+        bad_spec(|spec| spec.name = "x".repeat(5000)),
+        bad_spec(|spec| spec.output.prefix = "a/../".into()),
+        bad_spec(|spec| spec.rate.base_millionths = 0),
+        bad_spec(|spec| spec.settings.percent = Some(0)),
+    ];
+    for op in bad {
+        assert!(matches!(encode_op(&op), Err(WireError::Unsound { .. })), "{op:?}");
+    }
+    // Frames that cannot be, from a peer: no ranges at all, and a range of step 0.
+    for frames in [vec![], vec![(1i32, 5i32, 0u32)], vec![(5, 1, 1)], vec![(i32::MIN, i32::MAX, 1)]] {
+        let mut bytes = vec![3, 0, 0, 0, 0, 0];
+        write_body("a test", &mut bytes, &(frames, Part::Whole)).unwrap();
+        bytes[2] = (bytes.len() - 6) as u8;
+        assert!(matches!(decode_op(&bytes), Err(WireError::Unsound { .. })));
+    }
+    let mut bytes = encode_op(&Op::Retire).unwrap();
+    bytes.push(0);
+    assert!(matches!(decode_op(&bytes), Err(WireError::Length { .. })));
+    let mut bytes = encode(&messages()[6]).unwrap();
+    bytes.push(0);
+    assert!(matches!(decode(&bytes), Err(WireError::Length { .. })));
+    assert!(matches!(encode(&Message::Retired(vec![SWARM_LOG; 20_000])), Err(WireError::TooLong { .. })));
+    let capability = Capability { addresses: vec![long(); 5], ..Capability::default() };
+    assert!(matches!(encode(&Message::Capability(Box::new(capability))), Err(WireError::TooLong { .. })));
+}
+
+#[test]
+fn the_largest_legal_submit_and_the_fullest_lists_fit() {
+    let frames =
+        (0..MAX_RANGES as i32).flat_map(|i| [i * 200_000 - 1_000_000_000, i * 200_000 - 999_900_001 + i % 2]).collect();
+    let mut spec = JobSpec { frames: FrameSet::from_frames(frames).unwrap(), ..spec() };
+    spec.name = "x".repeat(MAX_TEXT_BYTES);
+    spec.file = spec.name.clone();
+    spec.output.directory = spec.name.clone();
+    assert!(encode_op(&Op::Submit { min_version: 1, spec: Box::new(spec) }).is_ok());
+    let actor = ActorId { node: NodeId([255; 32]), boot: BootId([255; 8]) };
+    let lengths = vec![(actor, u64::MAX); MAX_ENTRIES_PER_MESSAGE];
+    let versions = vec![Versions { log: SWARM_LOG, lengths }];
+    assert!(encode(&Message::Versions { versions, answer: true }).is_ok());
+    assert!(encode(&Message::LogDigests(vec![(SWARM_LOG, [255; 32]); MAX_ENTRIES_PER_MESSAGE])).is_ok());
+}
+
+#[test]
+fn a_manifest_that_leads_elsewhere_is_refused() {
+    let bad = |change: fn(&mut Manifest)| {
+        let mut manifest = manifest();
+        change(&mut manifest);
+        assert!(matches!(encode_manifest(&manifest), Err(WireError::Unsound { .. })));
+    };
+    bad(|m| m.main = "f/3/none".into());
+    bad(|m| m.files.reverse());
+    bad(|m| m.files[1].path = "../../etc/passwd".into());
+    bad(|m| m.files[1].map.chunks = vec![ChunkRef { id: ChunkId([0; 32]), bytes: 0 }]);
+    let mut bytes = encode_manifest(&manifest()).unwrap();
+    bytes[0] ^= 1;
+    assert!(decode_manifest(&bytes).is_err());
+    assert!(decode_manifest(b"").is_err());
+}
+
+#[test]
+fn no_bytes_make_a_decoder_panic() {
+    let mut rng = StdRng::seed_from_u64(7);
+    let mut samples: Vec<Vec<u8>> = ops().iter().map(|op| encode_op(op).unwrap()).collect();
+    samples.extend(messages().iter().map(|message| encode(message).unwrap()));
+    samples.push(encode_manifest(&manifest()).unwrap());
+    for round in 0..6000 {
+        let mut bytes = samples[round % samples.len()].clone();
+        for _ in 0..rng.random_range(1..4) {
+            let at = rng.random_range(0..bytes.len());
+            match rng.random_range(0..4) {
+                0 => bytes[at] = rng.random(),
+                1 => bytes[at] = *[0, 1, 127, 250, 251, 252, 253, 255].get(rng.random_range(0..8)).unwrap(),
+                2 => bytes.truncate(at.max(1)),
+                _ => bytes.insert(at, rng.random()),
+            }
+        }
+        if bytes.len() >= 6 {
+            let length = (bytes.len() - 6) as u32;
+            if rng.random() {
+                bytes[2..6].copy_from_slice(&length.to_le_bytes());
+            }
+        }
+        if let Ok(op) = decode_op(&bytes) {
+            assert!(encode_op(&op).is_ok(), "what is read may be written");
+        }
+        let _ = decode(&bytes);
+        let _ = decode_manifest(&bytes);
+        let _ = decode_value::<Vec<(String, u64)>>(&bytes);
+    }
+}
