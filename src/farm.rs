@@ -1,7 +1,251 @@
-//! The decision maker.
+//! The decision maker: pure, synchronous, deterministic.
+//!
+//! [`Farm::handle`] takes one [`Input`] and returns [`Effect`]s; the same inputs, times and random numbers give the same
+//! effects. It opens nothing, reads no clock and owns no thread; bulk bytes are names to it. Reading order: `event` (the
+//! contract), `op` and `state` (what is said, what it adds up to), `roster`, `schedule`, `transfer`, `collect` (the
+//! choices), then this file, which routes each input to its part and settles what follows from it.
+//!
+//! Invariants kept here:
+//! - an own op is folded and sent only after it is [`Input::Persisted`];
+//! - a unit in hand stays in hand until the op that ends it is durable, so that it is never claimed twice by one node;
+//! - a node that was suspended claims nothing before it has compared ledgers with somebody.
+
 pub mod blob;
+pub mod collect;
+pub mod config;
+pub mod event;
+mod gossip;
 pub mod id;
+mod input;
 pub mod job;
 pub mod ledger;
 pub mod message;
 pub mod op;
+pub mod roster;
+pub mod schedule;
+pub mod state;
+pub mod transfer;
+mod work;
+
+use crate::seal::Sealer;
+use collect::Collector;
+use config::{DIGEST_EVERY, HEARTBEAT, LATE_LOOP, TICK};
+use event::{Effect, Input, Now, Token};
+use id::{ActorId, BlobId, BootId, JobId, NodeId, Unit};
+use ledger::{Ledger, Row};
+use rand::{Rng, RngExt};
+use roster::Roster;
+use schedule::Hand;
+use state::JobState;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::error::Error as _;
+use std::time::Duration;
+use transfer::Transfer;
+
+/// A bundle on its way to being whole on this machine.
+#[derive(Debug, Default)]
+struct Bundle {
+    /// Its files not yet here; `None` before the manifest is read.
+    missing: Option<BTreeSet<BlobId>>,
+}
+
+/// One node's mind.
+pub struct Farm {
+    me: ActorId,
+    ledger: Ledger,
+    jobs: BTreeMap<JobId, JobState>,
+    roster: Roster,
+    /// Units claimed or rendering here, until the op that ends them is durable.
+    hands: BTreeMap<(JobId, Unit), Hand>,
+    /// Those of them that wait for a slot, in order.
+    queue: VecDeque<(JobId, Unit)>,
+    /// Those of them that ended and wait for the disk.
+    ended: BTreeSet<(JobId, Unit)>,
+    transfer: Transfer,
+    bundles: BTreeMap<BlobId, Bundle>,
+    /// Bundles whole on this machine.
+    ready: BTreeSet<BlobId>,
+    /// Result blobs whole on this machine.
+    local: BTreeSet<BlobId>,
+    /// Result blobs wanted here, and what for.
+    wanted: BTreeMap<BlobId, BTreeSet<(JobId, Unit)>>,
+    /// Blobs that became whole and are not yet in a `Holds`.
+    fresh: BTreeMap<JobId, BTreeSet<BlobId>>,
+    /// Jobs whose bundle this start has said to hold.
+    announced: BTreeSet<JobId>,
+    collectors: BTreeMap<JobId, Collector>,
+    /// Submissions waiting for the disk.
+    submitted: Vec<(u64, JobId)>,
+    last_turn: Duration,
+    heartbeat_at: Duration,
+    digest_at: Duration,
+    review_at: Duration,
+    counter: u64,
+    /// Suspended lately: no claims before a digest exchange or this time.
+    fenced_until: Option<Duration>,
+    /// What was told in the last heartbeat, to tell changes early.
+    told: Vec<message::InHand>,
+    /// Own capability changed and was not yet told.
+    capability_is_new: bool,
+}
+
+impl Farm {
+    /// A farm with what the disk remembers; what no signed head vouches for is left out and fetched again.
+    pub fn new(sealer: Sealer, boot: BootId, swarm_id: [u8; 32], rows: Vec<Row>, now: Now) -> Self {
+        let mut ledger = Ledger::new(sealer, boot, swarm_id);
+        let me = ledger.me();
+        let mut farm_jobs: BTreeMap<JobId, JobState> = BTreeMap::new();
+        let loaded = ledger.load(rows);
+        for dropped in &loaded.dropped {
+            tracing::warn!("{dropped}");
+        }
+        for (log, actor, seq, op) in loaded.ops {
+            if log != message::SWARM_LOG {
+                farm_jobs.entry(log).or_insert_with(|| JobState::new(log)).apply(actor, seq, op);
+            }
+        }
+        let mut farm = Self {
+            me,
+            ledger,
+            jobs: farm_jobs,
+            roster: Roster::new(me),
+            hands: BTreeMap::new(),
+            queue: VecDeque::new(),
+            ended: BTreeSet::new(),
+            transfer: Transfer::default(),
+            bundles: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            local: BTreeSet::new(),
+            wanted: BTreeMap::new(),
+            fresh: BTreeMap::new(),
+            announced: BTreeSet::new(),
+            collectors: BTreeMap::new(),
+            submitted: Vec::new(),
+            last_turn: now.mono,
+            heartbeat_at: now.mono,
+            digest_at: now.mono,
+            review_at: now.mono,
+            counter: 0,
+            fenced_until: None,
+            told: Vec::new(),
+            capability_is_new: false,
+        };
+        let mine: Vec<JobId> = farm.jobs.keys().copied().collect();
+        mine.into_iter().for_each(|job| farm.collect_own(job));
+        farm
+    }
+
+    /// Takes one input and says what is to be done about it.
+    pub fn handle(&mut self, now: Now, input: Input, rng: &mut dyn Rng) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if now.mono.saturating_sub(self.last_turn) > LATE_LOOP {
+            self.roster.restart_suspicion(now.mono);
+            if self.roster.neighbours().next().is_some() {
+                self.fenced_until = Some(now.mono + LATE_LOOP);
+            }
+        }
+        self.last_turn = now.mono;
+        let settles = self.take(now, input, rng, &mut effects);
+        if settles || now.mono >= self.review_at {
+            self.review_at = now.mono + TICK;
+            self.settle(now, &mut effects);
+        }
+        self.fetch(now, &mut effects);
+        self.gossip(now, rng, &mut effects);
+        if let Some(batch) = self.ledger.take_rows() {
+            effects.push(Effect::Persist { token: Some(Token(batch.mark)), rows: batch.rows });
+        }
+        effects
+    }
+
+    /// When to be called again at the latest, if nothing happens before.
+    pub fn next_wake(&self) -> Duration {
+        let busy = !self.hands.is_empty()
+            || !self.collectors.is_empty()
+            || self.jobs.values().any(|job| !job.is_over() && job.spec.is_some());
+        let gossip = self.heartbeat_at.min(self.digest_at);
+        if busy { gossip.min(self.review_at) } else { gossip }
+    }
+
+    /// All jobs, by id.
+    pub fn jobs(&self) -> &BTreeMap<JobId, JobState> {
+        &self.jobs
+    }
+
+    /// Who is here.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    /// This node, this start.
+    pub fn me(&self) -> ActorId {
+        self.me
+    }
+
+    /// What this machine brings together, by job.
+    pub fn collectors(&self) -> &BTreeMap<JobId, Collector> {
+        &self.collectors
+    }
+
+    /// What this machine claimed or renders.
+    pub fn hands(&self) -> &BTreeMap<(JobId, Unit), Hand> {
+        &self.hands
+    }
+
+    /// The ledger, for comparing machines.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Whether a bundle is whole here.
+    pub fn has_bundle(&self, bundle: BlobId) -> bool {
+        self.ready.contains(&bundle)
+    }
+
+    /// Bytes fetched since the start.
+    pub fn received_bytes(&self) -> u64 {
+        self.transfer.received_bytes
+    }
+
+    /// Members remembered from an earlier run: their Blenders count when a series is chosen.
+    pub fn remember(&mut self, node: NodeId, capability: message::Capability) {
+        self.roster.remember(node, capability);
+    }
+
+    /// Whether no other member is alive.
+    pub fn is_alone(&self, now: Duration) -> bool {
+        self.roster.alive(now).count() <= 1
+    }
+
+    /// Whether a unit counts as done here.
+    pub fn is_done(&self, job: &JobState, unit: Unit, now: Duration) -> bool {
+        schedule::is_done(job, unit, self.me.node, self.is_alone(now))
+    }
+
+    /// Writes an own op down. One that others would refuse is a fault of this program, told and dropped.
+    fn say(&mut self, log: JobId, op: &op::Op) {
+        if let Err(error) = self.ledger.append(log, op) {
+            tracing::error!(job = %log.short(), cause = error.source().map(ToString::to_string), "{error}");
+        }
+    }
+
+    fn scheduler(&self, now: Duration) -> schedule::View<'_> {
+        schedule::View {
+            me: self.me,
+            now,
+            roster: &self.roster,
+            jobs: &self.jobs,
+            hands: &self.hands,
+            ready: &self.ready,
+        }
+    }
+}
+
+/// When the next heartbeat or digest is due: with up to a quarter more, so that machines do not fall into step.
+fn jittered(now: Duration, every: Duration, rng: &mut dyn Rng) -> Duration {
+    let quarter = every.as_millis() as u64 / 4;
+    now + every + Duration::from_millis(rng.random_range(0..=quarter))
+}
+
+const _: () =
+    assert!(DIGEST_EVERY.as_millis() < HEARTBEAT.as_millis() && HEARTBEAT.as_millis() < LATE_LOOP.as_millis());

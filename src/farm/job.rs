@@ -126,6 +126,12 @@ impl FrameSet {
         false
     }
 
+    /// Whether a frame is in it.
+    pub fn contains(&self, frame: i32) -> bool {
+        let at = self.0.partition_point(|range| range.last < frame);
+        self.0.get(at).is_some_and(|r| r.first <= frame && frame.abs_diff(r.first) % r.step.max(1) == 0)
+    }
+
     /// First frame.
     pub fn first(&self) -> i32 {
         self.0.first().map_or(0, |range| range.first)
@@ -373,6 +379,8 @@ pub struct JobSpec {
     pub output: OutputSpec,
     /// 0–100, 50 unless told.
     pub priority: u8,
+    /// Drawn at random, so that the same scene submitted twice is two jobs.
+    pub nonce: u64,
     /// Wall clock at submission, milliseconds since 1970; for display alone.
     pub created_ms: u64,
 }

@@ -208,6 +208,8 @@ pub enum Op {
     },
     /// Every result is where the submitter wanted it.
     Collected {
+        /// Sum of the epochs of all units when it was written: a later `Requeue` makes the job go on.
+        revision: u64,
         /// Whether the video was made (also true when none was wanted).
         video: bool,
         /// Wall clock for display, milliseconds since 1970.

@@ -113,7 +113,7 @@ fn write_op(op: &Op, into: &mut Vec<u8>) -> Result<u16, WireError> {
         Op::Revise { bundle, bundle_bytes, units, epoch } => {
             body!(kind::REVISE, &(bundle, bundle_bytes, units, epoch))
         }
-        Op::Collected { video, at_ms } => body!(kind::COLLECTED, &(video, at_ms)),
+        Op::Collected { revision, video, at_ms } => body!(kind::COLLECTED, &(revision, video, at_ms)),
         Op::Retire => kind::RETIRE,
         Op::Member { node, name } => body!(kind::MEMBER, &(node, name)),
         Op::Evict { node, heads } => body!(kind::EVICT, &(node, heads)),
@@ -167,7 +167,7 @@ pub fn decode_op(bytes: &[u8]) -> Result<Op, WireError> {
         kind::REVISE => read!("a Revise", (bundle, bundle_bytes, units, epoch) => {
             Op::Revise { bundle, bundle_bytes, units, epoch }
         }),
-        kind::COLLECTED => read!("a Collected", (video, at_ms) => Op::Collected { video, at_ms }),
+        kind::COLLECTED => read!("a Collected", (revision, video, at_ms) => Op::Collected { revision, video, at_ms }),
         kind::RETIRE => read!("a Retire", () => Op::Retire),
         kind::MEMBER => read!("a Member", (node, name) => Op::Member { node, name }),
         kind::EVICT => read!("an Evict", (node, heads) => Op::Evict { node, heads }),

@@ -9,6 +9,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 pub(crate) fn spec() -> JobSpec {
     JobSpec {
+        nonce: 0,
         name: "shot".into(),
         file: "/home/a/shot.blend".into(),
         user: "a".into(),
@@ -54,7 +55,7 @@ fn ops() -> Vec<Op> {
         Op::Set { lamport: 9, setting: JobSetting::Priority(100), at_ms: 5 },
         Op::Cancel { by: text(), at_ms: 5 },
         Op::Revise { bundle: BlobId([5; 32]), bundle_bytes: 9, units, epoch: 4 },
-        Op::Collected { video: true, at_ms: 5 },
+        Op::Collected { revision: 0, video: true, at_ms: 5 },
         Op::Retire,
         Op::Member { node: NodeId([6; 32]), name: text() },
         Op::Evict { node: NodeId([6; 32]), heads: vec![([1; 8], 5)] },

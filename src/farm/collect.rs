@@ -1,0 +1,146 @@
+//! When a job's results are safe, fetched and encodable, and by whom.
+//!
+//! A collector exists for every job whose results this machine brings together: its own, and those somebody asked for
+//! here. It knows which frames are under their final names and what is left; fetching and encoding are effects.
+
+use super::config::RETRY_DELIVERY;
+use super::id::{NodeId, Unit};
+use super::job::OutputSpec;
+use super::state::{JobState, Outcome};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How the video is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VideoState {
+    /// Not begun, or not wanted.
+    #[default]
+    None,
+    /// Segments are being encoded.
+    Encoding,
+    /// Under its final name.
+    Ready,
+    /// It could not be made.
+    Failed,
+}
+
+impl VideoState {
+    /// The word of the JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Encoding => "encoding",
+            Self::Ready => "ready",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What one machine brings together of one job.
+#[derive(Clone, Debug)]
+pub struct Collector {
+    /// Where to.
+    pub output: OutputSpec,
+    /// Units that may have something to deliver.
+    pub pending: BTreeSet<Unit>,
+    /// Units being delivered, and the epoch of the result.
+    pub delivering: BTreeMap<Unit, u32>,
+    /// Units under their final names, and the epoch of the result.
+    pub delivered: BTreeMap<Unit, u32>,
+    /// Not before this, after a failure.
+    pub retry_at: Option<Duration>,
+    /// Why it does not get on, for people.
+    pub reason: Option<String>,
+    /// The video.
+    pub video: VideoState,
+    /// The revision whose video was finished, or is being.
+    pub finished: Option<u64>,
+}
+
+impl Collector {
+    /// Everything there is of `job`, to go to `output`.
+    pub fn new(job: &JobState, output: OutputSpec) -> Self {
+        Self {
+            output,
+            pending: job.all_units().collect(),
+            delivering: BTreeMap::new(),
+            delivered: BTreeMap::new(),
+            retry_at: None,
+            reason: None,
+            video: VideoState::None,
+            finished: None,
+        }
+    }
+
+    /// A unit may have a new result.
+    pub fn look_at(&mut self, unit: Unit) {
+        self.pending.insert(unit);
+    }
+
+    /// A unit's files are under their final names.
+    pub fn delivered(&mut self, unit: Unit, epoch: u32) {
+        self.delivering.remove(&unit);
+        self.delivered.insert(unit, epoch);
+        self.reason = None;
+        if self.output.video.is_some() && self.video == VideoState::None {
+            self.video = VideoState::Encoding;
+        }
+    }
+
+    /// They could not be; all of it waits a little.
+    pub fn delivery_failed(&mut self, unit: Unit, reason: String, now: Duration) {
+        self.delivering.remove(&unit);
+        self.pending.insert(unit);
+        self.reason = Some(reason);
+        self.retry_at = Some(now + RETRY_DELIVERY);
+    }
+
+    /// Whether deliveries may be tried now.
+    pub fn may_deliver(&mut self, now: Duration) -> bool {
+        if self.retry_at.is_some_and(|at| now < at) {
+            return false;
+        }
+        self.retry_at = None;
+        true
+    }
+
+    /// Whether everything there will be is delivered.
+    pub fn is_complete(&self, job: &JobState, given_up: impl Fn(Unit) -> bool) -> bool {
+        self.pending.is_empty()
+            && self.delivering.is_empty()
+            && job.spec.is_some()
+            && job.all_units().all(|unit| {
+                let state = job.unit(unit);
+                match state.has_result() {
+                    true => self.delivered.get(&unit) == Some(&state.epoch),
+                    false => given_up(unit),
+                }
+            })
+    }
+}
+
+/// The result to take: one whose files are all here already, else the first.
+pub fn pick<'a>(job: &'a JobState, unit: Unit, is_local: impl Fn(&Outcome) -> bool) -> Option<&'a Outcome> {
+    let state = job.unit(unit);
+    let local = state.current_results().map(|(_, outcome)| outcome).find(|outcome| is_local(outcome));
+    local.or_else(|| state.current_results().next().map(|(_, outcome)| outcome))
+}
+
+/// Units whose results have one holder while the submitter is away, for which this node is the one to make a second
+/// copy: the strongest live node that has none.
+pub fn to_replicate(job: &JobState, me: NodeId, alive: &BTreeSet<NodeId>) -> Vec<Unit> {
+    if job.is_over() || job.owner().is_none_or(|owner| alive.contains(&owner)) {
+        return Vec::new();
+    }
+    let replicates = |unit: &Unit| {
+        let Some(outcome) = pick(job, *unit, |_| false) else { return false };
+        let Some(blob) = outcome.outputs.first().map(|output| output.blob) else { return false };
+        let holders = job.holders(blob);
+        if holders.iter().filter(|node| alive.contains(node)).count() != 1 {
+            return false;
+        }
+        let strength = |node: &NodeId| super::schedule::strength(*node, 1, job.id, *unit, job.unit(*unit).epoch);
+        alive.iter().filter(|node| !holders.contains(node)).max_by_key(|node| strength(node)) == Some(&me)
+    };
+    job.all_units().filter(replicates).collect()
+}

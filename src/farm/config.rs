@@ -1,0 +1,60 @@
+//! Every tunable of the farm, with its unit and where the number comes from.
+
+use std::time::Duration;
+
+/// Between heartbeats. DESIGN §3.
+pub const HEARTBEAT: Duration = Duration::from_secs(2);
+/// A node unheard of for this long has no live claims. DESIGN §3: four heartbeats.
+pub const SUSPECT_AFTER: Duration = Duration::from_secs(8);
+/// Between digests, before jitter of up to as much again divided by four. DESIGN §2.
+pub const DIGEST_EVERY: Duration = Duration::from_secs(1);
+/// A loop this late was suspended or starved, and distrusts its own timers (guess: two missed ticks of a busy machine).
+pub const LATE_LOOP: Duration = Duration::from_secs(3);
+/// Between ticks while something is going on.
+pub const TICK: Duration = Duration::from_millis(250);
+/// Units are picked among the earliest open ones, this many times the swarm's slots. To be measured (guess).
+pub const WINDOW_PER_SLOT: usize = 4;
+/// Never a smaller window than this.
+pub const WINDOW_MIN: usize = 8;
+/// A claim reaches this far ahead when frames are short. DESIGN §3 "sized in seconds" (guess).
+pub const CLAIM_AHEAD: Duration = Duration::from_secs(2);
+/// Most units claimed ahead.
+pub const CLAIM_MAX_UNITS: usize = 16;
+/// A unit further on than this, in hundredths, is not yielded. DESIGN §3.
+pub const YIELD_BELOW_PERCENT: u8 = 10;
+/// Most copies of a unit rendering at once. DESIGN §3.
+pub const MAX_COPIES: usize = 2;
+/// A backup must be expected to end this much sooner than the holder, at least. Keeps twins from racing (guess).
+pub const BACKUP_MARGIN: Duration = Duration::from_millis(500);
+/// Attempts on different nodes after which a unit has failed. DESIGN §3.
+pub const ATTEMPTS: usize = 3;
+/// Attempts of one node at one unit. DESIGN §3.
+pub const ATTEMPTS_PER_NODE: usize = 2;
+/// Failures of a job that keep a node off it. DESIGN §3.
+pub const FAILURES_PER_NODE: usize = 3;
+/// From this many failed units on, [`STOP_PERCENT`] stops the job. DESIGN §3.
+pub const STOP_FROM: usize = 10;
+/// Share of failed units that stops a job, hundredths. DESIGN §3.
+pub const STOP_PERCENT: usize = 10;
+/// Up to here everyone talks to everyone. DESIGN §2.
+pub const FULL_MESH: usize = 64;
+/// Bytes asked for and not yet arrived, per peer. DESIGN §4.
+pub const IN_FLIGHT_PER_PEER_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes asked for and not yet arrived, in all. DESIGN §4.
+pub const IN_FLIGHT_BYTES: u64 = 64 * 1024 * 1024;
+/// Requests under way at once per peer: the adapter's queue holds 64.
+pub const REQUESTS_PER_PEER: usize = 48;
+/// Blobs fetched at once; the rest wait in order.
+pub const ACTIVE_FETCHES: usize = 64;
+/// A peer that downloads too is asked what it has this often.
+pub const ASK_HAVE_EVERY: Duration = Duration::from_millis(500);
+/// A blob with fewer chunks is not worth asking half-complete peers for.
+pub const ASK_HAVE_FROM_CHUNKS: usize = 8;
+/// A request unanswered for this long is made elsewhere (guess; the adapter answers every request while connected).
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// After a failed delivery (disk full, unwritable) the next attempt is made this much later.
+pub const RETRY_DELIVERY: Duration = Duration::from_secs(5);
+/// Most ledger bytes sent in answer to one `Versions`.
+pub const REPAIR_BYTES: u64 = 4 * 1024 * 1024;
+/// Claim strength of rendezvous, hundredths of a speed of one: the range of [`crate::farm::schedule`] scores.
+pub const SCORE_MAX: u32 = u32::MAX;

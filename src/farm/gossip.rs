@@ -1,0 +1,240 @@
+//! Talking: heartbeats, pushes of new ops, and the repair that mends whatever a push missed.
+//!
+//! New ops go at once to every neighbour that the origin does not talk to itself. Once a second a few neighbours get a
+//! digest; where digests differ, hashes per log follow, then lengths per actor, then the missing suffixes. No answer is
+//! ever waited for.
+
+use super::config::{DIGEST_EVERY, HEARTBEAT, REPAIR_BYTES, SUSPECT_AFTER, TICK};
+use super::event::{Effect, Now, Token};
+use super::id::{ActorId, NodeId};
+use super::ledger::{MergeError, pushes};
+use super::message::{Heartbeat, InHand, LogId, Message, Suffix, Versions};
+use super::{Farm, jittered};
+use rand::Rng;
+use rand::seq::IteratorRandom;
+use std::collections::BTreeMap;
+
+/// Neighbours a digest goes to each time: repair reaches 500 nodes in a handful of rounds (guess).
+const DIGEST_FANOUT: usize = 3;
+/// Most logs in one `LogDigests` or `Versions`: keeps both under the ledger's frame limit.
+const LOGS_PER_MESSAGE: usize = 1500;
+/// Most actors in all `Versions` of one message, for the same reason.
+const ACTORS_PER_MESSAGE: usize = 3000;
+
+impl Farm {
+    /// What a new neighbour is told first.
+    pub(super) fn greet(&mut self, node: NodeId, effects: &mut Vec<Effect>) {
+        if let Some(own) = self.roster.own() {
+            effects.push(Effect::Send { to: node, message: Message::Capability(Box::new(own.clone())) });
+        }
+        let beat = self.heartbeat();
+        effects.push(Effect::Send { to: node, message: Message::Heartbeat(beat) });
+        effects.push(Effect::Send { to: node, message: Message::Digest(self.ledger.digest()) });
+    }
+
+    /// Takes a neighbour's word; says whether choices may follow from it.
+    pub(super) fn received(&mut self, now: Now, from: NodeId, message: Message, effects: &mut Vec<Effect>) -> bool {
+        self.roster.heard(from, now.mono);
+        match message {
+            Message::Heartbeat(beat) => {
+                self.roster.heartbeat(from, beat, now.mono);
+                true
+            }
+            Message::Capability(capability) => {
+                self.roster.capability(from, *capability);
+                true
+            }
+            Message::Push(suffixes) => {
+                let mut changed = false;
+                for suffix in suffixes {
+                    changed |= self.merge(from, &suffix, effects);
+                }
+                self.fenced_until = None;
+                changed
+            }
+            Message::Digest(theirs) => {
+                if theirs == self.ledger.digest() {
+                    self.fenced_until = None;
+                } else {
+                    for part in self.ledger.log_digests().chunks(LOGS_PER_MESSAGE) {
+                        effects.push(Effect::Send { to: from, message: Message::LogDigests(part.to_vec()) });
+                    }
+                    if self.ledger.log_digests().is_empty() {
+                        effects.push(Effect::Send { to: from, message: Message::LogDigests(Vec::new()) });
+                    }
+                }
+                false
+            }
+            Message::LogDigests(theirs) => {
+                self.answer_log_digests(from, &theirs, effects);
+                false
+            }
+            Message::Versions { versions, answer } => {
+                self.answer_versions(from, &versions, answer, effects);
+                false
+            }
+            // Nothing retires jobs yet; a later build that says so is believed by later builds.
+            Message::Retired(_) => false,
+        }
+    }
+
+    fn merge(&mut self, from: NodeId, suffix: &Suffix, effects: &mut Vec<Effect>) -> bool {
+        let merged = match self.ledger.merge(suffix) {
+            Ok(merged) => merged,
+            Err(error) => {
+                // Gaps are everyday (a push overtook another) and mended by repair; the rest is somebody's fault.
+                if !matches!(error, MergeError::Gap { .. } | MergeError::Retired { .. }) {
+                    tracing::warn!(peer = %from.short(), %error, "refused part of a ledger");
+                }
+                return false;
+            }
+        };
+        if merged.new_ops.is_empty() {
+            return false;
+        }
+        for (seq, op) in merged.new_ops {
+            self.fold(suffix.log, suffix.actor, seq, op);
+        }
+        effects.push(Effect::Persist { token: None, rows: merged.rows });
+        self.push(suffix.log, suffix.actor, suffix.from, Some(from), effects);
+        true
+    }
+
+    /// Own ops are on disk: they count and are told.
+    pub(super) fn persisted(&mut self, token: Token, effects: &mut Vec<Effect>) {
+        let mut first: BTreeMap<LogId, u64> = BTreeMap::new();
+        for (log, seq, op) in self.ledger.durable(token.0) {
+            first.entry(log).or_insert(seq);
+            self.fold(log, self.me, seq, op);
+        }
+        for (log, from) in first {
+            self.push(log, self.me, from, None, effects);
+        }
+        let (done, waiting) = std::mem::take(&mut self.submitted)
+            .into_iter()
+            .partition(|(_, job)| self.jobs.get(job).is_some_and(|state| state.spec.is_some()));
+        self.submitted = waiting;
+        let done: Vec<(u64, super::id::JobId)> = done;
+        effects.extend(done.into_iter().map(|(call, job)| Effect::Submitted { call, job }));
+    }
+
+    fn push(&self, log: LogId, actor: ActorId, from: u64, learned_of: Option<NodeId>, effects: &mut Vec<Effect>) {
+        let origin = self.roster.member(actor.node);
+        let knows = |node: &NodeId| {
+            Some(*node) == learned_of
+                || *node == actor.node
+                || (actor != self.me && origin.is_some_and(|origin| origin.neighbours.contains(node)))
+        };
+        let to: Vec<NodeId> = self.roster.neighbours().filter(|node| !knows(node)).collect();
+        if to.is_empty() {
+            return;
+        }
+        for message in pushes(self.ledger.suffix(log, actor, from).unwrap_or_default()) {
+            effects.extend(to.iter().map(|node| Effect::Send { to: *node, message: message.clone() }));
+        }
+    }
+
+    fn answer_log_digests(&mut self, from: NodeId, theirs: &[(LogId, [u8; 32])], effects: &mut Vec<Effect>) {
+        let mine: BTreeMap<LogId, [u8; 32]> = self.ledger.log_digests().into_iter().collect();
+        let told: BTreeMap<LogId, [u8; 32]> = theirs.iter().copied().collect();
+        let differing = mine
+            .iter()
+            .filter(|(log, hash)| told.get(*log) != Some(hash))
+            .map(|(log, _)| *log)
+            .chain(told.keys().filter(|log| !mine.contains_key(*log) && !self.ledger.is_retired(**log)).copied());
+        let versions: Vec<Versions> = differing.map(|log| self.ledger.versions(log)).collect();
+        send_versions(from, versions, true, effects);
+    }
+
+    fn answer_versions(&mut self, from: NodeId, theirs: &[Versions], answer: bool, effects: &mut Vec<Effect>) {
+        let mut budget = REPAIR_BYTES;
+        let mut behind = Vec::new();
+        for versions in theirs {
+            if self.ledger.is_retired(versions.log) {
+                continue;
+            }
+            let suffixes = self.ledger.suffixes_for(versions, budget);
+            budget = budget.saturating_sub(suffixes.iter().flat_map(|s| &s.ops).map(|op| op.len() as u64).sum());
+            effects.extend(pushes(suffixes).into_iter().map(|message| Effect::Send { to: from, message }));
+            if self.ledger.lacks(versions) {
+                behind.push(self.ledger.versions(versions.log));
+            }
+        }
+        if answer && !behind.is_empty() {
+            send_versions(from, behind, false, effects);
+        }
+    }
+
+    /// Sends what is due.
+    pub(super) fn gossip(&mut self, now: Now, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
+        let in_hand = self.in_hand();
+        let began = |hand: &InHand| !self.told.iter().any(|told| (told.job, told.unit) == (hand.job, hand.unit));
+        // A unit begun is news, told at most every tick; progress waits for the next heartbeat.
+        let early = in_hand.iter().any(began) && now.mono + HEARTBEAT >= self.heartbeat_at + TICK;
+        if now.mono >= self.heartbeat_at || early {
+            self.heartbeat_at = jittered(now.mono, HEARTBEAT - HEARTBEAT / 8, rng);
+            self.told = in_hand.clone();
+            self.roster.set_own_work(in_hand, None);
+            let beat = self.heartbeat();
+            let neighbours: Vec<NodeId> = self.roster.neighbours().collect();
+            for to in &neighbours {
+                effects.push(Effect::Send { to: *to, message: Message::Heartbeat(beat.clone()) });
+            }
+            let silent = neighbours.iter().filter(|node| !self.roster.is_alive(**node, now.mono));
+            effects.extend(silent.map(|node| Effect::Disconnect { node: *node }));
+        }
+        if std::mem::take(&mut self.capability_is_new)
+            && let Some(own) = self.roster.own().cloned()
+        {
+            for to in self.roster.neighbours() {
+                effects.push(Effect::Send { to, message: Message::Capability(Box::new(own.clone())) });
+            }
+        }
+        if now.mono >= self.digest_at {
+            self.digest_at = jittered(now.mono, DIGEST_EVERY, rng);
+            let digest = self.ledger.digest();
+            for to in self.roster.neighbours().sample(&mut &mut *rng, DIGEST_FANOUT) {
+                effects.push(Effect::Send { to, message: Message::Digest(digest) });
+            }
+        }
+    }
+
+    fn heartbeat(&mut self) -> Heartbeat {
+        self.counter += 1;
+        let own = self.roster.member(self.me.node);
+        Heartbeat {
+            counter: self.counter,
+            boot: self.me.boot,
+            load_percent: own.map_or(0, |own| own.load_percent),
+            in_hand: self.in_hand(),
+            neighbours: self.roster.neighbours().take(super::config::FULL_MESH).collect(),
+        }
+    }
+
+    fn in_hand(&self) -> Vec<InHand> {
+        self.hands
+            .iter()
+            .filter(|(key, hand)| hand.started.is_some() && !self.ended.contains(*key))
+            .map(|((job, unit), hand)| InHand { job: *job, unit: *unit, percent: hand.percent })
+            .collect()
+    }
+}
+
+fn send_versions(to: NodeId, versions: Vec<Versions>, answer: bool, effects: &mut Vec<Effect>) {
+    let mut batch: Vec<Versions> = Vec::new();
+    let mut actors = 0;
+    for one in versions {
+        actors += one.lengths.len() + 1;
+        batch.push(one);
+        if actors >= ACTORS_PER_MESSAGE || batch.len() >= LOGS_PER_MESSAGE {
+            actors = 0;
+            effects
+                .push(Effect::Send { to, message: Message::Versions { versions: std::mem::take(&mut batch), answer } });
+        }
+    }
+    if !batch.is_empty() {
+        effects.push(Effect::Send { to, message: Message::Versions { versions: batch, answer } });
+    }
+}
+
+const _: () = assert!(SUSPECT_AFTER.as_millis() >= 4 * HEARTBEAT.as_millis());

@@ -1,0 +1,318 @@
+//! Routing: what each input changes. What follows from the change is settled in `work`.
+
+use super::collect::{Collector, VideoState};
+use super::event::{Effect, Input, JobCommand, Now, Rendered};
+use super::id::{ActorId, BlobId, JobId, Unit};
+use super::job::JobSpec;
+use super::message::SWARM_LOG;
+use super::op::{JobSetting, Op, UnitSet};
+use super::state::JobState;
+use super::transfer::Urgency;
+use super::{Bundle, Farm};
+use crate::wire;
+use rand::{Rng, RngExt};
+use std::collections::BTreeSet;
+
+impl Farm {
+    /// Takes an input in; says whether choices may follow from it.
+    pub(super) fn take(&mut self, now: Now, input: Input, rng: &mut dyn Rng, effects: &mut Vec<Effect>) -> bool {
+        match input {
+            Input::Tick => false,
+            Input::Connected { node, boot } => {
+                self.roster.connected(node, boot, now.mono);
+                self.greet(node, effects);
+                true
+            }
+            Input::Disconnected { node } => {
+                self.roster.disconnected(node);
+                self.transfer.lost(node);
+                true
+            }
+            Input::Received { from, message } => self.received(now, from, message, effects),
+            Input::Persisted(token) => {
+                self.persisted(token, effects);
+                true
+            }
+            Input::Capability(capability) => {
+                self.roster.set_own(*capability);
+                self.capability_is_new = true;
+                true
+            }
+            Input::Load(percent) => {
+                self.roster.set_own_work(self.told.clone(), Some(percent));
+                false
+            }
+            Input::Submit { call, spec } => {
+                self.submit(call, *spec, rng, effects);
+                true
+            }
+            Input::Command { job, command } => {
+                self.command(now, job, command);
+                true
+            }
+            Input::Progress { job, unit, percent } => {
+                if let Some(hand) = self.hands.get_mut(&(job, unit)) {
+                    hand.percent = percent.min(100);
+                }
+                false
+            }
+            Input::Rendered { job, unit, epoch, result } => {
+                self.rendered(job, unit, epoch, result);
+                true
+            }
+            Input::RenderFailed { job, unit, epoch, kind, message, log } => {
+                self.end_hand(job, unit);
+                self.say(job, &Op::Failed { epoch, unit, kind, message, log });
+                true
+            }
+            Input::BlobComplete { blob } => {
+                self.transfer.done(blob);
+                self.blob_complete(blob, effects)
+            }
+            Input::BlobOpened { blob, have } => {
+                self.transfer.opened(blob, &have, rng);
+                false
+            }
+            Input::BlobUnknown { blob } => {
+                self.transfer.unknown(blob);
+                false
+            }
+            Input::PeerMap { from, blob, map } => {
+                self.roster.heard(from, now.mono);
+                effects.extend(self.transfer.mapped(from, blob, map));
+                false
+            }
+            Input::PeerHave { from, blob, have } => {
+                self.transfer.has(from, blob, have, now.mono);
+                false
+            }
+            Input::Chunk { from, blob, index } => {
+                self.roster.heard(from, now.mono);
+                self.transfer.arrived(from, blob, index);
+                false
+            }
+            Input::RequestFailed { from, blob, index } => {
+                self.transfer.failed(from, blob, index);
+                false
+            }
+            Input::Manifest { bundle, files } => {
+                self.manifest(bundle, files);
+                true
+            }
+            Input::Delivered { job, unit, epoch } => {
+                if let Some(collector) = self.collectors.get_mut(&job) {
+                    collector.delivered(unit, epoch);
+                }
+                true
+            }
+            Input::DeliveryFailed { job, unit, reason } => {
+                if let Some(collector) = self.collectors.get_mut(&job) {
+                    collector.delivery_failed(unit, reason, now.mono);
+                }
+                false
+            }
+            Input::VideoFinished { job, outcome } => {
+                self.video_finished(now, job, outcome, effects);
+                true
+            }
+        }
+    }
+
+    /// Folds ops, whoever wrote them, and lets go of what they end.
+    pub(super) fn fold(&mut self, log: JobId, actor: ActorId, seq: u64, op: Op) {
+        if log == SWARM_LOG {
+            return;
+        }
+        let unit = match &op {
+            Op::Done { unit, .. } | Op::Failed { unit, .. } => Some(*unit),
+            _ => None,
+        };
+        let reopened = match &op {
+            Op::Requeue { units, .. } | Op::Revise { units, .. } => Some(units.clone()),
+            _ => None,
+        };
+        let is_submit = matches!(op, Op::Submit { .. });
+        self.jobs.entry(log).or_insert_with(|| JobState::new(log)).apply(actor, seq, op);
+        if let Some(unit) = unit {
+            if actor == self.me {
+                self.hands.remove(&(log, unit));
+                self.ended.remove(&(log, unit));
+            }
+            if let Some(collector) = self.collectors.get_mut(&log) {
+                collector.look_at(unit);
+            }
+        }
+        if is_submit {
+            self.collect_own(log);
+        } else if reopened.is_some() {
+            // A finished job goes on: its submitter collects again.
+            self.collect_own(log);
+        }
+    }
+
+    /// Starts collecting a job that this machine submitted and has not brought together yet.
+    pub(super) fn collect_own(&mut self, job: JobId) {
+        let Some(state) = self.jobs.get(&job) else { return };
+        let is_collected = state.collected.is_some_and(|(revision, _)| revision >= state.revision);
+        if state.owner() != Some(self.me.node) || is_collected {
+            return;
+        }
+        let Some(spec) = &state.spec else { return };
+        match self.collectors.get_mut(&job) {
+            Some(collector) => collector.pending.extend(state.all_units()),
+            None => {
+                self.collectors.insert(job, Collector::new(state, spec.output.clone()));
+            }
+        }
+    }
+
+    fn submit(&mut self, call: u64, mut spec: JobSpec, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
+        spec.nonce = rng.random();
+        match self.ledger.submit(spec) {
+            Ok(job) => self.submitted.push((call, job)),
+            Err(error) => effects.push(Effect::Refused { call, reason: error.to_string() }),
+        }
+    }
+
+    fn command(&mut self, now: Now, job: JobId, command: JobCommand) {
+        let Some(state) = self.jobs.get(&job) else { return };
+        match command {
+            JobCommand::Set(setting) => {
+                let op = Op::Set { lamport: state.next_lamport(), setting, at_ms: now.wall_ms };
+                self.say(job, &op);
+            }
+            JobCommand::Cancel(by) => {
+                self.say(job, &Op::Cancel { by, at_ms: now.wall_ms });
+            }
+            JobCommand::Requeue(units) => {
+                let epoch = units.iter().map(|unit| state.unit(unit).epoch).max().unwrap_or(0).saturating_add(1);
+                self.say(job, &Op::Requeue { units, epoch });
+            }
+            JobCommand::Collect(output) => {
+                let collector = Collector::new(state, output);
+                self.collectors.insert(job, collector);
+            }
+        }
+    }
+
+    fn rendered(&mut self, job: JobId, unit: Unit, epoch: u32, result: Rendered) {
+        self.local.extend(result.outputs.iter().map(|output| output.blob));
+        self.end_hand(job, unit);
+        let Rendered { outputs, millis, device, build } = result;
+        self.say(job, &Op::Done { epoch, unit, outputs, millis, device, build });
+    }
+
+    fn end_hand(&mut self, job: JobId, unit: Unit) {
+        if self.hands.contains_key(&(job, unit)) {
+            self.ended.insert((job, unit));
+        }
+        self.queue.retain(|key| *key != (job, unit));
+    }
+
+    /// A blob became whole: part of a bundle, a manifest, or a result.
+    fn blob_complete(&mut self, blob: BlobId, effects: &mut Vec<Effect>) -> bool {
+        if self.bundles.get(&blob).is_some_and(|bundle| bundle.missing.is_none()) {
+            effects.push(Effect::ReadManifest { bundle: blob });
+        }
+        let mut whole = Vec::new();
+        for (id, bundle) in &mut self.bundles {
+            if let Some(missing) = &mut bundle.missing
+                && missing.remove(&blob)
+                && missing.is_empty()
+            {
+                whole.push(*id);
+            }
+        }
+        let settles = !whole.is_empty();
+        whole.into_iter().for_each(|bundle| self.bundle_ready(bundle));
+        if let Some(uses) = self.wanted.remove(&blob) {
+            self.local.insert(blob);
+            for (job, unit) in uses {
+                self.fresh.entry(job).or_default().insert(blob);
+                if let Some(collector) = self.collectors.get_mut(&job) {
+                    collector.look_at(unit);
+                }
+            }
+            return true;
+        }
+        settles
+    }
+
+    fn manifest(&mut self, bundle: BlobId, files: Option<Vec<super::blob::BlobMap>>) {
+        let Some(files) = files else { return };
+        let sources = self.bundle_sources(bundle);
+        let missing: BTreeSet<BlobId> = files.iter().map(|map| map.id()).collect();
+        for map in files {
+            self.transfer.want(map.id(), Urgency::Bundle, Some(map), sources.clone());
+        }
+        let is_whole = missing.is_empty();
+        self.bundles.insert(bundle, Bundle { missing: Some(missing) });
+        if is_whole {
+            self.bundle_ready(bundle);
+        }
+    }
+
+    fn bundle_ready(&mut self, bundle: BlobId) {
+        self.bundles.remove(&bundle);
+        self.ready.insert(bundle);
+    }
+
+    fn video_finished(&mut self, now: Now, job: JobId, outcome: Result<(), String>, effects: &mut Vec<Effect>) {
+        let (Some(collector), Some(state)) = (self.collectors.get_mut(&job), self.jobs.get(&job)) else { return };
+        let video = outcome.is_ok();
+        collector.video = match (&outcome, &collector.output.video) {
+            (Err(_), _) => VideoState::Failed,
+            (Ok(()), Some(_)) => VideoState::Ready,
+            (Ok(()), None) => VideoState::None,
+        };
+        if let Err(reason) = outcome {
+            collector.reason = Some(reason);
+        }
+        // Something was requeued meanwhile: what was made is not the last word.
+        if collector.finished != Some(state.revision) {
+            collector.finished = None;
+            return;
+        }
+        if state.owner() == Some(self.me.node) {
+            let collected = Op::Collected { revision: state.revision, video, at_ms: now.wall_ms };
+            // Under their final names the files need no second copy here; those rendered elsewhere are kept there.
+            let blobs: Vec<BlobId> = state
+                .all_units()
+                .filter_map(|unit| super::collect::pick(state, unit, |_| false))
+                .flat_map(|outcome| outcome.outputs.iter().map(|output| output.blob))
+                .filter(|blob| self.local.contains(blob) && state.holders(*blob).iter().any(|n| *n != self.me.node))
+                .collect();
+            self.say(job, &collected);
+            for part in blobs.chunks(super::op::MAX_BLOBS_PER_OP) {
+                self.say(job, &Op::Drops { blobs: part.to_vec() });
+            }
+            blobs.iter().for_each(|blob| {
+                self.local.remove(blob);
+            });
+            if !blobs.is_empty() {
+                effects.push(Effect::Forget { blobs });
+            }
+        }
+    }
+
+    /// Units of a job, as a set; for commands.
+    pub fn units_of(&self, job: JobId) -> Option<UnitSet> {
+        let spec = self.jobs.get(&job)?.spec.as_ref()?;
+        Some(UnitSet { frames: spec.frames.clone(), part: super::id::Part::Whole })
+    }
+
+    /// Reads a complete manifest: what its files consist of. For adapters and simulations alike.
+    pub fn manifest_files(bytes: &[u8]) -> Option<Vec<super::blob::BlobMap>> {
+        let manifest = wire::decode_manifest(bytes).ok()?;
+        Some(manifest.files.into_iter().map(|file| file.map).collect())
+    }
+
+    /// Whether a setting changes anything.
+    pub fn is_set(&self, job: JobId, setting: JobSetting) -> bool {
+        let Some(state) = self.jobs.get(&job) else { return false };
+        match setting {
+            JobSetting::Paused(value) => state.is_paused() == value,
+            JobSetting::Priority(value) => state.priority() == value,
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Who is here.
+//!
+//! A member is known by what it says: any valid message counts as life, judged by this machine's monotonic clock alone.
+//! The roster remembers members that went away (their Blenders still count when a series is chosen) and forgets nobody
+//! within one run.
+
+use super::config::SUSPECT_AFTER;
+use super::id::{ActorId, BootId, JobId, NodeId, Unit};
+use super::job::{Device, JobSpec};
+use super::message::{Capability, Heartbeat, InHand, RendererInfo};
+use super::op::OP_VERSION;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A member as this machine knows it.
+#[derive(Clone, Debug, Default)]
+pub struct Member {
+    /// Which start of it was last heard.
+    pub boot: Option<BootId>,
+    /// When it was last heard, on our clock; `None` before the first word of this run.
+    pub heard: Option<Duration>,
+    /// Whether a connection stands.
+    pub connected: bool,
+    /// Counter of its last heartbeat.
+    pub counter: u64,
+    /// CPU load, hundredths.
+    pub load_percent: u8,
+    /// What it renders.
+    pub in_hand: Vec<InHand>,
+    /// When each of those was first heard of, on our clock.
+    pub since: BTreeMap<(JobId, Unit), Duration>,
+    /// Whom it talks to itself.
+    pub neighbours: BTreeSet<NodeId>,
+    /// What it can do, once told.
+    pub capability: Option<Capability>,
+}
+
+/// Everyone, this machine included.
+#[derive(Clone, Debug)]
+pub struct Roster {
+    me: ActorId,
+    members: BTreeMap<NodeId, Member>,
+}
+
+impl Roster {
+    /// Alone.
+    pub fn new(me: ActorId) -> Self {
+        let mut members = BTreeMap::new();
+        members.insert(me.node, Member { boot: Some(me.boot), ..Member::default() });
+        Self { me, members }
+    }
+
+    /// Everyone ever heard of in this run, by id.
+    pub fn members(&self) -> &BTreeMap<NodeId, Member> {
+        &self.members
+    }
+
+    /// One of them.
+    pub fn member(&self, node: NodeId) -> Option<&Member> {
+        self.members.get(&node)
+    }
+
+    /// What this machine can do.
+    pub fn own(&self) -> Option<&Capability> {
+        self.members.get(&self.me.node).and_then(|member| member.capability.as_ref())
+    }
+
+    /// Remembers somebody from an earlier run, without taking it for alive.
+    pub fn remember(&mut self, node: NodeId, capability: Capability) {
+        self.members.entry(node).or_default().capability.get_or_insert(capability);
+    }
+
+    /// This machine's own description changed.
+    pub fn set_own(&mut self, capability: Capability) {
+        self.members.entry(self.me.node).or_default().capability = Some(capability);
+    }
+
+    /// This machine's own work, so that it counts like anyone's.
+    pub fn set_own_work(&mut self, in_hand: Vec<InHand>, load_percent: Option<u8>) {
+        let own = self.members.entry(self.me.node).or_default();
+        own.in_hand = in_hand;
+        own.load_percent = load_percent.unwrap_or(own.load_percent);
+    }
+
+    /// A connection stands.
+    pub fn connected(&mut self, node: NodeId, boot: BootId, now: Duration) {
+        let member = self.members.entry(node).or_default();
+        if member.boot != Some(boot) {
+            (member.boot, member.counter) = (Some(boot), 0);
+            member.in_hand.clear();
+            member.since.clear();
+        }
+        (member.connected, member.heard) = (true, Some(now));
+    }
+
+    /// It does not any more. The node may still be heard through others, or come back within the suspicion time.
+    pub fn disconnected(&mut self, node: NodeId) {
+        if let Some(member) = self.members.get_mut(&node) {
+            member.connected = false;
+        }
+    }
+
+    /// Any valid message of it.
+    pub fn heard(&mut self, node: NodeId, now: Duration) {
+        if let Some(member) = self.members.get_mut(&node) {
+            member.heard = Some(now);
+        }
+    }
+
+    /// A heartbeat. One of another start than the connection's, or an old one, says nothing.
+    pub fn heartbeat(&mut self, node: NodeId, beat: Heartbeat, now: Duration) {
+        let Some(member) = self.members.get_mut(&node) else { return };
+        if node == self.me.node || member.boot != Some(beat.boot) || beat.counter <= member.counter {
+            return;
+        }
+        member.since.retain(|key, _| beat.in_hand.iter().any(|hand| (hand.job, hand.unit) == *key));
+        for hand in &beat.in_hand {
+            member.since.entry((hand.job, hand.unit)).or_insert(now);
+        }
+        member.heard = Some(now);
+        (member.counter, member.load_percent, member.in_hand) = (beat.counter, beat.load_percent, beat.in_hand);
+        member.neighbours = beat.neighbours.into_iter().collect();
+    }
+
+    /// What it can do changed.
+    pub fn capability(&mut self, node: NodeId, capability: Capability) {
+        if node != self.me.node {
+            self.members.entry(node).or_default().capability = Some(capability);
+        }
+    }
+
+    /// After a suspend of this machine nobody is judged by the time it missed.
+    pub fn restart_suspicion(&mut self, now: Duration) {
+        for member in self.members.values_mut() {
+            if member.connected {
+                member.heard = Some(now);
+            }
+        }
+    }
+
+    /// Whether a node counts: heard within [`SUSPECT_AFTER`], or this one.
+    pub fn is_alive(&self, node: NodeId, now: Duration) -> bool {
+        node == self.me.node
+            || self
+                .members
+                .get(&node)
+                .and_then(|member| member.heard)
+                .is_some_and(|heard| now.saturating_sub(heard) < SUSPECT_AFTER)
+    }
+
+    /// Whether an actor counts: its node does, and has not started anew since.
+    pub fn is_live_actor(&self, actor: ActorId, now: Duration) -> bool {
+        self.is_alive(actor.node, now) && self.members.get(&actor.node).is_some_and(|m| m.boot == Some(actor.boot))
+    }
+
+    /// Those that count, this machine included, by id.
+    pub fn alive(&self, now: Duration) -> impl Iterator<Item = (NodeId, &Member)> {
+        self.members.iter().map(|(node, member)| (*node, member)).filter(move |(node, _)| self.is_alive(*node, now))
+    }
+
+    /// Nodes a connection stands to, by id.
+    pub fn neighbours(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.members.iter().filter(|(node, member)| member.connected && **node != self.me.node).map(|(node, _)| *node)
+    }
+
+    /// How far a node says it is with a unit, and since when it has it in hand.
+    pub fn progress(&self, node: NodeId, job: JobId, unit: Unit) -> Option<(u8, Duration)> {
+        let member = self.members.get(&node)?;
+        let hand = member.in_hand.iter().find(|hand| hand.job == job && hand.unit == unit)?;
+        Some((hand.percent, *member.since.get(&(job, unit))?))
+    }
+}
+
+/// Why a machine cannot render a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// It has not told what it can do.
+    Unknown,
+    /// Its owner paused it.
+    Paused,
+    /// It only submits.
+    NoSlots,
+    /// It runs an older version of this program than the job needs.
+    OldVersion,
+    /// It has no Blender of the job's series.
+    NoSeries,
+    /// Its Blender of the series is older than the file allows.
+    TooOld,
+    /// Its Blender was built without the denoiser.
+    NoDenoiser,
+    /// A GPU is asked for and it has none that a Blender can use.
+    NoGpu,
+}
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "has not told yet what it can do",
+            Self::Paused => "paused by its owner",
+            Self::NoSlots => "does not render",
+            Self::OldVersion => "runs an older swarm than the job needs",
+            Self::NoSeries => "has no Blender of the job's series",
+            Self::TooOld => "its Blender is older than the file allows",
+            Self::NoDenoiser => "its Blender was built without the denoiser",
+            Self::NoGpu => "has no GPU that Blender can use",
+        })
+    }
+}
+
+/// Whether a renderer serves a job.
+pub fn serves(renderer: &RendererInfo, spec: &JobSpec) -> Result<(), Unfit> {
+    let (major, minor, patch) = renderer.version;
+    if renderer.series() != spec.series {
+        return Err(Unfit::NoSeries);
+    }
+    // A patch release counts as subversion: the file's minimum is at least as coarse.
+    let number = (u32::from(major) * 100 + u32::from(minor)) * 100 + u32::from(patch).min(99);
+    if number / 100 < spec.min_version / 100 {
+        return Err(Unfit::TooOld);
+    }
+    if spec.needs.denoiser && !renderer.denoiser {
+        return Err(Unfit::NoDenoiser);
+    }
+    if spec.settings.device == Device::Gpu && renderer.devices.iter().all(|device| device == "CPU") {
+        return Err(Unfit::NoGpu);
+    }
+    Ok(())
+}
+
+/// Whether a machine can render a job at all, failures and pauses of the job aside.
+pub fn fits(capability: Option<&Capability>, spec: &JobSpec, min_version: u16) -> Result<(), Unfit> {
+    let capability = capability.ok_or(Unfit::Unknown)?;
+    if capability.slots == 0 {
+        return Err(Unfit::NoSlots);
+    }
+    if capability.paused {
+        return Err(Unfit::Paused);
+    }
+    if min_version > OP_VERSION {
+        return Err(Unfit::OldVersion);
+    }
+    let mut reason = Unfit::NoSeries;
+    for renderer in &capability.renderers {
+        match serves(renderer, spec) {
+            Ok(()) => return Ok(()),
+            Err(Unfit::NoSeries) => {}
+            Err(other) => reason = other,
+        }
+    }
+    Err(reason)
+}

@@ -1,0 +1,345 @@
+//! Pure choice: which chunk from which peer next.
+//!
+//! A wanted blob goes through checking (what does the store have?), its map (from a peer, proven by the blob's id) and
+//! its chunks (each proven on arrival). Chunks are asked for in random order, those fewest peers have first when
+//! half-complete peers are among the sources, within byte budgets per peer and in all. Blobs are taken in order of
+//! urgency, results before bundles.
+
+use super::blob::{BlobMap, ChunkRef};
+use super::config::{
+    ACTIVE_FETCHES, ASK_HAVE_EVERY, ASK_HAVE_FROM_CHUNKS, IN_FLIGHT_BYTES, IN_FLIGHT_PER_PEER_BYTES, REQUEST_TIMEOUT,
+    REQUESTS_PER_PEER,
+};
+use super::event::Effect;
+use super::id::{BlobId, NodeId};
+use rand::Rng;
+use rand::seq::SliceRandom;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How soon a blob is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// A result: small, and wanted by somebody who waits.
+    Result,
+    /// Part of a bundle.
+    Bundle,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Waiting for the store's word. With a map if it came along.
+    Checking,
+    /// Waiting for somebody's map.
+    Map { asked: Option<(NodeId, Duration)> },
+    /// Fetching.
+    Chunks { missing: Vec<u32>, flying: BTreeMap<u32, (NodeId, Duration)> },
+}
+
+#[derive(Debug)]
+struct Fetch {
+    stage: Stage,
+    map: Option<BlobMap>,
+    /// Peers that have all of it.
+    whole: BTreeSet<NodeId>,
+    /// Peers that have some of it, and when they were asked.
+    partial: BTreeMap<NodeId, (Duration, Vec<bool>)>,
+    /// Peers that turned out not to.
+    refused: BTreeSet<NodeId>,
+}
+
+/// Everything being fetched.
+#[derive(Debug, Default)]
+pub struct Transfer {
+    active: BTreeMap<(Urgency, BlobId), Fetch>,
+    waiting: BTreeMap<(Urgency, BlobId), (Option<BlobMap>, BTreeSet<NodeId>)>,
+    in_flight: BTreeMap<NodeId, (u64, usize)>,
+    /// Bytes verified and written since the start.
+    pub received_bytes: u64,
+}
+
+impl Transfer {
+    /// Wants a blob, from peers known to have all of it. Wanting it again adds sources.
+    pub fn want(&mut self, blob: BlobId, urgency: Urgency, map: Option<BlobMap>, sources: BTreeSet<NodeId>) {
+        let key = (urgency, blob);
+        if let Some(fetch) = self.active.get_mut(&key) {
+            fetch.refused.retain(|node| !sources.contains(node) || fetch.whole.contains(node));
+            fetch.whole.extend(sources);
+            return;
+        }
+        let entry = self.waiting.entry(key).or_default();
+        entry.0 = entry.0.take().or(map);
+        entry.1.extend(sources);
+    }
+
+    /// Whether a blob is wanted.
+    pub fn wants(&self, blob: BlobId) -> bool {
+        [Urgency::Result, Urgency::Bundle]
+            .iter()
+            .any(|urgency| self.active.contains_key(&(*urgency, blob)) || self.waiting.contains_key(&(*urgency, blob)))
+    }
+
+    /// Bytes of the blobs being fetched that have arrived, and all their bytes.
+    pub fn progress(&self, blobs: impl Iterator<Item = BlobId>) -> u64 {
+        blobs
+            .filter_map(|blob| self.active.get(&(Urgency::Bundle, blob)))
+            .filter_map(|fetch| match (&fetch.stage, &fetch.map) {
+                (Stage::Chunks { missing, flying }, Some(map)) => {
+                    let left = |index: &u32| map.chunks.get(*index as usize).map_or(0, |chunk| u64::from(chunk.bytes));
+                    Some(missing.iter().chain(flying.keys()).map(left).sum::<u64>())
+                }
+                (_, Some(map)) => Some(map.bytes()),
+                _ => None,
+            })
+            .sum()
+    }
+
+    /// A blob is whole, or no longer wanted.
+    pub fn done(&mut self, blob: BlobId) {
+        for urgency in [Urgency::Result, Urgency::Bundle] {
+            self.waiting.remove(&(urgency, blob));
+            if let Some(Fetch { stage: Stage::Chunks { flying, .. }, map: Some(map), .. }) =
+                self.active.remove(&(urgency, blob))
+            {
+                for (index, (node, _)) in flying {
+                    release(&mut self.in_flight, node, map.chunks.get(index as usize).map_or(0, |chunk| chunk.bytes));
+                }
+            }
+        }
+    }
+
+    /// The store has part of a blob.
+    pub fn opened(&mut self, blob: BlobId, have: &[bool], rng: &mut dyn Rng) {
+        for fetch in fetches(&mut self.active, blob) {
+            let Some(map) = &fetch.map else { continue };
+            let mut missing: Vec<u32> =
+                (0..map.chunks.len() as u32).filter(|i| have.get(*i as usize) != Some(&true)).collect();
+            missing.shuffle(&mut &mut *rng);
+            fetch.stage = Stage::Chunks { missing, flying: BTreeMap::new() };
+        }
+    }
+
+    /// The store knows nothing of a blob.
+    pub fn unknown(&mut self, blob: BlobId) {
+        for fetch in fetches(&mut self.active, blob) {
+            fetch.stage = Stage::Map { asked: None };
+        }
+    }
+
+    /// A peer told a map, already proven.
+    pub fn mapped(&mut self, from: NodeId, blob: BlobId, map: Option<BlobMap>) -> Option<Effect> {
+        let mut effect = None;
+        for fetch in fetches(&mut self.active, blob) {
+            let Stage::Map { asked } = &mut fetch.stage else { continue };
+            match &map {
+                Some(map) => {
+                    fetch.map = Some(map.clone());
+                    fetch.stage = Stage::Checking;
+                    effect = Some(Effect::OpenBlob { blob, map: Some(map.clone()) });
+                }
+                None => {
+                    fetch.refused.insert(from);
+                    *asked = None;
+                }
+            }
+        }
+        effect
+    }
+
+    /// A peer told which chunks it has.
+    pub fn has(&mut self, from: NodeId, blob: BlobId, have: Vec<bool>, now: Duration) {
+        for fetch in fetches(&mut self.active, blob) {
+            if !have.is_empty() && have.iter().all(|has| *has) {
+                fetch.whole.insert(from);
+                fetch.refused.remove(&from);
+            } else {
+                fetch.partial.insert(from, (now, have.clone()));
+            }
+        }
+    }
+
+    /// A chunk arrived, verified and written.
+    pub fn arrived(&mut self, from: NodeId, blob: BlobId, index: u32) {
+        let mut bytes = 0;
+        for fetch in fetches(&mut self.active, blob) {
+            let Stage::Chunks { flying, .. } = &mut fetch.stage else { continue };
+            if flying.remove(&index).is_some() {
+                bytes = chunk_of(&fetch.map, index).map_or(0, |chunk| chunk.bytes);
+            }
+        }
+        if bytes > 0 {
+            release(&mut self.in_flight, from, bytes);
+            self.received_bytes += u64::from(bytes);
+        }
+    }
+
+    /// A request came to nothing.
+    pub fn failed(&mut self, from: NodeId, blob: BlobId, index: Option<u32>) {
+        let mut bytes = None;
+        for fetch in fetches(&mut self.active, blob) {
+            match (&mut fetch.stage, index) {
+                (Stage::Map { asked }, None) => {
+                    fetch.refused.insert(from);
+                    *asked = None;
+                }
+                (Stage::Chunks { missing, flying }, Some(index)) => {
+                    if flying.remove(&index).is_some() {
+                        missing.push(index);
+                        bytes = chunk_of(&fetch.map, index).map(|chunk| chunk.bytes);
+                        fetch.refused.insert(from);
+                        fetch.partial.remove(&from);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if let Some(bytes) = bytes {
+            release(&mut self.in_flight, from, bytes);
+        }
+    }
+
+    /// A peer is gone: what was asked of it is asked of others, and it may be asked anew when it returns.
+    pub fn lost(&mut self, node: NodeId) {
+        self.in_flight.remove(&node);
+        for fetch in self.active.values_mut() {
+            fetch.refused.remove(&node);
+            fetch.partial.remove(&node);
+            match &mut fetch.stage {
+                Stage::Map { asked } if asked.is_some_and(|(of, _)| of == node) => *asked = None,
+                Stage::Chunks { missing, flying } => {
+                    let back: Vec<u32> = flying.iter().filter(|(_, (of, _))| *of == node).map(|(i, _)| *i).collect();
+                    back.iter().for_each(|index| {
+                        flying.remove(index);
+                    });
+                    missing.extend(back);
+                }
+                Stage::Map { .. } | Stage::Checking => {}
+            }
+        }
+    }
+
+    /// Everything to ask for now, of connected peers.
+    pub fn poll(&mut self, connected: &BTreeSet<NodeId>, now: Duration) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        while self.active.len() < ACTIVE_FETCHES {
+            let Some((key, (map, whole))) = self.waiting.pop_first() else { break };
+            effects.push(Effect::OpenBlob { blob: key.1, map: map.clone() });
+            let (partial, refused) = (BTreeMap::new(), BTreeSet::new());
+            self.active.insert(key, Fetch { stage: Stage::Checking, map, whole, partial, refused });
+        }
+        for ((_, blob), fetch) in &mut self.active {
+            fetch.poll(*blob, connected, now, &mut self.in_flight, &mut effects);
+        }
+        effects
+    }
+}
+
+impl Fetch {
+    fn poll(
+        &mut self,
+        blob: BlobId,
+        connected: &BTreeSet<NodeId>,
+        now: Duration,
+        in_flight: &mut BTreeMap<NodeId, (u64, usize)>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let usable = |node: &&NodeId| connected.contains(*node) && !self.refused.contains(*node);
+        match &mut self.stage {
+            Stage::Checking => {}
+            Stage::Map { asked } => {
+                if asked.is_some_and(|(_, at)| now.saturating_sub(at) < REQUEST_TIMEOUT) {
+                    return;
+                }
+                // Known holders first; else anyone may have come by it.
+                let of = self.whole.iter().find(usable).or_else(|| connected.iter().find(usable)).copied();
+                match of {
+                    Some(of) => {
+                        *asked = Some((of, now));
+                        effects.push(Effect::AskMap { of, blob });
+                    }
+                    None => self.refused.clear(),
+                }
+            }
+            Stage::Chunks { missing, flying } => {
+                let overdue: Vec<(u32, NodeId)> = flying
+                    .iter()
+                    .filter(|(_, (_, at))| now.saturating_sub(*at) >= REQUEST_TIMEOUT)
+                    .map(|(index, (node, _))| (*index, *node))
+                    .collect();
+                for (index, node) in overdue {
+                    flying.remove(&index);
+                    missing.push(index);
+                    release(in_flight, node, chunk_of(&self.map, index).map_or(0, |chunk| chunk.bytes));
+                }
+                if missing.is_empty() {
+                    return;
+                }
+                let chunks = self.map.as_ref().map_or(0, |map| map.chunks.len());
+                let no_source = !self.whole.iter().any(|node| usable(&node));
+                if chunks >= ASK_HAVE_FROM_CHUNKS || no_source {
+                    for node in connected.iter().filter(|node| !self.whole.contains(node)) {
+                        let due =
+                            self.partial.get(node).is_none_or(|(at, _)| now.saturating_sub(*at) >= ASK_HAVE_EVERY);
+                        if due {
+                            self.partial.entry(*node).or_insert((now, Vec::new())).0 = now;
+                            effects.push(Effect::AskHave { of: *node, blob });
+                        }
+                    }
+                }
+                if no_source && self.partial.values().all(|(_, have)| have.is_empty()) {
+                    self.refused.clear();
+                }
+                let mut total: u64 = in_flight.values().map(|(bytes, _)| bytes).sum();
+                let mut kept = Vec::new();
+                while let Some(index) = missing.pop() {
+                    let Some(chunk) = chunk_of(&self.map, index) else { continue };
+                    if total + u64::from(chunk.bytes) > IN_FLIGHT_BYTES {
+                        kept.push(index);
+                        break;
+                    }
+                    let has = |node: &NodeId| {
+                        self.whole.contains(node)
+                            || self.partial.get(node).is_some_and(|(_, have)| have.get(index as usize) == Some(&true))
+                    };
+                    // Whoever has least to do for us.
+                    let of = connected
+                        .iter()
+                        .filter(|node| has(node) && !self.refused.contains(*node))
+                        .map(|node| (in_flight.get(node).copied().unwrap_or((0, 0)), *node))
+                        .filter(|((bytes, requests), _)| {
+                            *requests < REQUESTS_PER_PEER && bytes + u64::from(chunk.bytes) <= IN_FLIGHT_PER_PEER_BYTES
+                        })
+                        .min();
+                    let Some((_, of)) = of else {
+                        kept.push(index);
+                        // With only complete sources one refusal speaks for all chunks.
+                        if self.partial.values().all(|(_, have)| have.is_empty()) {
+                            break;
+                        }
+                        continue;
+                    };
+                    let load = in_flight.entry(of).or_default();
+                    *load = (load.0 + u64::from(chunk.bytes), load.1 + 1);
+                    total += u64::from(chunk.bytes);
+                    flying.insert(index, (of, now));
+                    effects.push(Effect::AskChunk { of, blob, index, chunk });
+                }
+                missing.extend(kept.into_iter().rev());
+            }
+        }
+    }
+}
+
+fn fetches(active: &mut BTreeMap<(Urgency, BlobId), Fetch>, blob: BlobId) -> impl Iterator<Item = &mut Fetch> {
+    active.iter_mut().filter(move |((_, id), _)| *id == blob).map(|(_, fetch)| fetch)
+}
+
+fn chunk_of(map: &Option<BlobMap>, index: u32) -> Option<ChunkRef> {
+    map.as_ref()?.chunks.get(index as usize).copied()
+}
+
+fn release(in_flight: &mut BTreeMap<NodeId, (u64, usize)>, node: NodeId, bytes: u32) {
+    if let Some(load) = in_flight.get_mut(&node) {
+        *load = (load.0.saturating_sub(u64::from(bytes)), load.1.saturating_sub(1));
+    }
+}

@@ -1,0 +1,244 @@
+//! Settling: what follows from the present state. Units are given up, claimed and begun; bundles and results are
+//! fetched; results are delivered; the video is finished.
+
+use super::Farm;
+use super::collect::{pick, to_replicate};
+use super::config::CLAIM_MAX_UNITS;
+use super::event::{Effect, Now};
+use super::id::{BlobId, JobId, NodeId, Unit};
+use super::op::{ClaimKind, MAX_BLOBS_PER_OP, Op, UnitSet};
+use super::roster::fits;
+use super::schedule::{Hand, has_live_result, is_failed, is_stopped, strength};
+use super::state::JobState;
+use super::transfer::Urgency;
+use std::collections::BTreeSet;
+
+impl Farm {
+    /// Brings everything into line with the present state.
+    pub(super) fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.give_up(now, effects);
+        self.claim(now, effects);
+        self.want_bundles(now);
+        self.collect(now, effects);
+        self.announce_holdings();
+    }
+
+    fn give_up(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let gone = self.scheduler(now.mono).give_up();
+        let mut released: std::collections::BTreeMap<JobId, Vec<i32>> = std::collections::BTreeMap::new();
+        for (job, unit) in gone {
+            if self.ended.contains(&(job, unit)) {
+                continue;
+            }
+            self.queue.retain(|key| *key != (job, unit));
+            if let Some(Hand { started: Some(_), .. }) = self.hands.remove(&(job, unit)) {
+                effects.push(Effect::Stop { job, unit });
+            }
+            released.entry(job).or_default().push(unit.frame);
+        }
+        for (job, frames) in released {
+            if let Some(units) = UnitSet::whole(frames) {
+                self.say(job, &Op::Release { units });
+            }
+        }
+    }
+
+    /// Begins what waits, and claims more while slots are free.
+    fn claim(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.fenced_until.is_some_and(|until| now.mono < until) {
+            return;
+        }
+        let Some(own) = self.roster.own() else { return };
+        let slots = own.slots as usize;
+        for _ in 0..=slots + CLAIM_MAX_UNITS {
+            let busy =
+                self.hands.iter().filter(|(key, hand)| hand.started.is_some() && !self.ended.contains(*key)).count();
+            if busy >= slots {
+                return;
+            }
+            if let Some((job, unit)) = self.queue.pop_front() {
+                self.begin(now, job, unit, effects);
+                continue;
+            }
+            let Some(choice) = self.scheduler(now.mono).choose() else { return };
+            let Some(units) = UnitSet::whole(choice.units.iter().map(|(unit, _)| unit.frame).collect()) else { return };
+            let slots = slots as u32;
+            let score = |unit| strength(self.me.node, slots, choice.job, unit, choice.epoch);
+            let weakest = choice.units.iter().map(|(unit, _)| score(*unit)).min().unwrap_or(0);
+            let claim = Op::Claim { epoch: choice.epoch, units, kind: choice.kind, score: weakest };
+            self.say(choice.job, &claim);
+            for (unit, epoch) in choice.units {
+                let hand = Hand { epoch, kind: choice.kind, score: weakest, started: None, percent: 0 };
+                self.hands.insert((choice.job, unit), hand);
+                self.queue.push_back((choice.job, unit));
+            }
+        }
+    }
+
+    fn begin(&mut self, now: Now, job: JobId, unit: Unit, effects: &mut Vec<Effect>) {
+        let Some(hand) = self.hands.get_mut(&(job, unit)) else { return };
+        hand.started = Some(now.mono);
+        let fresh = self.jobs.get(&job).is_some_and(|state| state.unit(unit).failures_of(self.me.node) > 0);
+        effects.push(Effect::Render { job, unit, epoch: hand.epoch, fresh });
+    }
+
+    /// Wants the bundle of every job this machine could work on, whether or not it may at the moment.
+    fn want_bundles(&mut self, now: Now) {
+        let Some(own) = self.roster.own() else { return };
+        let mut own = own.clone();
+        own.paused = false;
+        let wanted: Vec<BlobId> = self
+            .jobs
+            .values()
+            .filter(|job| !job.is_over() && !is_stopped(job, &self.roster, now.mono))
+            .filter_map(|job| job.spec.as_ref().map(|spec| (job, spec)))
+            .filter(|(job, spec)| fits(Some(&own), spec, job.min_version).is_ok() || job.owner() == Some(self.me.node))
+            .map(|(_, spec)| spec.bundle)
+            .filter(|bundle| !self.ready.contains(bundle))
+            .collect();
+        for bundle in wanted {
+            let sources = self.bundle_sources(bundle);
+            if !self.bundles.contains_key(&bundle) {
+                self.bundles.insert(bundle, super::Bundle::default());
+                self.transfer.want(bundle, Urgency::Bundle, None, sources);
+                continue;
+            }
+            // New holders are new sources for what is still missing.
+            if let Some(missing) = self.bundles.get(&bundle).and_then(|b| b.missing.as_ref()) {
+                let blobs: Vec<BlobId> = missing.iter().copied().take(super::config::ACTIVE_FETCHES).collect();
+                blobs.into_iter().for_each(|blob| self.transfer.want(blob, Urgency::Bundle, None, sources.clone()));
+            } else if self.transfer.wants(bundle) {
+                self.transfer.want(bundle, Urgency::Bundle, None, sources);
+            }
+        }
+    }
+
+    /// Who has a whole bundle: its submitters and everyone who said so.
+    pub(super) fn bundle_sources(&self, bundle: BlobId) -> BTreeSet<NodeId> {
+        let uses = |job: &&JobState| job.spec.as_ref().is_some_and(|spec| spec.bundle == bundle);
+        let jobs = self.jobs.values().filter(uses);
+        let mut sources: BTreeSet<NodeId> =
+            jobs.flat_map(|job| job.holders(bundle).into_iter().chain(job.owner())).collect();
+        sources.remove(&self.me.node);
+        sources
+    }
+
+    /// Fetches results wanted here, delivers what is whole, and finishes the video when there is nothing left.
+    fn collect(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let mut fetch: Vec<(JobId, Unit, BlobId, BTreeSet<NodeId>)> = Vec::new();
+        let me = self.me.node;
+        for (job, collector) in &mut self.collectors {
+            let Some(state) = self.jobs.get(job) else { continue };
+            if !collector.may_deliver(now.mono) {
+                continue;
+            }
+            let mut left = BTreeSet::new();
+            for unit in std::mem::take(&mut collector.pending) {
+                let epoch = state.unit(unit).epoch;
+                if collector.delivered.get(&unit) == Some(&epoch) || collector.delivering.get(&unit) == Some(&epoch) {
+                    continue;
+                }
+                let is_local = |outcome: &super::state::Outcome| {
+                    outcome.outputs.iter().all(|output| self.local.contains(&output.blob))
+                };
+                let Some(outcome) = pick(state, unit, is_local) else { continue };
+                if collector.delivering.contains_key(&unit) {
+                    left.insert(unit);
+                } else if is_local(outcome) {
+                    collector.delivering.insert(unit, epoch);
+                    let outputs = outcome.outputs.clone();
+                    effects.push(Effect::Deliver { job: *job, unit, epoch, outputs });
+                } else {
+                    left.insert(unit);
+                    // Every result of the unit will do: the holders of whichever is alive are asked.
+                    let live = state.unit(unit).current_results().map(|(_, outcome)| outcome).find(|outcome| {
+                        let holders = |blob| state.holders(blob);
+                        outcome.outputs.iter().all(|output| {
+                            holders(output.blob).iter().any(|n| *n == me || self.roster.is_alive(*n, now.mono))
+                        })
+                    });
+                    for output in live.map(|outcome| outcome.outputs.as_slice()).unwrap_or_default() {
+                        if !self.local.contains(&output.blob) {
+                            fetch.push((*job, unit, output.blob, state.holders(output.blob)));
+                        }
+                    }
+                }
+            }
+            collector.pending = left;
+        }
+        let alive: BTreeSet<NodeId> = self.roster.alive(now.mono).map(|(node, _)| node).collect();
+        for state in self.jobs.values() {
+            for unit in to_replicate(state, me, &alive) {
+                for output in pick(state, unit, |_| false).map(|o| o.outputs.as_slice()).unwrap_or_default() {
+                    if !self.local.contains(&output.blob) {
+                        fetch.push((state.id, unit, output.blob, state.holders(output.blob)));
+                    }
+                }
+            }
+        }
+        for (job, unit, blob, mut sources) in fetch {
+            let is_new = !self.wanted.contains_key(&blob);
+            self.wanted.entry(blob).or_default().insert((job, unit));
+            sources.remove(&me);
+            if is_new || !sources.is_empty() {
+                self.transfer.want(blob, Urgency::Result, None, sources);
+            }
+        }
+        self.finish_videos(now, effects);
+    }
+
+    fn finish_videos(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        for (job, collector) in &mut self.collectors {
+            let Some(state) = self.jobs.get(job) else { continue };
+            let stopped = is_stopped(state, &self.roster, now.mono);
+            let given_up = |unit| state.canceled.is_some() || stopped || is_failed(state, unit, &self.roster, now.mono);
+            if collector.finished == Some(state.revision) || !collector.is_complete(state, given_up) {
+                continue;
+            }
+            collector.finished = Some(state.revision);
+            let missing = state.unfinished().iter().map(|unit| unit.frame).collect();
+            effects.push(Effect::FinishVideo { job: *job, missing, canceled: state.canceled.is_some() });
+        }
+    }
+
+    /// Says what this machine has come to hold: the second copies that make a result done, and whole bundles.
+    fn announce_holdings(&mut self) {
+        for (job, blobs) in std::mem::take(&mut self.fresh) {
+            let Some(state) = self.jobs.get(&job) else { continue };
+            let new: Vec<BlobId> =
+                blobs.into_iter().filter(|blob| !state.holders(*blob).contains(&self.me.node)).collect();
+            for part in new.chunks(MAX_BLOBS_PER_OP) {
+                self.say(job, &Op::Holds { blobs: part.to_vec() });
+            }
+        }
+        // A bundle may serve several jobs: each that comes later is told as well.
+        let late: Vec<(JobId, BlobId)> = self
+            .jobs
+            .values()
+            .filter(|job| !job.is_over() && !self.announced.contains(&job.id))
+            .filter_map(|job| job.spec.as_ref().map(|spec| (job, spec.bundle)))
+            .filter(|(job, bundle)| self.ready.contains(bundle) && !job.holders(*bundle).contains(&self.me.node))
+            .map(|(job, bundle)| (job.id, bundle))
+            .collect();
+        for (job, bundle) in late {
+            self.announced.insert(job);
+            self.say(job, &Op::Holds { blobs: vec![bundle] });
+        }
+    }
+
+    /// Asks for chunks.
+    pub(super) fn fetch(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let connected: BTreeSet<NodeId> = self.roster.neighbours().collect();
+        effects.extend(self.transfer.poll(&connected, now.mono));
+    }
+
+    /// Whether a unit is begun here as a backup.
+    pub fn is_backup(&self, job: JobId, unit: Unit) -> bool {
+        self.hands.get(&(job, unit)).is_some_and(|hand| hand.kind == ClaimKind::Backup)
+    }
+
+    /// Whether a job has a result of a unit that can be had now.
+    pub fn has_live_result(&self, job: JobId, unit: Unit, now: std::time::Duration) -> bool {
+        self.jobs.get(&job).is_some_and(|state| has_live_result(state, unit, &self.roster, now))
+    }
+}

@@ -1,0 +1,41 @@
+//! What the loop hears from the tasks it started.
+
+use super::answer::Stream;
+use super::render::Discovery;
+use super::slots::Finished;
+use super::submit::Prepared;
+use crate::farm::event::Input;
+use crate::farm::job::{Needs, Series};
+use tokio::sync::oneshot;
+
+/// Something a task has to say.
+pub enum Event {
+    /// Straight to the farm.
+    Farm(Input),
+    /// A unit ended.
+    UnitFinished(Box<Finished>),
+    /// Renderers were looked for.
+    Discovered(Box<Discovery>),
+    /// A submission wants to know who could render it.
+    WhoCan(WhoCan),
+    /// A submission is bundled.
+    Prepared(Box<Prepared>, Stream),
+    /// Machine load, hundredths.
+    Load(u8),
+}
+
+/// Asks which series is to render a scene.
+pub struct WhoCan {
+    /// Series that saved it.
+    pub file: Series,
+    /// Least version that may open it.
+    pub min_version: u32,
+    /// What it needs.
+    pub needs: Needs,
+    /// Asked for.
+    pub pinned: Option<Series>,
+    /// Whether only GPUs will do.
+    pub gpu: bool,
+    /// The series and a warning, or why nobody can.
+    pub reply: oneshot::Sender<Result<(Series, Option<String>), super::http::ApiError>>,
+}

@@ -1,0 +1,340 @@
+//! The machine's render slots: resident Blenders, one per slot and scene, and the units they are given.
+//!
+//! A unit runs as a task that owns its worker, so that stopping the unit is dropping the task: the worker's Blender dies
+//! with it. A worker that ends a unit alive waits for the next unit of its job; it leaves after [`IDLE`].
+
+use super::event::Event;
+use super::fail::fail_point;
+use super::render::{Renderer, UnitFailure, Worker, WorkerScene, choose_renderer};
+use super::scene;
+use super::store::{Chunking, Store};
+use crate::farm::event::{Input, Rendered};
+use crate::farm::id::{BlobId, JobId, Unit};
+use crate::farm::job::JobSpec;
+use crate::farm::op::{FailureKind, MAX_TEXT_BYTES, Output, OutputRole};
+use crate::wire;
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// A Blender without a unit leaves after this. DESIGN §6 allows 60 s.
+const IDLE: Duration = Duration::from_secs(30);
+/// Most idle workers looked through; more than any machine has slots.
+const MAX_IDLE: usize = 256;
+
+/// A worker between units.
+struct Idle {
+    job: JobId,
+    worker: Worker,
+    since: Duration,
+}
+
+/// A unit to render.
+pub struct Work {
+    /// Its job.
+    pub job: JobId,
+    /// As submitted.
+    pub spec: Arc<JobSpec>,
+    /// Which.
+    pub unit: Unit,
+    /// Epoch.
+    pub epoch: u32,
+    /// In a Blender that has rendered nothing yet.
+    pub fresh: bool,
+}
+
+/// How a unit ended, with the worker if it lives.
+pub struct Finished {
+    /// Its job.
+    pub job: JobId,
+    /// Which.
+    pub unit: Unit,
+    /// Names the task that ran it.
+    pub run: u64,
+    /// For the farm.
+    pub input: Input,
+    /// For the next unit.
+    pub worker: Option<Worker>,
+}
+
+/// All slots.
+pub struct Slots {
+    store: Arc<Store>,
+    dir: PathBuf,
+    threads: Option<u32>,
+    events: mpsc::Sender<Event>,
+    /// What was found on this machine.
+    pub renderers: Vec<Renderer>,
+    idle: Vec<Idle>,
+    running: BTreeMap<(JobId, Unit), (u64, JoinHandle<()>)>,
+    runs: u64,
+}
+
+impl Slots {
+    /// No renderers yet. Scenes are laid out under `dir`, which is the node's own and emptied here.
+    pub fn new(store: Arc<Store>, dir: PathBuf, threads: Option<u32>, events: mpsc::Sender<Event>) -> io::Result<Self> {
+        // What an earlier run left half-rendered counts for nothing.
+        match std::fs::remove_dir_all(dir.join("out")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => std::fs::create_dir_all(dir.join("out"))?,
+        }
+        let (renderers, idle, running) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Ok(Self { store, dir, threads, events, renderers, idle, running, runs: 0 })
+    }
+
+    /// Begins a unit.
+    pub fn render(&mut self, work: Work) {
+        let key = (work.job, work.unit);
+        let mut worker = None;
+        if let Some(at) = self.idle.iter().position(|idle| idle.job == work.job) {
+            let idle = self.idle.swap_remove(at);
+            // A fresh one is asked for when the unit failed before: what lives may be the reason.
+            worker = (!work.fresh && idle.worker.lives()).then_some(idle.worker);
+        } else if let Some(other) = self.idle.pop() {
+            // Another job's Blender gives its memory back before a new one starts.
+            tokio::spawn(other.worker.close());
+        }
+        let spec = &work.spec;
+        let renderer = choose_renderer(&self.renderers, spec.series, spec.min_version, &spec.needs).cloned();
+        self.runs += 1;
+        let run = Run {
+            number: self.runs,
+            renderer,
+            store: self.store.clone(),
+            dir: self.dir.clone(),
+            threads: self.threads,
+            events: self.events.clone(),
+        };
+        let number = run.number;
+        let task = tokio::spawn(run.unit(work, worker));
+        if let Some((_, old)) = self.running.insert(key, (number, task)) {
+            old.abort();
+        }
+    }
+
+    /// Ends a unit at once; its Blender dies.
+    pub fn stop(&mut self, job: JobId, unit: Unit) {
+        if let Some((_, task)) = self.running.remove(&(job, unit)) {
+            task.abort();
+        }
+    }
+
+    /// A unit ended: keeps the worker and says whether the result still counts (it was not stopped meanwhile).
+    pub fn finished(&mut self, job: JobId, unit: Unit, run: u64, worker: Option<Worker>, now: Duration) -> bool {
+        let counts = self.running.get(&(job, unit)).is_some_and(|(number, _)| *number == run);
+        if counts {
+            self.running.remove(&(job, unit));
+        }
+        if let Some(worker) = worker
+            && worker.lives()
+            && self.idle.len() < MAX_IDLE
+        {
+            self.idle.push(Idle { job, worker, since: now });
+        }
+        counts
+    }
+
+    /// Lets go of Blenders that have had nothing to do, or whose job is over.
+    pub fn reap(&mut self, now: Duration, is_over: impl Fn(JobId) -> bool) {
+        let mut kept = Vec::new();
+        for idle in std::mem::take(&mut self.idle) {
+            if now.saturating_sub(idle.since) >= IDLE || is_over(idle.job) {
+                tokio::spawn(idle.worker.close());
+            } else {
+                kept.push(idle);
+            }
+        }
+        self.idle = kept;
+    }
+
+    /// Ends everything; every Blender is gone when this returns.
+    pub async fn shut_down(&mut self) {
+        for (_, (_, task)) in std::mem::take(&mut self.running) {
+            task.abort();
+            let _ = task.await;
+        }
+        for idle in std::mem::take(&mut self.idle) {
+            idle.worker.close().await;
+        }
+    }
+
+    /// Where a unit's output of the renderer is kept on the node that rendered it.
+    pub fn log_path(dir: &Path, job: JobId, frame: i32) -> PathBuf {
+        dir.join("logs").join(job.to_string()).join(format!("{frame}.txt"))
+    }
+}
+
+/// What the task of a unit needs.
+struct Run {
+    number: u64,
+    renderer: Option<Renderer>,
+    store: Arc<Store>,
+    dir: PathBuf,
+    threads: Option<u32>,
+    events: mpsc::Sender<Event>,
+}
+
+impl Run {
+    async fn unit(self, work: Work, worker: Option<Worker>) {
+        let (job, unit, epoch) = (work.job, work.unit, work.epoch);
+        let (input, worker) = match self.render(&work, worker).await {
+            Ok((result, worker)) => (Input::Rendered { job, unit, epoch, result }, Some(worker)),
+            Err((failure, worker)) => {
+                let store = self.store.clone();
+                let text = failure.log.clone();
+                let stored = tokio::task::spawn_blocking(move || store.put_bytes(text.as_bytes())).await;
+                let log = stored.ok().and_then(Result::ok).map(|(blob, _)| blob).filter(|_| !failure.log.is_empty());
+                self.keep_log(&work, &failure.log).await;
+                let kind = failure_kind(failure.kind);
+                let message = clip(&failure.message);
+                (Input::RenderFailed { job, unit, epoch, kind, message, log }, worker.filter(|_| failure.worker_lives))
+            }
+        };
+        let finished = Finished { job, unit, run: self.number, input, worker };
+        // The loop is gone when this fails, and so is whoever would use the worker.
+        let _ = self.events.send(Event::UnitFinished(Box::new(finished))).await;
+    }
+
+    async fn render(
+        &self,
+        work: &Work,
+        worker: Option<Worker>,
+    ) -> Result<(Rendered, Worker), (UnitFailure, Option<Worker>)> {
+        let mut worker = match worker {
+            Some(worker) => worker,
+            None => self.start(work).await.map_err(|failure| (failure, None))?,
+        };
+        let spec = &work.spec;
+        let name = format!("{}-{}-{}.{}", work.job.short(), work.unit.frame, self.number, spec.format.extension());
+        let out = self.dir.join("out").join(name);
+        let mut progress = worker.progress();
+        let rendering = worker.render(work.unit, &out);
+        tokio::pin!(rendering);
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut rendering => break outcome,
+                Ok(()) = progress.changed() => {
+                    let percent = (progress.borrow_and_update().clamp(0.0, 1.0) * 100.0) as u8;
+                    let told = Input::Progress { job: work.job, unit: work.unit, percent };
+                    // Progress is news, not a promise: a full queue drops it.
+                    let _ = self.events.try_send(Event::Farm(told));
+                }
+            }
+        };
+        let done = match outcome {
+            Ok(done) => done,
+            Err(failure) => return Err((failure, Some(worker))),
+        };
+        self.keep_log(work, &done.log).await;
+        let (store, path) = (self.store.clone(), done.path.clone());
+        let imported = tokio::task::spawn_blocking(move || store.import_file(&path, Chunking::Fixed)).await;
+        let imported = imported.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+        fail_point("after-image-fsync");
+        let (blob, _) = imported.map_err(|error| {
+            let message = format!("the frame was rendered and could not be stored: {error}");
+            (failure(message, done.log.clone()), None)
+        })?;
+        let path = spec.output.file_name(work.unit.frame, spec.format);
+        let outputs = vec![Output { path, blob, bytes: done.bytes, role: OutputRole::Image }];
+        let build = self.renderer.as_ref().map_or(String::new(), |renderer| {
+            format!("{} {}", renderer.version_text(), renderer.build_hash)
+        });
+        let millis = (done.seconds * 1000.0).clamp(0.0, f64::from(u32::MAX)) as u32;
+        Ok((Rendered { outputs, millis, device: clip(&done.device), build: clip(&build) }, worker))
+    }
+
+    async fn start(&self, work: &Work) -> Result<Worker, UnitFailure> {
+        let Some(renderer) = &self.renderer else {
+            let message = format!("there is no Blender {} on this machine any more", work.spec.series);
+            return Err(failure(message, String::new()));
+        };
+        let (store, dir, bundle) = (self.store.clone(), self.dir.clone(), work.spec.bundle);
+        let laid_out = tokio::task::spawn_blocking(move || lay_out(&store, &dir, bundle)).await;
+        let laid_out = laid_out.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+        let blend = laid_out.map_err(|error| {
+            failure(format!("the scene could not be laid out in {}: {error}", self.dir.display()), String::new())
+        })?;
+        let scene = WorkerScene {
+            blend,
+            settings: work.spec.settings.clone(),
+            format: work.spec.format,
+            size: work.spec.size,
+            threads: self.threads,
+            time_limit: None,
+        };
+        Ok(Worker::start(renderer, scene, &self.dir).await?)
+    }
+
+    /// What Blender printed is kept here, for `job log`. Failing to keep it fails nothing.
+    async fn keep_log(&self, work: &Work, text: &str) {
+        let path = Slots::log_path(&self.dir, work.job, work.unit.frame);
+        if let Some(folder) = path.parent() {
+            let _ = tokio::fs::create_dir_all(folder).await;
+        }
+        if let Err(error) = tokio::fs::write(&path, text).await {
+            tracing::debug!(path = %path.display(), %error, "a log was not kept");
+        }
+    }
+}
+
+fn failure(message: String, log: String) -> UnitFailure {
+    UnitFailure { kind: super::render::FailureKind::CannotStart, message, log, worker_lives: false }
+}
+
+/// Cut to what an op may carry, at a character.
+fn clip(text: &str) -> String {
+    let mut end = text.len().min(MAX_TEXT_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+fn failure_kind(kind: super::render::FailureKind) -> FailureKind {
+    use super::render::FailureKind as Seen;
+    match kind {
+        Seen::Crash => FailureKind::Crash,
+        Seen::Error => FailureKind::Error,
+        Seen::NoOutput => FailureKind::NoOutput,
+        Seen::BadOutput => FailureKind::BadOutput,
+        Seen::WrongDevice => FailureKind::WrongDevice,
+        Seen::Stalled => FailureKind::Stalled,
+        Seen::TimeLimit => FailureKind::TimeLimit,
+        Seen::CannotStart => FailureKind::CannotStart,
+    }
+}
+
+/// Reads a whole blob of the store that fits in memory: manifests.
+pub fn read_blob(store: &Store, blob: BlobId, limit_bytes: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    store.open_blob(blob)?.take(limit_bytes + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit_bytes {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a manifest of more than {limit_bytes} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Lays a bundle out as files, once; gives the .blend to open.
+fn lay_out(store: &Store, dir: &Path, bundle: BlobId) -> io::Result<PathBuf> {
+    let bytes = read_blob(store, bundle, wire::MANIFEST_MAX_BYTES as u64)?;
+    let manifest = wire::decode_manifest(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let place = dir.join("scenes").join(bundle.to_string());
+    if place.is_dir() {
+        return Ok(place.join(&manifest.main));
+    }
+    // Two slots may come here at once: each lays out its own, the first to be whole gets the name.
+    let half = dir.join("scenes").join(format!("{bundle}.{:016x}", rand::random::<u64>()));
+    let placed = scene::lay_out(&manifest, &half, &mut |file, path| store.place(file.map.id(), path, file.executable));
+    let renamed = placed.and_then(|_| std::fs::rename(&half, &place));
+    if let Err(error) = renamed {
+        let _ = std::fs::remove_dir_all(&half);
+        if !place.is_dir() {
+            return Err(error);
+        }
+    }
+    Ok(place.join(&manifest.main))
+}
