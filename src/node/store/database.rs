@@ -62,15 +62,26 @@ pub(super) struct Database {
 impl Database {
     /// Opens or makes the database, checks its format and marks it in use. Says whether the last stop was clean.
     pub(super) fn open(path: &Path) -> Result<(Self, bool), StoreError> {
-        let db = open_file(path)?;
-        let clean = match inspect(&db).map_err(|e| unreadable(path, e))? {
-            Found::Nothing => true,
+        // Looked at without writing where possible: a database that is refused is left as it is to the byte.
+        let found = match redb::ReadOnlyDatabase::open(path) {
+            Ok(db) => Some(inspect(&db).map_err(|e| unreadable(path, e))?),
+            Err(_) => None, // new, in need of repair after a crash, or no database: opening it to write tells
+        };
+        let refuse = |found: &Found| match found {
             Found::Stranger => {
-                return Err(StoreError::Unreadable { file: path.into(), why: "it is not a swarm database".into() });
+                Err(StoreError::Unreadable { file: path.into(), why: "it is not a swarm database".into() })
             }
-            Found::Format(found, _) if found > FORMAT => {
-                return Err(StoreError::Newer { file: path.into(), found, known: FORMAT });
+            Found::Format(found, _) if *found > FORMAT => {
+                Err(StoreError::Newer { file: path.into(), found: *found, known: FORMAT })
             }
+            Found::Format(..) | Found::Nothing => Ok(()),
+        };
+        found.as_ref().map_or(Ok(()), refuse)?;
+        let db = open_file(path)?;
+        let found = inspect(&db).map_err(|e| unreadable(path, e))?;
+        refuse(&found)?;
+        let clean = match found {
+            Found::Nothing | Found::Stranger => true,
             Found::Format(_, clean) => clean,
         };
         let this = Self { path: path.into(), inner: RwLock::new(Some(db)) };
@@ -222,7 +233,7 @@ enum Found {
     Format(u64, bool),
 }
 
-fn inspect(db: &redb::Database) -> Result<Found, redb::Error> {
+fn inspect(db: &impl ReadableDatabase) -> Result<Found, redb::Error> {
     let read = db.begin_read()?;
     let tables: Vec<String> = read.list_tables()?.map(|table| table.name().to_owned()).collect();
     if tables.is_empty() {
