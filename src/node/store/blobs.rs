@@ -1,0 +1,391 @@
+//! Complete blobs: taking files in, reading them, giving them out, dropping them.
+//!
+//! The order is always: bytes, sync, name, sync of the folder, record. So a record implies a whole file, and a crash leaves
+//! at most a file without a record, which the next start removes.
+
+use super::chunk::{Chunking, chunk};
+use super::database::Change;
+use super::files::{self, Scratch, lock, read_exact_at};
+use super::{Store, StoreError};
+use crate::farm::blob::{BlobMap, chunk_id};
+use crate::farm::id::{BlobId, ChunkId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+/// Weight of blobs kept open for reading: 1 for the file and 1 for every 1,024 chunks, so at most 128 files and 6 MiB of maps (guess).
+const OPEN_BLOBS_WEIGHT: usize = 128;
+
+/// A complete blob, open for reading.
+pub(super) struct OpenBlob {
+    pub(super) file: File,
+    pub(super) map: BlobMap,
+    /// Where each chunk begins.
+    pub(super) offsets: Vec<u64>,
+}
+
+/// Blobs open for reading.
+pub(super) type OpenBlobs = Recent<Arc<OpenBlob>, OPEN_BLOBS_WEIGHT>;
+
+impl Store {
+    /// Whether a complete blob is here. Reads the database's cache, not the disk, as a rule.
+    pub fn has(&self, id: BlobId) -> bool {
+        self.database.has_blob(id).unwrap_or(false)
+    }
+
+    /// The map of a blob that is complete here, or being fetched.
+    pub fn map(&self, id: BlobId) -> Option<BlobMap> {
+        let complete = || self.database.map(id).ok().flatten();
+        self.downloads.get(id).map(|download| download.map.clone()).or_else(complete)
+    }
+
+    /// Every complete blob with its length in bytes, in order of id.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn blobs(&self) -> Result<Vec<(BlobId, u64)>, StoreError> {
+        self.database.blobs()
+    }
+
+    /// Takes bytes in as a blob (cut by content); durable on return.
+    ///
+    /// # Errors
+    /// The disk refuses; nothing stays behind.
+    pub fn put_bytes(&self, bytes: &[u8]) -> io::Result<(BlobId, BlobMap)> {
+        let (map, _) = self.put_reader(&mut &bytes[..], Chunking::ContentDefined)?;
+        Ok((map.id(), map))
+    }
+
+    /// Takes what `reader` gives in as a blob; durable on return. The second number is how many of its bytes are in chunks
+    /// no blob here had.
+    ///
+    /// # Errors
+    /// Reading fails or the disk refuses; nothing stays behind.
+    pub fn put_reader(&self, reader: &mut dyn Read, chunking: Chunking) -> io::Result<(BlobMap, u64)> {
+        let path = self.temporary();
+        let scratch = Scratch::new(&path);
+        let mut file = File::create_new(&path)?;
+        let map = chunk(reader, chunking, &mut |bytes, _| file.write_all(bytes))?;
+        let new_bytes = self.new_bytes(&map)?;
+        self.adopt(&map, &path, &file)?;
+        scratch.keep();
+        Ok((map, new_bytes))
+    }
+
+    /// Takes a copy of a file in, sharing its blocks where the file system can; durable on return. The second number is as
+    /// in [`put_reader`](Self::put_reader).
+    ///
+    /// # Errors
+    /// The file cannot be read or changed while it was (`InvalidData`, naming it), or the disk refuses.
+    pub fn put_file(&self, path: &Path, chunking: Chunking) -> io::Result<(BlobMap, u64)> {
+        let mut source = File::open(path).map_err(at("open", path))?;
+        let stat = source.metadata()?;
+        if !stat.is_file() {
+            return Err(at("take in", path)(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file")));
+        }
+        let copy_path = self.temporary();
+        let scratch = Scratch::new(&copy_path);
+        let copy = File::options().read(true).write(true).create_new(true).open(&copy_path)?;
+        let mut copy = copy;
+        let map = if files::reflink(&source, &copy) {
+            chunk(&mut copy, chunking, &mut |_, _| Ok(()))?
+        } else {
+            let map = chunk(&mut source, chunking, &mut |bytes, _| copy.write_all(bytes))?;
+            let now = fs::metadata(path).map_err(at("look at", path))?;
+            if (now.len(), now.modified()?) != (stat.len(), stat.modified()?) || map.bytes() != stat.len() {
+                let why = io::Error::new(io::ErrorKind::InvalidData, "it changed while it was read; try again");
+                return Err(at("take in", path)(why));
+            }
+            map
+        };
+        let new_bytes = self.new_bytes(&map)?;
+        self.adopt(&map, &copy_path, &copy)?;
+        scratch.keep();
+        Ok((map, new_bytes))
+    }
+
+    /// Takes a finished file over: it is moved in where it lies on the same disk, copied and removed otherwise; durable on
+    /// return. Meant for what a renderer wrote, so links are not followed and files with a second name are copied.
+    ///
+    /// # Errors
+    /// It cannot be read or the disk refuses; the file is then where it was.
+    pub fn import_file(&self, path: &Path, chunking: Chunking) -> io::Result<(BlobId, BlobMap)> {
+        let stat = fs::symlink_metadata(path).map_err(at("open", path))?;
+        if !stat.is_file() {
+            return Err(at("take in", path)(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file")));
+        }
+        let mut file = File::open(path).map_err(at("open", path))?;
+        let map = chunk(&mut file, chunking, &mut |_, _| Ok(()))?;
+        if files::names_of(&stat) > 1 || !self.take_over(&map, path, &file)? {
+            self.put_file(path, chunking)?;
+            files::remove_if_there(path)?;
+        }
+        Ok((map.id(), map))
+    }
+
+    /// Moves a file in under its blob's name; false if it lies on another disk.
+    fn take_over(&self, map: &BlobMap, path: &Path, file: &File) -> io::Result<bool> {
+        match self.adopt(map, path, file) {
+            Err(e) if e.kind() == io::ErrorKind::CrossesDevices => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    /// Gives the file at `path`, whose content has `map`, its blob's name and records it. On an error the file is at `path`.
+    fn adopt(&self, map: &BlobMap, path: &Path, file: &File) -> io::Result<()> {
+        let id = map.id();
+        let _held = self.names.hold(id);
+        if self.has(id) {
+            return files::remove_if_there(path);
+        }
+        let named = self.blob_path(id);
+        files::set_mode(path, 0o444)?;
+        file.sync_all()?;
+        files::rename_durably(path, &named)?;
+        // Fail point: the file is durable under its name, and nothing knows of it yet.
+        if let Err(e) = self.record(id, map) {
+            fs::rename(&named, path)?;
+            return Err(e);
+        }
+        self.downloads.discard(id)
+    }
+
+    /// Records a blob whose file is durable under its name. The caller holds its lock.
+    pub(super) fn record(&self, id: BlobId, map: &BlobMap) -> io::Result<()> {
+        self.storage.write(Change::Blob { id, map: map.clone() })?;
+        self.blob_bytes.fetch_add(map.bytes(), Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Bytes of `map` in chunks that no complete blob here has, each counted once.
+    fn new_bytes(&self, map: &BlobMap) -> io::Result<u64> {
+        let mut lengths = BTreeMap::new();
+        for chunk in &map.chunks {
+            lengths.insert(chunk.id, u64::from(chunk.bytes));
+        }
+        let ids: Vec<ChunkId> = lengths.keys().copied().collect();
+        let places = self.database.locate(&ids)?;
+        Ok(lengths.values().zip(places).filter(|(_, place)| place.is_none()).map(|(bytes, _)| bytes).sum())
+    }
+
+    /// A complete blob, open. Forgets a blob whose file is gone or has another length.
+    pub(super) fn opened(&self, id: BlobId) -> io::Result<Arc<OpenBlob>> {
+        if let Some(blob) = self.opened.get(id) {
+            return Ok(blob);
+        }
+        let map = self.database.map(id)?.ok_or_else(|| no_blob(id))?;
+        let path = self.blob_path(id);
+        let file = match File::open(&path) {
+            Ok(file) if file.metadata()?.len() == map.bytes() => file,
+            Ok(_) => return self.lost(id, "has another length than its record"),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return self.lost(id, "is gone"),
+            Err(e) => return Err(at("open", &path)(e)),
+        };
+        let weight = 1 + map.chunks.len() / 1024;
+        let blob = Arc::new(OpenBlob { file, offsets: offsets(&map), map });
+        self.opened.insert(id, blob.clone(), weight);
+        Ok(blob)
+    }
+
+    fn lost<T>(&self, id: BlobId, why: &str) -> io::Result<T> {
+        tracing::warn!(blob = %id, "the file of a blob {why}; the blob is forgotten");
+        self.drop_blobs(&[id])?;
+        Err(no_blob(id))
+    }
+
+    /// The bytes of a chunk of a blob that is complete or being fetched. They are as the disk has them: whoever uses them
+    /// checks their hash.
+    ///
+    /// # Errors
+    /// `NotFound` if this chunk is not here, or the disk's.
+    pub fn read_chunk(&self, id: BlobId, index: u32) -> io::Result<Vec<u8>> {
+        if let Some(download) = self.downloads.get(id) {
+            return self.downloads.read(id, &download, index);
+        }
+        let blob = self.opened(id)?;
+        let chunk = blob.map.chunks.get(index as usize).ok_or_else(|| no_chunk(id, index))?;
+        let mut bytes = vec![0; chunk.bytes as usize];
+        read_exact_at(&blob.file, &mut bytes, blob.offsets[index as usize])?;
+        Ok(bytes)
+    }
+
+    /// A complete blob as a file, for reading.
+    ///
+    /// # Errors
+    /// `NotFound`, or the disk's.
+    pub fn open_blob(&self, id: BlobId) -> io::Result<File> {
+        self.opened(id)?;
+        let path = self.blob_path(id);
+        File::open(&path).map_err(at("open", &path))
+    }
+
+    /// Lays a complete blob out at `to`, read-only, for a renderer: sharing blocks where the file system can, else as a
+    /// second name of the same file, else as a copy. Makes the folders above it.
+    ///
+    /// # Errors
+    /// `NotFound` without the blob, `AlreadyExists` if something is at `to`, or the disk's; nothing stays behind.
+    pub fn place(&self, id: BlobId, to: &Path, executable: bool) -> io::Result<()> {
+        let blob = self.opened(id)?;
+        fs::create_dir_all(files::parent(to)).map_err(at("make the folder of", to))?;
+        let mut copy = File::create_new(to).map_err(at("make", to))?;
+        let scratch = Scratch::new(to);
+        if !files::reflink(&blob.file, &copy) {
+            // A second name shares its mode, so an executable file is never one.
+            if !executable && fs::remove_file(to).and_then(|()| fs::hard_link(self.blob_path(id), to)).is_ok() {
+                scratch.keep();
+                return Ok(());
+            }
+            if !to.exists() {
+                copy = File::create_new(to).map_err(at("make", to))?;
+            }
+            io::copy(&mut self.open_blob(id)?, &mut copy).map_err(at("write", to))?;
+        }
+        files::set_mode(to, if executable { 0o555 } else { 0o444 })?;
+        scratch.keep();
+        Ok(())
+    }
+
+    /// Gives a complete blob to a person as `to`: checks every chunk on the way, and the file appears whole and durable or
+    /// not at all, replacing what was there.
+    ///
+    /// # Errors
+    /// `NotFound` without the blob, `InvalidData` if it rotted on disk (fetch it again), `StorageFull` and the like from
+    /// the disk; nothing stays behind.
+    pub fn deliver(&self, id: BlobId, to: &Path) -> io::Result<()> {
+        let blob = self.opened(id)?;
+        let _held = self.names.hold(id);
+        // The same name for the same delivery, so that one cut short by a crash leaves nothing once it is repeated.
+        let mark = chunk_id(&[&id.0, to.as_os_str().as_encoded_bytes()].concat());
+        let temporary = files::parent(to).join(format!(".swarm-{}.part", mark.short()));
+        let scratch = Scratch::new(&temporary);
+        let mut copy = File::create(&temporary).map_err(at("write", to))?;
+        let shared = files::reflink(&blob.file, &copy);
+        let mut bytes = Vec::new();
+        for (chunk, offset) in blob.map.chunks.iter().zip(&blob.offsets) {
+            bytes.resize(chunk.bytes as usize, 0);
+            read_exact_at(&blob.file, &mut bytes, *offset).map_err(at("read", &self.blob_path(id)))?;
+            if chunk_id(&bytes) != chunk.id {
+                let why = "its content is damaged: fetch it again from another node";
+                return Err(at("deliver", &self.blob_path(id))(io::Error::new(io::ErrorKind::InvalidData, why)));
+            }
+            if !shared {
+                copy.write_all(&bytes).map_err(at("write", to))?;
+            }
+        }
+        copy.sync_all().map_err(at("write", to))?;
+        files::rename_durably(&temporary, to).map_err(at("write", to))?;
+        scratch.keep();
+        Ok(())
+    }
+
+    /// Drops a blob, complete or being fetched; one that is not here is as good.
+    ///
+    /// # Errors
+    /// The disk refuses; the blob may then be forgotten and its file still there until the next start.
+    pub fn drop_blob(&self, id: BlobId) -> io::Result<()> {
+        self.drop_blobs(&[id])
+    }
+
+    /// Drops many blobs in one transaction.
+    ///
+    /// # Errors
+    /// As [`drop_blob`](Self::drop_blob).
+    pub fn drop_blobs(&self, ids: &[BlobId]) -> io::Result<()> {
+        // In order of id and each once, so that two callers cannot wait for each other.
+        let ids: BTreeSet<BlobId> = ids.iter().copied().collect();
+        let held: Vec<_> = ids.iter().map(|id| self.names.hold(*id)).collect();
+        let mut bytes = 0;
+        for id in &ids {
+            bytes += self.database.map(*id)?.map_or(0, |map| map.bytes());
+        }
+        self.storage.write(Change::Forget(ids.iter().copied().collect()))?;
+        self.blob_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        for id in &ids {
+            self.opened.remove(*id);
+            self.downloads.discard(*id)?;
+            files::remove_if_there(&self.blob_path(*id))?;
+        }
+        drop(held);
+        Ok(())
+    }
+}
+
+/// Where each chunk of a blob begins.
+pub(super) fn offsets(map: &BlobMap) -> Vec<u64> {
+    let begin = |end: &mut u64, bytes: u32| Some(std::mem::replace(end, *end + u64::from(bytes)));
+    map.chunks.iter().scan(0, |end, chunk| begin(end, chunk.bytes)).collect()
+}
+
+pub(super) fn no_blob(id: BlobId) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("blob {id} is not in the store"))
+}
+
+pub(super) fn no_chunk(id: BlobId, index: u32) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("chunk {index} of blob {id} is not in the store"))
+}
+
+/// Names the file an error is about, keeping its kind.
+pub(super) fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    move |e| io::Error::new(e.kind(), format!("cannot {doing} {}: {e}", path.display()))
+}
+
+/// The most recently used of something, up to a weight.
+pub(super) struct Recent<V, const WEIGHT: usize> {
+    inner: Mutex<RecentInner<V>>,
+}
+
+struct RecentInner<V> {
+    clock: u64,
+    weight: usize,
+    /// Last use, weight and value.
+    entries: BTreeMap<BlobId, (u64, usize, V)>,
+}
+
+impl<V, const WEIGHT: usize> Default for Recent<V, WEIGHT> {
+    fn default() -> Self {
+        Self { inner: Mutex::new(RecentInner { clock: 0, weight: 0, entries: BTreeMap::new() }) }
+    }
+}
+
+impl<V: Clone, const WEIGHT: usize> Recent<V, WEIGHT> {
+    pub(super) fn get(&self, id: BlobId) -> Option<V> {
+        let mut inner = lock(&self.inner);
+        inner.clock += 1;
+        let now = inner.clock;
+        inner.entries.get_mut(&id).map(|(used, _, value)| {
+            *used = now;
+            value.clone()
+        })
+    }
+
+    pub(super) fn insert(&self, id: BlobId, value: V, weight: usize) {
+        let mut inner = lock(&self.inner);
+        inner.clock += 1;
+        let now = inner.clock;
+        if let Some((_, old, _)) = inner.entries.insert(id, (now, weight, value)) {
+            inner.weight -= old;
+        }
+        inner.weight += weight;
+        while inner.weight > WEIGHT && inner.entries.len() > 1 {
+            let Some(oldest) = inner.entries.iter().min_by_key(|(_, (used, ..))| *used).map(|(id, _)| *id) else {
+                return;
+            };
+            inner.drop_entry(oldest);
+        }
+    }
+
+    pub(super) fn remove(&self, id: BlobId) {
+        lock(&self.inner).drop_entry(id);
+    }
+}
+
+impl<V> RecentInner<V> {
+    fn drop_entry(&mut self, id: BlobId) {
+        if let Some((_, weight, _)) = self.entries.remove(&id) {
+            self.weight -= weight;
+        }
+    }
+}

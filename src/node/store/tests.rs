@@ -1,0 +1,591 @@
+#![allow(clippy::unwrap_used)]
+//! The store as its users meet it: real files in temporary folders.
+
+use super::*;
+use crate::farm::blob::BlobMap;
+use tempfile::TempDir;
+
+/// Bytes that look random and are the same on every run.
+pub(super) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut noise);
+    noise
+}
+
+fn fresh() -> (TempDir, Arc<Store>) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    (dir, store)
+}
+
+/// Ends the store as a crash would: nothing said about a clean stop.
+fn crash(store: Arc<Store>) {
+    store.crashed.store(true, Ordering::Release);
+    assert_eq!(Arc::strong_count(&store), 1);
+    drop(store);
+}
+
+fn map_of(bytes: &[u8]) -> BlobMap {
+    chunk::chunk(&mut &bytes[..], Chunking::ContentDefined, &mut |_, _| Ok(())).unwrap()
+}
+
+/// The chunks of `bytes` with their place in the blob.
+fn chunks<'a>(map: &BlobMap, mut bytes: &'a [u8]) -> Vec<(u32, &'a [u8])> {
+    let mut cut = |length: u32| {
+        let (now, later) = bytes.split_at(length as usize);
+        bytes = later;
+        now
+    };
+    (0..).zip(&map.chunks).map(|(index, chunk)| (index, cut(chunk.bytes))).collect()
+}
+
+fn op(log: u8, actor: u8, seq: u64, bytes: &[u8]) -> LedgerRow {
+    LedgerRow::Op { log: [log; 16], actor: [actor; 40], seq, bytes: bytes.into() }
+}
+
+fn head(log: u8, actor: u8, bytes: &[u8]) -> LedgerRow {
+    LedgerRow::Head { log: [log; 16], actor: [actor; 40], bytes: bytes.into() }
+}
+
+fn files_under(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap().is_dir() {
+            true => files.extend(files_under(&entry.path())),
+            false => files.push(entry.path()),
+        }
+    }
+    files
+}
+
+#[test]
+fn all_that_was_put_in_is_there_after_a_restart() {
+    let (dir, store) = fresh();
+    store.set_setting("name", b"lumen").unwrap();
+    let batch =
+        Batch { token: None, rows: vec![op(1, 1, 300, b"b"), op(1, 1, 2, b"a"), op(0, 2, 0, b""), head(1, 1, b"h1")] };
+    store.writer().try_send(batch).unwrap();
+    store.writer().try_send(Batch { token: None, rows: vec![head(1, 1, b"h2")] }).unwrap();
+    let bytes = noise(1, 3_000_000);
+    let (id, map) = store.put_bytes(&bytes).unwrap();
+    drop(store);
+
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.setting("name").unwrap().as_deref(), Some(&b"lumen"[..]));
+    assert_eq!(store.setting("other").unwrap(), None);
+    let rows = vec![op(0, 2, 0, b""), op(1, 1, 2, b"a"), op(1, 1, 300, b"b"), head(1, 1, b"h2")];
+    assert_eq!(store.load_ledger().unwrap(), rows);
+    assert!(store.has(id));
+    assert_eq!(store.map(id), Some(map.clone()));
+    assert_eq!(store.used_bytes(), bytes.len() as u64);
+    for (index, part) in chunks(&map, &bytes) {
+        assert_eq!(store.read_chunk(id, index).unwrap(), part);
+    }
+    let beyond = store.read_chunk(id, map.chunks.len() as u32);
+    assert_eq!(beyond.unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn a_dropped_log_is_gone_and_its_neighbours_stay() {
+    let (dir, store) = fresh();
+    let rows =
+        vec![op(1, 1, 0, b"x"), op(2, 1, 0, b"y"), op(2, 0xff, u64::MAX, b"y"), head(2, 1, b"h"), op(3, 1, 0, b"z")];
+    store.writer().try_send(Batch { token: None, rows }).unwrap();
+    let rows = vec![LedgerRow::DropLog { log: [2; 16] }];
+    store.writer().try_send(Batch { token: None, rows }).unwrap();
+    drop(store);
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.load_ledger().unwrap(), vec![op(1, 1, 0, b"x"), op(3, 1, 0, b"z")]);
+}
+
+#[test]
+fn a_directory_in_use_is_refused_and_its_user_named() {
+    let (dir, store) = fresh();
+    let refused = Store::open(dir.path()).err().unwrap();
+    assert!(matches!(refused, StoreError::InUse { pid: Some(pid), .. } if pid == std::process::id()), "{refused}");
+    assert!(refused.to_string().starts_with("another swarm daemon (process "), "{refused}");
+    drop(store);
+    Store::open(dir.path()).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn the_data_directory_is_for_this_user_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let inner = dir.path().join("a/b");
+    let _store = Store::open(&inner).unwrap();
+    assert_eq!(fs::metadata(inner).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn a_newer_store_is_refused_and_left_alone() {
+    let (dir, store) = fresh();
+    drop(store);
+    let file = dir.path().join("store.redb");
+    {
+        let db = redb::Database::open(&file).unwrap();
+        let tx = db.begin_write().unwrap();
+        let newer = (database::FORMAT + 1).to_le_bytes();
+        tx.open_table(redb::TableDefinition::<&str, &[u8]>::new("meta")).unwrap().insert("format", &newer[..]).unwrap();
+        tx.commit().unwrap();
+    }
+    let before = fs::read(&file).unwrap();
+    let refused = Store::open(dir.path()).err().unwrap();
+    assert!(matches!(refused, StoreError::Newer { found, known, .. } if found == known + 1), "{refused}");
+    assert!(fs::read(&file).unwrap() == before);
+}
+
+#[test]
+fn a_file_that_is_no_database_is_named_and_left_alone() {
+    for garbage in [b"hello".to_vec(), noise(1, 100), noise(2, 1 << 20)] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("store.redb");
+        fs::write(&file, &garbage).unwrap();
+        let refused = Store::open(dir.path()).err().unwrap();
+        assert!(matches!(&refused, StoreError::Unreadable { .. }), "{} bytes: {refused:?}", garbage.len());
+        assert!(refused.to_string().contains("store.redb cannot be read"), "{refused}");
+        assert!(fs::read(&file).unwrap() == garbage);
+    }
+}
+
+#[test]
+fn tokens_come_in_order_and_their_rows_are_on_disk_by_then() {
+    let (_dir, store) = fresh();
+    let (writer, mut events) = (store.writer(), store.events().unwrap());
+    assert!(store.events().is_none(), "there is one receiver");
+    for seq in 0..50 {
+        let token = (seq % 3 == 0).then_some(seq);
+        writer.try_send(Batch { token, rows: vec![op(1, 1, seq, b"op")] }).unwrap();
+    }
+    for token in (0..50).step_by(3) {
+        assert_eq!(events.blocking_recv(), Some(StoreEvent::Persisted(token)));
+        let rows = store.load_ledger().unwrap();
+        assert!(rows.contains(&op(1, 1, token, b"op")));
+        assert!(rows.len() as u64 > token, "all before it too");
+    }
+}
+
+#[test]
+fn a_full_queue_gives_the_batch_back_and_a_closed_store_too() {
+    let (_dir, store) = fresh();
+    let writer = store.writer();
+    let large = || Batch { token: None, rows: vec![op(1, 1, 0, &vec![7; QUEUE_BYTES / 2])] };
+    writer.try_send(large()).unwrap();
+    let Err(Refused::Full(back)) = writer.try_send(large()) else {
+        panic!("two halves and their keys are too many bytes")
+    };
+    assert_eq!(back.rows, large().rows);
+    store.set_setting("now", b"").unwrap();
+    writer.try_send(back).unwrap();
+    store.close().unwrap();
+    store.close().unwrap();
+    assert!(matches!(
+        writer.try_send(Batch { token: Some(1), rows: vec![] }),
+        Err(Refused::Closed(Batch { token: Some(1), .. }))
+    ));
+    assert!(matches!(store.set_setting("late", b""), Err(StoreError::Closed)));
+}
+
+#[test]
+fn tokens_nobody_reads_fill_the_queue_and_do_not_stop_the_thread() {
+    let (_dir, store) = fresh();
+    let writer = store.writer();
+    let mut sent = 0;
+    while writer.try_send(Batch { token: Some(sent), rows: vec![] }).is_ok() {
+        sent += 1;
+        assert!(sent <= 10 * QUEUE_BATCHES as u64, "a bound");
+        if sent.is_multiple_of(500) {
+            store.set_setting("turn", b"").unwrap();
+        }
+    }
+    store.set_setting("still", b"alive").unwrap();
+    let mut events = store.events().unwrap();
+    (0..sent).for_each(|token| assert_eq!(events.blocking_recv(), Some(StoreEvent::Persisted(token))));
+}
+
+#[test]
+fn an_edited_file_brings_few_new_bytes() {
+    let (dir, store) = fresh();
+    let mut bytes = noise(1, 20_000_000);
+    let path = dir.path().join("scene.blend");
+    fs::write(&path, &bytes).unwrap();
+    let (first, new_bytes) = store.put_file(&path, Chunking::ContentDefined).unwrap();
+    assert_eq!(new_bytes, 20_000_000);
+    assert_eq!(store.put_file(&path, Chunking::ContentDefined).unwrap(), (first.clone(), 0));
+    bytes.splice(9_000_000..9_000_000, *b"edited");
+    fs::write(&path, &bytes).unwrap();
+    let (second, new_bytes) = store.put_file(&path, Chunking::ContentDefined).unwrap();
+    assert_ne!(first.id(), second.id());
+    assert!((1..8_000_000).contains(&new_bytes), "{new_bytes}");
+    assert_eq!(files_under(&store.dir.join("tmp")), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn equal_chunks_are_copied_from_blobs_already_here() {
+    let (_dir, store) = fresh();
+    let mut bytes = noise(1, 20_000_000);
+    store.put_bytes(&bytes).unwrap();
+    bytes.splice(9_000_000..9_000_000, *b"edited");
+    let map = map_of(&bytes);
+    let partial = store.begin(&map).unwrap();
+    let missing: Vec<u32> = (0..).zip(&partial.have).filter(|(_, have)| !**have).map(|(index, _)| index).collect();
+    assert!((1..=2).contains(&missing.len()), "{missing:?}");
+    assert_eq!(store.partials(), [map.id()]);
+    for (index, part) in chunks(&map, &bytes) {
+        assert_eq!(store.write_chunk(map.id(), index, part).unwrap(), index >= missing[missing.len() - 1]);
+    }
+    assert!(store.begin(&map).unwrap().complete());
+    assert_eq!(store.partials(), []);
+    let mut read = Vec::new();
+    store.open_blob(map.id()).unwrap().read_to_end(&mut read).unwrap();
+    assert!(read == bytes);
+}
+
+#[test]
+fn a_chunk_that_occurs_often_is_fetched_once() {
+    let (_dir, store) = fresh();
+    let bytes = vec![0; 17_000_000];
+    let map = map_of(&bytes);
+    assert!(map.chunks.len() > 4);
+    store.begin(&map).unwrap();
+    let parts = chunks(&map, &bytes);
+    assert!(!store.write_chunk(map.id(), 0, parts[0].1).unwrap());
+    let (last, rest) = parts.last().unwrap();
+    assert!(store.write_chunk(map.id(), *last, rest).unwrap());
+}
+
+#[test]
+fn the_empty_blob_is_complete_at_once() {
+    let (dir, store) = fresh();
+    let map = BlobMap::default();
+    assert!(store.begin(&map).unwrap().complete());
+    assert!(store.has(map.id()));
+    store.deliver(map.id(), &dir.path().join("empty")).unwrap();
+    assert_eq!(store.put_bytes(b"").unwrap(), (map.id(), map));
+}
+
+#[test]
+fn a_download_goes_on_after_a_clean_stop_and_after_a_crash() {
+    for clean in [true, false] {
+        let (dir, store) = fresh();
+        let bytes = noise(4, 12_000_000);
+        let map = map_of(&bytes);
+        let parts = chunks(&map, &bytes);
+        store.begin(&map).unwrap();
+        parts[..4].iter().for_each(|(index, part)| assert!(!store.write_chunk(map.id(), *index, part).unwrap()));
+        assert_eq!(store.read_chunk(map.id(), 2).unwrap(), parts[2].1);
+        assert_eq!(store.read_chunk(map.id(), 5).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let mut have: Vec<bool> = (0..map.chunks.len()).map(|index| index < 4).collect();
+        assert_eq!(store.have(map.id()).as_deref(), Some(&have[..]));
+        if clean {
+            drop(store);
+        } else {
+            crash(store);
+            // What a lost page looks like.
+            let file = File::options().write(true).open(dir.path().join("partial").join(map.id().to_string())).unwrap();
+            files::write_all_at(&file, b"torn", u64::from(map.chunks[0].bytes) + 5).unwrap();
+            have[1] = false;
+        }
+        let store = Store::open(dir.path()).unwrap();
+        assert!(!store.has(map.id()));
+        assert!(store.used_bytes() > 0);
+        assert_eq!(store.partials(), [map.id()]);
+        assert_eq!(store.begin(&map).unwrap().have, have, "clean: {clean}");
+        let complete = |(index, part): &(u32, &[u8])| store.write_chunk(map.id(), *index, part).unwrap();
+        assert_eq!(parts.iter().map(complete).filter(|complete| *complete).count(), 1);
+        assert_eq!(store.used_bytes(), map.bytes());
+        store.deliver(map.id(), &dir.path().join("out")).unwrap();
+        assert!(fs::read(dir.path().join("out")).unwrap() == bytes);
+    }
+}
+
+#[test]
+fn a_truncated_download_loses_only_its_tail() {
+    let (dir, store) = fresh();
+    let bytes = noise(5, 8_000_000);
+    let map = map_of(&bytes);
+    let parts = chunks(&map, &bytes);
+    let last = parts.len() - 1;
+    store.begin(&map).unwrap();
+    parts[1..].iter().for_each(|(index, part)| assert!(!store.write_chunk(map.id(), *index, part).unwrap()));
+    drop(store); // even a clean stop is not believed about a file of another length
+    let file = File::options().write(true).open(dir.path().join("partial").join(map.id().to_string())).unwrap();
+    file.set_len(map.bytes() - 1).unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let have: Vec<bool> = (0..parts.len()).map(|index| index != 0 && index != last).collect();
+    assert_eq!(store.begin(&map).unwrap().have, have);
+}
+
+#[test]
+fn chunks_written_from_many_threads_make_one_blob() {
+    let (dir, store) = fresh();
+    let bytes = noise(6, 24_000_000);
+    let map = map_of(&bytes);
+    let parts = chunks(&map, &bytes);
+    store.begin(&map).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (store, parts, map) = (&store, &parts, &map);
+            // Each writes all, from another place on, so that most chunks arrive several times.
+            scope.spawn(move || {
+                for (index, part) in parts.iter().cycle().skip(thread * 7).take(parts.len()) {
+                    store.write_chunk(map.id(), *index, part).unwrap();
+                }
+            });
+        }
+    });
+    assert!(store.has(map.id()));
+    assert_eq!(store.used_bytes(), map.bytes());
+    store.deliver(map.id(), &dir.path().join("out")).unwrap();
+    assert!(fs::read(dir.path().join("out")).unwrap() == bytes);
+}
+
+#[test]
+fn a_chunk_of_the_wrong_length_or_of_an_unknown_blob_is_refused() {
+    let (_dir, store) = fresh();
+    let map = map_of(b"abc");
+    let kind = |done: io::Result<bool>| done.unwrap_err().kind();
+    assert_eq!(kind(store.write_chunk(map.id(), 0, b"abc")), io::ErrorKind::NotFound);
+    store.begin(&map).unwrap();
+    assert_eq!(kind(store.write_chunk(map.id(), 0, b"abcd")), io::ErrorKind::InvalidInput);
+    assert_eq!(kind(store.write_chunk(map.id(), 1, b"abc")), io::ErrorKind::NotFound);
+    assert!(store.write_chunk(map.id(), 0, b"abc").unwrap());
+    assert!(store.write_chunk(map.id(), 0, b"abc").unwrap(), "again is as good");
+    let mut unsound = map.clone();
+    unsound.chunks[0].bytes = u32::MAX;
+    assert_eq!(store.begin(&unsound).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+}
+
+#[test]
+fn a_dropped_blob_is_gone_with_its_chunks_and_can_come_back() {
+    let (_dir, store) = fresh();
+    let bytes = noise(7, 2_000_000);
+    let (id, map) = store.put_bytes(&bytes).unwrap();
+    store.read_chunk(id, 0).unwrap();
+    store.drop_blob(id).unwrap();
+    store.drop_blob(id).unwrap();
+    assert!(!store.has(id));
+    assert_eq!((store.used_bytes(), store.have(id)), (0, None));
+    assert_eq!(store.read_chunk(id, 0).unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert!(!store.begin(&map).unwrap().have.contains(&true));
+    store.write_chunk(id, 0, &bytes[..map.chunks[0].bytes as usize]).unwrap();
+    assert_eq!(store.put_bytes(&bytes).unwrap().0, id, "a download is overtaken by the whole");
+    assert_eq!(store.partials(), []);
+    assert_eq!(files_under(&store.dir.join("partial")), Vec::<PathBuf>::new());
+    assert_eq!(store.used_bytes(), map.bytes());
+}
+
+#[test]
+fn a_crash_between_file_and_record_leaves_nothing_and_a_lost_file_is_forgotten() {
+    let (dir, store) = fresh();
+    let (kept, _) = store.put_bytes(b"kept").unwrap();
+    let (lost, _) = store.put_bytes(b"lost").unwrap();
+    let orphan = store.blob_path(map_of(b"orphan").id());
+    fs::write(&orphan, b"orphan").unwrap();
+    let foreign = dir.path().join("blobs/00/notes.txt");
+    fs::write(&foreign, b"mine").unwrap();
+    fs::write(dir.path().join("tmp/17"), b"half").unwrap();
+    fs::remove_file(store.blob_path(lost)).unwrap();
+    crash(store);
+    let store = Store::open(dir.path()).unwrap();
+    assert!(store.has(kept) && !store.has(lost));
+    assert_eq!(store.used_bytes(), 4);
+    assert!(!orphan.exists() && foreign.exists());
+    assert_eq!(files_under(&dir.path().join("tmp")), Vec::<PathBuf>::new());
+    // Without a crash in between, the loss is found out at the first use.
+    fs::remove_file(store.blob_path(kept)).unwrap();
+    assert_eq!(store.read_chunk(kept, 0).unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert!(!store.has(kept));
+}
+
+#[test]
+fn a_renderers_file_is_moved_in_and_links_are_not_followed() {
+    let (dir, store) = fresh();
+    let out = dir.path().join("0001.png");
+    fs::write(&out, b"pixels").unwrap();
+    let (id, map) = store.import_file(&out, Chunking::Fixed).unwrap();
+    assert!(!out.exists() && store.has(id));
+    fs::write(&out, b"pixels").unwrap();
+    assert_eq!(store.import_file(&out, Chunking::Fixed).unwrap(), (id, map));
+    assert!(!out.exists(), "one already here is taken over too");
+    #[cfg(unix)]
+    {
+        let secret = dir.path().join("secret");
+        fs::write(&secret, b"secret").unwrap();
+        std::os::unix::fs::symlink(&secret, &out).unwrap();
+        assert_eq!(store.import_file(&out, Chunking::Fixed).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        fs::remove_file(&out).unwrap();
+        fs::hard_link(&secret, &out).unwrap();
+        let (id, _) = store.import_file(&out, Chunking::Fixed).unwrap();
+        fs::write(&secret, b"edited").unwrap();
+        assert_eq!(store.read_chunk(id, 0).unwrap(), b"secret");
+    }
+}
+
+#[test]
+fn a_blob_is_laid_out_read_only_and_executable_where_asked() {
+    let (dir, store) = fresh();
+    let (id, _) = store.put_bytes(b"#!/bin/sh\n").unwrap();
+    for (name, executable) in [("a/b/script", true), ("a/b/data", false)] {
+        let to = dir.path().join(name);
+        store.place(id, &to, executable).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"#!/bin/sh\n");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::metadata(&to).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, if executable { 0o555 } else { 0o444 });
+            assert_eq!(fs::metadata(store.blob_path(id)).unwrap().permissions().mode() & 0o777, 0o444);
+        }
+        assert_eq!(store.place(id, &to, executable).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert!(to.exists(), "what was there stays");
+    }
+}
+
+#[test]
+fn a_delivery_replaces_what_was_there_and_a_rotten_blob_is_not_delivered() {
+    let (dir, store) = fresh();
+    let (id, _) = store.put_bytes(b"new frame").unwrap();
+    let out = dir.path().join("out");
+    fs::create_dir(&out).unwrap();
+    let to = out.join("0001.png");
+    fs::write(&to, b"old frame").unwrap();
+    store.deliver(id, &to).unwrap();
+    assert_eq!(fs::read(&to).unwrap(), b"new frame");
+    files::set_mode(&store.blob_path(id), 0o644).unwrap();
+    fs::write(store.blob_path(id), b"bad frame").unwrap();
+    assert_eq!(store.deliver(id, &to).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    assert_eq!(fs::read(&to).unwrap(), b"new frame");
+    assert_eq!(files_under(&out), [to]);
+    assert_eq!(store.deliver(id, &dir.path().join("no/such/folder")).unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn work_of_many_threads_is_committed_together() {
+    let (_dir, store) = fresh();
+    std::thread::scope(|scope| {
+        for thread in 0..8u64 {
+            let store = &store;
+            scope.spawn(move || {
+                for turn in 0..4 {
+                    let bytes = noise(thread * 100 + turn, 10_000);
+                    let (id, _) = store.put_bytes(&bytes).unwrap();
+                    assert_eq!(store.read_chunk(id, 0).unwrap(), bytes);
+                }
+            });
+        }
+    });
+    assert_eq!(store.blobs().unwrap().len(), 32);
+    assert_eq!(store.used_bytes(), 320_000);
+}
+
+/// A small disk of its own; none without the right to mount one.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path, size: &str) -> Option<Self> {
+        fs::create_dir(at).unwrap();
+        let mount = ["-t", "tmpfs", "-o", &format!("size={size}"), "swarm-test"];
+        let done = std::process::Command::new("mount").args(mount).arg(at).output();
+        if done.is_ok_and(|done| done.status.success()) {
+            return Some(Self(at.into()));
+        }
+        eprintln!("skipped: only root can mount a small disk to fill");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_nothing_of_a_delivery() {
+    let (dir, store) = fresh();
+    let Some(disk) = SmallDisk::mount(&dir.path().join("full"), "1m") else { return };
+    let (id, _) = store.put_bytes(&noise(1, 2_000_000)).unwrap();
+    let to = disk.0.join("0001.exr");
+    let refused = store.deliver(id, &to).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::StorageFull, "{refused}");
+    assert!(refused.to_string().contains("0001.exr"), "{refused}");
+    let refused = store.place(id, &to, false).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::StorageFull, "{refused}");
+    assert_eq!(files_under(&disk.0), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_full_disk_delays_what_was_queued_and_loses_none_of_it() {
+    let (dir, fresh) = fresh();
+    drop(fresh);
+    let Some(disk) = SmallDisk::mount(&dir.path().join("full"), "24m") else { return };
+    let store = Store::open(&disk.0).unwrap();
+    let mut events = store.events().unwrap();
+    let (known, _) = store.put_bytes(&noise(1, 100_000)).unwrap();
+    let filler = disk.0.join("filler");
+    let full = io::copy(&mut io::repeat(1), &mut File::create(&filler).unwrap());
+    assert_eq!(full.unwrap_err().kind(), io::ErrorKind::StorageFull);
+
+    let rows: Vec<LedgerRow> = (0..64).map(|seq| op(1, 1, seq, &noise(seq, 100_000))).collect();
+    store.writer().try_send(Batch { token: Some(1), rows: rows.clone() }).unwrap();
+    store.writer().try_send(Batch { token: Some(2), rows: vec![head(1, 1, b"h")] }).unwrap();
+    let said = events.blocking_recv();
+    assert!(matches!(&said, Some(StoreEvent::Failed { why }) if why.contains("store.redb")), "{said:?}");
+    let map = map_of(&noise(2, 9_000_000));
+    assert_eq!(store.begin(&map).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(store.put_bytes(&noise(3, 1_000_000)).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(store.read_chunk(known, 0).unwrap(), noise(1, 100_000), "what is there can be read all the while");
+    assert_eq!(files_under(&disk.0.join("tmp")), Vec::<PathBuf>::new());
+
+    fs::remove_file(&filler).unwrap();
+    assert_eq!(events.blocking_recv(), Some(StoreEvent::Persisted(1)));
+    assert_eq!(events.blocking_recv(), Some(StoreEvent::Persisted(2)));
+    drop(store);
+    let loaded = Store::open(&disk.0).unwrap().load_ledger().unwrap();
+    assert!(loaded.len() == 65 && loaded[..64] == rows[..]);
+}
+
+const CHILD_DIR: &str = "SWARM_TEST_STORE_CHILD";
+
+/// Not a test of its own: what the next one runs in another process and kills.
+#[test]
+fn child_that_writes_until_it_is_killed() {
+    let Some(dir) = std::env::var_os(CHILD_DIR) else { return };
+    let store = Store::open(Path::new(&dir)).unwrap();
+    let mut events = store.events().unwrap();
+    let bytes = noise(1, 12_000_000);
+    let map = map_of(&bytes);
+    store.begin(&map).unwrap();
+    store.write_chunk(map.id(), 3, chunks(&map, &bytes)[3].1).unwrap();
+    for seq in 0.. {
+        store.writer().try_send(Batch { token: Some(seq), rows: vec![op(1, 1, seq, b"op")] }).unwrap();
+        let Some(StoreEvent::Persisted(token)) = events.blocking_recv() else { panic!("a commit failed") };
+        println!("\npersisted {token}");
+    }
+}
+
+#[test]
+fn a_killed_process_loses_nothing_it_said_was_durable() {
+    use std::io::BufRead;
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "node::store::tests::child_that_writes_until_it_is_killed", "--nocapture"])
+        .env(CHILD_DIR, dir.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = io::BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut tokens = lines.filter_map(|line| line.strip_prefix("persisted ")?.parse::<u64>().ok());
+    let reached = tokens.by_ref().find(|token| *token == 20);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(reached, Some(20));
+    let last = tokens.last().unwrap_or(20);
+    let store = Store::open(dir.path()).unwrap();
+    let rows = store.load_ledger().unwrap();
+    (0..=last).for_each(|seq| assert!(rows.contains(&op(1, 1, seq, b"op")), "op {seq} of {last}"));
+    let have = store.begin(&map_of(&noise(1, 12_000_000))).unwrap().have;
+    assert!((0..).zip(have).all(|(index, have)| have == (index == 3)));
+}
