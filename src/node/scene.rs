@@ -1,1 +1,75 @@
-//! To come.
+//! The submitting side's view of a scene: what a .blend asks for, which files it needs, and how they travel.
+//!
+//! All of it reads the file's own bytes; no Blender is started and the user's files are never written. Everything is
+//! synchronous and may block on the disk, so the node runs it where blocking is allowed. Input is untrusted: a broken
+//! file is an error with a sentence, never a panic, and nothing is allocated on a length the file merely claims.
+//!
+//! In reading order: [`dna`] finds the bytes of a field, [`mod@read`] asks the scene what to render, `refs` finds every
+//! path a .blend stores, [`mod@trace`] resolves them on this disk, `names` gives each file its place in a bundle,
+//! [`mod@bundle`] copies them with the paths rewritten, [`chunker`] cuts them up, [`layout`] puts them down again.
+
+pub mod bundle;
+pub mod chunker;
+pub mod dna;
+pub mod layout;
+mod names;
+pub mod read;
+mod refs;
+pub mod trace;
+
+pub use bundle::{BlobSink, BundleError, BundleProgress, BundleStats, bundle};
+pub use chunker::{Chunking, chunk};
+pub use layout::lay_out;
+pub use read::{SceneInfo, read};
+pub use trace::{Dependency, Missing, RefKind, Trace, trace};
+
+use std::path::PathBuf;
+
+/// Why a .blend cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SceneError {
+    /// There is no such file.
+    #[error("{} does not exist; check the path", .0.display())]
+    NotFound(PathBuf),
+    /// A directory, a pipe, a device.
+    #[error("{} is not a file; name the .blend itself", .0.display())]
+    NotAFile(PathBuf),
+    /// Some other kind of file.
+    #[error("{} is not a .blend file; save the scene from Blender and submit that", .0.display())]
+    NotABlend(PathBuf),
+    /// It ends, or stops making sense, before its end marker.
+    #[error("{} is truncated or damaged ({what}); save it again from Blender, or take a backup such as its .blend1", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// What was being read.
+        what: &'static str,
+    },
+    /// A .blend of a kind this program does not know.
+    #[error("{} is a .blend this program cannot read: {what}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What about it.
+        what: String,
+    },
+    /// More bytes than can be held.
+    #[error("{} is more than {limit_bytes} bytes once decompressed, which is more than this program reads", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The bound.
+        limit_bytes: u64,
+    },
+    /// The operating system says no.
+    #[error("{} cannot be read", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+#[cfg(test)]
+mod synthetic;

@@ -1,0 +1,601 @@
+//! A .blend file as blocks and fields, each with its place in the file.
+//!
+//! A .blend is a header, then blocks (code, length, the memory address it was saved from, struct number, count, data),
+//! then `DNA1`, which names every struct and field, then `ENDB`. This reader is our own because the crate `blend` gives
+//! no file offsets, which rewriting paths in place needs, and panics on bad data, which ours meets. Old 12-byte headers
+//! (32- and 64-bit pointers, both byte orders), 17-byte headers of Blender 5, and whole files in gzip or zstd are read.
+//! The layout was learnt by reading real files.
+//!
+//! It must never index unchecked or allocate by a length the file claims: `get` and `push` only.
+
+use super::SceneError;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::ops::Range;
+use std::path::Path;
+
+/// Most bytes of one .blend in memory, decompressed (guess: the largest production files are a few GiB).
+pub const BLEND_MAX_BYTES: u64 = 16 << 30;
+/// Most blocks of one file (guess: 20 million is some 100 times a heavy scene, and 1 GiB here).
+const MAX_BLOCKS: usize = 20_000_000;
+/// Most fields over all structs (measured: Blender 5 has some 9,000).
+const MAX_FIELDS: usize = 1_000_000;
+/// Most links followed in one list (guess; ends lists that bite their tail).
+pub const MAX_LIST: usize = 1_000_000;
+/// Largest array a field declares (guess; the largest known is 4,096 or so).
+const MAX_ARRAY: usize = 1 << 24;
+
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// One block.
+#[derive(Clone, Copy, Debug)]
+pub struct Block {
+    /// `SC\0\0`, `DATA`, …
+    pub code: [u8; 4],
+    /// Where its data starts in the decompressed file.
+    pub at: usize,
+    /// Length of its data in bytes.
+    pub len: usize,
+    /// The address it was saved from: what pointers to it hold.
+    pub address: u64,
+    /// Number of its struct.
+    pub sdna: usize,
+    /// How many structs it holds.
+    pub count: usize,
+    /// Index of the block that owns it: itself unless it is `DATA`.
+    pub owner: usize,
+}
+
+/// One field of a struct.
+#[derive(Clone, Debug)]
+pub struct Field {
+    /// Its name without stars and brackets.
+    pub name: String,
+    /// Name of its type.
+    kind: usize,
+    /// Whether it holds an address.
+    pub pointer: bool,
+    /// Offset in the struct, bytes.
+    pub offset: usize,
+    /// Length of one element, bytes.
+    pub element: usize,
+    /// Elements of the array, 1 if it is none.
+    pub count: usize,
+}
+
+/// One struct.
+#[derive(Clone, Debug)]
+pub struct Struct {
+    kind: usize,
+    /// Its length in bytes.
+    pub size: usize,
+    /// Its fields in order.
+    pub fields: Vec<Field>,
+}
+
+/// Byte order and pointer width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Machine {
+    pointer_bytes: usize,
+    big_endian: bool,
+}
+
+impl Machine {
+    fn uint(self, bytes: &[u8]) -> u64 {
+        let push = |acc: u64, byte: &u8| (acc << 8) | u64::from(*byte);
+        if self.big_endian { bytes.iter().fold(0, push) } else { bytes.iter().rev().fold(0, push) }
+    }
+
+    fn int(self, bytes: &[u8]) -> i64 {
+        let unused = 64 - 8 * bytes.len().min(8) as u32;
+        if unused == 64 { 0 } else { ((self.uint(bytes) << unused) as i64) >> unused }
+    }
+}
+
+/// A whole .blend in memory.
+#[derive(Debug)]
+pub struct Blend {
+    bytes: Vec<u8>,
+    machine: Machine,
+    /// `305` is Blender 3.5.
+    pub version: u32,
+    /// Whether the file on disk was gzip or zstd.
+    pub compressed: bool,
+    blocks: Vec<Block>,
+    types: Vec<String>,
+    structs: Vec<Struct>,
+    struct_by_name: HashMap<String, usize>,
+    struct_by_type: HashMap<usize, usize>,
+    id_by_address: HashMap<u64, usize>,
+    data_by_address: HashMap<(usize, u64), usize>,
+}
+
+/// What is wrong inside a file whose path is not known here.
+enum Fault {
+    NotABlend,
+    Damaged(&'static str),
+    Unsupported(String),
+}
+
+impl Blend {
+    /// Reads and decompresses the file at `path`, which must be a regular file of at most [`BLEND_MAX_BYTES`].
+    pub fn open(path: &Path) -> Result<Self, SceneError> {
+        let (bytes, compressed) = read_decompressed(path)?;
+        Self::parse(bytes, compressed).map_err(|fault| match fault {
+            Fault::NotABlend => SceneError::NotABlend(path.into()),
+            Fault::Damaged(what) => SceneError::Truncated { path: path.into(), what },
+            Fault::Unsupported(what) => SceneError::Unsupported { path: path.into(), what },
+        })
+    }
+
+    fn parse(bytes: Vec<u8>, compressed: bool) -> Result<Self, Fault> {
+        let header = Header::parse(&bytes)?;
+        let mut blend = Self {
+            bytes,
+            machine: header.machine,
+            version: header.version,
+            compressed,
+            blocks: Vec::new(),
+            types: Vec::new(),
+            structs: Vec::new(),
+            struct_by_name: HashMap::new(),
+            struct_by_type: HashMap::new(),
+            id_by_address: HashMap::new(),
+            data_by_address: HashMap::new(),
+        };
+        blend.read_blocks(&header)?;
+        blend.read_dna()?;
+        Ok(blend)
+    }
+
+    fn read_blocks(&mut self, header: &Header) -> Result<(), Fault> {
+        let machine = self.machine;
+        let head_bytes = if header.long_blocks { 32 } else { 16 + machine.pointer_bytes };
+        let mut at = header.len;
+        let mut owner = 0;
+        loop {
+            let code = self.bytes.get(at..at + 4).ok_or(Fault::Damaged("it has no end marker"))?;
+            let code: [u8; 4] = code.try_into().map_err(|_| Fault::Damaged("a block's code"))?;
+            if &code == b"ENDB" {
+                return Ok(());
+            }
+            let head = self.bytes.get(at..at + head_bytes).ok_or(Fault::Damaged("a block's head is cut off"))?;
+            let pointer = machine.pointer_bytes;
+            let (len, address, sdna, count) = if header.long_blocks {
+                (
+                    machine.int(&head[16..24]),
+                    machine.uint(&head[8..16]),
+                    machine.int(&head[4..8]),
+                    machine.int(&head[24..32]),
+                )
+            } else {
+                (
+                    machine.int(&head[4..8]),
+                    machine.uint(&head[8..8 + pointer]),
+                    machine.int(&head[8 + pointer..12 + pointer]),
+                    machine.int(&head[12 + pointer..16 + pointer]),
+                )
+            };
+            let start = at + head_bytes;
+            let len = usize::try_from(len).map_err(|_| Fault::Damaged("a block of negative length"))?;
+            let end = start.checked_add(len).filter(|end| *end <= self.bytes.len());
+            let end = end.ok_or(Fault::Damaged("a block reaches beyond the end of the file"))?;
+            let index = self.blocks.len();
+            if index >= MAX_BLOCKS {
+                return Err(Fault::Unsupported(format!("it has more than {MAX_BLOCKS} blocks")));
+            }
+            let sdna = usize::try_from(sdna).unwrap_or(0);
+            let count = usize::try_from(count).unwrap_or(0);
+            if &code == b"DATA" {
+                self.data_by_address.entry((owner, address)).or_insert(index);
+            } else {
+                owner = index;
+                self.id_by_address.entry(address).or_insert(index);
+            }
+            self.blocks.push(Block { code, at: start, len, address, sdna, count, owner });
+            at = end;
+        }
+    }
+
+    fn read_dna(&mut self) -> Result<(), Fault> {
+        let block = self.blocks.iter().rfind(|block| &block.code == b"DNA1");
+        let block = *block.ok_or(Fault::Damaged("it has no DNA"))?;
+        let dna = self.bytes.get(block.at..block.at + block.len).unwrap_or_default();
+        let mut cursor = Cursor { bytes: dna, at: 0, machine: self.machine };
+        cursor.tag(b"SDNA")?;
+        let names = cursor.texts(b"NAME")?;
+        self.types = cursor.texts(b"TYPE")?;
+        cursor.tag(b"TLEN")?;
+        let mut lengths = Vec::new();
+        for _ in 0..self.types.len() {
+            lengths.push(cursor.uint(2)? as usize);
+        }
+        cursor.tag(b"STRC")?;
+        let names: Vec<Declared> = names.iter().map(|name| Declared::parse(name)).collect();
+        let mut fields_seen = 0;
+        for _ in 0..cursor.uint(4)? {
+            let kind = cursor.uint(2)? as usize;
+            let field_count = cursor.uint(2)? as usize;
+            let name = self.types.get(kind).ok_or(Fault::Damaged("the DNA names a type it does not have"))?;
+            fields_seen += field_count;
+            if fields_seen > MAX_FIELDS {
+                return Err(Fault::Unsupported(format!("its DNA has more than {MAX_FIELDS} fields")));
+            }
+            let (mut fields, mut offset) = (Vec::new(), 0usize);
+            for _ in 0..field_count {
+                let (kind, name) = (cursor.uint(2)? as usize, cursor.uint(2)? as usize);
+                let length = lengths.get(kind).ok_or(Fault::Damaged("the DNA names a type it does not have"))?;
+                let declared = names.get(name).ok_or(Fault::Damaged("the DNA names a field it does not have"))?;
+                let element = if declared.pointer { self.machine.pointer_bytes } else { *length };
+                fields.push(Field {
+                    name: declared.name.clone(),
+                    kind,
+                    pointer: declared.pointer,
+                    offset,
+                    element,
+                    count: declared.count,
+                });
+                offset = offset.saturating_add(element.saturating_mul(declared.count));
+            }
+            let size = lengths.get(kind).copied().unwrap_or(0);
+            self.struct_by_name.entry(name.clone()).or_insert(self.structs.len());
+            self.struct_by_type.entry(kind).or_insert(self.structs.len());
+            self.structs.push(Struct { kind, size, fields });
+        }
+        Ok(())
+    }
+
+    /// The decompressed file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The decompressed file, to be changed and written elsewhere.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// All blocks, in file order, without `ENDB`.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// The blocks with this code, such as `b"SC\0\0"`, each with its index.
+    pub fn coded(&self, code: [u8; 4]) -> impl Iterator<Item = (usize, &Block)> {
+        self.blocks.iter().enumerate().filter(move |(_, block)| block.code == code)
+    }
+
+    /// The first struct in block `index`. `None` when the block is raw data.
+    pub fn record(&self, index: usize) -> Option<Record<'_>> {
+        self.element(index, 0)
+    }
+
+    /// The struct with number `nth` in block `index`.
+    pub fn element(&self, index: usize, nth: usize) -> Option<Record<'_>> {
+        let block = self.blocks.get(index)?;
+        let shape = self.structs.get(block.sdna)?;
+        let at = nth.checked_mul(shape.size)?;
+        let end = at.checked_add(shape.size)?;
+        (end <= block.len && shape.size > 0).then_some(Record {
+            blend: self,
+            block: index,
+            shape: block.sdna,
+            at: block.at + at,
+        })
+    }
+
+    /// The index of the block that was saved from `address`, seen from the data of block `from`: addresses of `DATA`
+    /// are unique within one owner alone.
+    pub fn find(&self, from: usize, address: u64) -> Option<usize> {
+        if address == 0 {
+            return None;
+        }
+        let owner = self.blocks.get(from)?.owner;
+        self.data_by_address.get(&(owner, address)).or_else(|| self.id_by_address.get(&address)).copied()
+    }
+
+    /// The index of the datablock (not `DATA`) that was saved from `address`.
+    pub fn find_id(&self, address: u64) -> Option<usize> {
+        if address == 0 { None } else { self.id_by_address.get(&address).copied() }
+    }
+
+    /// The struct with number `sdna`.
+    pub fn shape(&self, sdna: usize) -> Option<&Struct> {
+        self.structs.get(sdna)
+    }
+
+    /// How many structs the DNA has.
+    pub fn shapes(&self) -> usize {
+        self.structs.len()
+    }
+
+    /// The number of the struct called `name`.
+    pub fn shape_named(&self, name: &str) -> Option<usize> {
+        self.struct_by_name.get(name).copied()
+    }
+
+    /// The number of the struct that `field` embeds; `None` for numbers, texts and pointers.
+    pub fn shape_of(&self, field: &Field) -> Option<usize> {
+        if field.pointer { None } else { self.struct_by_type.get(&field.kind).copied() }
+    }
+
+    /// The address at `at`.
+    pub fn address_at(&self, at: usize) -> Option<u64> {
+        let bytes = self.bytes.get(at..at.checked_add(self.machine.pointer_bytes)?)?;
+        Some(self.machine.uint(bytes))
+    }
+
+    /// Width of an address in bytes.
+    pub fn pointer_bytes(&self) -> usize {
+        self.machine.pointer_bytes
+    }
+}
+
+/// One struct at one place.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    blend: &'a Blend,
+    /// Index of the block it is in.
+    pub block: usize,
+    shape: usize,
+    at: usize,
+}
+
+impl<'a> Record<'a> {
+    /// Name of its struct.
+    pub fn struct_name(&self) -> &'a str {
+        let blend = self.blend;
+        blend.structs.get(self.shape).and_then(|shape| blend.types.get(shape.kind)).map_or("", String::as_str)
+    }
+
+    /// The field at a dotted path, such as `r.im_format.imtype`, and where it starts in the file.
+    pub fn field(&self, path: &str) -> Option<(&'a Field, usize)> {
+        let (mut shape, mut at) = (self.shape, self.at);
+        let mut parts = path.split('.').peekable();
+        while let Some(part) = parts.next() {
+            let field = self.blend.structs.get(shape)?.fields.iter().find(|field| field.name == part)?;
+            at = at.checked_add(field.offset)?;
+            if parts.peek().is_none() {
+                return Some((field, at));
+            }
+            shape = self.blend.shape_of(field)?;
+        }
+        None
+    }
+
+    /// Where in the file the field is: all of it, or nothing if the file does not hold it.
+    pub fn span(&self, path: &str) -> Option<Range<usize>> {
+        let (field, at) = self.field(path)?;
+        let end = at.checked_add(field.element.checked_mul(field.count)?)?;
+        let block = self.blend.blocks.get(self.block)?;
+        (end <= block.at.checked_add(block.len)?).then_some(at..end)
+    }
+
+    fn first_element(&self, path: &str) -> Option<(&'a Field, &'a [u8])> {
+        let (field, _) = self.field(path)?;
+        let span = self.span(path)?;
+        Some((field, self.blend.bytes.get(span.start..span.start.checked_add(field.element)?)?))
+    }
+
+    /// A whole number: the first one if the field is an array.
+    pub fn int(&self, path: &str) -> Option<i64> {
+        let (field, bytes) = self.first_element(path)?;
+        if field.pointer || bytes.len() > 8 {
+            return None;
+        }
+        match self.blend.types.get(field.kind)?.as_str() {
+            "char" | "uchar" | "ushort" | "uint" | "uint8_t" | "uint16_t" | "uint32_t" | "uint64_t" | "ulong" => {
+                i64::try_from(self.blend.machine.uint(bytes)).ok()
+            }
+            "short" | "int" | "long" | "int8_t" | "int16_t" | "int32_t" | "int64_t" | "bool" => {
+                Some(self.blend.machine.int(bytes))
+            }
+            _ => None,
+        }
+    }
+
+    /// A finite `float` or `double`.
+    pub fn float(&self, path: &str) -> Option<f64> {
+        self.floats(path)?.first().copied().filter(|value| value.is_finite())
+    }
+
+    /// All of an array of `float` or `double`, or the only one.
+    pub fn floats(&self, path: &str) -> Option<Vec<f64>> {
+        let (field, _) = self.field(path)?;
+        let bytes = self.blend.bytes.get(self.span(path)?)?;
+        let machine = self.blend.machine;
+        match (field.pointer, self.blend.types.get(field.kind)?.as_str()) {
+            (false, "float") => {
+                Some(bytes.chunks_exact(4).map(|b| f64::from(f32::from_bits(machine.uint(b) as u32))).collect())
+            }
+            (false, "double") => Some(bytes.chunks_exact(8).map(|b| f64::from_bits(machine.uint(b))).collect()),
+            _ => None,
+        }
+    }
+
+    /// A text in a fixed-size field, up to its NUL.
+    pub fn text(&self, path: &str) -> Option<&'a [u8]> {
+        let (field, _) = self.field(path)?;
+        if field.pointer || field.element != 1 {
+            return None;
+        }
+        let bytes = self.blend.bytes.get(self.span(path)?)?;
+        bytes.split(|byte| *byte == 0).next()
+    }
+
+    /// An address; 0 is no address.
+    pub fn pointer(&self, path: &str) -> Option<u64> {
+        let (field, bytes) = self.first_element(path)?;
+        field.pointer.then(|| self.blend.machine.uint(bytes))
+    }
+
+    /// Whether the pointer is there and set.
+    pub fn points(&self, path: &str) -> bool {
+        self.pointer(path).is_some_and(|address| address != 0)
+    }
+
+    /// The struct the pointer leads to.
+    pub fn follow(&self, path: &str) -> Option<Record<'a>> {
+        self.blend.record(self.blend.find(self.block, self.pointer(path)?)?)
+    }
+
+    /// The members of a `ListBase`, through their `next`, at most [`MAX_LIST`].
+    pub fn list(&self, path: &str) -> impl Iterator<Item = Record<'a>> + use<'a> {
+        let first = self.follow(&format!("{path}.first"));
+        std::iter::successors(first, |record| record.follow("next")).take(MAX_LIST)
+    }
+
+    /// The name of the datablock this is, with its two-letter code, such as `SCScene`.
+    pub fn id_name(&self) -> Option<&'a [u8]> {
+        self.text("id.name").or_else(|| self.text("name"))
+    }
+}
+
+/// A field's declared name, taken apart.
+struct Declared {
+    name: String,
+    pointer: bool,
+    count: usize,
+}
+
+impl Declared {
+    fn parse(declared: &str) -> Self {
+        let pointer = declared.starts_with('*') || declared.starts_with('(');
+        let bare = declared.trim_start_matches(['*', '(']);
+        let name = bare.split(['[', ')']).next().unwrap_or_default().to_owned();
+        let sizes = bare.split('[').skip(1).map(|part| part.trim_end_matches(']').parse::<usize>().unwrap_or(1));
+        let count = sizes.fold(1usize, usize::saturating_mul).min(MAX_ARRAY);
+        Self { name, pointer, count }
+    }
+}
+
+/// Reads the DNA block front to back.
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    machine: Machine,
+}
+
+impl Cursor<'_> {
+    fn take(&mut self, len: usize) -> Result<&[u8], Fault> {
+        let end = self.at.checked_add(len).ok_or(Fault::Damaged("the DNA"))?;
+        let taken = self.bytes.get(self.at..end).ok_or(Fault::Damaged("the DNA is cut off"))?;
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn uint(&mut self, len: usize) -> Result<u64, Fault> {
+        let machine = self.machine;
+        self.take(len).map(|bytes| machine.uint(bytes))
+    }
+
+    /// Tags start at multiples of four.
+    fn tag(&mut self, tag: &[u8; 4]) -> Result<(), Fault> {
+        self.at = self.at.next_multiple_of(4);
+        if self.take(4)? == tag { Ok(()) } else { Err(Fault::Damaged("the DNA makes no sense")) }
+    }
+
+    /// A tag, a count and that many NUL-terminated texts.
+    fn texts(&mut self, tag: &[u8; 4]) -> Result<Vec<String>, Fault> {
+        self.tag(tag)?;
+        let count = self.uint(4)?;
+        let mut texts = Vec::new();
+        for _ in 0..count {
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            let len = rest.iter().position(|byte| *byte == 0).ok_or(Fault::Damaged("the DNA is cut off"))?;
+            texts.push(String::from_utf8_lossy(&rest[..len]).into_owned());
+            self.at += len + 1;
+        }
+        Ok(texts)
+    }
+}
+
+/// What the first bytes say.
+struct Header {
+    machine: Machine,
+    version: u32,
+    len: usize,
+    long_blocks: bool,
+}
+
+impl Header {
+    fn parse(bytes: &[u8]) -> Result<Self, Fault> {
+        let rest = bytes.strip_prefix(b"BLENDER").ok_or(Fault::NotABlend)?;
+        let cut = Fault::Damaged("its header is cut off");
+        let Some(mark) = rest.first() else { return Err(cut) };
+        let (wide, order, version, len, long_blocks) = match mark {
+            b'-' | b'_' => {
+                let Some(tail) = rest.get(1..5) else { return Err(cut) };
+                (*mark == b'-', tail[0], number(&tail[1..]), 12, false)
+            }
+            b'0'..=b'9' => {
+                let Some(tail) = rest.get(..10) else { return Err(cut) };
+                if &tail[..5] != b"17-01" {
+                    return Err(Fault::Unsupported("its header is of a newer format; update this program".into()));
+                }
+                (true, tail[5], number(&tail[6..]), 17, true)
+            }
+            _ => return Err(Fault::NotABlend),
+        };
+        let big_endian = match order {
+            b'v' => false,
+            b'V' => true,
+            _ => return Err(Fault::NotABlend),
+        };
+        let version = version.ok_or(Fault::NotABlend)?;
+        Ok(Self { machine: Machine { pointer_bytes: if wide { 8 } else { 4 }, big_endian }, version, len, long_blocks })
+    }
+}
+
+fn number(digits: &[u8]) -> Option<u32> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+fn read_decompressed(path: &Path) -> Result<(Vec<u8>, bool), SceneError> {
+    let unreadable = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::NotFound => SceneError::NotFound(path.into()),
+        _ => SceneError::Unreadable { path: path.into(), source },
+    };
+    // Looked at before it is opened: opening a pipe would wait for its writer.
+    let meta = std::fs::metadata(path).map_err(unreadable)?;
+    if !meta.is_file() {
+        return Err(SceneError::NotAFile(path.into()));
+    }
+    let file = File::open(path).map_err(unreadable)?;
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let mut magic = Vec::new();
+    reader.by_ref().take(7).read_to_end(&mut magic).map_err(unreadable)?;
+    let start = magic.clone();
+    let whole = std::io::Cursor::new(magic).chain(reader);
+    let too_large = || SceneError::TooLarge { path: path.into(), limit_bytes: BLEND_MAX_BYTES };
+    let mut bytes = Vec::new();
+    if start.starts_with(&ZSTD) || start.starts_with(&GZIP) {
+        let damaged = |source: std::io::Error| match source.kind() {
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::Interrupted => unreadable(source),
+            _ => SceneError::Truncated { path: path.into(), what: "its compression is broken" },
+        };
+        let inner: Box<dyn Read + '_> = if start.starts_with(&ZSTD) {
+            Box::new(zstd::stream::read::Decoder::with_buffer(whole).map_err(damaged)?)
+        } else {
+            Box::new(flate2::read::MultiGzDecoder::new(whole))
+        };
+        let mut inner = inner.take(BLEND_MAX_BYTES + 1);
+        // A small part first: what is compressed but no .blend is not unpacked any further.
+        inner.by_ref().take(7).read_to_end(&mut bytes).map_err(damaged)?;
+        if bytes != b"BLENDER" {
+            return Err(SceneError::NotABlend(path.into()));
+        }
+        inner.read_to_end(&mut bytes).map_err(damaged)?;
+        return if bytes.len() as u64 > BLEND_MAX_BYTES { Err(too_large()) } else { Ok((bytes, true)) };
+    }
+    if start.is_empty() || !b"BLENDER".starts_with(&start) {
+        return Err(SceneError::NotABlend(path.into()));
+    }
+    if meta.len() > BLEND_MAX_BYTES {
+        return Err(too_large());
+    }
+    whole.take(BLEND_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > BLEND_MAX_BYTES { Err(too_large()) } else { Ok((bytes, false)) }
+}

@@ -1,0 +1,268 @@
+//! What a scene asks for: frames, size, rate, engine, camera, output, denoising.
+//!
+//! Read from the current scene's own fields, with Blender's defaults where the file stores nothing. Nothing is decided
+//! here: whether a missing camera is an error, say, is the caller's to tell.
+
+use super::SceneError;
+use super::dna::{Blend, Record};
+use super::refs::name_of;
+use crate::farm::job::{FrameRate, ImageFormat, Series};
+use std::path::Path;
+
+/// `RenderData.mode`: render a region only.
+const MODE_BORDER: i64 = 1 << 9;
+/// `RenderData.mode`: and make the image as small as the region.
+const MODE_CROP: i64 = 1 << 11;
+/// `RenderData.scemode`: render the sequencer.
+const SCEMODE_SEQUENCER: i64 = 1 << 0;
+/// `RenderData.scemode`: run the compositor.
+const SCEMODE_COMPOSITOR: i64 = 1 << 6;
+/// `Object.type`.
+const OBJECT_CAMERA: i64 = 11;
+/// `bNode.type` of Render Layers.
+const NODE_RENDER_LAYERS: i64 = 221;
+/// `Sequence.type` of sounds, which show nothing.
+const STRIP_SOUND: i64 = 4;
+/// `IDProperty.type`.
+const PROPERTY_INT: i64 = 1;
+const PROPERTY_GROUP: i64 = 6;
+const PROPERTY_BOOL: i64 = 10;
+/// Deepest a group of properties is looked into.
+const CYCLES: &[u8] = b"cycles";
+
+/// What the current scene of a .blend asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SceneInfo {
+    /// Release series that saved the file.
+    pub version: Series,
+    /// Subversion that saved it.
+    pub subversion: u32,
+    /// Least `version * 100 + subversion` that may open it, 0 if it does not say.
+    pub min_version: u32,
+    /// The engine as stored, such as `CYCLES`, or `BLENDER_RENDER` in old files.
+    pub engine: String,
+    /// Name of the scene.
+    pub scene: String,
+    /// First frame.
+    pub frame_start: i32,
+    /// Last frame.
+    pub frame_end: i32,
+    /// Distance between frames, at least 1.
+    pub frame_step: u32,
+    /// Frames per second.
+    pub rate: FrameRate,
+    /// Width and height in pixels at 100 percent.
+    pub resolution: (u32, u32),
+    /// Percentage of that.
+    pub percent: u32,
+    /// Name of the camera frames are rendered through: the scene's, one a marker binds, or any in the scene, as Blender
+    /// takes them. `None` if there is none in this file.
+    pub camera: Option<String>,
+    /// Whether no camera is needed or the file cannot tell: the sequencer or the compositor makes the image without, or
+    /// objects linked from libraries may have one.
+    pub camera_optional: bool,
+    /// Format of the frames; PNG where the scene has a movie format or one this program does not check.
+    pub format: ImageFormat,
+    /// Blender's name of the format stored, if `format` stands in for it, such as `FFMPEG`.
+    pub replaced_format: Option<&'static str>,
+    /// Whether the format stored is that of a movie.
+    pub movie_format: bool,
+    /// Samples per pixel of Cycles; `None` for other engines.
+    pub samples: Option<u32>,
+    /// Whether Cycles denoises the image.
+    pub denoising: bool,
+    /// The region rendered and cropped to: left, right, bottom, top as fractions.
+    pub crop: Option<[f32; 4]>,
+}
+
+impl SceneInfo {
+    /// Whether rendering with the file's own engine needs OpenImageDenoise.
+    pub fn needs_denoiser(&self) -> bool {
+        self.denoising && self.engine == "CYCLES"
+    }
+
+    /// Whether there is, or may be, something to render through.
+    pub fn has_view(&self) -> bool {
+        self.camera.is_some() || self.camera_optional
+    }
+
+    /// Pixels of a frame: width, height.
+    pub fn size(&self) -> (u32, u32) {
+        self.size_with(None, None)
+    }
+
+    /// Pixels of a frame when resolution or percentage are overridden. Rounds as Blender does: down.
+    pub fn size_with(&self, resolution: Option<(u32, u32)>, percent: Option<u32>) -> (u32, u32) {
+        let ((width, height), percent) = (resolution.unwrap_or(self.resolution), percent.unwrap_or(self.percent));
+        let scaled = |side: u32| u32::try_from(u64::from(side) * u64::from(percent) / 100).unwrap_or(u32::MAX);
+        let (width, height) = (scaled(width), scaled(height));
+        let Some([left, right, bottom, top]) = self.crop else { return (width, height) };
+        // Single precision, as Blender computes it.
+        let side = |from: f32, to: f32, all: u32| ((to * all as f32) as u32).saturating_sub((from * all as f32) as u32);
+        (side(left, right, width), side(bottom, top, height))
+    }
+}
+
+/// Reads the current scene of the .blend at `path`.
+pub fn read(path: &Path) -> Result<SceneInfo, SceneError> {
+    let blend = Blend::open(path)?;
+    let damaged = |what| SceneError::Truncated { path: path.into(), what };
+    let global = blend.coded(*b"GLOB").next().and_then(|(index, _)| blend.record(index));
+    let current = global
+        .and_then(|global| blend.find_id(global.pointer("curscene")?))
+        .filter(|index| blend.blocks().get(*index).is_some_and(|block| &block.code == b"SC\0\0"))
+        .or_else(|| blend.coded(*b"SC\0\0").next().map(|(index, _)| index));
+    let Some(index) = current else {
+        return Err(SceneError::Unsupported {
+            path: path.into(),
+            what: "it has no scene (a file of assets, perhaps); open it in Blender, make a scene and save".into(),
+        });
+    };
+    let scene = blend.record(index).ok_or_else(|| damaged("its scene makes no sense"))?;
+    info(&blend, global, index, scene).ok_or_else(|| damaged("its scene lacks what every scene has"))
+}
+
+fn info(blend: &Blend, global: Option<Record<'_>>, index: usize, scene: Record<'_>) -> Option<SceneInfo> {
+    let global_int = |field: &str| global.and_then(|global| global.int(field)).and_then(|n| u32::try_from(n).ok());
+    let version = Series { major: (blend.version / 100) as u16, minor: (blend.version % 100) as u16 };
+    let subversion = global_int("subversion").unwrap_or(0);
+    let min_version = global_int("minversion").unwrap_or(0).saturating_mul(100);
+    let engine = match scene.text("r.engine") {
+        Some(name) if !name.is_empty() => String::from_utf8_lossy(name).into_owned(),
+        _ => "BLENDER_RENDER".into(),
+    };
+    let mode = scene.int("r.mode").unwrap_or(0);
+    let base = scene.float("r.frs_sec_base").filter(|base| *base > 0.0).unwrap_or(1.0);
+    let crop = (mode & MODE_BORDER != 0 && mode & MODE_CROP != 0).then(|| border(&scene)).flatten();
+    let (format, replaced_format, movie_format) = format(scene.int("r.im_format.imtype").unwrap_or(17));
+    let cycles = Cycles::read(&scene, (blend.version, subversion));
+    let camera = camera(blend, &scene);
+    Some(SceneInfo {
+        version,
+        subversion,
+        min_version: min_version.saturating_add(global_int("minsubversion").unwrap_or(0)),
+        scene: name_of(blend, index),
+        frame_start: i32::try_from(scene.int("r.sfra")?).ok()?,
+        frame_end: i32::try_from(scene.int("r.efra")?).ok()?,
+        frame_step: u32::try_from(scene.int("r.frame_step").unwrap_or(1)).unwrap_or(1).max(1),
+        rate: FrameRate {
+            fps: u32::try_from(scene.int("r.frs_sec")?).ok()?.max(1),
+            base_millionths: ((base * 1e6).round() as u32).max(1),
+        },
+        resolution: (u32::try_from(scene.int("r.xsch")?).ok()?, u32::try_from(scene.int("r.ysch")?).ok()?),
+        percent: u32::try_from(scene.int("r.size")?).ok()?,
+        camera_optional: camera.is_none() && needs_no_camera(blend, &scene),
+        camera,
+        format,
+        replaced_format,
+        movie_format,
+        samples: (engine == "CYCLES").then_some(cycles.samples),
+        denoising: cycles.denoising,
+        crop,
+        engine,
+    })
+}
+
+fn border(scene: &Record<'_>) -> Option<[f32; 4]> {
+    let side = |name: &str| scene.float(&format!("r.border.{name}")).map(|side| side.clamp(0.0, 1.0) as f32);
+    Some([side("xmin")?, side("xmax")?, side("ymin")?, side("ymax")?])
+}
+
+/// The format of the frames, Blender's name of the stored one where another stands in for it, whether that is a movie.
+fn format(imtype: i64) -> (ImageFormat, Option<&'static str>, bool) {
+    let other = |name| (ImageFormat::Png, Some(name), false);
+    let movie = |name| (ImageFormat::Png, Some(name), true);
+    match imtype {
+        4 => (ImageFormat::Jpeg, None, false),
+        17 => (ImageFormat::Png, None, false),
+        22 => (ImageFormat::Tiff, None, false),
+        23 => (ImageFormat::Exr, None, false),
+        28 => (ImageFormat::ExrMultilayer, None, false),
+        35 => (ImageFormat::Webp, None, false),
+        0 => other("TARGA"),
+        1 => other("IRIS"),
+        14 => other("TARGA_RAW"),
+        20 => other("BMP"),
+        21 => other("HDR"),
+        26 => other("CINEON"),
+        27 => other("DPX"),
+        29 => other("DDS"),
+        30 => other("JPEG2000"),
+        15 => movie("AVI_RAW"),
+        16 => movie("AVI_JPEG"),
+        18 | 24 | 31 | 32 | 33 | 36 => movie("FFMPEG"),
+        _ => other("an unknown format"),
+    }
+}
+
+/// Cycles keeps its settings as custom properties of the scene.
+struct Cycles {
+    samples: u32,
+    denoising: bool,
+}
+
+impl Cycles {
+    /// `saved` is version and subversion. Up to 3.0.25 other defaults held, which Blender keeps when it opens such a file
+    /// (`version_update.py` of its Cycles add-on).
+    fn read(scene: &Record<'_>, saved: (u32, u32)) -> Self {
+        // Blender 5 keeps what add-ons define apart from what users do.
+        let group = ["id.system_properties", "id.properties"].into_iter().find_map(|field| {
+            scene
+                .follow(field)?
+                .list("data.group")
+                .find(|property| property.text("name") == Some(CYCLES) && property.int("type") == Some(PROPERTY_GROUP))
+        });
+        let stored = |name: &str| {
+            let group = group.as_ref()?;
+            let property = group.list("data.group").find(|property| property.text("name") == Some(name.as_bytes()))?;
+            matches!(property.int("type"), Some(PROPERTY_INT | PROPERTY_BOOL)).then(|| property.int("data.val"))?
+        };
+        let old = saved <= (300, 25);
+        let samples = stored("samples").unwrap_or(if old { 128 } else { 4096 });
+        let samples = u32::try_from(samples).unwrap_or(1).max(1);
+        let square = old && stored("use_square_samples").unwrap_or(0) != 0;
+        Self {
+            samples: if square { samples.saturating_mul(samples) } else { samples },
+            denoising: stored("use_denoising").map_or(!old, |value| value != 0),
+        }
+    }
+}
+
+/// The camera as Blender finds it: the scene's own, else one bound to a marker, else the first among the objects.
+fn camera(blend: &Blend, scene: &Record<'_>) -> Option<String> {
+    let named = |address: u64| blend.find_id(address).map(|index| name_of(blend, index));
+    if let Some(name) = scene.pointer("camera").and_then(named) {
+        return Some(name);
+    }
+    if let Some(name) = scene.list("markers").find_map(|marker| marker.pointer("camera").and_then(named)) {
+        return Some(name);
+    }
+    // Objects hang on view layers, before Blender 2.80 on the scene itself.
+    let layers = scene.list("view_layers").flat_map(|layer| layer.list("object_bases"));
+    layers.chain(scene.list("base")).find_map(|base| {
+        let index = blend.find_id(base.pointer("object")?)?;
+        (blend.record(index)?.int("type") == Some(OBJECT_CAMERA)).then(|| name_of(blend, index))
+    })
+}
+
+/// Whether an image may come about although this file shows no camera.
+fn needs_no_camera(blend: &Blend, scene: &Record<'_>) -> bool {
+    let scemode = scene.int("r.scemode").unwrap_or(0);
+    if scemode & SCEMODE_SEQUENCER != 0 {
+        let strips = scene.follow("ed").map(|editing| editing.list("seqbase"));
+        if strips.is_some_and(|mut strips| strips.any(|strip| strip.int("type") != Some(STRIP_SOUND))) {
+            return true;
+        }
+    }
+    if scemode & SCEMODE_COMPOSITOR != 0 && scene.int("use_nodes").unwrap_or(1) != 0 {
+        let tree = scene.follow("compositing_node_group").or_else(|| scene.follow("nodetree"));
+        if tree.is_some_and(|tree| tree.list("nodes").all(|node| node.int("type") != Some(NODE_RENDER_LAYERS))) {
+            return true;
+        }
+    }
+    // A linked object or collection may hold the camera.
+    blend.coded(*b"ID\0\0").any(|(index, _)| {
+        let name = blend.record(index).and_then(|record| record.id_name()).unwrap_or_default();
+        name.starts_with(b"OB") || name.starts_with(b"GR")
+    })
+}

@@ -1,0 +1,1 @@
+//! A tiny .blend built by code, for tests without Blender.
