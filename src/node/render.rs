@@ -1,1 +1,116 @@
-//! To come.
+//! Rendering: finding Blender, and keeping one at work.
+//!
+//! A *renderer* is a Blender executable or a Python with `bpy`; one driver script serves both. [`discover`] finds them
+//! and asks each what it can do. A [`Worker`] is one such process that has opened one scene and renders unit after unit;
+//! [`choose_series`] decides which release series a job is rendered with; [`check_image`] is why a result is believed:
+//! Blender's exit code, and its word that it saved a file, are not. [`encode_with_blender`] makes the video where there
+//! is no ffmpeg.
+//!
+//! Never here: deciding what to render next, or what a failure means for a job. A Blender never outlives its [`Worker`],
+//! nor the daemon, however either ends.
+
+mod check;
+mod child;
+mod encode;
+mod find;
+mod log;
+mod series;
+mod worker;
+
+pub use check::{CheckError, check_image};
+pub use encode::{EncodeError, encode_with_blender};
+pub use find::{Discovery, Search, discover, discover_in};
+pub use series::{Available, SeriesError, choose_renderer, choose_series};
+pub use worker::{RenderError, Rendered, UnitFailure, Worker, WorkerScene};
+
+use crate::farm::job::Series;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// How a renderer is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RendererKind {
+    /// Blender itself.
+    Executable,
+    /// A Python that can `import bpy`.
+    Python,
+}
+
+/// Something Cycles can compute on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceInfo {
+    /// `CPU`, `CUDA`, `OPTIX`, `HIP`, `ONEAPI` or `METAL`.
+    pub backend: String,
+    /// What its maker calls it.
+    pub name: String,
+    /// Its memory in bytes, where Blender tells; no version does yet.
+    pub memory: Option<u64>,
+}
+
+/// A Blender that was started and answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renderer {
+    /// How it is started.
+    pub kind: RendererKind,
+    /// The executable, absolute.
+    pub path: PathBuf,
+    /// Major, minor, patch.
+    pub version: (u16, u16, u16),
+    /// Release series: major and minor.
+    pub series: Series,
+    /// Newest file it reads, as `version * 100 + subversion`: compare a file's least version with this.
+    pub file_version: u32,
+    /// Commit it was built from, or `Unknown`.
+    pub build_hash: String,
+    /// Whether it can denoise with OpenImageDenoise.
+    pub denoiser: bool,
+    /// Build options that are on, sorted.
+    pub options: Vec<String>,
+    /// What it can compute on now, best backend first, the CPU last.
+    pub devices: Vec<DeviceInfo>,
+}
+
+impl Renderer {
+    /// The version as people write it.
+    pub fn version_text(&self) -> String {
+        let (major, minor, patch) = self.version;
+        format!("{major}.{minor}.{patch}")
+    }
+}
+
+/// Something about this machine's renderers a person should mend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Stable word for programs, such as `no-blender`.
+    pub kind: String,
+    /// What is wrong, and with what.
+    pub message: String,
+    /// What to do about it.
+    pub fix: String,
+}
+
+/// How rendering a unit went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// Blender died.
+    Crash,
+    /// Blender reported an error.
+    Error,
+    /// Blender reported success and wrote nothing.
+    NoOutput,
+    /// Blender wrote something that is not the image asked for.
+    BadOutput,
+    /// A GPU was asked for and none is usable.
+    WrongDevice,
+    /// Neither output nor use of the CPU for too long.
+    Stalled,
+    /// Longer than the job allows.
+    TimeLimit,
+    /// Blender, or the scene in it, could not be started.
+    CannotStart,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,290 @@
+//! Whether a file is the image that was asked for.
+//!
+//! On a full disk Blender says `Saved:` over a JPEG or EXR that is cut short, and leaves a partial PNG under its final
+//! name. So each result is decoded before it counts, and its structure is checked where a decoder forgives: a PNG or
+//! JPEG without its end, an EXR whose compression only Blender reads. Uses memory for one frame.
+
+use crate::farm::job::ImageFormat;
+use image::{ImageDecoder, ImageReader};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// Most pixels of an image that is decoded: 16384 × 8192, 2 GiB as 32-bit float RGBA (guess).
+const PIXELS_MAX: u64 = 1 << 27;
+/// Longest header of an EXR, bytes (guess: one with 300 passes has some 20 KiB).
+const EXR_HEADER_MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Why a file is not the image asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// It cannot be read.
+    #[error("the image cannot be read")]
+    Io(#[from] io::Error),
+    /// Nothing in it.
+    #[error("the image is empty; is the disk full?")]
+    Empty,
+    /// Cut short.
+    #[error("the image is cut short ({0}); is the disk full?")]
+    Truncated(&'static str),
+    /// Not decodable.
+    #[error("the image cannot be decoded")]
+    Decode(#[from] image::ImageError),
+    /// Structure is wrong.
+    #[error("the image is not sound: {0}")]
+    Unsound(&'static str),
+    /// Another size.
+    #[error("the image has {}×{} pixels and {}×{} were to be rendered", is.0, is.1, wanted.0, wanted.1)]
+    Size {
+        /// Width and height it has.
+        is: (u32, u32),
+        /// Width and height asked for.
+        wanted: (u32, u32),
+    },
+    /// Too large to check.
+    #[error("an image of {0}×{1} pixels is larger than the {PIXELS_MAX} pixels that are checked")]
+    TooLarge(u32, u32),
+}
+
+/// Checks that the file at `path` is a whole image of `format` with `size` (width, height in pixels). Decodes it: call it
+/// where blocking is allowed.
+pub fn check_image(path: &Path, format: ImageFormat, size: (u32, u32)) -> Result<(), CheckError> {
+    let mut file = BufReader::new(File::open(path)?);
+    if file.get_ref().metadata()?.len() == 0 {
+        return Err(CheckError::Empty);
+    }
+    match format {
+        ImageFormat::Png => {
+            ends_with(&mut file, b"\0\0\0\0IEND\xae\x42\x60\x82", "its end is missing")?;
+            decode(file, image::ImageFormat::Png, size)
+        }
+        ImageFormat::Jpeg => {
+            ends_with(&mut file, b"\xff\xd9", "its end is missing")?;
+            decode(file, image::ImageFormat::Jpeg, size)
+        }
+        ImageFormat::Tiff => decode(file, image::ImageFormat::Tiff, size),
+        ImageFormat::Webp => {
+            let mut head = [0; 8];
+            file.read_exact(&mut head)?;
+            let [.., a, b, c, d] = head;
+            let length = file.get_ref().metadata()?.len();
+            if u64::from(u32::from_le_bytes([a, b, c, d])) + 8 > length {
+                return Err(CheckError::Truncated("it is shorter than it says"));
+            }
+            file.rewind()?;
+            decode(file, image::ImageFormat::WebP, size)
+        }
+        ImageFormat::Exr => {
+            let plain = exr(&mut file, size)?;
+            file.rewind()?;
+            if plain { decode(file, image::ImageFormat::OpenExr, size) } else { Ok(()) }
+        }
+        ImageFormat::ExrMultilayer => exr(&mut file, size).map(drop),
+        ImageFormat::Other => Ok(()),
+    }
+}
+
+fn ends_with(file: &mut BufReader<File>, end: &[u8], what: &'static str) -> Result<(), CheckError> {
+    let length = file.get_ref().metadata()?.len();
+    let at = length.checked_sub(end.len() as u64).ok_or(CheckError::Truncated(what))?;
+    file.seek(SeekFrom::Start(at))?;
+    let mut is = vec![0; end.len()];
+    file.read_exact(&mut is)?;
+    file.rewind()?;
+    if is == end { Ok(()) } else { Err(CheckError::Truncated(what)) }
+}
+
+fn right_size(is: (u32, u32), wanted: (u32, u32)) -> Result<(), CheckError> {
+    if is != wanted {
+        return Err(CheckError::Size { is, wanted });
+    }
+    if u64::from(is.0) * u64::from(is.1) > PIXELS_MAX {
+        return Err(CheckError::TooLarge(is.0, is.1));
+    }
+    Ok(())
+}
+
+fn decode(file: BufReader<File>, format: image::ImageFormat, size: (u32, u32)) -> Result<(), CheckError> {
+    let mut reader = ImageReader::with_format(file, format);
+    // The size is held below, before anything of it is allocated.
+    reader.no_limits();
+    let decoder = reader.into_decoder()?;
+    right_size(decoder.dimensions(), size)?;
+    let bytes = usize::try_from(decoder.total_bytes()).map_err(|_| CheckError::TooLarge(size.0, size.1))?;
+    decoder.read_image(&mut vec![0; bytes])?;
+    Ok(())
+}
+
+/// Checks the skeleton of an OpenEXR file of one part, as Blender writes them: header, a table of where each block of
+/// lines starts, and all the blocks (openexr.com, "OpenEXR File Layout"). Says whether a decoder for plain colour reads it.
+fn exr(file: &mut BufReader<File>, size: (u32, u32)) -> Result<bool, CheckError> {
+    let length = file.get_ref().metadata()?.len();
+    let cut = |_| CheckError::Truncated("within its header");
+    let mut head = [0; 8];
+    file.read_exact(&mut head).map_err(cut)?;
+    let [a, b, c, d, _, flags, ..] = head;
+    if [a, b, c, d] != [0x76, 0x2f, 0x31, 0x01] {
+        return Err(CheckError::Unsound("it is not OpenEXR"));
+    }
+    // Bits 9, 11 and 12: tiles, deep data, several parts, which Blender writes for stereo.
+    if flags & 0b1_1010 != 0 {
+        return Err(CheckError::Unsound(
+            "it has tiles, deep data or several parts, as of a stereo scene: not supported",
+        ));
+    }
+    let mut header = file.by_ref().take(EXR_HEADER_MAX_BYTES);
+    let (mut data, mut display, mut compression, mut plain) = (None, None, None, false);
+    loop {
+        let name = name(&mut header)?;
+        if name.is_empty() {
+            break;
+        }
+        let kind = self::name(&mut header)?;
+        let mut bytes = [0; 4];
+        header.read_exact(&mut bytes).map_err(cut)?;
+        let wanted = u64::from(u32::from_le_bytes(bytes));
+        let mut value = Vec::new();
+        header.by_ref().take(wanted).read_to_end(&mut value)?;
+        if value.len() as u64 != wanted {
+            return Err(CheckError::Truncated("within its header"));
+        }
+        match (name.as_slice(), kind.as_slice()) {
+            (b"dataWindow", b"box2i") => data = window(&value),
+            (b"displayWindow", b"box2i") => display = window(&value),
+            (b"compression", b"compression") => compression = value.first().copied(),
+            (b"channels", b"chlist") => plain = has_plain_colour(&value),
+            _ => {}
+        }
+    }
+    let unsound = CheckError::Unsound("its header is not complete");
+    let (Some((data_y, data)), Some((_, display)), Some(compression)) = (data, display, compression) else {
+        return Err(unsound);
+    };
+    right_size(display, size)?;
+    right_size(data, data)?;
+    // Lines per block: none, RLE, ZIPS; ZIP; PIZ; PXR24; B44, B44A; DWAA; DWAB.
+    let lines = match compression {
+        0..=2 => 1,
+        3 | 5 => 16,
+        4 | 6 | 7 | 8 => 32,
+        9 => 256,
+        _ => return Err(CheckError::Unsound("its compression is unknown")),
+    };
+    let blocks = data.1.div_ceil(lines) as usize;
+    let mut table = vec![0; blocks * 8];
+    file.read_exact(&mut table).map_err(|_| CheckError::Truncated("within its table of lines"))?;
+    let (starts, _) = table.as_chunks::<8>();
+    for start in starts.iter().map(|bytes| u64::from_le_bytes(*bytes)) {
+        // A writer that dies leaves zeros in the table.
+        if start == 0 || start.checked_add(8).is_none_or(|end| end > length) {
+            return Err(CheckError::Truncated("blocks of lines are missing"));
+        }
+        file.seek(SeekFrom::Start(start))?;
+        let mut block = [0; 8];
+        file.read_exact(&mut block)?;
+        let [y0, y1, y2, y3, a, b, c, d] = block;
+        let y = i64::from(i32::from_le_bytes([y0, y1, y2, y3])) - i64::from(data_y);
+        if !(0..i64::from(data.1)).contains(&y) {
+            return Err(CheckError::Unsound("a block of lines is not of this image"));
+        }
+        if start + 8 + u64::from(u32::from_le_bytes([a, b, c, d])) > length {
+            return Err(CheckError::Truncated("the last lines are missing"));
+        }
+    }
+    // The decoder knows no DWA.
+    Ok(plain && compression < 8)
+}
+
+fn name(header: &mut impl BufRead) -> Result<Vec<u8>, CheckError> {
+    let mut name = Vec::new();
+    header.take(256).read_until(0, &mut name)?;
+    if name.pop() == Some(0) { Ok(name) } else { Err(CheckError::Truncated("within its header")) }
+}
+
+/// First line, and width and height, of a window.
+fn window(value: &[u8]) -> Option<(i32, (u32, u32))> {
+    let (words, []) = value.as_chunks::<4>() else { return None };
+    let [x0, y0, x1, y1] = <[[u8; 4]; 4]>::try_from(words).ok()?.map(i32::from_le_bytes);
+    let side = |from: i32, to: i32| u32::try_from(i64::from(to) - i64::from(from) + 1).ok().filter(|n| *n > 0);
+    Some((y0, (side(x0, x1)?, side(y0, y1)?)))
+}
+
+/// Whether the channels are named `R`, `G` and `B`, which is what a decoder for pictures looks for.
+fn has_plain_colour(list: &[u8]) -> bool {
+    let mut rest = list;
+    let mut found = 0;
+    while let Some(end) = rest.iter().position(|b| *b == 0).filter(|end| *end > 0) {
+        found += usize::from(matches!(&rest[..end], b"R" | b"G" | b"B"));
+        // Pixel type, linearity and padding, sampling in x and y.
+        rest = rest.get(end + 17..).unwrap_or_default();
+    }
+    found == 3
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const SIZE: (u32, u32) = (64, 36);
+
+    /// An uncompressed EXR of one 16-bit channel of this name, as openexr.com lays it out.
+    fn exr_of(channel: &[u8]) -> Vec<u8> {
+        let mut file = vec![0x76, 0x2f, 0x31, 0x01, 2, 0, 0, 0];
+        let mut attribute = |name: &str, kind: &str, value: &[u8]| {
+            file.extend([name.as_bytes(), b"\0", kind.as_bytes(), b"\0", &(value.len() as u32).to_le_bytes()].concat());
+            file.extend(value);
+        };
+        attribute("channels", "chlist", &[channel, b"\0\x01\0\0\0\0\0\0\0\x01\0\0\0\x01\0\0\0\0"].concat());
+        attribute("compression", "compression", &[0]);
+        let window: Vec<u8> = [0, 0, 63, 35].into_iter().flat_map(i32::to_le_bytes).collect();
+        attribute("dataWindow", "box2i", &window);
+        attribute("displayWindow", "box2i", &window);
+        file.push(0);
+        let first = file.len() as u64 + 36 * 8;
+        file.extend((0..36).flat_map(|line| (first + line * (8 + 128)).to_le_bytes()));
+        for line in 0..36i32 {
+            file.extend([line.to_le_bytes(), 128i32.to_le_bytes()].concat());
+            file.extend([0; 128]);
+        }
+        file
+    }
+
+    fn written(dir: &Path, format: ImageFormat) -> std::path::PathBuf {
+        let path = dir.join(format!("image.{}", format.extension()));
+        let picture = image::RgbImage::from_fn(SIZE.0, SIZE.1, |x, y| image::Rgb([x as u8 * 3, y as u8 * 5, 9]));
+        if format == ImageFormat::ExrMultilayer {
+            std::fs::write(&path, exr_of(b"ViewLayer.Depth.Z")).unwrap();
+        } else {
+            picture.save(&path).unwrap();
+        }
+        path
+    }
+
+    #[test]
+    fn a_whole_image_of_each_format_passes_and_one_cut_anywhere_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (png, jpeg, exr) = (ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::ExrMultilayer);
+        for format in [png, jpeg, exr, ImageFormat::Tiff, ImageFormat::Webp] {
+            let path = written(dir.path(), format);
+            check_image(&path, format, SIZE).unwrap_or_else(|e| panic!("{format:?}: {e}"));
+            assert!(matches!(check_image(&path, format, (64, 37)), Err(CheckError::Size { .. })), "{format:?}");
+            let whole = std::fs::read(&path).unwrap();
+            for keep in [0, 4, 20, whole.len() / 2, whole.len() * 9 / 10, whole.len() - 40, whole.len() - 1] {
+                std::fs::write(&path, &whole[..keep]).unwrap();
+                assert!(check_image(&path, format, SIZE).is_err(), "{format:?} with {keep} of {} bytes", whole.len());
+            }
+        }
+    }
+
+    #[test]
+    fn an_exr_whose_writer_died_has_zeros_in_its_table_and_does_not_pass() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = written(dir.path(), ImageFormat::ExrMultilayer);
+        let mut file = std::fs::read(&path).unwrap();
+        let table = file.len() - 36 * (8 + 128 + 8);
+        file[table + 35 * 8..table + 36 * 8].fill(0);
+        std::fs::write(&path, file).unwrap();
+        assert!(matches!(check_image(&path, ImageFormat::ExrMultilayer, SIZE), Err(CheckError::Truncated(_))));
+    }
+}

@@ -1,0 +1,391 @@
+//! One renderer process running the driver: started without a shell in a process group of its own, at the lowest
+//! priority, drained, and killed as a whole.
+//!
+//! Nothing it does can hold swarm up or outlive it. Its lines are cut to a length and queue up to a bound, then Blender
+//! waits. Its group is killed when this value is dropped; should the daemon be killed, the end of stdin (and on Linux
+//! the death signal) ends it.
+
+use super::{Renderer, RendererKind, log};
+use serde_json::Value;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, mpsc as std_mpsc};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::process::{ChildStdin, Command};
+use tokio::sync::{mpsc, oneshot};
+
+/// The script that runs inside Blender.
+pub(super) const DRIVER: &str = include_str!("driver.py");
+
+/// Longest line taken from a child, bytes; the rest of it is dropped. The driver's own lines are shorter (guess).
+const LINE_MAX_BYTES: usize = 16 * 1024;
+/// Lines that wait for us before the child waits, lines (guess).
+const LINES_WAITING_MAX: usize = 256;
+/// How long a child that was asked to leave, or whose pipes closed, may take, before it is killed (guess).
+const LEAVE: Duration = Duration::from_secs(5);
+/// How long the lines of a dead child may take to arrive (guess): a grandchild may hold the pipe open.
+const DRAIN: Duration = Duration::from_secs(1);
+/// Niceness of Blender: the lowest, at which a foreground task keeps its speed (measured, BLENDER.md).
+const NICENESS: i32 = 19;
+
+/// What the driver is to do; its first argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Say what this renderer can do.
+    Probe,
+    /// Render units.
+    Serve,
+    /// Make a video.
+    Encode,
+}
+
+impl Mode {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Probe => "probe",
+            Self::Serve => "serve",
+            Self::Encode => "encode",
+        }
+    }
+}
+
+/// Something the child did.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The driver's answer.
+    Answer(Value),
+    /// A line of log.
+    Line(String),
+    /// It is gone; nothing follows.
+    Gone(Gone),
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gone(Option<ExitStatus>);
+
+impl std::fmt::Display for Gone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some(status) = self.0 else { return write!(f, "ended") };
+        #[cfg(unix)]
+        if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+            return match signal {
+                9 => write!(f, "was killed (signal 9; the system does that when memory runs out)"),
+                4 | 6 | 7 | 8 | 11 => write!(f, "crashed (signal {signal})"),
+                signal => write!(f, "was ended by signal {signal}"),
+            };
+        }
+        match status.code() {
+            Some(code) => write!(f, "ended by itself with exit code {code}"),
+            None => write!(f, "ended"),
+        }
+    }
+}
+
+/// The process group of a child, until it is reaped: afterwards the number may belong to somebody else.
+#[derive(Debug)]
+pub(super) struct Group(AtomicU32);
+
+impl Group {
+    /// Kills every process of it at once. Again is harmless.
+    pub fn kill(&self) {
+        kill_tree(self.0.load(Ordering::Acquire));
+    }
+
+    fn kill_last(&self) {
+        kill_tree(self.0.swap(0, Ordering::AcqRel));
+    }
+
+    /// Its number; 0 when it is over.
+    pub fn id(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(unix)]
+fn kill_tree(id: u32) {
+    let group = i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw);
+    if let Some(group) = group {
+        // An error means that nobody is left in it.
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+}
+
+#[cfg(not(unix))]
+fn kill_tree(id: u32) {
+    if id != 0 {
+        let _ = std::process::Command::new("taskkill")
+            .args(["/T", "/F", "/PID", &id.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+    }
+}
+
+/// CPU time the processes of this group have used so far, in clock ticks; `None` where the system does not tell.
+pub(super) fn cpu_ticks(group: u32) -> Option<u64> {
+    if !cfg!(target_os = "linux") {
+        return None;
+    }
+    let mut ticks = None;
+    for entry in std::fs::read_dir("/proc").ok()?.flatten() {
+        let name = entry.file_name();
+        if !name.to_string_lossy().bytes().all(|b| b.is_ascii_digit()) {
+            continue;
+        }
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        // The name in parentheses may hold anything; the numbers follow the last parenthesis: state ppid pgrp ...
+        let Some((_, rest)) = stat.rsplit_once(')') else { continue };
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        let number = |at: usize| fields.get(at).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+        if number(2) == u64::from(group) {
+            ticks = Some(ticks.unwrap_or(0) + number(11) + number(12));
+        }
+    }
+    ticks
+}
+
+/// A running driver.
+#[derive(Debug)]
+pub(super) struct Child {
+    process: tokio::process::Child,
+    stdin: Option<ChildStdin>,
+    lines: mpsc::Receiver<String>,
+    mark: String,
+    group: Arc<Group>,
+    status: Option<ExitStatus>,
+}
+
+impl Child {
+    /// Starts the driver in `mode`. Its script is kept in `work_dir`, which is also its working folder.
+    pub async fn start(
+        path: &Path,
+        kind: RendererKind,
+        mode: Mode,
+        threads: Option<u32>,
+        work_dir: &Path,
+    ) -> io::Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let path = std::path::absolute(path)?;
+        let work_dir = std::path::absolute(work_dir)?;
+        let script = write_driver(&work_dir)?;
+        // Not a secret, only something that no scene prints by accident.
+        let seed = format!("{}/{}/{:?}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed), script);
+        let token = blake3::hash(seed.as_bytes()).to_hex()[..16].to_string();
+        let mut command = Command::new(&path);
+        match kind {
+            RendererKind::Executable => {
+                if let Some(threads) = threads {
+                    command.arg("--threads").arg(threads.to_string());
+                }
+                command.args(["--background", "--factory-startup", "--disable-autoexec"]);
+                // Only scripts after it are under its rule.
+                command.args(["--python-exit-code", "3", "--python"]).arg(&script).arg("--");
+            }
+            RendererKind::Python => {
+                command.arg("-I").arg(&script);
+            }
+        }
+        command.args([mode.word(), &token, &std::process::id().to_string()]);
+        command.current_dir(&work_dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.kill_on_drop(true);
+        #[cfg(unix)]
+        command.process_group(0);
+        let mut process = spawn(command).await?;
+        let id = process.id().unwrap_or(0);
+        #[cfg(unix)]
+        if let Some(pid) = i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw) {
+            // Refused where the system wants it otherwise; a render at normal priority is still a render.
+            let _ = rustix::process::setpriority_process(Some(pid), NICENESS);
+        }
+        let (sender, lines) = mpsc::channel(LINES_WAITING_MAX);
+        if let Some(out) = process.stdout.take() {
+            tokio::spawn(read_lines(out, sender.clone()));
+        }
+        if let Some(err) = process.stderr.take() {
+            tokio::spawn(read_lines(err, sender));
+        }
+        let stdin = process.stdin.take();
+        let mark = format!("\u{1}swarm {token} ");
+        Ok(Self { process, stdin, lines, mark, group: Arc::new(Group(AtomicU32::new(id))), status: None })
+    }
+
+    /// As [`Child::start`], of a renderer that is known.
+    pub async fn of(renderer: &Renderer, mode: Mode, threads: Option<u32>, work_dir: &Path) -> io::Result<Self> {
+        Self::start(&renderer.path, renderer.kind, mode, threads, work_dir).await
+    }
+
+    /// Its process group.
+    pub fn group(&self) -> Arc<Group> {
+        self.group.clone()
+    }
+
+    /// Sends one command. An error means that the child is gone or going; [`Child::next`] tells how.
+    pub async fn send(&mut self, command: &Value) -> io::Result<()> {
+        let stdin = self.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        let mut line = command.to_string();
+        line.push('\n');
+        stdin.write_all(line.as_bytes()).await?;
+        stdin.flush().await
+    }
+
+    /// The next thing it does. May be dropped and asked again at any time.
+    pub async fn next(&mut self) -> Event {
+        let line = match self.status {
+            None => tokio::select! {
+                biased;
+                line = self.lines.recv() => line,
+                status = self.process.wait() => {
+                    self.status = status.ok();
+                    self.group.kill_last();
+                    self.remaining().await
+                }
+            },
+            Some(_) => self.remaining().await,
+        };
+        let Some(line) = line else {
+            self.reap().await;
+            return Event::Gone(Gone(self.status));
+        };
+        match line.strip_prefix(&self.mark).map(serde_json::from_str) {
+            Some(Ok(answer)) => Event::Answer(answer),
+            Some(Err(_)) | None => Event::Line(line),
+        }
+    }
+
+    async fn remaining(&mut self) -> Option<String> {
+        tokio::time::timeout(DRAIN, self.lines.recv()).await.ok().flatten()
+    }
+
+    /// Lets go of stdin, as a daemon that is killed does.
+    #[cfg(test)]
+    pub fn hang_up(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Lets go of stdin, which asks the driver to leave, waits a little and kills what is left.
+    pub async fn close(mut self) {
+        self.stdin = None;
+        self.reap().await;
+    }
+
+    async fn reap(&mut self) {
+        if self.status.is_none() {
+            let lines = &mut self.lines;
+            let drained = async { while lines.recv().await.is_some() {} };
+            let leave = tokio::time::timeout(LEAVE, async { tokio::join!(self.process.wait(), drained).0 });
+            self.status = match leave.await {
+                Ok(status) => status.ok(),
+                Err(_) => {
+                    self.group.kill();
+                    self.process.wait().await.ok()
+                }
+            };
+        }
+        self.group.kill_last();
+    }
+
+    /// Kills it and everything it started, and waits until that is done.
+    pub async fn kill(&mut self) {
+        self.group.kill();
+        if self.status.is_none() {
+            self.status = self.process.wait().await.ok();
+        }
+        self.group.kill_last();
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.group.kill();
+    }
+}
+
+/// Starts a process from a thread that lives as long as this one's program: Linux sends the death signal a child asks
+/// for when the *thread* that started it ends, and those of the runtime come and go.
+async fn spawn(mut command: Command) -> io::Result<tokio::process::Child> {
+    type Job = Box<dyn FnOnce() + Send>;
+    static SPAWNER: OnceLock<Option<std_mpsc::SyncSender<Job>>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (sender, jobs) = std_mpsc::sync_channel::<Job>(16);
+        let run = move || jobs.into_iter().for_each(|job| job());
+        std::thread::Builder::new().name("spawner".into()).spawn(run).ok().map(|_| sender)
+    });
+    let Some(spawner) = spawner else { return command.spawn() };
+    let runtime = tokio::runtime::Handle::current();
+    let (done, started) = oneshot::channel();
+    let job = Box::new(move || {
+        let _inside = runtime.enter();
+        let _ = done.send(command.spawn());
+    });
+    spawner.try_send(job).map_err(|_| io::Error::other("too many programs are being started at once"))?;
+    started.await.map_err(|_| io::Error::other("the thread that starts programs ended"))?
+}
+
+/// Puts the driver into `work_dir` unless it is there, under a name of its content, so that versions never mix.
+fn write_driver(work_dir: &Path) -> io::Result<PathBuf> {
+    let name = format!("driver-{}.py", &blake3::hash(DRIVER.as_bytes()).to_hex()[..16]);
+    let path = work_dir.join(&name);
+    if std::fs::read(&path).is_ok_and(|there| there == DRIVER.as_bytes()) {
+        return Ok(path);
+    }
+    std::fs::create_dir_all(work_dir)?;
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let part = work_dir.join(format!("{name}.{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+    std::fs::write(&part, DRIVER)?;
+    std::fs::rename(&part, &path)?;
+    Ok(path)
+}
+
+/// Sends the lines of a pipe on, until it ends or nobody listens.
+async fn read_lines(pipe: impl AsyncRead + Unpin, lines: mpsc::Sender<String>) {
+    let mut pipe = BufReader::new(pipe);
+    let mut line: Vec<u8> = Vec::new();
+    loop {
+        let Ok(bytes) = pipe.fill_buf().await else { return };
+        if bytes.is_empty() {
+            if !line.is_empty() {
+                let _ = lines.send(text(&line)).await;
+            }
+            return;
+        }
+        let end = bytes.iter().position(|b| *b == b'\n');
+        let part = &bytes[..end.unwrap_or(bytes.len())];
+        line.extend_from_slice(&part[..part.len().min(LINE_MAX_BYTES + 4 - line.len().min(LINE_MAX_BYTES + 4))]);
+        let used = end.map_or(bytes.len(), |end| end + 1);
+        pipe.consume(used);
+        if end.is_some() {
+            if lines.send(text(&line)).await.is_err() {
+                return;
+            }
+            line.clear();
+        }
+    }
+}
+
+fn text(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    log::cut(text.trim_end(), LINE_MAX_BYTES).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_is_cut_between_characters_and_the_next_one_is_whole() {
+        let long = "é".repeat(LINE_MAX_BYTES);
+        let input = format!("a\n{long}\nb\r\nno end");
+        let (sender, mut lines) = mpsc::channel(8);
+        read_lines(input.as_bytes(), sender).await;
+        assert_eq!(lines.recv().await.as_deref(), Some("a"));
+        assert_eq!(lines.recv().await.map(|line| line.len()), Some(LINE_MAX_BYTES));
+        assert_eq!(lines.recv().await.as_deref(), Some("b"));
+        assert_eq!(lines.recv().await.as_deref(), Some("no end"));
+        assert_eq!(lines.recv().await, None);
+    }
+}

@@ -1,0 +1,421 @@
+# What swarm runs inside Blender, or inside a Python with `bpy`: the same text serves both, from 2.9 to 5.x.
+#
+#   driver.py probe  TOKEN PARENT     say what this renderer can do, and leave
+#   driver.py serve  TOKEN PARENT     open one scene, then render unit after unit as told on stdin
+#   driver.py encode TOKEN PARENT     make a video of images with Blender's own encoder, and leave
+#
+# It is told things as JSON, one object a line, on stdin. It answers with lines `\x01swarm TOKEN {json}`; the token is
+# drawn for each process, so nothing that a scene prints passes for an answer. Everything else printed is the log. Both
+# go to one pipe, so that their order holds. It never outlives the process that started it: the end of stdin ends it,
+# in the middle of a render too.
+import json
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+
+ARGS = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else sys.argv[1:]
+MODE, TOKEN, PARENT = ARGS[0], ARGS[1], int(ARGS[2])
+GPU_BACKENDS = ("OPTIX", "CUDA", "HIP", "ONEAPI", "METAL")  # best first
+MOVIE_FORMATS = {"AVI_JPEG", "AVI_RAW", "FFMPEG"}
+COMMANDS = queue.Queue(64)
+LIBC = None
+
+
+class Refused(Exception):
+    """This scene cannot be rendered here as asked; the text is for a person."""
+
+    def __init__(self, kind, text):
+        super().__init__(text)
+        self.kind = kind
+
+
+def say(event, **fields):
+    """Answer. A line of its own whatever was printed before, in one write, after all that C and Python still hold."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if LIBC is not None:
+            LIBC.fflush(None)
+    except Exception:
+        pass
+    line = "\n\x01swarm %s %s\n" % (TOKEN, json.dumps(dict(fields, event=event)))
+    data = line.encode("ascii", "replace")
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def leave(code):
+    # Never through the interpreter's own end: some scenes deadlock or crash there.
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except Exception:
+        pass
+    os._exit(code)
+
+
+def tie_to_parent():
+    """Linux kills this process with its parent even while Blender holds Python's lock (loading, evaluating)."""
+    global LIBC
+    try:
+        import ctypes
+
+        LIBC = ctypes.CDLL(None if os.name == "posix" else "msvcrt")
+        if sys.platform.startswith("linux"):
+            LIBC.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL
+            if os.getppid() == 1 and PARENT != 1:
+                os._exit(0)  # it was gone before we asked
+    except Exception:
+        pass
+    try:
+        with open("/proc/self/oom_score_adj", "w") as score:
+            score.write("500")  # out of memory, Blender goes before the artist's programs
+    except OSError:
+        pass
+
+
+def read_commands():
+    """Runs on a thread of its own: Blender lets go of Python's lock while it renders, so the end of stdin is seen."""
+    try:
+        for line in sys.stdin.buffer:
+            COMMANDS.put(json.loads(line.decode("utf-8")))
+    except Exception:
+        traceback.print_exc()
+    os._exit(0)
+
+
+def cycles_preferences():
+    import bpy
+
+    if "cycles" not in bpy.context.preferences.addons:
+        import addon_utils
+
+        addon_utils.enable("cycles")
+    addon = bpy.context.preferences.addons.get("cycles")
+    return addon.preferences if addon else None
+
+
+def backend_devices(prefs, backend):
+    """GPUs this backend can use now; being compiled in says nothing."""
+    try:
+        prefs.compute_device_type = backend
+    except TypeError:
+        return []
+    for refresh in ("refresh_devices", "get_devices"):
+        if hasattr(prefs, refresh):
+            try:
+                getattr(prefs, refresh)()
+                break
+            except Exception:
+                continue
+    return [device for device in prefs.devices if device.type == backend]
+
+
+def has_denoiser():
+    try:
+        import _cycles
+
+        return bool(_cycles.with_openimagedenoise)
+    except Exception:
+        return False
+
+
+def text_of(value):
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def probe():
+    import bpy
+
+    app = bpy.app
+    devices = []
+    prefs = cycles_preferences()
+    if prefs is not None:
+        for backend in GPU_BACKENDS:
+            devices += [{"backend": backend, "name": d.name} for d in backend_devices(prefs, backend)]
+        try:
+            prefs.compute_device_type = "NONE"
+        except TypeError:
+            pass
+        try:
+            import _cycles
+
+            devices += [{"backend": "CPU", "name": d[0]} for d in _cycles.available_devices("CPU") if d[1] == "CPU"]
+        except Exception:
+            devices.append({"backend": "CPU", "name": "CPU"})
+    options = app.build_options
+    file_version = getattr(app, "version_file", app.version)
+    say(
+        "probe",
+        version=list(app.version[:3]),
+        file_version=(file_version[0] * 100 + file_version[1]) * 100 + file_version[2],
+        build_hash=text_of(app.build_hash),
+        denoiser=has_denoiser(),
+        options=sorted(n for n in dir(options) if n[0] != "_" and getattr(options, n) is True),
+        devices=devices,
+    )
+
+
+def blender_engine(name):
+    """Eevee's name changed with 4.2 and changed back with 5.0."""
+    import bpy
+
+    if name in ("BLENDER_EEVEE", "BLENDER_EEVEE_NEXT"):
+        return "BLENDER_EEVEE_NEXT" if (4, 2, 0) <= bpy.app.version < (5, 0, 0) else "BLENDER_EEVEE"
+    return name
+
+
+def set_engine(scene, wanted):
+    engine = blender_engine(wanted or scene.render.engine)
+    try:
+        scene.render.engine = engine
+    except TypeError:
+        raise Refused("error", "this Blender has no render engine `%s`" % engine)
+
+
+def set_device(scene, wanted):
+    """Under factory settings no GPU is enabled, and a scene saved for one would quietly render on the CPU."""
+    if scene.render.engine != "CYCLES":
+        return scene.render.engine
+    prefs = cycles_preferences()
+    if wanted != "cpu" and prefs is not None:
+        for backend in GPU_BACKENDS:
+            usable = backend_devices(prefs, backend)
+            if usable:
+                for device in prefs.devices:
+                    device.use = device.type == backend
+                scene.cycles.device = "GPU"
+                return "%s %s" % (backend, " + ".join(device.name for device in usable))
+    if wanted == "gpu":
+        raise Refused("device", "a GPU was asked for and Blender finds none that it can use here")
+    scene.cycles.device = "CPU"
+    if prefs is not None:
+        try:
+            prefs.compute_device_type = "NONE"
+        except TypeError:
+            pass
+    return "CPU"
+
+
+def set_format(scene, wanted):
+    settings = scene.render.image_settings
+    if wanted is None:
+        wanted = "PNG" if settings.file_format in MOVIE_FORMATS else settings.file_format
+    if settings.file_format == wanted:
+        return
+    if hasattr(settings, "media_type"):
+        settings.media_type = "MULTI_LAYER_IMAGE" if wanted == "OPEN_EXR_MULTILAYER" else "IMAGE"
+    try:
+        settings.file_format = wanted
+    except TypeError:
+        raise Refused("error", "this Blender cannot write %s images" % wanted)
+
+
+def compositor_trees(scene):
+    """The compositor's tree and the groups in it."""
+    tree = getattr(scene, "compositing_node_group", None) or getattr(scene, "node_tree", None)
+    todo, seen = [tree] if tree else [], []
+    while todo:
+        tree = todo.pop()
+        if tree not in seen:
+            seen.append(tree)
+            todo += [node.node_tree for node in tree.nodes if getattr(node, "node_tree", None)]
+    return seen
+
+
+def check_denoiser(scene):
+    if has_denoiser():
+        return
+    needs = False
+    if scene.render.engine == "CYCLES" and scene.cycles.use_denoising:
+        needs = scene.cycles.denoiser != "OPTIX"
+    if scene.render.use_compositing and getattr(scene, "use_nodes", True):
+        for tree in compositor_trees(scene):
+            needs = needs or any(n.bl_idname == "CompositorNodeDenoise" and not n.mute for n in tree.nodes)
+    if needs:
+        raise Refused(
+            "denoiser",
+            "the scene is denoised with OpenImageDenoise and this Blender was built without it; "
+            "use a Blender from blender.org or the bpy package, or switch denoising off in the scene",
+        )
+
+
+def missing_images():
+    import bpy
+
+    for image in list(bpy.data.images)[:10000]:
+        if image.source == "FILE" and image.users and not image.packed_file and image.filepath:
+            path = bpy.path.abspath(image.filepath, library=image.library)
+            if not os.path.exists(path):
+                yield "the image `%s` is missing: %s" % (image.name, path)
+    for library in list(bpy.data.libraries)[:10000]:
+        if not library.packed_file and not os.path.exists(bpy.path.abspath(library.filepath)):
+            yield "the library `%s` is missing: %s" % (library.name, library.filepath)
+
+
+def open_scene(config):
+    import bpy
+
+    # Opening another scene in the same process can abort Blender: one .blend per process.
+    bpy.ops.wm.open_mainfile(filepath=config["blend"], load_ui=False, use_scripts=False)
+    scene = bpy.context.scene
+    render = scene.render
+    set_engine(scene, config.get("engine"))
+    if config.get("samples"):
+        if scene.render.engine == "CYCLES":
+            scene.cycles.samples = config["samples"]
+            if hasattr(scene.cycles, "use_square_samples"):
+                scene.cycles.use_square_samples = False
+        elif scene.render.engine.startswith("BLENDER_EEVEE"):
+            scene.eevee.taa_render_samples = config["samples"]
+    if config.get("resolution"):
+        render.resolution_x, render.resolution_y = config["resolution"]
+    if config.get("percent"):
+        render.resolution_percentage = config["percent"]
+    if config.get("threads"):
+        render.threads_mode, render.threads = "FIXED", config["threads"]
+    else:
+        render.threads_mode = "AUTO"
+    render.use_persistent_data = True
+    set_format(scene, config.get("format"))
+    for tree in compositor_trees(scene):
+        for node in tree.nodes:
+            if node.bl_idname == "CompositorNodeOutputFile":
+                node.mute = True  # it would write beside the .blend
+    render.use_file_extension = False
+    render.use_overwrite = True
+    render.use_placeholder = False
+    device = set_device(scene, config["device"])
+    check_denoiser(scene)
+    warnings = list(missing_images())[:50]
+    if getattr(bpy.app, "autoexec_fail", False):
+        warnings.append("Python in the file did not run: %s" % bpy.app.autoexec_fail_message)
+    return scene, device, warnings
+
+
+def report_progress():
+    """From 4.2 Blender tells its progress in words to handlers; 5.0 prints it nowhere else."""
+    import bpy
+
+    if bpy.app.version < (4, 2, 0):
+        return
+
+    def stats(*args):
+        text = next((a for a in args if isinstance(a, str)), "")
+        if "Sample " in text:
+            say("stats", text=text[:400])
+
+    bpy.app.handlers.render_stats.append(stats)
+
+
+def literal(path):
+    """From 4.5 on Blender fills in words in braces."""
+    import bpy
+
+    return path.replace("{", "{{").replace("}", "}}") if bpy.app.version >= (4, 5, 0) else path
+
+
+def render_frame(scene, command):
+    import bpy
+
+    out = command["out"]
+    if len(os.fsencode(out)) > 1000:
+        raise Refused("error", "the path of the image is longer than the 1000 bytes Blender takes: %s" % out)
+    scene.frame_set(command["frame"])
+    scene.render.filepath = literal(out)
+    bpy.ops.render.render(write_still=True, scene=scene.name)
+
+
+def serve():
+    config = COMMANDS.get()
+    scene, device, warnings = open_scene(config)
+    report_progress()
+    say("ready", scene=scene.name, device=device, warnings=warnings)
+    while True:
+        command = COMMANDS.get()
+        if command.get("quit"):
+            return
+        started = time.monotonic()
+        try:
+            render_frame(scene, command)
+            error = None
+        except Refused as refused:
+            error = str(refused)
+        except Exception as exception:
+            error = str(exception).strip() or type(exception).__name__
+        say("done", frame=command["frame"], seconds=time.monotonic() - started, error=error)
+
+
+def encode():
+    import bpy
+
+    config = COMMANDS.get()
+    frames = config["frames"]
+    # Not `use_empty`, which has no sequencer colour space on some versions; the cube is never rendered.
+    bpy.ops.wm.read_factory_settings()
+    scene = bpy.context.scene
+    render = scene.render
+    image = bpy.data.images.load(frames[0])
+    width, height = image.size
+    bpy.data.images.remove(image)
+    # yuv420p wants even sides: one row or column is scaled away rather than refused.
+    render.resolution_x, render.resolution_y = max(2, width - width % 2), max(2, height - height % 2)
+    render.resolution_percentage = 100
+    render.fps, render.fps_base = config["fps"], config["base"]
+    scene.frame_start, scene.frame_end = 1, len(frames)
+    scene.view_settings.view_transform = "Standard"
+    scene.view_settings.look = "None"
+    scene.sequencer_colorspace_settings.name = "sRGB"
+    scene.sequence_editor_create()
+    editor = scene.sequence_editor
+    strips = editor.strips if hasattr(editor, "strips") else editor.sequences
+    # One strip per run of images in one folder: a strip has one folder.
+    start, at = 1, 0
+    while at < len(frames):
+        folder = os.path.dirname(frames[at])
+        end = at
+        while end < len(frames) and os.path.dirname(frames[end]) == folder:
+            end += 1
+        strip = strips.new_image("frames", frames[at], 1, start)
+        for path in frames[at + 1 : end]:
+            strip.elements.append(os.path.basename(path))
+        strip.frame_final_duration = end - at
+        start, at = start + end - at, end
+    render.use_sequencer, render.use_compositing = True, False
+    settings = render.image_settings
+    if hasattr(settings, "media_type"):
+        settings.media_type = "VIDEO"
+    settings.file_format = "FFMPEG"
+    ffmpeg = render.ffmpeg
+    ffmpeg.format, ffmpeg.codec = "MPEG4", "H264"
+    ffmpeg.constant_rate_factor, ffmpeg.ffmpeg_preset = "HIGH", "GOOD"
+    ffmpeg.gopsize, ffmpeg.audio_codec = 18, "NONE"
+    render.use_file_extension, render.use_overwrite = False, True
+    render.filepath = literal(config["out"])
+    bpy.ops.render.render(animation=True)
+    say("encoded", width=render.resolution_x, height=render.resolution_y)
+
+
+def main():
+    os.dup2(1, 2)
+    tie_to_parent()
+    threading.Thread(target=read_commands, daemon=True).start()
+    try:
+        {"probe": probe, "serve": serve, "encode": encode}[MODE]()
+    except Refused as refused:
+        say("refused", kind=refused.kind, message=str(refused))
+        leave(3)
+    except ImportError as error:
+        say("refused", kind="start", message="Python cannot import %s: %s" % (error.name or "a module", error))
+        leave(3)
+    except Exception as error:
+        traceback.print_exc()
+        say("refused", kind="error", message=(str(error).strip() or type(error).__name__)[:2000])
+        leave(3)
+    leave(0)
+
+
+main()

@@ -1,0 +1,127 @@
+//! A video by Blender's own encoder, where there is no ffmpeg: the images as a strip of the sequencer, with a view
+//! transform that leaves their colours alone.
+
+use super::Renderer;
+use super::child::{Child, Event, Mode};
+use super::log::Log;
+use crate::farm::job::FrameRate;
+use serde_json::json;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long the encoder may say nothing; it prints a line for each frame (guess, as for a stalled render).
+const SILENCE: Duration = Duration::from_secs(600);
+/// Most boxes of an MP4 that are looked at (guess; Blender writes four).
+const BOXES_MAX: usize = 1000;
+
+/// Why there is no video.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// No images.
+    #[error("there are no frames to make a video of")]
+    NoFrames,
+    /// The process could not be started.
+    #[error("Blender cannot be started to encode the video")]
+    Start(#[source] io::Error),
+    /// It failed.
+    #[error("Blender {version} could not encode the video: {message}; installing ffmpeg is the better way")]
+    Failed {
+        /// Its version.
+        version: String,
+        /// Why, for a person.
+        message: String,
+    },
+    /// It cannot be put in place.
+    #[error("the video cannot be written to {}", path.display())]
+    Write {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Encodes `frames`, images of one size in order, at `rate` into the h264 MP4 `out`, which appears whole or not at all.
+/// Odd sides lose a pixel, as the format wants. The frames must have been checked; `work_dir` holds the driver script.
+/// When the future is dropped Blender is killed.
+pub async fn encode_with_blender(
+    renderer: &Renderer,
+    frames: &[PathBuf],
+    rate: FrameRate,
+    out: &Path,
+    work_dir: &Path,
+) -> Result<(), EncodeError> {
+    if frames.is_empty() {
+        return Err(EncodeError::NoFrames);
+    }
+    let cannot = |source| EncodeError::Write { path: out.to_path_buf(), source };
+    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(EncodeError::Start);
+    let frames = frames.iter().map(absolute).collect::<Result<Vec<_>, _>>()?;
+    let out = std::path::absolute(out).map_err(cannot)?;
+    // Blender would take a `#` of the name for frame numbers.
+    let name = blake3::hash(out.as_os_str().as_encoded_bytes()).to_hex();
+    let part = Part(out.with_file_name(OsString::from(format!(".swarm-{}.part.mp4", &name[..16]))));
+    let mut child = Child::of(renderer, Mode::Encode, None, work_dir).await.map_err(EncodeError::Start)?;
+    let base = f64::from(rate.base_millionths) / 1e6;
+    let _ = child.send(&json!({ "frames": frames, "fps": rate.fps, "base": base, "out": part.0 })).await;
+    let mut log = Log::default();
+    let result = loop {
+        match tokio::time::timeout(SILENCE, child.next()).await {
+            Ok(Event::Answer(answer)) if answer["event"] == "encoded" => break Ok(()),
+            Ok(Event::Answer(answer)) => break Err(answer["message"].as_str().unwrap_or("it refused").to_string()),
+            Ok(Event::Line(line)) => drop(log.push(line)),
+            Ok(Event::Gone(gone)) => break Err(format!("it {gone}")),
+            Err(_) => break Err(format!("it said nothing for {} seconds", SILENCE.as_secs())),
+        }
+    };
+    child.kill().await;
+    let result = result.and_then(|()| log.error.map_or(Ok(()), Err)).and_then(|()| check_mp4(&part.0));
+    result.map_err(|message| EncodeError::Failed { version: renderer.version_text(), message })?;
+    File::open(&part.0).and_then(|file| file.sync_all()).map_err(cannot)?;
+    std::fs::rename(&part.0, &out).map_err(cannot)
+}
+
+/// A file that goes unless it was renamed.
+struct Part(PathBuf);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Checks that the boxes of an MP4 (ISO 14496-12) fill the file and that its index is among them: it is written last.
+fn check_mp4(path: &Path) -> Result<(), String> {
+    let boxes = || -> io::Result<bool> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        let (mut at, mut has_index) = (0, false);
+        for _ in 0..BOXES_MAX {
+            if at == length {
+                return Ok(has_index);
+            }
+            file.seek(SeekFrom::Start(at))?;
+            let mut head = [0; 8];
+            file.read_exact(&mut head)?;
+            let [a, b, c, d, kind @ ..] = head;
+            let mut bytes = u64::from(u32::from_be_bytes([a, b, c, d]));
+            if bytes == 1 {
+                let mut long = [0; 8];
+                file.read_exact(&mut long)?;
+                bytes = u64::from_be_bytes(long);
+            }
+            has_index |= &kind == b"moov";
+            let end = at.checked_add(bytes).filter(|end| bytes >= 8 && *end <= length);
+            at = end.ok_or(io::ErrorKind::UnexpectedEof)?;
+        }
+        Ok(false)
+    };
+    match boxes() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("the video it wrote has no index; is the disk full?".into()),
+        Err(error) => Err(format!("the video it wrote is not whole ({error}); is the disk full?")),
+    }
+}

@@ -1,0 +1,351 @@
+//! Finding renderers and asking each what it can do.
+//!
+//! Places are looked at in a fixed order: those a person named, those of `SWARM_BLENDER`, `PATH`, the usual places of
+//! the system, the folder scripts/setup fills. Each candidate is started once and asked; what it said is kept in a file
+//! under the candidate's path, size and time, the driver's text and the GPU driver's version, and asked again when one of
+//! them changes. A failure is never kept: what a person mends is seen at the next look.
+
+use super::child::{Child, DRIVER, Event, Mode};
+use super::log::Log;
+use super::{DeviceInfo, Problem, Renderer, RendererKind};
+use crate::farm::job::Series;
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+/// How long a Blender may take to answer; about 1 s is usual, a cold disk or a GPU driver takes longer (guess).
+const PROBE: Duration = Duration::from_secs(60);
+/// Probes at once (guess): each starts a Blender.
+const PROBES_AT_ONCE: usize = 2;
+/// Most candidates looked at (guess).
+const CANDIDATES_MAX: usize = 64;
+/// Largest cache file read, bytes (guess).
+const CACHE_MAX_BYTES: u64 = 1024 * 1024;
+
+/// What was found.
+#[derive(Clone, Debug, Default)]
+pub struct Discovery {
+    /// Renderers that answered: named ones first, then in the order of the places looked at.
+    pub renderers: Vec<Renderer>,
+    /// What a person should mend.
+    pub problems: Vec<Problem>,
+}
+
+/// Where to look.
+#[derive(Clone, Debug, Default)]
+pub struct Search {
+    /// Named by a person: an executable, or a folder with one. One that does not work is a problem.
+    pub named: Vec<PathBuf>,
+    /// Executables that are used if they are there.
+    pub usual: Vec<PathBuf>,
+}
+
+impl Search {
+    /// The places of this machine: `given`, `SWARM_BLENDER` (a path list), and unless `SWARM_NO_BLENDER` is `1`, `PATH`,
+    /// the usual places of the system and the bpy environment in `setup_dir` (else `SWARM_BPY_DIR`, else
+    /// `~/.local/share/swarm/bpy`).
+    pub fn from_env(given: &[PathBuf], setup_dir: Option<&Path>) -> Self {
+        let list = |name: &str| -> Vec<PathBuf> {
+            let value = std::env::var_os(name).unwrap_or_default();
+            std::env::split_paths(&value).filter(|path| !path.as_os_str().is_empty()).collect()
+        };
+        let mut named = given.to_vec();
+        named.extend(list("SWARM_BLENDER"));
+        if std::env::var_os("SWARM_NO_BLENDER").is_some_and(|value| value == "1") {
+            return Self { named, usual: Vec::new() };
+        }
+        let home = std::env::home_dir();
+        let exe = if cfg!(windows) { "blender.exe" } else { "blender" };
+        let mut usual: Vec<PathBuf> = list("PATH").iter().map(|dir| dir.join(exe)).collect();
+        if cfg!(target_os = "macos") {
+            for root in [Some(PathBuf::from("/Applications")), home.as_ref().map(|h| h.join("Applications"))] {
+                let apps = root.iter().flat_map(|root| starting_with(root, "Blender"));
+                usual.extend(apps.map(|app| app.join("Contents/MacOS/Blender")));
+            }
+        } else if cfg!(windows) {
+            let roots = ["ProgramFiles", "ProgramW6432"].iter().filter_map(std::env::var_os);
+            for root in roots.map(PathBuf::from) {
+                let apps = starting_with(&root.join("Blender Foundation"), "Blender");
+                usual.extend(apps.into_iter().map(|app| app.join(exe)));
+            }
+        } else {
+            usual.extend([PathBuf::from("/usr/bin/blender"), "/usr/local/bin/blender".into()]);
+            let roots = [Some(PathBuf::from("/opt")), Some("/usr/local".into()), home.clone()];
+            let apps = roots.iter().flatten().flat_map(|root| starting_with(root, "blender"));
+            usual.extend(apps.map(|app| app.join(exe)));
+            usual.push("/snap/bin/blender".into());
+        }
+        let environment = setup_dir
+            .map(Path::to_path_buf)
+            .or_else(|| std::env::var_os("SWARM_BPY_DIR").filter(|v| !v.is_empty()).map(PathBuf::from))
+            .or_else(|| home.map(|home| home.join(".local/share/swarm/bpy")));
+        usual.extend(environment.and_then(|dir| inside(&dir)));
+        Self { named, usual }
+    }
+}
+
+/// Folders in `root` whose names start with `prefix`, newest version last by name, so sorted backwards.
+fn starting_with(root: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        .map(|entry| entry.path())
+        .take(CANDIDATES_MAX)
+        .collect();
+    found.sort();
+    found.reverse();
+    found
+}
+
+/// The executable in a folder that a person may name, or that scripts/setup fills.
+fn inside(dir: &Path) -> Option<PathBuf> {
+    let names = ["blender", "blender.exe", "Contents/MacOS/Blender", "bin/python", "Scripts/python.exe"];
+    names.iter().map(|name| dir.join(name)).find(|path| path.is_file())
+}
+
+fn kind_of(path: &Path) -> RendererKind {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    if name.starts_with("python") { RendererKind::Python } else { RendererKind::Executable }
+}
+
+/// What makes two paths the same renderer. The Python of an environment is usually a link to the system's, and only its
+/// own place says which packages it has: there the folder counts.
+fn identity(path: &Path, kind: RendererKind) -> Option<PathBuf> {
+    match kind {
+        RendererKind::Executable => path.canonicalize().ok(),
+        RendererKind::Python => Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?)),
+    }
+}
+
+/// What must not have changed for a kept answer to hold: the executable, for Python its `bpy`, our driver, the GPU's.
+fn stamp(path: &Path, kind: RendererKind) -> Option<String> {
+    let mut files = vec![path.to_path_buf()];
+    if kind == RendererKind::Python {
+        let lib = path.parent()?.parent()?.join("lib");
+        let pythons = starting_with(&lib, "python");
+        files.extend(pythons.iter().map(|python| python.join("site-packages/bpy/__init__.so")));
+    }
+    let mut hasher = blake3::Hasher::new();
+    for file in files {
+        let Ok(meta) = file.metadata() else { continue };
+        let time = meta.modified().ok()?.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+        hasher.update(format!("{} {time} ", meta.len()).as_bytes());
+    }
+    hasher.update(DRIVER.as_bytes());
+    for place in ["/proc/driver/nvidia/version", "/sys/module/amdgpu/version", "/sys/module/i915/srcversion"] {
+        hasher.update(&std::fs::read(place).unwrap_or_default());
+    }
+    Some(hasher.finalize().to_hex().to_string())
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Cache {
+    /// Path of a renderer, its stamp, what it said.
+    answers: BTreeMap<PathBuf, (String, Renderer)>,
+}
+
+impl Cache {
+    fn read(file: &Path) -> Self {
+        // A cache that is missing, torn or of another version is an empty one.
+        let small = file.metadata().is_ok_and(|meta| meta.len() <= CACHE_MAX_BYTES);
+        let bytes = if small { std::fs::read(file).unwrap_or_default() } else { Vec::new() };
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    fn write(&self, file: &Path) -> std::io::Result<()> {
+        let part = file.with_extension(format!("part-{}", std::process::id()));
+        std::fs::write(&part, serde_json::to_vec_pretty(self)?)?;
+        std::fs::rename(&part, file)
+    }
+}
+
+/// Looks for renderers in the places of this machine; see [`Search::from_env`]. What they answer is kept in `cache_file`,
+/// whose folder also holds the script they are asked with. Takes a second for each that is new.
+pub async fn discover(given: &[PathBuf], setup_dir: Option<&Path>, cache_file: &Path) -> Discovery {
+    discover_in(Search::from_env(given, setup_dir), cache_file).await
+}
+
+/// As [`discover`], in these places alone.
+pub async fn discover_in(search: Search, cache_file: &Path) -> Discovery {
+    let mut found = Discovery::default();
+    let mut candidates: Vec<(PathBuf, RendererKind)> = Vec::new();
+    let mut seen = BTreeSet::new();
+    let named = search.named.iter().map(|path| (path, true));
+    for (path, by_name) in named.chain(search.usual.iter().map(|path| (path, false))) {
+        let path = if path.is_dir() { inside(path) } else { Some(path.clone()).filter(|p| p.is_file()) }
+            .ok_or(path)
+            .and_then(|file| std::path::absolute(file).map_err(|_| path));
+        match path {
+            Ok(path) => {
+                let kind = kind_of(&path);
+                if identity(&path, kind).is_some_and(|identity| seen.insert(identity)) {
+                    candidates.push((path, kind));
+                }
+            }
+            Err(path) if by_name => {
+                let message = format!("there is no Blender at {}", path.display());
+                found.problems.push(problem("no-such-blender", message, "name the file `blender` itself"));
+            }
+            Err(_) => {}
+        }
+    }
+    candidates.truncate(CANDIDATES_MAX);
+    let work_dir = cache_file.parent().unwrap_or(Path::new(".")).to_path_buf();
+    let old = Cache::read(cache_file);
+    let answers: Vec<_> = futures::stream::iter(candidates)
+        .map(|(path, kind)| {
+            let stamp = stamp(&path, kind).unwrap_or_default();
+            let kept = old.answers.get(&path).filter(|(then, _)| *then == stamp).map(|(_, renderer)| renderer.clone());
+            let work_dir = &work_dir;
+            async move {
+                let answer = match kept {
+                    Some(renderer) => Ok(renderer),
+                    None => probe(&path, kind, work_dir).await,
+                };
+                (path, stamp, answer)
+            }
+        })
+        .buffered(PROBES_AT_ONCE)
+        .collect()
+        .await;
+    let mut new = Cache::default();
+    for (path, stamp, answer) in answers {
+        match answer {
+            Ok(renderer) => {
+                found.renderers.push(renderer.clone());
+                new.answers.insert(path, (stamp, renderer));
+            }
+            Err(problem) => found.problems.push(problem),
+        }
+    }
+    if new.answers != old.answers
+        && let Err(error) = new.write(cache_file)
+    {
+        tracing::warn!(file = %cache_file.display(), %error, "cannot keep what the Blenders here can do; they are asked again next time");
+    }
+    if found.renderers.is_empty() {
+        found.problems.push(problem(
+            "no-blender",
+            "no Blender was found on this machine, so it renders nothing".into(),
+            "install Blender, or run scripts/setup, or name one with --blender PATH",
+        ));
+    } else if Path::new("/dev/nvidiactl").exists() && !found.renderers.iter().any(has_nvidia) {
+        found.problems.push(problem(
+            "gpu-unusable",
+            "there is an NVIDIA GPU here and no Blender found can use it, so this machine renders on its CPU".into(),
+            "run `nvidia-smi`; if it fails, install the driver again; else use a Blender from blender.org",
+        ));
+    }
+    found
+}
+
+fn has_nvidia(renderer: &Renderer) -> bool {
+    renderer.devices.iter().any(|device| device.backend == "CUDA" || device.backend == "OPTIX")
+}
+
+fn problem(kind: &str, message: String, fix: &str) -> Problem {
+    Problem { kind: kind.into(), message, fix: fix.into() }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    version: (u16, u16, u16),
+    file_version: u32,
+    build_hash: String,
+    denoiser: bool,
+    options: Vec<String>,
+    devices: Vec<Device>,
+}
+
+#[derive(Deserialize)]
+struct Device {
+    backend: String,
+    name: String,
+}
+
+/// Asks one renderer what it can do. Whatever it does, it is gone afterwards.
+async fn probe(path: &Path, kind: RendererKind, work_dir: &Path) -> Result<Renderer, Problem> {
+    let cannot = |why: String| {
+        let what = match kind {
+            RendererKind::Executable => "the Blender",
+            RendererKind::Python => "the bpy of the Python",
+        };
+        let fix = if why.contains("cannot open shared object") || why.contains("error while loading shared libraries") {
+            "install the library it names; on Debian and Ubuntu: apt-get install libx11-6 libxrender1 libxfixes3 libxi6 \
+             libxkbcommon0 libsm6 libgl1 libegl1"
+        } else {
+            "start it by hand to see why, install it again, or leave it out"
+        };
+        problem("blender-cannot-start", format!("{what} at {} cannot be used: {why}", path.display()), fix)
+    };
+    let mut child =
+        Child::start(path, kind, Mode::Probe, None, work_dir).await.map_err(|error| cannot(error.to_string()))?;
+    let mut log = Log::default();
+    let answer = tokio::time::timeout(PROBE, async {
+        loop {
+            match child.next().await {
+                Event::Answer(answer) if answer["event"] == "probe" => return Ok(answer),
+                Event::Answer(answer) => return Err(answer["message"].as_str().unwrap_or("it refused").to_string()),
+                Event::Line(line) => drop(log.push(line)),
+                Event::Gone(gone) => {
+                    let last = log.last().map(|line| format!(", after saying: {line}")).unwrap_or_default();
+                    return Err(format!("it {gone}{last}"));
+                }
+            }
+        }
+    })
+    .await
+    .unwrap_or_else(|_| Err(format!("it did not answer within {} seconds", PROBE.as_secs())));
+    child.kill().await;
+    let answer = answer.map_err(cannot)?;
+    let answer: Answer =
+        serde_json::from_value(answer).map_err(|error| cannot(format!("its answer is not understood ({error})")))?;
+    let (major, minor, _) = answer.version;
+    let devices = answer.devices.into_iter();
+    Ok(Renderer {
+        kind,
+        path: path.to_path_buf(),
+        version: answer.version,
+        series: Series { major, minor },
+        file_version: answer.file_version,
+        build_hash: answer.build_hash,
+        denoiser: answer.denoiser,
+        options: answer.options,
+        devices: devices.map(|d| DeviceInfo { backend: d.backend, name: d.name, memory: None }).collect(),
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_person_named_and_cannot_be_used_is_told_with_its_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("blender");
+        std::fs::write(&file, "not a program").unwrap();
+        let named = vec![file.clone(), dir.path().join("nowhere")];
+        let found = discover_in(Search { named, usual: vec![] }, &dir.path().join("cache.json")).await;
+        let kinds: Vec<&str> = found.problems.iter().map(|p| p.kind.as_str()).collect();
+        assert_eq!(kinds, ["no-such-blender", "blender-cannot-start", "no-blender"]);
+        assert!(found.problems[1].message.contains(&file.display().to_string()), "{:?}", found.problems);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_program_that_is_no_blender_is_told_with_what_it_said() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("blender");
+        std::fs::write(&file, "#!/bin/sh\necho error while loading shared libraries: libX.so; exit 127\n").unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
+        let found =
+            discover_in(Search { named: vec![dir.path().into()], usual: vec![] }, &dir.path().join("cache")).await;
+        let problem = &found.problems[0];
+        assert!(problem.message.contains("exit code 127") && problem.message.contains("libX.so"), "{problem:?}");
+        assert!(problem.fix.contains("apt-get"), "{problem:?}");
+    }
+}

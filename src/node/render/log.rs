@@ -1,0 +1,195 @@
+//! What Blender prints while it renders: the log of a unit, its progress, and the lines that mean trouble.
+//!
+//! Blender prints `Saved:` and exits with 0 over broken images, so a line that names an error outranks both. The lines
+//! are those seen with Blender 3.4 to 5.0 and those other farms look for.
+
+use std::collections::VecDeque;
+
+/// Most bytes of a unit's log that are kept, the last ones (DESIGN §6 via the failure's log blob; guess).
+pub(super) const LOG_MAX_BYTES: usize = 64 * 1024;
+/// Most warnings kept for one unit, lines (guess).
+pub(super) const WARNINGS_MAX: usize = 50;
+/// Longest warning or error kept, bytes (guess).
+const NOTE_MAX_BYTES: usize = 1000;
+
+/// What a line means.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Line {
+    /// How far the frame is, 0 to 1.
+    Progress(f32),
+    /// The frame is not right, whatever else is said.
+    Error,
+    /// The person should know.
+    Warning,
+    /// Anything else.
+    Plain,
+}
+
+/// Lines that contain one of these are errors, whatever Blender says after.
+const ERRORS: &[&str] = &[
+    "Render error",
+    "Error: Cannot ",
+    "cannot save",
+    "CUDA error",
+    "HIP error",
+    "OptiX error",
+    "OPTIX_ERROR",
+    "Metal error",
+    "Failed to create CUDA context",
+    "Failed to create HIP context",
+    "Out of memory",
+    "out of memory",
+    "Out of GPU memory",
+    "Build without OpenImageDenoise",
+];
+
+/// Lines that contain one of these are warnings.
+const WARNINGS: &[&str] = &[
+    "Warning: Unable to open",
+    "Unable to open",
+    "Cannot read",
+    "cannot read",
+    "not found",
+    "No such file",
+    "Error in Driver",
+    "Error in PyDriver",
+    "skipping driver",
+    "expect loss of data",
+];
+
+/// What `line` means.
+pub(super) fn classify(line: &str) -> Line {
+    if let Some(progress) = progress(line) {
+        return Line::Progress(progress);
+    }
+    if ERRORS.iter().any(|word| line.contains(word))
+        || (line.contains("Color management:") && line.contains("not found"))
+    {
+        Line::Error
+    } else if WARNINGS.iter().any(|word| line.contains(word)) || line.trim_start().starts_with("Error:") {
+        Line::Warning
+    } else {
+        Line::Plain
+    }
+}
+
+/// How far a frame is by Blender's words: `Sample 33/64`, before it `Rendered 1/4 Tiles` where it works in tiles.
+pub(super) fn progress(line: &str) -> Option<f32> {
+    let (done, of) = fraction(line, "Sample ")?;
+    let within = done / of;
+    let whole = match fraction(line, "Rendered ") {
+        Some((tiles, of)) => (tiles + within) / of,
+        None => within,
+    };
+    Some(whole.clamp(0.0, 1.0))
+}
+
+fn fraction(line: &str, word: &str) -> Option<(f32, f32)> {
+    let (_, rest) = line.rsplit_once(word)?;
+    let (done, rest) = rest.split_once('/')?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let (done, of): (f32, f32) = (done.trim().parse().ok()?, rest[..digits].parse().ok()?);
+    (of > 0.0).then_some((done, of))
+}
+
+/// `text` up to `max` bytes, cut between characters.
+pub(super) fn cut(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
+}
+
+/// The log of one unit.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    lines: VecDeque<String>,
+    bytes: usize,
+    /// First error line.
+    pub error: Option<String>,
+    /// Warnings, in order, without repeats.
+    pub warnings: Vec<String>,
+}
+
+impl Log {
+    /// Takes a line in; the progress it tells, if any.
+    pub fn push(&mut self, line: String) -> Option<f32> {
+        if line.trim().is_empty() {
+            return None;
+        }
+        let meaning = classify(&line);
+        let note = cut(line.trim(), NOTE_MAX_BYTES);
+        match meaning {
+            Line::Error if self.error.is_none() => self.error = Some(note.to_string()),
+            Line::Warning => self.warn(note),
+            Line::Error | Line::Progress(_) | Line::Plain => {}
+        }
+        self.bytes += line.len() + 1;
+        self.lines.push_back(line);
+        while self.bytes > LOG_MAX_BYTES {
+            let Some(first) = self.lines.pop_front() else { break };
+            self.bytes -= first.len() + 1;
+        }
+        match meaning {
+            Line::Progress(progress) => Some(progress),
+            Line::Error | Line::Warning | Line::Plain => None,
+        }
+    }
+
+    /// Notes a warning, once.
+    pub fn warn(&mut self, warning: &str) {
+        if self.warnings.len() < WARNINGS_MAX && !self.warnings.iter().any(|w| w == warning) {
+            self.warnings.push(warning.to_string());
+        }
+    }
+
+    /// The last line, for a message.
+    pub fn last(&self) -> Option<&str> {
+        self.lines.back().map(|line| cut(line.trim(), NOTE_MAX_BYTES))
+    }
+
+    /// The text, at most [`LOG_MAX_BYTES`].
+    pub fn text(&self) -> String {
+        let mut text = String::with_capacity(self.bytes);
+        for line in &self.lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_every_series_mean_what_they_say() {
+        let sample = "Fra:3 Mem:10.93M (Peak 10.93M) | Time:00:01.00 | Mem:144.67M, Peak:144.67M | Scene, ViewLayer | Sample 1/32";
+        assert_eq!(classify(sample), Line::Progress(1.0 / 32.0));
+        assert_eq!(
+            classify("Fra:1 Mem:9M | Scene, ViewLayer | Rendered 1/4 Tiles, Sample 16/32"),
+            Line::Progress(1.5 / 4.0)
+        );
+        assert_eq!(classify("Saved: '/tmp/x_0001.png'"), Line::Plain);
+        assert_eq!(classify("Error: Build without OpenImageDenoiser"), Line::Error);
+        assert_eq!(classify("Render error (No space left on device) cannot save: '/o/x.png'"), Line::Error);
+        assert_eq!(
+            classify("Color management: display \"sRGB\" used by scene \"Scene\" not found, setting to default"),
+            Line::Error
+        );
+        assert_eq!(classify("Warning: Unable to open '/t/a.png': No such file"), Line::Warning);
+        assert_eq!(classify("Sample 1/0"), Line::Plain);
+    }
+
+    #[test]
+    fn a_log_keeps_its_last_lines_and_its_first_error() {
+        let mut log = Log::default();
+        log.push("CUDA error: first".into());
+        for i in 0..10_000 {
+            log.push(format!("line {i} é"));
+        }
+        log.push("CUDA error: second".into());
+        assert!(log.text().len() <= LOG_MAX_BYTES);
+        assert!(log.text().ends_with("line 9999 é\nCUDA error: second\n"));
+        assert_eq!(log.error.as_deref(), Some("CUDA error: first"));
+        assert_eq!(cut("aé", 2), "a");
+    }
+}

@@ -1,0 +1,221 @@
+//! Which release series of Blender renders a job, and which renderer of it.
+//!
+//! Series differ in pixels, so a job has one. It is the one that saved the file where there is one, else the nearest
+//! newer, which reads every older file; an older one only where the file itself says that it may. Opening a file it
+//! forbids crashes Blender, so that is never tried, pinned or not. Pure: no Blender is asked here.
+
+use super::Renderer;
+use crate::farm::job::{Needs, Series};
+use std::collections::BTreeSet;
+
+/// What some node offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Available {
+    /// Its series.
+    pub series: Series,
+    /// Whether it has OpenImageDenoise.
+    pub denoiser: bool,
+}
+
+impl From<&Renderer> for Available {
+    fn from(renderer: &Renderer) -> Self {
+        Self { series: renderer.series, denoiser: renderer.denoiser }
+    }
+}
+
+/// Why no series can render a file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SeriesError {
+    /// Nobody has a Blender.
+    #[error(
+        "no Blender was found to render with; install one (scripts/setup does), or name one with --blender PATH, \
+         then see `swarm doctor`"
+    )]
+    NoBlender,
+    /// Blenders are there, and none of them may open the file.
+    #[error(
+        "the file was saved by Blender {file} and needs {least} or newer, and there is only {there}; install \
+         Blender {file}, or save the file from an older one"
+    )]
+    TooOld {
+        /// Series that saved the file.
+        file: Series,
+        /// Least series the file allows.
+        least: Series,
+        /// What there is, for people.
+        there: String,
+    },
+    /// The pinned series is not there.
+    #[error(
+        "Blender {wanted} was asked for and there is only {there}; install Blender {wanted}, or leave out --series"
+    )]
+    NotThere {
+        /// Series asked for.
+        wanted: Series,
+        /// What there is, for people.
+        there: String,
+    },
+    /// The pinned series may not open the file.
+    #[error("Blender {wanted} was asked for and the file needs {least} or newer; it was saved by Blender {file}")]
+    PinnedTooOld {
+        /// Series asked for.
+        wanted: Series,
+        /// Least series the file allows.
+        least: Series,
+        /// Series that saved the file.
+        file: Series,
+    },
+    /// Only Blenders without a denoiser.
+    #[error(
+        "the scene is denoised with OpenImageDenoise, and every Blender that could render it ({there}) was built \
+         without it; install one from blender.org or the bpy package, or switch denoising off in the scene"
+    )]
+    NoDenoiser {
+        /// What there is, for people.
+        there: String,
+    },
+}
+
+/// The series a file's least version belongs to; a series reads what its least version names from its first release on.
+fn least_series(min_version: u32) -> Series {
+    let version = (min_version / 100).min(u32::from(u16::MAX)) as u16;
+    Series { major: version / 100, minor: version % 100 }
+}
+
+fn listed(series: impl Iterator<Item = Series>) -> String {
+    let set: BTreeSet<Series> = series.collect();
+    set.iter().map(Series::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Chooses the series for a file saved by `file` that may be opened by `min_version` (`version * 100 + subversion`, as
+/// stored; 0 if unknown) and newer. With it comes a warning for the person, if the pixels may differ from what they saw.
+pub fn choose_series(
+    file: Series,
+    min_version: u32,
+    needs: &Needs,
+    available: &[Available],
+    pinned: Option<Series>,
+) -> Result<(Series, Option<String>), SeriesError> {
+    if available.is_empty() {
+        return Err(SeriesError::NoBlender);
+    }
+    // A file may always be opened by the series that saved it, whatever a damaged header says.
+    let least = least_series(min_version).min(file);
+    let there = || listed(available.iter().map(|a| a.series));
+    let mut usable: Vec<Available> = available.iter().copied().filter(|a| a.series >= least).collect();
+    if let Some(wanted) = pinned {
+        if wanted < least {
+            return Err(SeriesError::PinnedTooOld { wanted, least, file });
+        }
+        usable.retain(|a| a.series == wanted);
+        if usable.is_empty() {
+            return Err(SeriesError::NotThere { wanted, there: there() });
+        }
+    }
+    if usable.is_empty() {
+        return Err(SeriesError::TooOld { file, least, there: there() });
+    }
+    let able: BTreeSet<Series> = usable.iter().filter(|a| a.denoiser || !needs.denoiser).map(|a| a.series).collect();
+    let newer = able.range(file..).next();
+    let Some(&chosen) = newer.or_else(|| able.last()) else {
+        return Err(SeriesError::NoDenoiser { there: listed(usable.iter().map(|a| a.series)) });
+    };
+    let warning = (chosen != file).then(|| {
+        let why = if pinned.is_some() {
+            "as asked".to_string()
+        } else if usable.iter().any(|a| a.series == file) {
+            format!("since no Blender {file} here can denoise")
+        } else {
+            format!("since there is no Blender {file}")
+        };
+        format!("the file was saved by Blender {file} and is rendered by {chosen}, {why}: pixels may differ")
+    });
+    Ok((chosen, warning))
+}
+
+/// The renderer of `series` to use for a job with these needs and least version: the newest release that meets both.
+pub fn choose_renderer<'a>(
+    renderers: &'a [Renderer],
+    series: Series,
+    min_version: u32,
+    needs: &Needs,
+) -> Option<&'a Renderer> {
+    // Of equals the first found, which is the one a person named; `max_by_key` keeps the last.
+    let fits = |r: &&Renderer| {
+        r.series == series && (r.denoiser || !needs.denoiser) && (r.file_version == 0 || r.file_version >= min_version)
+    };
+    renderers.iter().rev().filter(fits).max_by_key(|r| r.version)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn series(text: &str) -> Series {
+        text.parse().unwrap()
+    }
+
+    fn with(list: &[(&str, bool)]) -> Vec<Available> {
+        list.iter().map(|&(text, denoiser)| Available { series: series(text), denoiser }).collect()
+    }
+
+    const PLAIN: Needs = Needs { denoiser: false };
+    const DENOISED: Needs = Needs { denoiser: true };
+
+    #[track_caller]
+    fn check(file: &str, min: u32, needs: Needs, there: &[(&str, bool)], pinned: Option<&str>, expected: &str) {
+        let (chosen, warning) = choose_series(series(file), min, &needs, &with(there), pinned.map(series)).unwrap();
+        assert_eq!(chosen.to_string(), expected);
+        assert_eq!(warning.is_some(), chosen != series(file), "{warning:?}");
+    }
+
+    #[track_caller]
+    fn check_error(file: &str, min: u32, needs: Needs, there: &[(&str, bool)], pinned: Option<&str>) -> String {
+        choose_series(series(file), min, &needs, &with(there), pinned.map(series)).unwrap_err().to_string()
+    }
+
+    const BOTH: &[(&str, bool)] = &[("4.5", true), ("3.4", false)];
+
+    #[test]
+    fn the_series_that_saved_the_file_is_taken_else_the_nearest_newer_else_an_older_the_file_allows() {
+        check("3.4", 30000, PLAIN, BOTH, None, "3.4");
+        check("4.5", 30613, PLAIN, BOTH, None, "4.5");
+        check("2.79", 27000, PLAIN, BOTH, None, "3.4");
+        check("3.5", 30000, PLAIN, BOTH, None, "4.5");
+        check("4.1", 30613, PLAIN, BOTH, None, "4.5");
+        check("5.2", 40585, PLAIN, BOTH, None, "4.5");
+        check("3.6", 30000, PLAIN, &[("3.4", false), ("3.0", false)], None, "3.4");
+    }
+
+    #[test]
+    fn a_series_the_file_forbids_is_never_taken() {
+        let error = check_error("4.1", 30613, PLAIN, &[("3.4", false)], None);
+        assert!(error.contains("4.1") && error.contains("3.6 or newer") && error.contains("only 3.4"), "{error}");
+        let error = check_error("4.1", 30613, PLAIN, BOTH, Some("3.4"));
+        assert!(error.contains("3.4 was asked for") && error.contains("needs 3.6"), "{error}");
+    }
+
+    #[test]
+    fn a_pinned_series_is_taken_or_missed_by_name() {
+        check("3.4", 30000, PLAIN, BOTH, Some("4.5"), "4.5");
+        check("3.6", 30000, PLAIN, BOTH, Some("3.4"), "3.4");
+        let error = check_error("3.4", 30000, PLAIN, BOTH, Some("4.2"));
+        assert!(error.contains("4.2") && error.contains("3.4, 4.5"), "{error}");
+    }
+
+    #[test]
+    fn a_denoised_scene_goes_to_a_series_that_denoises_or_nowhere() {
+        check("3.4", 30000, DENOISED, BOTH, None, "4.5");
+        check("4.5", 30000, DENOISED, &[("4.5", false), ("4.5", true)], None, "4.5");
+        let error = check_error("3.4", 30000, DENOISED, &[("3.4", false)], None);
+        assert!(error.contains("OpenImageDenoise"), "{error}");
+        let error = check_error("3.4", 30000, DENOISED, BOTH, Some("3.4"));
+        assert!(error.contains("OpenImageDenoise"), "{error}");
+    }
+
+    #[test]
+    fn without_a_blender_the_error_says_so() {
+        assert!(check_error("3.4", 0, PLAIN, &[], None).contains("no Blender was found"));
+    }
+}

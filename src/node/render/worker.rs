@@ -1,0 +1,486 @@
+//! The resident worker: one Blender that has opened one scene and renders unit after unit.
+//!
+//! Starting Blender and loading the scene are paid once, not for each frame. A result counts when its file decodes and
+//! has the right size; it then reaches its name by sync and rename. Blender's words are only ever taken against it: an
+//! error line outranks `Saved:`. A worker is for one .blend; when it has failed in a way that leaves Blender in doubt, or
+//! when a render is dropped half-way, Blender is killed and the next unit needs a new worker.
+
+use super::child::{Child, Event, Gone, Group, Mode, cpu_ticks};
+use super::log::{Log, cut, progress};
+use super::{FailureKind, Renderer, check_image};
+use crate::farm::id::{Part, Unit};
+use crate::farm::job::{Device, ImageFormat, RenderSettings};
+use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Silence after which a Blender that uses no CPU either is given up (DESIGN §6).
+const STALL: Duration = Duration::from_secs(600);
+/// How often the CPU use of Blender is looked at (guess).
+const LOOK: Duration = Duration::from_secs(10);
+
+/// What a worker opens and how it renders it.
+#[derive(Clone, Debug)]
+pub struct WorkerScene {
+    /// The .blend, absolute.
+    pub blend: PathBuf,
+    /// What is set on the scene; the resolution at this percentage must come to `size`.
+    pub settings: RenderSettings,
+    /// Format of the images.
+    pub format: ImageFormat,
+    /// Width and height of every image, pixels.
+    pub size: (u32, u32),
+    /// Threads; all if `None`.
+    pub threads: Option<u32>,
+    /// Longest time for one unit.
+    pub time_limit: Option<Duration>,
+}
+
+/// A rendered unit, checked and in place.
+#[derive(Clone, Debug)]
+pub struct Rendered {
+    /// The image.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// Seconds Blender took.
+    pub seconds: f64,
+    /// What rendered it: `CPU`, or backend and name of the GPUs, or the engine that is not Cycles.
+    pub device: String,
+    /// What the person should know: missing files, Python that did not run.
+    pub warnings: Vec<String>,
+    /// What Blender printed, the last 64 KiB.
+    pub log: String,
+}
+
+/// A unit that was not rendered.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct UnitFailure {
+    /// In what way.
+    pub kind: FailureKind,
+    /// What happened, for a person.
+    pub message: String,
+    /// What Blender printed, the last 64 KiB.
+    pub log: String,
+    /// Whether this worker can render other units.
+    pub worker_lives: bool,
+}
+
+/// Why a worker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// The process could not be started.
+    #[error("Blender at {} cannot be started; see `swarm doctor`", path.display())]
+    Spawn {
+        /// The executable.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Blender, or the driver in it, refused the scene.
+    #[error("Blender {version} cannot render this scene: {message}")]
+    Scene {
+        /// Its version.
+        version: String,
+        /// Why, for a person.
+        message: String,
+        /// What it printed.
+        log: String,
+    },
+    /// A GPU was asked for.
+    #[error("{message}; use --device auto or cpu, or see `swarm doctor`")]
+    Device {
+        /// What is missing.
+        message: String,
+        /// What it printed.
+        log: String,
+    },
+    /// It died.
+    #[error("Blender {version} {how} while opening the scene")]
+    Died {
+        /// Its version.
+        version: String,
+        /// How it ended.
+        how: String,
+        /// What it printed.
+        log: String,
+    },
+    /// It hung.
+    #[error("Blender {version} hung while opening the scene and was stopped")]
+    Stalled {
+        /// Its version.
+        version: String,
+        /// What it printed.
+        log: String,
+    },
+}
+
+impl From<RenderError> for UnitFailure {
+    fn from(error: RenderError) -> Self {
+        let mut message = error.to_string();
+        let (kind, log) = match error {
+            RenderError::Spawn { source, .. } => {
+                message = format!("{message}: {source}");
+                (FailureKind::CannotStart, String::new())
+            }
+            RenderError::Scene { log, .. } => (FailureKind::CannotStart, log),
+            RenderError::Device { log, .. } => (FailureKind::WrongDevice, log),
+            RenderError::Died { log, .. } => (FailureKind::Crash, log),
+            RenderError::Stalled { log, .. } => (FailureKind::Stalled, log),
+        };
+        Self { kind, message, log, worker_lives: false }
+    }
+}
+
+/// One Blender with one scene. Dropping it kills Blender.
+#[derive(Debug)]
+pub struct Worker {
+    child: Option<Child>,
+    version: String,
+    scene: WorkerScene,
+    device: String,
+    warnings: Vec<String>,
+    progress: watch::Sender<f32>,
+    stall: Stall,
+}
+
+/// When silence is a stall.
+#[derive(Clone, Copy, Debug)]
+struct Stall {
+    after: Duration,
+    look: Duration,
+}
+
+impl Worker {
+    /// Starts `renderer`, has it open the scene and prepare it. `work_dir` holds the driver script; several workers may
+    /// share it.
+    pub async fn start(renderer: &Renderer, scene: WorkerScene, work_dir: &Path) -> Result<Self, RenderError> {
+        Self::start_with(renderer, scene, work_dir, Stall { after: STALL, look: LOOK }).await
+    }
+
+    async fn start_with(
+        renderer: &Renderer,
+        scene: WorkerScene,
+        work_dir: &Path,
+        stall: Stall,
+    ) -> Result<Self, RenderError> {
+        let version = renderer.version_text();
+        let cannot = |source| RenderError::Spawn { path: renderer.path.clone(), source };
+        let mut child = Child::of(renderer, Mode::Serve, scene.threads, work_dir).await.map_err(cannot)?;
+        let settings = &scene.settings;
+        let device = match settings.device {
+            Device::Auto => "auto",
+            Device::Cpu => "cpu",
+            Device::Gpu => "gpu",
+        };
+        let format = (scene.format != ImageFormat::Other).then(|| scene.format.blender_name());
+        let config = json!({
+            "blend": scene.blend, "engine": settings.engine, "samples": settings.samples, "percent": settings.percent,
+            "resolution": settings.resolution, "device": device, "format": format, "threads": scene.threads,
+        });
+        // If it is gone already, what follows says how.
+        let _ = child.send(&config).await;
+        let mut log = Log::default();
+        let mut watch = Watch::new(child.group(), stall, None);
+        let answer = loop {
+            match watch.next(&mut child).await {
+                Seen::Event(Event::Answer(answer)) => break answer,
+                Seen::Event(Event::Line(line)) => drop(log.push(line)),
+                Seen::Event(Event::Gone(gone)) => {
+                    return Err(RenderError::Died { version, how: gone.to_string(), log: log.text() });
+                }
+                Seen::Stalled | Seen::TooLong => {
+                    child.kill().await;
+                    return Err(RenderError::Stalled { version, log: log.text() });
+                }
+            }
+        };
+        if answer["event"] != "ready" {
+            child.kill().await;
+            let message = explain(text(&answer["message"]));
+            return Err(match answer["kind"].as_str() {
+                Some("device") => RenderError::Device { message, log: log.text() },
+                _ => RenderError::Scene { version, message, log: log.text() },
+            });
+        }
+        let engine = settings.engine.is_none().then(|| missing_engine(&log, text(&answer["scene"]))).flatten();
+        if let Some(message) = engine.or_else(|| log.error.as_deref().map(explain)) {
+            child.kill().await;
+            return Err(RenderError::Scene { version, message, log: log.text() });
+        }
+        for warning in answer["warnings"].as_array().into_iter().flatten() {
+            log.warn(text(warning));
+        }
+        let device = text(&answer["device"]).to_string();
+        let (progress, _) = watch::channel(0.0);
+        let warnings = log.warnings;
+        Ok(Self { child: Some(child), version, scene, device, warnings, progress, stall })
+    }
+
+    /// What it renders with, as in [`Rendered::device`].
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// What was to be said when the scene was opened.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// How far the unit in hand is, 0 to 1.
+    pub fn progress(&self) -> watch::Receiver<f32> {
+        self.progress.subscribe()
+    }
+
+    /// Whether it can render.
+    pub fn lives(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Renders `unit` to the file `out`, which appears whole or not at all and replaces what is there. When the future
+    /// is dropped Blender is killed.
+    pub async fn render(&mut self, unit: Unit, out: &Path) -> Result<Rendered, UnitFailure> {
+        let mut log = Log::default();
+        match self.render_logged(unit, out, &mut log).await {
+            Ok((seconds, bytes)) => {
+                self.warnings.iter().for_each(|warning| log.warn(warning));
+                let device = self.device.clone();
+                let (log, warnings) = (log.text(), log.warnings);
+                Ok(Rendered { path: out.to_path_buf(), bytes, seconds, device, warnings, log })
+            }
+            Err((kind, message)) => {
+                Err(UnitFailure { kind, message, log: log.text(), worker_lives: self.child.is_some() })
+            }
+        }
+    }
+
+    async fn render_logged(
+        &mut self,
+        unit: Unit,
+        out: &Path,
+        log: &mut Log,
+    ) -> Result<(f64, u64), (FailureKind, String)> {
+        let failed = |kind, message: String| Err((kind, message));
+        if unit.part != Part::Whole {
+            return failed(FailureKind::Error, format!("this version of swarm renders whole frames, not {unit}"));
+        }
+        let part = part_of(out).map_err(|error| {
+            (FailureKind::Error, format!("the image cannot be written to {}: {error}", out.display()))
+        })?;
+        // It leaves `self` for as long as the render runs: dropped half-way, it is killed.
+        let Some(child) = self.child.take() else {
+            return failed(FailureKind::CannotStart, "this Blender was stopped; a new one is needed".into());
+        };
+        let mut unfinished = Unfinished { child: Some(child), part: part.clone() };
+        let Some(child) = unfinished.child.as_mut() else { return failed(FailureKind::CannotStart, String::new()) };
+        self.progress.send_replace(0.0);
+        // If it is gone, what follows says how.
+        let _ = child.send(&json!({ "frame": unit.frame, "out": part })).await;
+        let mut watch = Watch::new(child.group(), self.stall, self.scene.time_limit);
+        let answer = loop {
+            let told = match watch.next(child).await {
+                Seen::Event(Event::Answer(answer)) if answer["event"] == "stats" => progress(text(&answer["text"])),
+                Seen::Event(Event::Answer(answer)) => break answer,
+                Seen::Event(Event::Line(line)) => log.push(line),
+                Seen::Event(Event::Gone(gone)) => {
+                    return failed(FailureKind::Crash, died(&self.version, gone, unit, log));
+                }
+                Seen::Stalled => {
+                    child.kill().await;
+                    let span = self.stall.after.as_secs();
+                    let what = format!("Blender {} hung at frame {unit}: for {span} seconds", self.version);
+                    let message = format!("{what} it printed nothing and used no CPU; it was stopped");
+                    return failed(FailureKind::Stalled, message);
+                }
+                Seen::TooLong => {
+                    child.kill().await;
+                    let limit = self.scene.time_limit.unwrap_or_default().as_secs();
+                    let message = format!("frame {unit} took longer than its time limit of {limit} seconds");
+                    return failed(FailureKind::TimeLimit, message);
+                }
+            };
+            if let Some(told) = told {
+                self.progress.send_if_modified(|now| std::mem::replace(now, told.max(*now)) < told);
+            }
+        };
+        if let Some(error) = answer["error"].as_str() {
+            let message = format!("Blender {} failed at frame {unit}: {}", self.version, explain(error));
+            self.child = unfinished.child.take();
+            return failed(FailureKind::Error, message);
+        }
+        if let Some(error) = &log.error {
+            // What a GPU or memory error leaves behind is not trusted with another frame: the worker is not put back.
+            let message = format!("Blender {} failed at frame {unit}: {}", self.version, explain(error));
+            return failed(FailureKind::Error, message);
+        }
+        let (from, to, format, size) = (part, out.to_path_buf(), self.scene.format, self.scene.size);
+        let kept = tokio::task::spawn_blocking(move || keep(&from, &to, format, size)).await;
+        let kept = kept.unwrap_or_else(|error| Err((FailureKind::BadOutput, error.to_string())));
+        self.child = unfinished.child.take();
+        let bytes = kept.map_err(|(kind, why)| (kind, format!("frame {unit}: {why}")))?;
+        unfinished.part = PathBuf::new();
+        self.progress.send_replace(1.0);
+        Ok((answer["seconds"].as_f64().unwrap_or(0.0), bytes))
+    }
+
+    /// Kills Blender and all it started, at once.
+    pub fn kill(&mut self) {
+        self.child = None;
+    }
+
+    /// Lets Blender leave by itself, and kills it if that takes longer than a few seconds.
+    pub async fn close(mut self) {
+        if let Some(child) = self.child.take() {
+            child.close().await;
+        }
+    }
+}
+
+/// A render that has not ended well yet: dropped so, Blender is killed and what it has written goes.
+struct Unfinished {
+    child: Option<Child>,
+    part: PathBuf,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.child = None;
+        if !self.part.as_os_str().is_empty() {
+            // Usually there is none.
+            let _ = std::fs::remove_file(&self.part);
+        }
+    }
+}
+
+/// The name Blender writes under, beside `out`.
+fn part_of(out: &Path) -> io::Result<PathBuf> {
+    let out = std::path::absolute(out)?;
+    let mut name = OsString::from(".");
+    name.push(out.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+    name.push(".part");
+    let part = out.with_file_name(name);
+    match std::fs::remove_file(&part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(part),
+    }
+}
+
+/// Checks the image Blender left at `from` and moves it to its name; its length.
+fn keep(from: &Path, to: &Path, format: ImageFormat, size: (u32, u32)) -> Result<u64, (FailureKind, String)> {
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(from).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => (FailureKind::NoOutput, "Blender reported success and wrote no image".into()),
+        _ => (FailureKind::NoOutput, format!("Blender's image cannot be read: {error}")),
+    })?;
+    check_image(from, format, size).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        (FailureKind::BadOutput, format!("{error}{cause}"))
+    })?;
+    let named = || -> io::Result<u64> {
+        file.sync_all()?;
+        let bytes = file.metadata()?.len();
+        std::fs::rename(from, to)?;
+        #[cfg(unix)]
+        if let Some(dir) = to.parent() {
+            std::fs::File::open(dir)?.sync_all()?;
+        }
+        Ok(bytes)
+    };
+    named().map_err(|error| (FailureKind::NoOutput, format!("the image cannot be put at {}: {error}", to.display())))
+}
+
+/// Waits for a child with an eye on the clock and on its CPU use.
+struct Watch {
+    group: Arc<Group>,
+    stall: Stall,
+    deadline: Option<Instant>,
+    alive_at: Instant,
+    look_at: Instant,
+    ticks: Option<u64>,
+}
+
+enum Seen {
+    Event(Event),
+    Stalled,
+    TooLong,
+}
+
+impl Watch {
+    fn new(group: Arc<Group>, stall: Stall, limit: Option<Duration>) -> Self {
+        let now = Instant::now();
+        let deadline = limit.and_then(|limit| now.checked_add(limit));
+        let ticks = cpu_ticks(group.id());
+        Self { group, stall, deadline, alive_at: now, look_at: now + stall.look, ticks }
+    }
+
+    async fn next(&mut self, child: &mut Child) -> Seen {
+        loop {
+            let wake = self.deadline.map_or(self.look_at, |deadline| deadline.min(self.look_at));
+            // The clock comes first: a child that prints without end must not keep us from it.
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(wake) => {}
+                event = child.next() => {
+                    self.alive_at = Instant::now();
+                    return Seen::Event(event);
+                }
+            }
+            let now = Instant::now();
+            if self.deadline.is_some_and(|deadline| now >= deadline) {
+                return Seen::TooLong;
+            }
+            if now < self.look_at {
+                continue;
+            }
+            self.look_at = now + self.stall.look;
+            let ticks = cpu_ticks(self.group.id());
+            if ticks != self.ticks {
+                (self.ticks, self.alive_at) = (ticks, now);
+            }
+            if now - self.alive_at >= self.stall.after {
+                return Seen::Stalled;
+            }
+        }
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn died(version: &str, gone: Gone, unit: Unit, log: &Log) -> String {
+    let last = log.last().map(|line| format!("; its last words: {line}")).unwrap_or_default();
+    format!("Blender {version} {gone} at frame {unit}{last}")
+}
+
+/// Blender's words for a person: what it calls an error, without its prefix, and plainly where it is known to be obscure.
+fn explain(error: &str) -> String {
+    if error.contains("Build without OpenImageDenoise") {
+        return "the scene is denoised with OpenImageDenoise and this Blender was built without it; use a Blender from \
+                blender.org or the bpy package, or switch denoising off in the scene"
+            .into();
+    }
+    let lines: Vec<&str> = error.lines().map(|line| line.trim().trim_start_matches("Error: ")).collect();
+    cut(lines.join("; ").trim(), 2000).to_string()
+}
+
+/// Blender replaces an engine it does not have by its first one, with no more than a line about it.
+fn missing_engine(log: &Log, scene: &str) -> Option<String> {
+    let place = format!("not available for scene '{scene}'");
+    let text = log.text();
+    let line = text.lines().find(|line| line.contains("Engine '") && line.contains(&place))?;
+    let engine = line.split('\'').nth(1)?;
+    // Eevee has two names, and the driver gives it the one this Blender knows.
+    (!engine.starts_with("BLENDER_EEVEE")).then(|| {
+        format!("it has no render engine `{engine}`; install the add-on on every machine, or choose one with --engine")
+    })
+}
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

@@ -1,0 +1,221 @@
+//! The worker against the Blenders of this machine.
+#![allow(clippy::unwrap_used)]
+
+use super::super::tests::{one_frame, pixels, renderers, scene};
+use super::*;
+
+/// A frame that takes longer than any test waits for it, and prints its progress often.
+const ENDLESS: &str = "scene.cycles.samples = 10_000_000; scene.cycles.use_adaptive_sampling = False";
+/// Longest wait for what happens within a second or two on a machine that is not busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn of(blend: &Path) -> WorkerScene {
+    WorkerScene {
+        blend: blend.to_path_buf(),
+        settings: RenderSettings::default(),
+        format: ImageFormat::Png,
+        size: (64, 36),
+        threads: Some(1),
+        time_limit: None,
+    }
+}
+
+/// A worker on a scene changed by `change`, and the folder of both.
+async fn started(renderer: &Renderer, change: &str) -> (Result<Worker, RenderError>, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let blend = scene(renderer, dir.path(), change);
+    (Worker::start(renderer, of(&blend), dir.path()).await, dir)
+}
+
+/// Waits until no process of the group uses the machine: the kernel needs a moment to end one.
+async fn gone(group: u32) {
+    let over = async {
+        while cpu_ticks(group).is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, over).await.expect("the processes are gone");
+}
+
+#[tokio::test]
+async fn a_worker_renders_frame_after_frame_the_same_as_blender_alone() {
+    for renderer in renderers().await {
+        let (worker, dir) = started(renderer, "pass").await;
+        let mut worker = worker.unwrap();
+        assert_eq!(worker.device().split(' ').next().unwrap(), renderer.devices[0].backend);
+        for frame in [3, -1, 7] {
+            let out = dir.path().join(format!("out # {{frame}} {frame}.png"));
+            let rendered = worker.render(Unit::whole(frame), &out).await.unwrap();
+            assert_eq!(rendered.bytes, out.metadata().unwrap().len());
+            assert!(rendered.seconds > 0.0 && rendered.log.contains("Saved:"), "{rendered:?}");
+            assert_eq!(rendered.warnings, Vec::<String>::new());
+            assert_eq!(*worker.progress().borrow(), 1.0);
+            if frame == 3 && rendered.device == "CPU" {
+                let alone = one_frame(renderer, &dir.path().join("scene.blend"), 3, dir.path());
+                assert_eq!(pixels(&out), pixels(&alone));
+            }
+        }
+        let group = worker.child.as_ref().unwrap().group().id();
+        worker.close().await;
+        gone(group).await;
+        let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().map(|e| e.file_name()).collect();
+        assert!(!names.iter().any(|name| name.to_string_lossy().ends_with(".part")), "{names:?}");
+    }
+}
+
+#[tokio::test]
+async fn settings_of_the_job_win_over_the_files() {
+    for renderer in renderers().await {
+        let dir = tempfile::tempdir().unwrap();
+        let blend = scene(renderer, dir.path(), "render.resolution_percentage = 25; render.threads_mode = 'FIXED'");
+        let mut wanted = of(&blend);
+        wanted.settings =
+            RenderSettings { resolution: Some((40, 20)), percent: Some(50), samples: Some(2), ..Default::default() };
+        (wanted.size, wanted.format) = ((20, 10), ImageFormat::Exr);
+        let mut worker = Worker::start(renderer, wanted.clone(), dir.path()).await.unwrap();
+        let out = dir.path().join("small.exr");
+        worker.render(Unit::whole(1), &out).await.unwrap();
+        let log = worker.render(Unit::whole(2), &out).await.unwrap().log;
+        assert!(log.contains("Sample 2/2"), "{log}");
+        wanted.size = (20, 11);
+        let mut worker = Worker::start(renderer, wanted.clone(), dir.path()).await.unwrap();
+        let failure = worker.render(Unit::whole(1), &dir.path().join("other.exr")).await.unwrap_err();
+        assert_eq!((failure.kind, failure.worker_lives), (FailureKind::BadOutput, true), "{failure:?}");
+        assert!(!dir.path().join("other.exr").exists());
+        wanted.settings.engine = Some("OCTANE".into());
+        let error = Worker::start(renderer, wanted, dir.path()).await.unwrap_err().to_string();
+        assert!(error.contains("no render engine `OCTANE`"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_render_leaves_no_process_no_file_and_no_worker() {
+    for renderer in renderers().await {
+        let (worker, dir) = started(renderer, ENDLESS).await;
+        let mut worker = worker.unwrap();
+        let group = worker.child.as_ref().unwrap().group().id();
+        let mut progress = worker.progress();
+        progress.mark_unchanged();
+        let out = dir.path().join("never.png");
+        let begun = tokio::time::timeout(PATIENCE, async {
+            tokio::select! {
+                result = worker.render(Unit::whole(1), &out) => panic!("{result:?}"),
+                begun = async { progress.wait_for(|now| *now > 0.0).await.map(|now| *now) } => begun,
+            }
+        });
+        begun.await.expect("it renders").unwrap();
+        gone(group).await;
+        assert!(!worker.lives());
+        let failure = worker.render(Unit::whole(1), &out).await.unwrap_err();
+        assert_eq!((failure.kind, failure.worker_lives), (FailureKind::CannotStart, false));
+        assert!(!out.exists());
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_blender_that_dies_hangs_or_takes_too_long_fails_the_unit_each_in_its_own_way() {
+    use rustix::process::{Pid, Signal, kill_process_group};
+    for renderer in renderers().await {
+        let dir = tempfile::tempdir().unwrap();
+        let blend = scene(renderer, dir.path(), ENDLESS);
+        let out = dir.path().join("never.png");
+        let cases = [
+            (Some(Signal::SEGV), None, FailureKind::Crash, "crashed (signal 11)"),
+            (Some(Signal::STOP), None, FailureKind::Stalled, "hung at frame 4"),
+            (None, Some(Duration::from_secs(2)), FailureKind::TimeLimit, "time limit of 2 seconds"),
+        ];
+        for (signal, time_limit, kind, message) in cases {
+            let wanted = WorkerScene { time_limit, ..of(&blend) };
+            let stall = Stall { after: Duration::from_secs(2), look: Duration::from_millis(100) };
+            let mut worker = Worker::start_with(renderer, wanted, dir.path(), stall).await.unwrap();
+            let group = worker.child.as_ref().unwrap().group().id();
+            let mut progress = worker.progress();
+            let (result, ()) = tokio::join!(worker.render(Unit::whole(4), &out), async {
+                let Some(signal) = signal else { return };
+                progress.wait_for(|now| *now > 0.0).await.unwrap();
+                kill_process_group(Pid::from_raw(group as i32).unwrap(), signal).unwrap();
+            });
+            let failure = result.unwrap_err();
+            assert_eq!((failure.kind, failure.worker_lives), (kind, false), "{failure:?}");
+            assert!(failure.message.contains(message), "{failure:?}");
+            gone(group).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_stdin_ends_blender_in_the_middle_of_a_frame() {
+    for renderer in renderers().await {
+        let dir = tempfile::tempdir().unwrap();
+        let blend = scene(renderer, dir.path(), ENDLESS);
+        let mut child = Child::of(renderer, Mode::Serve, Some(1), dir.path()).await.unwrap();
+        child.send(&json!({ "blend": blend, "device": "cpu", "format": "PNG" })).await.unwrap();
+        child.send(&json!({ "frame": 1, "out": dir.path().join("never.png") })).await.unwrap();
+        let ended = async {
+            loop {
+                match child.next().await {
+                    Event::Line(line) if progress(&line).is_some_and(|p| p > 0.0) => child.hang_up(),
+                    Event::Line(_) | Event::Answer(_) => {}
+                    Event::Gone(gone) => return gone.to_string(),
+                }
+            }
+        };
+        assert_eq!(tokio::time::timeout(PATIENCE, ended).await.unwrap(), "ended by itself with exit code 0");
+    }
+}
+
+#[tokio::test]
+async fn a_scene_that_cannot_be_rendered_is_refused_with_the_reason() {
+    for renderer in renderers().await {
+        let (worker, dir) = started(renderer, "scene.camera = None").await;
+        let mut worker = worker.unwrap();
+        let failure = worker.render(Unit::whole(1), &dir.path().join("none.png")).await.unwrap_err();
+        assert_eq!((failure.kind, failure.worker_lives), (FailureKind::Error, true));
+        assert!(failure.message.to_lowercase().contains("no camera"), "{failure:?}");
+
+        let nowhere = of(&dir.path().join("nowhere.blend"));
+        let error = Worker::start(renderer, nowhere, dir.path()).await.unwrap_err();
+        assert!(matches!(error, RenderError::Scene { .. }), "{error:?}");
+
+        let blend = dir.path().join("scene.blend");
+        let mut gpu = of(&blend);
+        gpu.settings.device = Device::Gpu;
+        if renderer.devices.iter().all(|device| device.backend == "CPU") {
+            let error = Worker::start(renderer, gpu, dir.path()).await.unwrap_err();
+            assert_eq!(UnitFailure::from(error).kind, FailureKind::WrongDevice);
+        }
+        if !renderer.denoiser {
+            let (worker, _dir) = started(renderer, "scene.cycles.use_denoising = True").await;
+            let error = worker.unwrap_err().to_string();
+            assert!(error.contains("built without it"), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_is_told_with_every_frame_and_file_output_nodes_write_nothing() {
+    let change = r#"
+image = bpy.data.images.new("sky", 4, 4)
+image.source, image.filepath = "FILE", "//textures/sky.png"
+material = bpy.data.materials.new("m")
+material.use_nodes = True
+material.node_tree.nodes.new("ShaderNodeTexImage").image = image
+cube.data.materials.append(material)
+if hasattr(scene, "node_tree"):
+    scene.use_nodes = True
+    tree = scene.node_tree
+    node = tree.nodes.new("CompositorNodeOutputFile")
+    node.base_path = os.path.dirname(args[0]) + "/nodes"
+    tree.links.new(tree.nodes["Render Layers"].outputs[0], node.inputs[0])
+"#;
+    for renderer in renderers().await {
+        let (worker, dir) = started(renderer, change).await;
+        let mut worker = worker.unwrap();
+        for frame in 1..=2 {
+            let rendered = worker.render(Unit::whole(frame), &dir.path().join("out.png")).await.unwrap();
+            assert!(rendered.warnings.iter().any(|w| w.contains("sky.png")), "{rendered:?}");
+        }
+        assert!(!dir.path().join("nodes").exists());
+    }
+}
