@@ -55,6 +55,8 @@ pub struct Collector {
     pub video: VideoState,
     /// The revision whose video was finished, or is being.
     pub finished: Option<u64>,
+    /// Everything is as it should be: nothing of this revision is left to do here.
+    pub ended: bool,
 }
 
 impl Collector {
@@ -69,11 +71,13 @@ impl Collector {
             reason: None,
             video: VideoState::None,
             finished: None,
+            ended: false,
         }
     }
 
     /// A unit may have a new result.
     pub fn look_at(&mut self, unit: Unit) {
+        self.ended = false;
         self.pending.insert(unit);
     }
 

@@ -42,10 +42,10 @@ pub const FULL_MESH: usize = 64;
 pub const IN_FLIGHT_PER_PEER_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes asked for and not yet arrived, in all. DESIGN §4.
 pub const IN_FLIGHT_BYTES: u64 = 64 * 1024 * 1024;
-/// Requests under way at once per peer: the adapter's queue holds 64.
-pub const REQUESTS_PER_PEER: usize = 48;
+/// Chunk requests under way at once per peer: with a map for each active fetch they fit the adapter's 64.
+pub const REQUESTS_PER_PEER: usize = 24;
 /// Blobs fetched at once; the rest wait in order.
-pub const ACTIVE_FETCHES: usize = 64;
+pub const ACTIVE_FETCHES: usize = 32;
 /// A peer that downloads too is asked what it has this often.
 pub const ASK_HAVE_EVERY: Duration = Duration::from_millis(500);
 /// A blob with fewer chunks is not worth asking half-complete peers for.
@@ -56,5 +56,3 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 pub const RETRY_DELIVERY: Duration = Duration::from_secs(5);
 /// Most ledger bytes sent in answer to one `Versions`.
 pub const REPAIR_BYTES: u64 = 4 * 1024 * 1024;
-/// Claim strength of rendezvous, hundredths of a speed of one: the range of [`crate::farm::schedule`] scores.
-pub const SCORE_MAX: u32 = u32::MAX;

@@ -131,6 +131,10 @@ impl Farm {
             Op::Requeue { units, .. } | Op::Revise { units, .. } => Some(units.clone()),
             _ => None,
         };
+        let failure_log = match &op {
+            Op::Failed { log, .. } if actor != self.me => *log,
+            _ => None,
+        };
         let is_submit = matches!(op, Op::Submit { .. });
         self.jobs.entry(log).or_insert_with(|| JobState::new(log)).apply(actor, seq, op);
         if let Some(unit) = unit {
@@ -140,6 +144,10 @@ impl Farm {
             }
             if let Some(collector) = self.collectors.get_mut(&log) {
                 collector.look_at(unit);
+                if let Some(blob) = failure_log {
+                    // Whoever collects can say what went wrong elsewhere.
+                    self.transfer.want(blob, Urgency::Result, None, BTreeSet::from([actor.node]));
+                }
             }
         }
         if is_submit {
@@ -159,7 +167,7 @@ impl Farm {
         }
         let Some(spec) = &state.spec else { return };
         match self.collectors.get_mut(&job) {
-            Some(collector) => collector.pending.extend(state.all_units()),
+            Some(collector) => state.all_units().for_each(|unit| collector.look_at(unit)),
             None => {
                 self.collectors.insert(job, Collector::new(state, spec.output.clone()));
             }
@@ -273,6 +281,7 @@ impl Farm {
             collector.finished = None;
             return;
         }
+        collector.ended = true;
         if state.owner() == Some(self.me.node) {
             let collected = Op::Collected { revision: state.revision, video, at_ms: now.wall_ms };
             // Under their final names the files need no second copy here; those rendered elsewhere are kept there.

@@ -1,0 +1,237 @@
+//! Streams of events for whoever watches: submissions, watches and collections.
+
+use super::http::{ApiError, ErrorKind, Reply};
+use super::view;
+use crate::farm::Farm;
+use crate::farm::collect::VideoState;
+use crate::farm::id::{JobId, NodeId};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// A caller that reads events.
+#[derive(Clone, Debug)]
+pub struct Stream(mpsc::Sender<Result<Value, ApiError>>);
+
+impl Stream {
+    /// The stream behind a reply; one that wants a single answer is a mistake of the caller, told as such.
+    pub fn of(reply: Reply) -> Option<Self> {
+        match reply {
+            Reply::Stream(sender) => Some(Self(sender)),
+            Reply::Once(sender) => {
+                let _ = sender.send(Err(ApiError::new(ErrorKind::Internal, "this request is answered by a stream")));
+                None
+            }
+        }
+    }
+
+    /// Sends an event, waiting for a slow reader. One that is gone is noticed by [`Self::is_gone`].
+    pub async fn event(&self, event: Value) {
+        let _ = self.0.send(Ok(event)).await;
+    }
+
+    /// Sends an event if there is room.
+    pub fn try_event(&self, event: Value) -> bool {
+        self.0.try_send(Ok(event)).is_ok()
+    }
+
+    /// Room for events.
+    pub fn room(&self) -> usize {
+        self.0.capacity()
+    }
+
+    /// Ends with an error.
+    pub async fn fail(&self, error: ApiError) {
+        let _ = self.0.send(Err(error)).await;
+    }
+
+    /// Ends with an error, if there is room.
+    pub fn try_fail(&self, error: ApiError) {
+        let _ = self.0.try_send(Err(error));
+    }
+
+    /// Whether nobody reads any more.
+    pub fn is_gone(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    /// How far a phase is.
+    pub async fn progress(&self, phase: &str, done: u64, total: u64, unit: &str) {
+        self.event(progress(phase, done, total, unit)).await;
+    }
+
+    /// How far a phase is, if there is room.
+    pub fn try_progress(&self, phase: &str, done: u64, total: u64, unit: &str) {
+        self.try_event(progress(phase, done, total, unit));
+    }
+
+    /// Something the person should know.
+    pub async fn warning(&self, kind: &str, subject: &str, message: &str) {
+        self.event(warning(kind, subject, message)).await;
+    }
+}
+
+fn progress(phase: &str, done: u64, total: u64, unit: &str) -> Value {
+    json!({"event": "progress", "phase": phase, "done": done, "total": total, "unit": unit})
+}
+
+fn warning(kind: &str, subject: &str, message: &str) -> Value {
+    json!({"event": "warning", "kind": kind, "subject": subject, "message": message})
+}
+
+/// What a watcher waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// The job's end.
+    End,
+    /// Another node that holds the whole bundle.
+    Replicated,
+    /// The end of collecting it here.
+    Collected,
+}
+
+/// A caller that follows a job.
+pub struct Watcher {
+    /// Which job.
+    pub job: JobId,
+    stream: Stream,
+    until: Until,
+    told: BTreeMap<i32, (&'static str, usize)>,
+    frames_done: Option<usize>,
+    said_alone: bool,
+    said_reason: Option<String>,
+    started: Duration,
+    received_bytes: u64,
+}
+
+impl Watcher {
+    /// Follows `job` from now on.
+    pub fn new(job: JobId, stream: Stream, until: Until, farm: &Farm, now: Duration) -> Self {
+        Self {
+            job,
+            stream,
+            until,
+            told: BTreeMap::new(),
+            frames_done: None,
+            said_alone: false,
+            said_reason: None,
+            started: now,
+            received_bytes: farm.received_bytes(),
+        }
+    }
+
+    /// Tells what is new; says whether there is nothing more to come.
+    pub fn update(&mut self, farm: &Farm, note: Option<String>, now: Duration) -> bool {
+        if self.stream.is_gone() {
+            return true;
+        }
+        let Some(job) = farm.jobs().get(&self.job) else { return true };
+        let Some(spec) = &job.spec else { return false };
+        if self.until == Until::Replicated {
+            let me = farm.me().node;
+            if job.holders(spec.bundle).iter().any(|node| *node != me) {
+                return self.stream.try_event(json!({"event": "replicated"}));
+            }
+            if !self.said_alone && farm.is_alone(now) && now.saturating_sub(self.started) > Duration::from_secs(10) {
+                let text = "no other machine has the scene yet: keep this one on until one does";
+                self.said_alone = self.stream.try_event(warning("not_replicated", &spec.name, text));
+            }
+            return false;
+        }
+        let mut done = 0;
+        for unit in job.all_units() {
+            let (state, node) = view::unit_state(farm, job, unit, now);
+            done += usize::from(state == "done");
+            let attempts = job.unit(unit).failures.len();
+            let new = match self.told.get(&unit.frame) {
+                None if state == "open" && attempts == 0 => continue,
+                None => true,
+                Some(told) => *told != (state, attempts),
+            };
+            // Leaves room for the last words.
+            if !new || self.stream.room() < 4 {
+                continue;
+            }
+            let told = self.told.insert(unit.frame, (state, attempts));
+            let word = match state {
+                "claimed" | "done" | "failed" => state,
+                _ if told.is_some_and(|(_, before)| attempts > before) || attempts > 0 => "retry",
+                _ => continue,
+            };
+            self.stream.try_event(self.frame_event(farm, job, unit, word, node));
+        }
+        if self.frames_done != Some(done) && self.stream.room() > 2 {
+            self.frames_done = Some(done);
+            self.stream.try_progress("render", done as u64, spec.frames.len() as u64, "frames");
+        }
+        let collector = farm.collectors().get(&self.job);
+        let reason = collector.and_then(|collector| collector.reason.clone());
+        if reason.is_some() && reason != self.said_reason && self.stream.room() > 2 {
+            let text = reason.clone().unwrap_or_default();
+            self.stream.try_event(warning("waiting", &spec.name, &text));
+            self.said_reason = reason;
+        }
+        let ended = match (self.until, collector) {
+            (_, Some(collector)) => collector.ended,
+            (Until::Collected, None) => true,
+            (_, None) => job.is_over() || view::is_settled(farm, job, now),
+        };
+        if !ended {
+            return false;
+        }
+        if let Some(note) = note
+            && self.stream.room() > 1
+        {
+            self.stream.try_event(warning("video", &spec.name, &note));
+        }
+        self.stream.try_event(self.finished(farm, now))
+    }
+
+    fn frame_event(
+        &self,
+        farm: &Farm,
+        job: &crate::farm::state::JobState,
+        unit: crate::farm::id::Unit,
+        word: &str,
+        node: Option<NodeId>,
+    ) -> Value {
+        let state = job.unit(unit);
+        let seconds = state.current_results().next().map(|(_, outcome)| f64::from(outcome.millis) / 1000.0);
+        let failure = state.current_failures().last();
+        let mut event = json!({"event": "frame", "frame": unit.frame, "state": word, "seconds": seconds});
+        if word == "retry" || word == "failed" {
+            if let Some((by, attempt)) = failure {
+                event["node"] = json!(view::node_name(farm, by));
+                event["error"] = json!(attempt.message);
+            }
+        } else {
+            event["node"] = json!(node.map(|node| view::node_name(farm, node)));
+        }
+        event
+    }
+
+    fn finished(&self, farm: &Farm, now: Duration) -> Value {
+        let Some(job) = farm.jobs().get(&self.job) else { return Value::Null };
+        let view = view::job(farm, job, now);
+        let collector = farm.collectors().get(&self.job);
+        let missing: Vec<i32> =
+            job.all_units().filter(|unit| !job.unit(*unit).has_result()).map(|unit| unit.frame).collect();
+        let video = collector.filter(|collector| collector.video == VideoState::Ready);
+        json!({
+            "event": "finished",
+            "job": self.job.to_string(),
+            "state": view["state"],
+            "frames_done": view["frames"]["done"],
+            "frames_failed": view["frames"]["failed"],
+            "missing": missing,
+            "output": collector.map(|collector| collector.output.directory.clone()),
+            "video": video.and_then(|collector| collector.output.video.clone()),
+            "video_state": view["video_state"],
+            "reason": view["reason"],
+            "nodes": view["nodes"],
+            "seconds": now.saturating_sub(self.started).as_secs_f64(),
+            "moved_bytes": farm.received_bytes().saturating_sub(self.received_bytes),
+        })
+    }
+}

@@ -1,0 +1,316 @@
+//! Results under their final names: frames as they come, and the video.
+//!
+//! A frame's file is written beside its final name, checked against its hashes, synced and renamed; one that is already
+//! there and the same is left alone. Each job's video has a task that is fed frame by frame; when it cannot use ffmpeg,
+//! Blender's own encoder makes the video at the end.
+
+use super::event::Event;
+use super::render::{Renderer, encode_with_blender};
+use super::store::Store;
+use super::video::{Encoder, VideoError, VideoSpec};
+use crate::farm::blob::chunk_id;
+use crate::farm::event::Input;
+use crate::farm::id::{BlobId, JobId, Unit};
+use crate::farm::job::{JobSpec, OutputSpec};
+use crate::farm::op::{Output, OutputRole};
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// Frames being put under their names at once; the rest wait. Delivery is the disk's work, more would not speed it up.
+const AT_ONCE: usize = 4;
+/// Frames announced to a video task and not yet taken.
+const MAX_WAITING: usize = 1024;
+
+/// What a job's video is told.
+enum Command {
+    Frame(i32, PathBuf),
+    Finish(Vec<i32>),
+}
+
+/// One job being collected on this machine.
+struct Job {
+    spec: Arc<JobSpec>,
+    output: OutputSpec,
+    /// Delivered frames.
+    frames: BTreeMap<i32, PathBuf>,
+    video: Option<(mpsc::Sender<Command>, JoinHandle<()>)>,
+}
+
+/// Everything being collected on this machine.
+pub struct Delivery {
+    store: Arc<Store>,
+    dir: PathBuf,
+    events: mpsc::Sender<Event>,
+    permits: Arc<tokio::sync::Semaphore>,
+    tasks: JoinSet<()>,
+    jobs: BTreeMap<JobId, Job>,
+    /// For machines without ffmpeg.
+    encoder: Arc<Mutex<Option<Renderer>>>,
+    /// Notes for people by job: how the video was made.
+    notes: Arc<Mutex<BTreeMap<JobId, String>>>,
+}
+
+impl Delivery {
+    /// Nothing yet. Segments of videos live under `dir`.
+    pub fn new(store: Arc<Store>, dir: PathBuf, events: mpsc::Sender<Event>) -> Self {
+        Self {
+            store,
+            dir,
+            events,
+            permits: Arc::new(tokio::sync::Semaphore::new(AT_ONCE)),
+            tasks: JoinSet::new(),
+            jobs: BTreeMap::new(),
+            encoder: Arc::default(),
+            notes: Arc::default(),
+        }
+    }
+
+    /// The Blender to encode with where there is no ffmpeg.
+    pub fn set_encoder(&self, renderer: Option<Renderer>) {
+        *lock(&self.encoder) = renderer;
+    }
+
+    /// How a job's video was made, if there is something to say about it.
+    pub fn note(&self, job: JobId) -> Option<String> {
+        lock(&self.notes).get(&job).cloned()
+    }
+
+    /// Puts a frame's files under their names.
+    pub fn deliver(&mut self, job: JobId, spec: Arc<JobSpec>, to: &OutputSpec, frame: (Unit, u32), outputs: Vec<Output>) {
+        let (unit, epoch) = frame;
+        while self.tasks.try_join_next().is_some() {}
+        self.jobs.entry(job).or_insert_with(|| Job {
+            spec: spec.clone(),
+            output: to.clone(),
+            frames: BTreeMap::new(),
+            video: None,
+        });
+        let (store, events, permits) = (self.store.clone(), self.events.clone(), self.permits.clone());
+        let path = Path::new(&to.directory).join(to.file_name(unit.frame, spec.format));
+        self.tasks.spawn(async move {
+            let Ok(_permit) = permits.acquire().await else { return };
+            let target = path.clone();
+            let put = tokio::task::spawn_blocking(move || put(&store, &outputs, &target)).await;
+            let input = match put.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+                Ok(()) => Input::Delivered { job, unit, epoch },
+                Err(error) => {
+                    let full = error.kind() == io::ErrorKind::StorageFull;
+                    let what = if full { "make room on its disk" } else { "check that the folder may be written" };
+                    let reason = format!("{} cannot be written: {error}; {what}: it is tried again", path.display());
+                    Input::DeliveryFailed { job, unit, reason }
+                }
+            };
+            let _ = events.send(Event::Farm(input)).await;
+        });
+    }
+
+    /// A frame is there: the video may have it.
+    pub fn delivered(&mut self, job: JobId, frame: i32) {
+        let Some(state) = self.jobs.get_mut(&job) else { return };
+        let path = Path::new(&state.output.directory).join(state.output.file_name(frame, state.spec.format));
+        state.frames.insert(frame, path.clone());
+        if state.output.video.is_none() {
+            return;
+        }
+        let sender = self.video(job);
+        if let Some(sender) = sender
+            && sender.try_send(Command::Frame(frame, path)).is_err()
+        {
+            // The task reads the frames it did not hear of when it is told to finish.
+            tracing::debug!(job = %job.short(), frame, "the video's queue is full");
+        }
+    }
+
+    /// Every frame there will be is delivered: finish the video, if one is wanted.
+    pub fn finish(&mut self, job: JobId, missing: Vec<i32>, canceled: bool) {
+        let wanted = self.jobs.get(&job).is_some_and(|state| state.output.video.is_some() && !state.frames.is_empty());
+        if !wanted || canceled {
+            if let Some((_, task)) = self.jobs.remove(&job).and_then(|state| state.video) {
+                task.abort();
+            }
+            let events = self.events.clone();
+            self.tasks.spawn(async move {
+                let _ = events.send(Event::Farm(Input::VideoFinished { job, outcome: Ok(()) })).await;
+            });
+            return;
+        }
+        if let Some(sender) = self.video(job) {
+            self.tasks.spawn(async move {
+                let _ = sender.send(Command::Finish(missing)).await;
+            });
+        }
+    }
+
+    /// Ends everything at once; segments stay for the next start.
+    pub async fn shut_down(&mut self) {
+        self.tasks.shutdown().await;
+        for (_, state) in std::mem::take(&mut self.jobs) {
+            if let Some((_, task)) = state.video {
+                task.abort();
+                let _ = task.await;
+            }
+        }
+    }
+
+    /// The job's video task, started with the frames there are.
+    fn video(&mut self, job: JobId) -> Option<mpsc::Sender<Command>> {
+        let state = self.jobs.get_mut(&job)?;
+        if let Some((sender, task)) = &state.video
+            && !task.is_finished()
+        {
+            return Some(sender.clone());
+        }
+        let out = PathBuf::from(state.output.video.clone()?);
+        let (sender, commands) = mpsc::channel(MAX_WAITING);
+        let task = Task {
+            job,
+            frames: state.spec.frames.iter().collect(),
+            spec: state.spec.clone(),
+            output: state.output.clone(),
+            out,
+            work_dir: self.dir.join(job.to_string()),
+            encoder: self.encoder.clone(),
+            notes: self.notes.clone(),
+        };
+        let (events, known) = (self.events.clone(), state.frames.clone());
+        let handle = tokio::spawn(async move {
+            if let Some(outcome) = task.run(known, commands).await {
+                let _ = events.send(Event::Farm(Input::VideoFinished { job, outcome })).await;
+            }
+        });
+        state.video = Some((sender.clone(), handle));
+        Some(sender)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The task of one video.
+struct Task {
+    job: JobId,
+    frames: Vec<i32>,
+    spec: Arc<JobSpec>,
+    output: OutputSpec,
+    out: PathBuf,
+    work_dir: PathBuf,
+    encoder: Arc<Mutex<Option<Renderer>>>,
+    notes: Arc<Mutex<BTreeMap<JobId, String>>>,
+}
+
+impl Task {
+    /// Feeds the encoder until told to finish; `None` when nobody will.
+    async fn run(
+        self,
+        mut known: BTreeMap<i32, PathBuf>,
+        mut commands: mpsc::Receiver<Command>,
+    ) -> Option<Result<(), String>> {
+        let spec = VideoSpec {
+            frames: self.frames.clone(),
+            rate: self.spec.rate,
+            out: self.out.clone(),
+            work_dir: self.work_dir.clone(),
+            size: self.spec.size,
+        };
+        let mut encoder = Encoder::open(spec).await;
+        for (frame, path) in known.clone() {
+            encoder = add(encoder, frame, path).await;
+        }
+        let missing = loop {
+            match commands.recv().await? {
+                Command::Frame(frame, path) => {
+                    known.insert(frame, path.clone());
+                    encoder = add(encoder, frame, path).await;
+                }
+                Command::Finish(missing) => break missing,
+            }
+        };
+        let lost: Vec<i32> = self.frames.iter().copied().filter(|f| !known.contains_key(f) && !missing.contains(f)).collect();
+        for frame in lost {
+            // Announced while the queue was full.
+            let path = Path::new(&self.output.directory).join(self.output.file_name(frame, self.spec.format));
+            known.insert(frame, path.clone());
+            encoder = add(encoder, frame, path).await;
+        }
+        let finished = match encoder {
+            Ok(encoder) => {
+                super::fail::fail_point("mid-encode");
+                encoder.finish(&missing).await.map(|_| ())
+            }
+            Err(error) => Err(error),
+        };
+        Some(match finished {
+            Err(VideoError::NoFfmpeg | VideoError::NoX264 { .. }) => self.with_blender(&known).await,
+            Err(error) => Err(super::submit::with_causes(&error)),
+            Ok(()) => Ok(()),
+        })
+    }
+
+    async fn with_blender(&self, known: &BTreeMap<i32, PathBuf>) -> Result<(), String> {
+        let install = "install ffmpeg and run `swarm job collect`; the frames are kept";
+        let renderer = lock(&self.encoder).clone();
+        let Some(renderer) = renderer else {
+            return Err(format!("there is neither ffmpeg nor a Blender on this machine to make the video; {install}"));
+        };
+        // A frame that failed holds its predecessor, or at the very start its successor.
+        let first = known.values().next().cloned();
+        let held = |frame: &i32| known.range(..=*frame).next_back().map(|(_, path)| path.clone()).or(first.clone());
+        let frames: Vec<PathBuf> = self.frames.iter().filter_map(held).collect();
+        match encode_with_blender(&renderer, &frames, self.spec.rate, &self.out, &self.work_dir).await {
+            Ok(()) => {
+                let text = "ffmpeg is not installed: Blender's own encoder made the video".to_owned();
+                lock(&self.notes).insert(self.job, text);
+                Ok(())
+            }
+            Err(error) => Err(format!("{}; {install}", super::submit::with_causes(&error))),
+        }
+    }
+}
+
+/// One more frame; the first error stays.
+async fn add(encoder: Result<Encoder, VideoError>, frame: i32, path: PathBuf) -> Result<Encoder, VideoError> {
+    let mut encoder = encoder?;
+    encoder.add(frame, path).await?;
+    Ok(encoder)
+}
+
+/// Puts the image of a unit under its name, unless it is there already.
+fn put(store: &Store, outputs: &[Output], path: &Path) -> io::Result<()> {
+    let Some(image) = outputs.iter().find(|output| output.role == OutputRole::Image) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the result has no image"));
+    };
+    if is_same(store, image.blob, path)? {
+        return Ok(());
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    store.deliver(image.blob, path)
+}
+
+/// Whether a file already has a blob's content.
+fn is_same(store: &Store, blob: BlobId, path: &Path) -> io::Result<bool> {
+    let mut file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let Some(map) = store.map(blob) else { return Ok(false) };
+    if file.metadata()?.len() != map.bytes() {
+        return Ok(false);
+    }
+    let mut buffer = Vec::new();
+    for chunk in &map.chunks {
+        buffer.resize(chunk.bytes as usize, 0);
+        file.read_exact(&mut buffer)?;
+        if chunk_id(&buffer) != chunk.id {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,494 @@
+//! From a request to a job: reading the scene, tracing it, checking everything that can be checked, bundling.
+//!
+//! Nothing moves and nothing is written outside the store before every check passed. Blocking work runs on blocking
+//! threads; the loop is asked only who could render the scene.
+
+use super::answer::Stream;
+use super::event::{Event, WhoCan};
+use super::http::{ApiError, ErrorKind, SubmitRequest, VideoChoice};
+use super::scene::{self, BlobSink, BundleError, SceneError, SceneInfo, Trace};
+use super::store::{Chunking, Store};
+use crate::farm::id::BlobId;
+use crate::farm::job::{FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings};
+use crate::wire;
+use serde_json::{Value, json};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Missing files named in one error; the rest are counted.
+const MISSING_NAMED: usize = 20;
+/// Digits of a frame number unless a pattern says otherwise, as Blender has it.
+const DIGITS: u8 = 4;
+/// Longest wait for a series while this node has just started and its own Blenders are still being asked.
+const PROBE_WAIT: Duration = Duration::from_secs(90);
+
+/// A submission ready to be written down.
+pub struct Prepared {
+    /// The job, its bundle in the store.
+    pub spec: JobSpec,
+    /// Whether the caller leaves once it is replicated.
+    pub detach: bool,
+}
+
+/// Reads, checks and bundles; then hands the job to the loop, or tells the caller why not.
+pub async fn prepare(request: SubmitRequest, store: Arc<Store>, events: mpsc::Sender<Event>, stream: Stream) {
+    let detach = request.detach;
+    match spec(request, store, &events, &stream).await {
+        Ok(spec) => {
+            let prepared = Box::new(Prepared { spec, detach });
+            let _ = events.send(Event::Prepared(prepared, stream)).await;
+        }
+        Err(error) => stream.fail(error).await,
+    }
+}
+
+async fn spec(
+    request: SubmitRequest,
+    store: Arc<Store>,
+    events: &mpsc::Sender<Event>,
+    stream: &Stream,
+) -> Result<JobSpec, ApiError> {
+    stream.progress("trace", 0, 1, "files").await;
+    let file = request.file.clone();
+    let (info, trace) = blocking(move || {
+        let info = scene::read(&file)?;
+        let trace = scene::trace(&file)?;
+        Ok::<_, SceneError>((info, trace))
+    })
+    .await?
+    .map_err(scene_error)?;
+    if !info.has_view() {
+        let text = format!(
+            "the scene `{}` in {} has no camera; add one in Blender and save the file",
+            info.scene,
+            request.file.display()
+        );
+        return Err(ApiError::new(ErrorKind::NoCamera, text));
+    }
+    check_missing(&trace, &request, stream).await?;
+    let found = (trace.files.len() + 1) as u64;
+    stream.progress("trace", found, found, "files").await;
+    let frames = frames(&request, &info)?;
+    let settings = settings(&request, &info)?;
+    let size = info.size_with(settings.resolution, settings.percent);
+    if size.0 == 0 || size.1 == 0 {
+        let text = format!("a frame would be {}×{} pixels; raise --percent or --resolution", size.0, size.1);
+        return Err(ApiError::new(ErrorKind::BadRequest, text));
+    }
+    let engine = settings.engine.as_deref().unwrap_or(&info.engine);
+    let needs = Needs { denoiser: info.denoising && engine == "CYCLES" };
+    let output = output(&request, &info, &frames)?;
+    {
+        let output = output.clone();
+        blocking(move || check_output(&output)).await??;
+    }
+    warn_of_changes(&request, &info, stream).await;
+    let (series, warning) = who_can(&request, &info, &needs, events).await?;
+    if let Some(warning) = warning {
+        stream.warning("series", &series.to_string(), &warning).await;
+    }
+    let existing = {
+        let (output, frames, format) = (output.clone(), frames.clone(), info.format);
+        blocking(move || {
+            let is_there = |frame| Path::new(&output.directory).join(output.file_name(frame, format)).exists();
+            frames.iter().filter(|frame| is_there(*frame)).count()
+        })
+        .await?
+    };
+    if existing > 0 {
+        let text = format!("{existing} frames already in {} will be replaced by new ones", output.directory);
+        stream.warning("replaces", &output.directory, &text).await;
+    }
+    let (bundle, bundle_bytes) = make_bundle(&request, trace, store, stream).await?;
+    Ok(JobSpec {
+        name: name(&request),
+        file: request.file.to_string_lossy().into_owned(),
+        user: request.user.clone(),
+        bundle,
+        bundle_bytes,
+        frames,
+        series,
+        min_version: info.min_version,
+        settings,
+        needs,
+        format: info.format,
+        size,
+        rate: rate(&request, &info)?,
+        output,
+        priority: request.priority.unwrap_or(50).min(100),
+        nonce: 0,
+        created_ms: super::clock::wall_ms(),
+    })
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    let panicked = |_| ApiError::new(ErrorKind::Internal, "a part of swarm failed; see the daemon's log");
+    tokio::task::spawn_blocking(work).await.map_err(panicked)
+}
+
+/// The error of a scene, with its cause in the same sentence.
+fn scene_error(error: SceneError) -> ApiError {
+    let kind = match &error {
+        SceneError::NotFound(_) => ErrorKind::FileNotFound,
+        SceneError::NotAFile(_) | SceneError::NotABlend(_) => ErrorKind::NotABlend,
+        SceneError::Truncated { .. } => ErrorKind::BlendDamaged,
+        SceneError::Unsupported { .. } | SceneError::TooLarge { .. } => ErrorKind::Unsupported,
+        SceneError::Unreadable { .. } => ErrorKind::FileUnreadable,
+    };
+    ApiError::new(kind, with_causes(&error))
+}
+
+/// An error and its causes, one sentence.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+async fn check_missing(trace: &Trace, request: &SubmitRequest, stream: &Stream) -> Result<(), ApiError> {
+    if trace.missing.is_empty() {
+        return Ok(());
+    }
+    if request.allow_missing {
+        for missing in &trace.missing {
+            stream.warning("missing", &missing.stored, &missing.to_string()).await;
+        }
+        return Ok(());
+    }
+    let count = trace.missing.len();
+    let mut text = format!(
+        "{count} {} the scene needs {} missing; put {} there, or submit with --allow-missing:",
+        if count == 1 { "file" } else { "files" },
+        if count == 1 { "is" } else { "are" },
+        if count == 1 { "it" } else { "them" },
+    );
+    for missing in trace.missing.iter().take(MISSING_NAMED) {
+        text.push_str(&format!("\n  {missing}"));
+    }
+    if count > MISSING_NAMED {
+        text.push_str(&format!("\n  and {} more", count - MISSING_NAMED));
+    }
+    Err(ApiError::new(ErrorKind::MissingFiles, text))
+}
+
+fn frames(request: &SubmitRequest, info: &SceneInfo) -> Result<FrameSet, ApiError> {
+    let bad = |error: crate::farm::job::FrameError| ApiError::new(ErrorKind::BadFrames, error.to_string());
+    match &request.frames {
+        Some(text) => text.parse().map_err(bad),
+        None => FrameSet::range(info.frame_start, info.frame_end, info.frame_step).map_err(bad),
+    }
+}
+
+fn settings(request: &SubmitRequest, info: &SceneInfo) -> Result<RenderSettings, ApiError> {
+    let engine = request.engine.as_ref().map(|engine| match engine.to_ascii_lowercase().as_str() {
+        "cycles" => Ok("CYCLES".to_owned()),
+        "eevee" | "blender_eevee" | "blender_eevee_next" => Ok("BLENDER_EEVEE".to_owned()),
+        "workbench" | "blender_workbench" => Ok("BLENDER_WORKBENCH".to_owned()),
+        _ => {
+            let text = format!("`{engine}` is not an engine swarm knows; --engine takes cycles, eevee or workbench");
+            Err(ApiError::new(ErrorKind::BadRequest, text))
+        }
+    });
+    let percent = request.percent.or(request.resolution.map(|_| 100));
+    let engine = engine.transpose()?;
+    let old = engine.is_none() && !matches!(info.engine.as_str(), "CYCLES" | "BLENDER_WORKBENCH") && !info.engine.contains("EEVEE");
+    if old && info.engine != "BLENDER_RENDER" {
+        let text = format!(
+            "the scene renders with `{}`, an engine of an add-on; choose another with --engine cycles, eevee or workbench",
+            info.engine
+        );
+        return Err(ApiError::new(ErrorKind::Unsupported, text));
+    }
+    Ok(RenderSettings {
+        engine,
+        samples: request.samples,
+        resolution: request.resolution,
+        percent,
+        device: request.device,
+    })
+}
+
+fn rate(request: &SubmitRequest, info: &SceneInfo) -> Result<FrameRate, ApiError> {
+    match request.fps {
+        None => Ok(info.rate),
+        Some(fps) if fps.is_finite() && (0.01..=1000.0).contains(&fps) => {
+            // As Blender has it: a whole number over a base, so that 23.976 is 24 / 1.001.
+            let whole = fps.ceil();
+            Ok(FrameRate { fps: whole as u32, base_millionths: (whole / fps * 1e6).round() as u32 })
+        }
+        Some(fps) => {
+            Err(ApiError::new(ErrorKind::BadRequest, format!("--fps {fps} is no rate of a video; give 0.01 to 1000")))
+        }
+    }
+}
+
+/// What people call the job, and its files.
+fn name(request: &SubmitRequest) -> String {
+    let stem = || request.file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    request.name.clone().or_else(stem).unwrap_or_else(|| "render".into())
+}
+
+/// A name that is a file name everywhere.
+fn file_safe(name: &str) -> String {
+    let safe: String = name.chars().map(|c| if c.is_control() || r#"/\:*?"<>|"#.contains(c) { '_' } else { c }).collect();
+    match safe.trim().trim_matches('.') {
+        "" => "render".into(),
+        safe => safe.chars().take(100).collect(),
+    }
+}
+
+/// Where results go, DESIGN §7.
+fn output(request: &SubmitRequest, info: &SceneInfo, frames: &FrameSet) -> Result<OutputSpec, ApiError> {
+    let name = file_safe(&name(request));
+    let folder = request.file.parent().unwrap_or(Path::new("/"));
+    let whole = FrameSet::range(info.frame_start, info.frame_end, info.frame_step).is_ok_and(|whole| whole == *frames);
+    let span = if whole { String::new() } else { format!("-{}-{}", frames.first(), frames.last()) };
+    output_in(request.output.as_deref(), &request.video, &folder.join(format!("{name}-frames")), &name, &span)
+}
+
+/// The output of `--output` and `--video`, or the defaults. `span` goes before the extension of a default video.
+pub fn output_in(
+    output: Option<&Path>,
+    video: &VideoChoice,
+    default: &Path,
+    name: &str,
+    span: &str,
+) -> Result<OutputSpec, ApiError> {
+    let (mut directory, mut prefix, mut suffix, mut digits) =
+        (default.to_path_buf(), format!("{name}_"), String::new(), DIGITS);
+    if let Some(output) = output {
+        let last = output.file_name().map(|last| last.to_string_lossy().into_owned()).unwrap_or_default();
+        match (last.find('#'), last.rfind('#')) {
+            (Some(from), Some(to)) if last[from..=to].chars().all(|c| c == '#') => {
+                directory = output.parent().unwrap_or(Path::new("/")).to_path_buf();
+                prefix = last[..from].to_owned();
+                suffix = strip_image_extension(&last[to + 1..]).to_owned();
+                digits = u8::try_from(to + 1 - from).unwrap_or(u8::MAX).min(20);
+            }
+            (Some(_), _) => {
+                let text = format!("`{last}` has its # in two places; write them once, as in shot_####");
+                return Err(ApiError::new(ErrorKind::BadRequest, text));
+            }
+            (None, _) => directory = output.to_path_buf(),
+        }
+    }
+    let video = match video {
+        VideoChoice::None => None,
+        VideoChoice::File(path) => Some(path.clone()),
+        VideoChoice::Default => Some(directory.parent().unwrap_or(&directory).join(format!("{name}{span}.mp4"))),
+    };
+    let text = |path: &Path| match path.to_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => {
+            let text = format!("{} is not valid Unicode; choose another with --output and --video", path.display());
+            Err(ApiError::new(ErrorKind::OutputUnwritable, text))
+        }
+    };
+    Ok(OutputSpec {
+        directory: text(&directory)?,
+        prefix,
+        suffix,
+        digits,
+        video: video.as_deref().map(text).transpose()?,
+    })
+}
+
+/// A pattern may end in an extension; the format decides that.
+fn strip_image_extension(suffix: &str) -> &str {
+    let known = [".png", ".jpg", ".jpeg", ".exr", ".tif", ".tiff", ".webp"];
+    known.iter().find_map(|extension| suffix.strip_suffix(extension)).unwrap_or(suffix)
+}
+
+/// Makes the folders of the results and proves that they can be written.
+pub fn check_output(output: &OutputSpec) -> Result<(), ApiError> {
+    let directory = PathBuf::from(&output.directory);
+    probe(&directory, "--output")?;
+    if let Some(video) = &output.video {
+        let video = Path::new(video);
+        if video.is_dir() {
+            let text = format!("{} is a folder; name the file of the video with --video FILE", video.display());
+            return Err(ApiError::new(ErrorKind::OutputUnwritable, text));
+        }
+        probe(video.parent().unwrap_or(Path::new("/")), "--video")?;
+    }
+    Ok(())
+}
+
+/// Writes and removes a small file. Folders made on the way are removed again when that fails.
+fn probe(directory: &Path, flag: &str) -> Result<(), ApiError> {
+    let first_new = directory.ancestors().take_while(|folder| !folder.exists()).last().map(Path::to_path_buf);
+    let attempt = || -> io::Result<()> {
+        std::fs::create_dir_all(directory)?;
+        let file = directory.join(format!(".swarm-{:016x}", rand::random::<u64>()));
+        let written = std::fs::write(&file, [0; 4096]);
+        let removed = std::fs::remove_file(&file);
+        written.and(removed)
+    };
+    attempt().map_err(|error| {
+        if let Some(new) = first_new {
+            // Only folders that were made a moment ago, and only if nothing is in them.
+            let mut folder = directory;
+            while folder.starts_with(&new) && std::fs::remove_dir(folder).is_ok() {
+                let Some(parent) = folder.parent() else { break };
+                folder = parent;
+            }
+        }
+        let full = error.kind() == io::ErrorKind::StorageFull;
+        let what = if full { "the disk is full; make room" } else { "check that it is a folder you may write to" };
+        let kind = if full { ErrorKind::NoSpace } else { ErrorKind::OutputUnwritable };
+        let text = format!(
+            "{} cannot be written: {error}; {what}, or choose another place with {flag}",
+            directory.display()
+        );
+        ApiError::new(kind, text)
+    })
+}
+
+async fn warn_of_changes(request: &SubmitRequest, info: &SceneInfo, stream: &Stream) {
+    let subject = request.file.to_string_lossy();
+    if info.movie_format {
+        let text = "the scene is set to a movie format; frames are rendered as PNG and the video is made of them";
+        stream.warning("movie_format", &subject, text).await;
+    } else if let Some(format) = info.replaced_format {
+        let text = format!("the scene's format {format} cannot be checked here; frames are rendered as PNG");
+        stream.warning("format", &subject, &text).await;
+    }
+    if info.engine == "BLENDER_RENDER" && request.engine.is_none() {
+        let text = "the scene was made for Blender Internal, which is gone; newer Blenders render it with Eevee";
+        stream.warning("engine", &subject, text).await;
+    }
+}
+
+async fn who_can(
+    request: &SubmitRequest,
+    info: &SceneInfo,
+    needs: &Needs,
+    events: &mpsc::Sender<Event>,
+) -> Result<(crate::farm::job::Series, Option<String>), ApiError> {
+    let stopping = || ApiError::new(ErrorKind::Busy, "the daemon is stopping; submit again when it runs");
+    let (reply, answer) = oneshot::channel();
+    let ask = WhoCan {
+        file: info.version,
+        min_version: info.min_version,
+        needs: needs.clone(),
+        pinned: request.series,
+        gpu: request.device == crate::farm::job::Device::Gpu,
+        reply,
+    };
+    events.send(Event::WhoCan(ask)).await.map_err(|_| stopping())?;
+    match tokio::time::timeout(PROBE_WAIT, answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(stopping()),
+        Err(_) => {
+            let text = "this machine's Blenders did not answer in time; see `swarm doctor`";
+            Err(ApiError::new(ErrorKind::BlenderBroken, text))
+        }
+    }
+}
+
+/// The store as a place for bundles.
+struct Sink(Arc<Store>);
+
+impl BlobSink for Sink {
+    fn put_file(
+        &mut self,
+        reader: &mut dyn Read,
+        chunking: scene::Chunking,
+    ) -> io::Result<(crate::farm::blob::BlobMap, u64)> {
+        let chunking = match chunking {
+            scene::Chunking::ContentDefined => Chunking::ContentDefined,
+            scene::Chunking::Fixed => Chunking::Fixed,
+        };
+        self.0.put_reader(reader, chunking)
+    }
+}
+
+async fn make_bundle(
+    request: &SubmitRequest,
+    trace: Trace,
+    store: Arc<Store>,
+    stream: &Stream,
+) -> Result<(BlobId, u64), ApiError> {
+    let (file, told) = (request.file.clone(), stream.clone());
+    let made = blocking(move || {
+        let mut last = 0;
+        let mut progress = |at: scene::BundleProgress| {
+            // A line per file of a big scene would drown the reader: every hundredth part is told.
+            let step = at.bytes_total / 100;
+            if at.bytes_done >= last + step || at.files_done == at.files_total {
+                last = at.bytes_done;
+                told.try_progress("hash", at.bytes_done, at.bytes_total, "bytes");
+            }
+        };
+        let (manifest, stats) = scene::bundle(&file, &trace, &mut Sink(store.clone()), &mut progress)?;
+        let bytes = wire::encode_manifest(&manifest).map_err(|error| BundleError::Store {
+            path: file.clone(),
+            source: io::Error::other(error),
+        })?;
+        let (bundle, _) =
+            store.put_bytes(&bytes).map_err(|source| BundleError::Store { path: file.clone(), source })?;
+        Ok::<_, BundleError>((bundle, stats))
+    })
+    .await?;
+    let (bundle, stats) = made.map_err(|error| match error {
+        BundleError::Scene(error) => scene_error(error),
+        error => {
+            let full = matches!(&error, BundleError::Store { source, .. } if source.kind() == io::ErrorKind::StorageFull);
+            let kind = match &error {
+                _ if full => ErrorKind::NoSpace,
+                BundleError::Changed(_) | BundleError::Unreadable { .. } => ErrorKind::FileUnreadable,
+                BundleError::Store { .. } => ErrorKind::DataDir,
+                _ => ErrorKind::Unsupported,
+            };
+            ApiError::new(kind, with_causes(&error))
+        }
+    })?;
+    let bundled: Value =
+        json!({"event": "bundled", "files": stats.files, "bytes": stats.bytes, "new_bytes": stats.new_bytes});
+    stream.event(bundled).await;
+    Ok((bundle, stats.bytes))
+}
+
+/// A format whose frames make a video without Blender.
+pub fn makes_video(format: ImageFormat) -> bool {
+    format != ImageFormat::Other
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_patterns_say_folder_name_and_digits() {
+        let made = |output: Option<&str>| {
+            output_in(output.map(Path::new), &VideoChoice::Default, Path::new("/s/shot-frames"), "shot", "-3-9").unwrap()
+        };
+        let default = made(None);
+        assert_eq!((default.directory.as_str(), default.prefix.as_str(), default.digits), ("/s/shot-frames", "shot_", 4));
+        assert_eq!(default.video.as_deref(), Some("/s/shot-3-9.mp4"));
+        let folder = made(Some("/o/day 1/"));
+        assert_eq!((folder.directory.as_str(), folder.video.as_deref()), ("/o/day 1/", Some("/o/shot-3-9.mp4")));
+        let pattern = made(Some("/o/f_###b.png"));
+        assert_eq!(pattern.file_name(7, ImageFormat::Png), "f_007b.png");
+        assert_eq!(pattern.directory, "/o");
+        assert!(output_in(Some(Path::new("/o/a#b#")), &VideoChoice::None, Path::new("/"), "x", "").is_err());
+    }
+
+    #[test]
+    fn names_are_file_names_everywhere() {
+        assert_eq!(file_safe("a/b:c"), "a_b_c");
+        assert_eq!(file_safe(" .. "), "render");
+        assert_eq!(file_safe("Szene Ä 1"), "Szene Ä 1");
+    }
+}

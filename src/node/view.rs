@@ -1,0 +1,273 @@
+//! The farm as JSON: the shapes of DESIGN §8.
+
+use super::clock::rfc3339;
+use crate::farm::Farm;
+use crate::farm::collect::VideoState;
+use crate::farm::id::{JobId, NodeId, Unit};
+use crate::farm::message::Capability;
+use crate::farm::schedule::{is_failed, is_stopped};
+use crate::farm::state::JobState;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// What people call a node.
+pub fn node_name(farm: &Farm, node: NodeId) -> String {
+    let capability = farm.roster().member(node).and_then(|member| member.capability.as_ref());
+    capability.map(|capability| capability.name.clone()).filter(|name| !name.is_empty()).unwrap_or_else(|| node.short())
+}
+
+/// The word for a unit, and the node that has it or made it.
+pub fn unit_state(farm: &Farm, job: &JobState, unit: Unit, now: Duration) -> (&'static str, Option<NodeId>) {
+    let state = job.unit(unit);
+    let delivered = farm
+        .collectors()
+        .get(&job.id)
+        .is_some_and(|collector| collector.delivered.get(&unit) == Some(&state.epoch));
+    if let Some((by, _)) = state.current_results().next() {
+        let word = if delivered || farm.is_done(job, unit, now) { "done" } else { "claimed" };
+        return (word, Some(by.node));
+    }
+    if is_failed(job, unit, farm.roster(), now) {
+        return ("failed", state.current_failures().last().map(|(node, _)| node));
+    }
+    let live = state.current_claims().find(|(actor, _)| farm.roster().is_live_actor(*actor, now));
+    match live {
+        Some((actor, _)) => ("claimed", Some(actor.node)),
+        None => ("open", None),
+    }
+}
+
+/// Whether every unit is done or given up.
+pub fn is_settled(farm: &Farm, job: &JobState, now: Duration) -> bool {
+    let stopped = is_stopped(job, farm.roster(), now);
+    job.spec.is_some()
+        && job.all_units().all(|unit| match unit_state(farm, job, unit, now).0 {
+            "done" | "failed" => true,
+            word => (stopped || job.canceled.is_some()) && word == "open",
+        })
+}
+
+/// A job.
+pub fn job(farm: &Farm, job: &JobState, now: Duration) -> Value {
+    let Some(spec) = &job.spec else { return Value::Null };
+    let (mut open, mut claimed, mut done, mut failed) = (0usize, 0usize, 0usize, 0usize);
+    for unit in job.all_units() {
+        match unit_state(farm, job, unit, now).0 {
+            "done" => done += 1,
+            "failed" => failed += 1,
+            "claimed" => claimed += 1,
+            _ => open += 1,
+        }
+    }
+    let stopped = is_stopped(job, farm.roster(), now);
+    let collector = farm.collectors().get(&job.id);
+    let state = match () {
+        () if job.canceled.is_some() => "canceled",
+        () if stopped || (open == 0 && claimed == 0 && failed > 0) => "failed",
+        () if open == 0 && claimed == 0 => "completed",
+        () if job.is_paused() => "paused",
+        () if claimed > 0 || done > 0 => "active",
+        () => "queued",
+    };
+    let output = collector.map_or(&spec.output, |collector| &collector.output);
+    let collected = job.collected.is_some_and(|(revision, _)| revision >= job.revision);
+    let video_state = match (collector.map(|collector| collector.video), job.collected) {
+        (Some(VideoState::None), Some((_, true))) if spec.output.video.is_some() => VideoState::Ready,
+        (Some(state), _) => state,
+        (None, Some((_, true))) if spec.output.video.is_some() => VideoState::Ready,
+        (None, Some((_, false))) => VideoState::Failed,
+        (None, _) => VideoState::None,
+    };
+    let nodes: Vec<Value> = job
+        .speeds()
+        .iter()
+        .map(|(node, (frames, millis))| {
+            let name = node_name(farm, *node);
+            json!({"id": node.to_string(), "name": name, "done": frames, "seconds": *millis as f64 / 1000.0})
+        })
+        .collect();
+    let history: Vec<Value> = job
+        .history
+        .iter()
+        .map(|entry| json!({"at": rfc3339(entry.at_ms), "by": node_name(farm, entry.by.node), "action": entry.action}))
+        .collect();
+    let left = (open + claimed) as u64;
+    let slots = slots(farm, job, now);
+    let eta = job
+        .mean_millis(None)
+        .filter(|_| state == "active" && slots > 0)
+        .map(|millis| (millis * left).div_ceil(slots * 1000));
+    json!({
+        "id": job.id.to_string(),
+        "name": spec.name,
+        "file": spec.file,
+        "owner": {"user": spec.user, "node": job.owner().map(|node| node_name(farm, node))},
+        "state": state,
+        "reason": reason(farm, job, stopped, now),
+        "priority": job.priority(),
+        "series": spec.series.to_string(),
+        "created_at": rfc3339(spec.created_ms),
+        "started_at": job.history.iter().next().filter(|_| state != "queued").map(|entry| rfc3339(entry.at_ms)),
+        "finished_at": (job.finished_ms > 0 && job.is_over()).then(|| rfc3339(job.finished_ms)),
+        "frames": {"total": spec.frames.len(), "open": open, "claimed": claimed, "done": done, "failed": failed},
+        "duplicates": job.duplicates(),
+        "nodes": nodes,
+        "output": output.directory,
+        "video": output.video,
+        "video_state": video_state.word(),
+        "collected": collected,
+        "eta_seconds": eta,
+        "history": history,
+    })
+}
+
+fn slots(farm: &Farm, job: &JobState, now: Duration) -> u64 {
+    crate::farm::schedule::eligible(job, farm.roster(), now)
+        .iter()
+        .filter_map(|node| farm.roster().member(*node)?.capability.as_ref())
+        .map(|capability| u64::from(capability.slots))
+        .sum()
+}
+
+/// Why a job does not get on, or did not.
+fn reason(farm: &Farm, job: &JobState, stopped: bool, now: Duration) -> Option<String> {
+    if let Some((by, _)) = &job.canceled {
+        return Some(format!("canceled by {by}"));
+    }
+    let failures: Vec<Unit> =
+        job.unfinished().iter().copied().filter(|unit| is_failed(job, *unit, farm.roster(), now)).collect();
+    if let Some(unit) = failures.first() {
+        let last = job.unit(*unit).current_failures().last().map(|(_, attempt)| attempt.message.clone());
+        let what = format!("{} of {} frames failed", failures.len(), job.all_units().count());
+        let stop = if stopped { ", so the job was stopped" } else { "" };
+        return Some(format!("{what}{stop}; frame {}: {}", unit.frame, last.unwrap_or_default()));
+    }
+    if let Some(reason) = farm.collectors().get(&job.id).and_then(|collector| collector.reason.clone()) {
+        return Some(reason);
+    }
+    if !job.is_over() && !job.unfinished().is_empty() && slots(farm, job, now) == 0 {
+        return Some("no machine here can render it at the moment; see `swarm nodes`".into());
+    }
+    None
+}
+
+/// A job's frames.
+pub fn frames(farm: &Farm, job: &JobState, now: Duration) -> Value {
+    let frames: Vec<Value> = job
+        .all_units()
+        .map(|unit| {
+            let (word, node) = unit_state(farm, job, unit, now);
+            let state = job.unit(unit);
+            let outcome = state.current_results().next().map(|(_, outcome)| outcome);
+            let error = state.current_failures().last().map(|(_, attempt)| attempt.message.clone());
+            json!({
+                "frame": unit.frame,
+                "state": word,
+                "node": node.map(|node| node_name(farm, node)),
+                "device": outcome.map(|outcome| outcome.device.clone()),
+                "blender": outcome.map(|outcome| outcome.build.clone()),
+                "seconds": outcome.map(|outcome| f64::from(outcome.millis) / 1000.0),
+                "attempts": state.failures.len() + state.results.len(),
+                "outputs": outcome.map(|outcome| outcome.outputs.iter().map(|output| output.path.clone()).collect::<Vec<_>>()).unwrap_or_default(),
+                "warnings": [],
+                "error": error.filter(|_| word != "done"),
+            })
+        })
+        .collect();
+    Value::Array(frames)
+}
+
+/// Everybody, this machine first, then by name.
+pub fn nodes(farm: &Farm, now: Duration) -> Value {
+    let me = farm.me().node;
+    let mut all: Vec<(bool, String, NodeId)> = farm
+        .roster()
+        .members()
+        .keys()
+        .map(|node| (*node != me, node_name(farm, *node), *node))
+        .collect();
+    all.sort();
+    Value::Array(all.into_iter().map(|(_, _, node)| self::node(farm, node, now)).collect())
+}
+
+/// One machine.
+pub fn node(farm: &Farm, node: NodeId, now: Duration) -> Value {
+    let Some(member) = farm.roster().member(node) else { return Value::Null };
+    let unknown = Capability::default();
+    let told = member.capability.as_ref().unwrap_or(&unknown);
+    let alive = farm.roster().is_alive(node, now);
+    let state = match () {
+        () if !alive => "away",
+        () if told.paused => "paused",
+        () if !member.in_hand.is_empty() => "busy",
+        () => "ready",
+    };
+    let rendering: Vec<Value> = member
+        .in_hand
+        .iter()
+        .filter(|_| alive)
+        .map(|hand| json!({"job": hand.job.to_string(), "frame": hand.unit.frame, "progress": f64::from(hand.percent) / 100.0}))
+        .collect();
+    let blenders: Vec<Value> = told
+        .renderers
+        .iter()
+        .map(|one| {
+            let (major, minor, patch) = one.version;
+            json!({"version": format!("{major}.{minor}.{patch}"), "path": one.path, "devices": one.devices, "denoiser": one.denoiser})
+        })
+        .collect();
+    let gpus: Vec<Value> = told
+        .gpus
+        .iter()
+        .map(|gpu| json!({"name": gpu.name, "memory_bytes": gpu.memory_bytes, "driver": gpu.driver, "usable": gpu.usable, "backend": gpu.backend}))
+        .collect();
+    let problems: Vec<Value> = told
+        .problems
+        .iter()
+        .map(|problem| json!({"kind": problem.kind, "message": problem.message, "fix": problem.fix}))
+        .collect();
+    json!({
+        "id": node.to_string(),
+        "name": node_name(farm, node),
+        "self": node == farm.me().node,
+        "os": told.os,
+        "swarm_version": told.swarm_version,
+        "addresses": told.addresses,
+        "cpu": {"model": told.cpu_model, "cores": told.cores},
+        "memory_bytes": told.memory_bytes,
+        "gpus": gpus,
+        "blenders": blenders,
+        "slots": told.slots,
+        "load": f64::from(member.load_percent) / 100.0,
+        "tags": told.tags,
+        "problems": problems,
+        "state": state,
+        "rendering": rendering,
+    })
+}
+
+/// The job a person means: an id, a unique prefix of one, a unique name, or `last`.
+pub fn find(farm: &Farm, text: &str) -> Result<JobId, super::http::ApiError> {
+    use super::http::{ApiError, ErrorKind};
+    let known = || farm.jobs().values().filter(|job| job.spec.is_some());
+    let newest = |job: &&JobState| job.spec.as_ref().map(|spec| (spec.created_ms, job.id));
+    if text == "last" {
+        let none = || ApiError::new(ErrorKind::JobNotFound, "there are no jobs yet; submit one with `swarm submit FILE`");
+        return known().max_by_key(newest).map(|job| job.id).ok_or_else(none);
+    }
+    let by_id: Vec<&JobState> = known().filter(|job| !text.is_empty() && job.id.to_string().starts_with(text)).collect();
+    let by_name = || known().filter(|job| job.spec.as_ref().is_some_and(|spec| spec.name == text)).collect::<Vec<_>>();
+    let matches = if by_id.is_empty() { by_name() } else { by_id };
+    match matches.as_slice() {
+        [one] => Ok(one.id),
+        [] => {
+            let text = format!("there is no job `{text}`; `swarm jobs` lists them");
+            Err(ApiError::new(ErrorKind::JobNotFound, text))
+        }
+        many => {
+            let ids: Vec<String> = many.iter().take(5).map(|job| job.id.short()).collect();
+            let text = format!("{} jobs are meant by `{text}`: {}; write more of the id", many.len(), ids.join(", "));
+            Err(ApiError::new(ErrorKind::JobAmbiguous, text))
+        }
+    }
+}
