@@ -1,0 +1,340 @@
+//! The blob protocol: requests down one stream, replies back on it in the same order.
+//!
+//! A request is 37 bytes: kind u8, blob, index u32 (little-endian). A reply is an outcome u8 and a length u32, then so
+//! many bytes: a chunk as it is, a map as (id, length u32) of each chunk, or a bitmap. The server reads ahead of what
+//! it writes, the client checks and writes behind what it reads, each a few chunks deep, so that wire, disk and hash
+//! work at the same time and memory stays bounded. Nothing reaches the sink that does not have the hash asked for.
+
+use super::{BlobFailure, BlobReply, BlobRequest, ChunkSink, ChunkSource, NetEvent};
+use crate::farm::blob::{BLOB_MAX_CHUNKS, BlobMap, CHUNK_MAX_BYTES, ChunkRef, chunk_id};
+use crate::farm::id::{BlobId, ChunkId, NodeId};
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use std::io;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// Most requests of ours a peer may have unanswered (the farm's byte budget is lower for full chunks).
+pub(super) const MAX_REQUESTS: usize = 64;
+/// Chunks the server reads from disk ahead of the wire, per peer (measured on loopback: more gains nothing).
+const READ_AHEAD: usize = 4;
+/// Chunks the client checks and writes behind the wire, per peer.
+const WRITE_BEHIND: usize = 4;
+/// Chunks read or written at once for all peers together: what a blocking pool and a disk take well (guess).
+pub(super) const DISK_AT_ONCE: usize = 16;
+const REQUEST_BYTES: usize = 1 + 32 + 4;
+const MAP_ENTRY_BYTES: usize = 32 + 4;
+const MAX_MAP_BYTES: usize = BLOB_MAX_CHUNKS * MAP_ENTRY_BYTES;
+const MAX_HAVE_BYTES: usize = BLOB_MAX_CHUNKS.div_ceil(8);
+const HERE: u8 = 0;
+const MISSING: u8 = 1;
+
+/// A request and its place in the peer's queue, held until the reply is out.
+pub(super) type Queued = (BlobRequest, OwnedSemaphorePermit);
+
+fn encode_request(request: &BlobRequest) -> [u8; REQUEST_BYTES] {
+    let (kind, blob, index) = match request {
+        BlobRequest::Map { blob } => (0, blob, 0),
+        BlobRequest::Have { blob } => (1, blob, 0),
+        BlobRequest::Chunk { blob, index, .. } => (2, blob, *index),
+    };
+    let mut bytes = [0; REQUEST_BYTES];
+    bytes[0] = kind;
+    bytes[1..33].copy_from_slice(&blob.0);
+    bytes[33..].copy_from_slice(&index.to_le_bytes());
+    bytes
+}
+
+/// What a peer asks for.
+enum Asked {
+    Map(BlobId),
+    Have(BlobId),
+    Chunk(BlobId, u32),
+}
+
+fn decode_request(bytes: [u8; REQUEST_BYTES]) -> io::Result<Asked> {
+    let blob = BlobId(std::array::from_fn(|i| bytes[1 + i]));
+    let index = u32::from_le_bytes([bytes[33], bytes[34], bytes[35], bytes[36]]);
+    match bytes[0] {
+        0 => Ok(Asked::Map(blob)),
+        1 => Ok(Asked::Have(blob)),
+        2 => Ok(Asked::Chunk(blob, index)),
+        kind => Err(bad(format!("a blob request of the unknown kind {kind}"))),
+    }
+}
+
+fn encode_map(map: &BlobMap) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(map.chunks.len() * MAP_ENTRY_BYTES);
+    for chunk in &map.chunks {
+        bytes.extend_from_slice(&chunk.id.0);
+        bytes.extend_from_slice(&chunk.bytes.to_le_bytes());
+    }
+    bytes
+}
+
+fn decode_map(bytes: &[u8]) -> BlobMap {
+    let (entries, _) = bytes.as_chunks::<MAP_ENTRY_BYTES>();
+    let chunk = |entry: &[u8; MAP_ENTRY_BYTES]| ChunkRef {
+        id: ChunkId(std::array::from_fn(|i| entry[i])),
+        bytes: u32::from_le_bytes([entry[32], entry[33], entry[34], entry[35]]),
+    };
+    BlobMap { chunks: entries.iter().map(chunk).collect() }
+}
+
+fn bad(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+/// Answers a peer's requests until it closes the stream or something breaks.
+pub(super) async fn serve<S>(
+    stream: S,
+    node: NodeId,
+    source: Arc<dyn ChunkSource>,
+    disk: Arc<Semaphore>,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut requests, mut replies) = stream.split();
+    let (ahead, mut ready) = mpsc::channel::<JoinHandle<Option<Vec<u8>>>>(READ_AHEAD);
+    let read = async move {
+        loop {
+            let mut bytes = [0; REQUEST_BYTES];
+            let first = requests.read(&mut bytes).await?;
+            if first == 0 {
+                return io::Result::Ok(());
+            }
+            requests.read_exact(&mut bytes[first..]).await?;
+            let asked = decode_request(bytes)?;
+            let Ok(turn) = ahead.reserve().await else { return Ok(()) };
+            let permit = disk.clone().acquire_owned().await.map_err(io::Error::other)?;
+            let source = source.clone();
+            turn.send(spawn_blocking(move || {
+                let answer = look_up(&*source, node, asked);
+                drop(permit);
+                answer
+            }));
+        }
+    };
+    let write = async move {
+        while let Some(answer) = ready.recv().await {
+            let answer = answer.await.map_err(io::Error::other)?;
+            let (outcome, payload) = answer.map_or((MISSING, Vec::new()), |payload| (HERE, payload));
+            let length = u32::try_from(payload.len()).map_err(io::Error::other)?.to_le_bytes();
+            replies.write_all(&[outcome, length[0], length[1], length[2], length[3]]).await?;
+            replies.write_all(&payload).await?;
+            if ready.is_empty() {
+                replies.flush().await?;
+            }
+        }
+        replies.flush().await
+    };
+    tokio::try_join!(read, write).map(|_| ())
+}
+
+fn look_up(source: &dyn ChunkSource, node: NodeId, asked: Asked) -> Option<Vec<u8>> {
+    match asked {
+        Asked::Map(blob) => source.map(blob).filter(BlobMap::is_sound).map(|map| encode_map(&map)),
+        Asked::Have(blob) => source.have(blob).filter(|bitmap| bitmap.len() <= MAX_HAVE_BYTES),
+        Asked::Chunk(blob, index) => match source.read(blob, index) {
+            Ok(bytes) if bytes.len() <= CHUNK_MAX_BYTES as usize => Some(bytes),
+            Ok(_) => None,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    warn!(%blob, index, peer = %node.short(), %error, "a chunk asked for could not be read here");
+                }
+                None
+            }
+        },
+    }
+}
+
+/// The asking side of one connection.
+pub(super) struct Client {
+    pub(super) node: NodeId,
+    pub(super) sink: Arc<dyn ChunkSink>,
+    pub(super) disk: Arc<Semaphore>,
+    pub(super) events: mpsc::Sender<NetEvent>,
+    /// Set when the connection is over.
+    pub(super) stop: CancellationToken,
+    /// Set when the whole network ends and nobody may be listening any more.
+    pub(super) closing: CancellationToken,
+}
+
+impl Client {
+    /// Sends what is queued and reports what comes back, until stopped or something breaks; what is then still open is
+    /// reported as lost. Every request queued gets exactly one reply.
+    pub(super) async fn run<S>(self, stream: S, mut queue: mpsc::Receiver<Queued>) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (replies, requests) = stream.split();
+        let (sent, mut open) = mpsc::channel::<Queued>(MAX_REQUESTS);
+        let mut writes = JoinSet::new();
+        let mut asking = None;
+        let outcome = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Ok(()),
+            ended = self.send(requests, &mut queue, sent) => ended,
+            ended = self.receive(replies, &mut open, &mut writes, &mut asking) => ended,
+        };
+        while let Some(ended) = writes.join_next().await {
+            ended.map_err(io::Error::other)?;
+        }
+        queue.close();
+        if let Some(queued) = asking.take() {
+            self.lose(queued).await;
+        }
+        while let Some(queued) = open.recv().await {
+            self.lose(queued).await;
+        }
+        while let Some(queued) = queue.recv().await {
+            self.lose(queued).await;
+        }
+        outcome
+    }
+
+    async fn lose(&self, (request, place): Queued) {
+        self.tell(BlobReply::Failed { request, why: BlobFailure::Lost }, place).await;
+    }
+
+    async fn tell(&self, reply: BlobReply, place: OwnedSemaphorePermit) {
+        tell(&self.events, &self.closing, NetEvent::Blob { node: self.node, reply }).await;
+        drop(place);
+    }
+
+    async fn send<W: AsyncWrite + Unpin>(
+        &self,
+        mut requests: W,
+        queue: &mut mpsc::Receiver<Queued>,
+        sent: mpsc::Sender<Queued>,
+    ) -> io::Result<()> {
+        while let Some((request, place)) = queue.recv().await {
+            let bytes = encode_request(&request);
+            // As many places as there may be requests: never waits, so a request is never between the two queues.
+            sent.try_send((request, place)).map_err(|_| io::Error::other("more requests than places"))?;
+            requests.write_all(&bytes).await?;
+            if queue.is_empty() {
+                requests.flush().await?;
+            }
+        }
+        // No more requests will come; replies still do.
+        requests.flush().await?;
+        drop(sent);
+        std::future::pending().await
+    }
+
+    async fn receive<R: AsyncRead + Unpin>(
+        &self,
+        mut replies: R,
+        open: &mut mpsc::Receiver<Queued>,
+        writes: &mut JoinSet<()>,
+        asking: &mut Option<Queued>,
+    ) -> io::Result<()> {
+        loop {
+            let Some(queued) = open.recv().await else { std::future::pending().await };
+            let (request, _) = asking.insert(queued);
+            let mut head = [0; 5];
+            replies.read_exact(&mut head).await?;
+            let length = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
+            let here = match head[0] {
+                HERE => true,
+                MISSING if length == 0 => false,
+                _ => return Err(bad("a blob reply that is none".into())),
+            };
+            let fits = match request {
+                BlobRequest::Map { .. } => length <= MAX_MAP_BYTES && length.is_multiple_of(MAP_ENTRY_BYTES),
+                BlobRequest::Have { .. } => length <= MAX_HAVE_BYTES,
+                BlobRequest::Chunk { bytes, .. } => !here || length == *bytes as usize,
+            };
+            if !fits {
+                return Err(bad(format!("{length} bytes in reply to {request:?}")));
+            }
+            let payload = read_payload(&mut replies, length).await?;
+            let Some((request, place)) = asking.take() else { continue };
+            if !here {
+                let reply = match request {
+                    BlobRequest::Map { blob } => BlobReply::Map { blob, map: None },
+                    BlobRequest::Have { .. } | BlobRequest::Chunk { .. } => {
+                        BlobReply::Failed { request, why: BlobFailure::Missing }
+                    }
+                };
+                self.tell(reply, place).await;
+                continue;
+            }
+            match request {
+                BlobRequest::Have { blob } => self.tell(BlobReply::Have { blob, bitmap: payload }, place).await,
+                BlobRequest::Map { blob } => {
+                    let map = decode_map(&payload);
+                    let reply = if map.is_sound() && map.id() == blob {
+                        BlobReply::Map { blob, map: Some(map) }
+                    } else {
+                        self.corrupt(&request)
+                    };
+                    self.tell(reply, place).await;
+                }
+                BlobRequest::Chunk { blob, index, id, bytes } => {
+                    while writes.len() >= WRITE_BEHIND {
+                        let _ = writes.join_next().await;
+                    }
+                    let permit = self.disk.clone().acquire_owned().await.map_err(io::Error::other)?;
+                    let (sink, events, node) = (self.sink.clone(), self.events.clone(), self.node);
+                    let closing = self.closing.clone();
+                    writes.spawn(async move {
+                        let kept = spawn_blocking(move || {
+                            let kept = keep(&*sink, blob, index, id, &payload);
+                            drop(permit);
+                            kept
+                        });
+                        let reply = match kept.await {
+                            Ok(Ok(())) => BlobReply::Chunk { blob, index, bytes },
+                            Ok(Err(why)) => {
+                                if why == BlobFailure::Corrupt {
+                                    warn!(%blob, index, peer = %node.short(), "a peer sent a chunk with the wrong hash; it is discarded");
+                                }
+                                BlobReply::Failed { request, why }
+                            }
+                            Err(error) => BlobReply::Failed { request, why: BlobFailure::Disk(error.to_string()) },
+                        };
+                        tell(&events, &closing, NetEvent::Blob { node, reply }).await;
+                        drop(place);
+                    });
+                }
+            }
+        }
+    }
+
+    fn corrupt(&self, request: &BlobRequest) -> BlobReply {
+        warn!(peer = %self.node.short(), ?request, "a peer sent a blob map that is not the one asked for");
+        BlobReply::Failed { request: request.clone(), why: BlobFailure::Corrupt }
+    }
+}
+
+async fn tell(events: &mpsc::Sender<NetEvent>, closing: &CancellationToken, event: NetEvent) {
+    tokio::select! {
+        biased;
+        // An error means that nobody listens any more.
+        _ = events.send(event) => {}
+        () = closing.cancelled() => {}
+    }
+}
+
+/// Reads `length` bytes, growing as they come when there are many: a number alone takes no memory.
+async fn read_payload<R: AsyncRead + Unpin>(replies: &mut R, length: usize) -> io::Result<Vec<u8>> {
+    let mut payload = Vec::new();
+    while payload.len() < length {
+        let start = payload.len();
+        payload.resize(length.min(start + CHUNK_MAX_BYTES as usize), 0);
+        replies.read_exact(&mut payload[start..]).await?;
+    }
+    Ok(payload)
+}
+
+fn keep(sink: &dyn ChunkSink, blob: BlobId, index: u32, id: ChunkId, bytes: &[u8]) -> Result<(), BlobFailure> {
+    if chunk_id(bytes) != id {
+        return Err(BlobFailure::Corrupt);
+    }
+    sink.write(blob, index, bytes).map_err(|error| BlobFailure::Disk(error.to_string()))
+}
