@@ -7,6 +7,8 @@
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 job failed or canceled, 4 no daemon, 130 interrupted.
 
 mod client;
+#[cfg(test)]
+mod fake_node;
 mod grammar;
 mod jobs;
 mod nodes;

@@ -59,7 +59,7 @@ impl Table {
 
     /// Adds a row; cells are cleaned and cut here.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.iter().map(|cell| cut(&plain(cell), CELL_MAX_CHARS)).collect());
+        self.rows.push(cells.iter().map(|cell| cut(plain(cell).trim(), CELL_MAX_CHARS)).collect());
     }
 
     /// Its lines. Columns in which no row has anything are left out.
@@ -81,12 +81,17 @@ impl Table {
 
 /// A text on one line, without anything a terminal would obey.
 pub(crate) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(|c| if is_unruly(c) { ' ' } else { c }).collect()
 }
 
 /// A text of several lines, without anything a terminal would obey.
 pub(crate) fn plain_lines(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+    text.chars().filter(|c| !is_unruly(*c) || matches!(c, '\n' | '\t')).collect()
+}
+
+/// Control characters, and those that turn the direction of what follows.
+fn is_unruly(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// At most so many characters.
@@ -156,7 +161,7 @@ mod tests {
         let mut table = Table::new(&["NAME", "GPU", "STATE"]);
         table.row(["ws1".into(), String::new(), "ready".into()]);
         table.row(["\u{1b}[31mred\n".into(), String::new(), "busy".into()]);
-        assert_eq!(table.lines(), ["NAME      STATE", "ws1       ready", " [31mred  busy"]);
+        assert_eq!(table.lines(), ["NAME     STATE", "ws1      ready", "[31mred  busy"]);
         assert_eq!(cut("abcdef", 4), "abc…");
     }
 
