@@ -1,2 +1,27 @@
-//! The command `swarm`.
-fn main() {}
+//! The command `swarm`: parse, start logging, run.
+
+use std::process::ExitCode;
+use swarm::cli::{self, Invocation, LogFormat};
+use swarm::node::start::Starter;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let invocation = match cli::parse(std::env::args_os()) {
+        Ok(invocation) => invocation,
+        Err(code) => return code,
+    };
+    start_logging(&invocation);
+    cli::run(invocation, &Starter)
+}
+
+/// Log lines go to stderr: stdout carries answers alone.
+fn start_logging(invocation: &Invocation) {
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
+        .parse_lossy(std::env::var("SWARM_LOG").unwrap_or_else(|_| invocation.default_log_filter().to_owned()));
+    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match invocation.log_format() {
+        LogFormat::Text => logging.with_target(false).init(),
+        LogFormat::Json => logging.json().init(),
+    }
+}

@@ -1,0 +1,268 @@
+//! The command grammar: what may be typed. Values are parsed here into types that cannot be wrong.
+
+use crate::farm::job::{Device, FrameSet, Series};
+use clap::builder::NonEmptyStringValueParser as Text;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+/// Render Blender scenes on every machine of a studio, without a server.
+#[derive(Debug, Parser)]
+#[command(name = "swarm", version, about, arg_required_else_help = true, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Where the daemon keeps its things; picks which daemon a command talks to
+    /// [default: the user's data folder, such as ~/.local/share/swarm]
+    #[arg(long, global = true, env = "SWARM_DATA_DIR", value_name = "DIR", help_heading = "Everywhere")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Print JSON, errors too
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub(crate) json: bool,
+    /// How log lines on stderr look; SWARM_LOG says which there are, such as `debug` or `swarm=debug,warn`
+    #[arg(long, global = true, value_enum, default_value = "text", value_name = "FORMAT", help_heading = "Everywhere")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run this machine's part of the farm until stopped
+    Daemon(DaemonArgs),
+    /// Render a .blend: bundle it, spread it, render it, collect frames and video
+    Submit(SubmitArgs),
+    /// List the jobs
+    Jobs,
+    /// Look at one job, or change it
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// List the machines
+    Nodes,
+    /// Change what this machine does
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Check what this machine needs, and say how to mend what is missing
+    Doctor,
+    /// Print a code with which another machine joins this swarm
+    Invite,
+    /// Join the swarm of an invite code
+    Join(JoinArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DaemonArgs {
+    /// Name of this machine in the swarm [default: its host name]
+    #[arg(long, value_parser = Text::new())]
+    pub(crate) name: Option<String>,
+    /// TCP port for other machines; an error if it is taken [default: a fixed one, or the next that is free]
+    #[arg(long, value_name = "N")]
+    pub(crate) port: Option<u16>,
+    /// Listen on this address only; may be repeated [default: all]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Vec<IpAddr>,
+    /// Loopback address and port of the local API [default: 127.0.0.1 and any free port]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = loopback)]
+    pub(crate) api: Option<SocketAddr>,
+    /// Address of another machine of the swarm, where it is not found by itself; may be repeated
+    #[arg(long, value_name = "ADDR", value_parser = Text::new())]
+    pub(crate) peer: Vec<String>,
+    /// Frames rendered here at the same time [default: one per usable GPU, else 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) slots: Option<u32>,
+    /// A Blender to use, or a Python with bpy; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub(crate) blender: Vec<PathBuf>,
+    /// CPU threads of each Blender [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) threads: Option<u32>,
+    /// Do not look for other machines by multicast
+    #[arg(long)]
+    pub(crate) no_mdns: bool,
+    /// Render nothing on this machine
+    #[arg(long)]
+    pub(crate) no_render: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubmitArgs {
+    /// The .blend
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Name of the job [default: the file's]
+    #[arg(long, value_name = "S", value_parser = Text::new())]
+    pub(crate) name: Option<String>,
+    /// Frames, such as 1-250, 1,5,9 or 1-100x2 [default: the scene's]
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    pub(crate) frames: Option<FrameSet>,
+    /// Render engine, such as cycles, eevee or workbench [default: the scene's]
+    #[arg(long, value_name = "E", value_parser = Text::new())]
+    pub(crate) engine: Option<String>,
+    /// Samples per pixel [default: the scene's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) samples: Option<u32>,
+    /// Width and height in pixels, at 100 percent unless --percent is given [default: the scene's]
+    #[arg(long, value_name = "WxH", value_parser = resolution)]
+    pub(crate) resolution: Option<(u32, u32)>,
+    /// Percentage of the resolution [default: the scene's]
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) percent: Option<u32>,
+    /// Frames per second of the video [default: the scene's]
+    #[arg(long, value_name = "N", value_parser = fps)]
+    pub(crate) fps: Option<f64>,
+    /// What to render on: auto takes a GPU where there is one, gpu never the CPU
+    #[arg(long, value_parser = device, default_value = "auto", value_name = "auto|cpu|gpu")]
+    pub(crate) device: Device,
+    /// Release series of Blender, such as 4.5 [default: the one that saved the file]
+    #[arg(long, value_name = "X.Y")]
+    pub(crate) series: Option<Series>,
+    /// 0 to 100; jobs of higher priority come first [default: 50]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) priority: Option<u8>,
+    /// Folder of the frames; a last part with # is a name pattern, such as out/shot_#### [default: NAME-frames beside FILE]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) video: VideoArgs,
+    /// Return as soon as another machine has the scene
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Submit although files of the scene are missing
+    #[arg(long)]
+    pub(crate) allow_missing: bool,
+    /// Use nothing that earlier jobs rendered or sent
+    #[arg(long)]
+    pub(crate) no_reuse: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VideoArgs {
+    /// The video file [default: NAME.mp4]
+    #[arg(long, value_name = "FILE", conflicts_with = "no_video")]
+    pub(crate) video: Option<PathBuf>,
+    /// Make no video
+    #[arg(long)]
+    pub(crate) no_video: bool,
+}
+
+/// Which job, as people name one.
+#[derive(Debug, Args)]
+pub(crate) struct JobArg {
+    /// The job: its id, the beginning of it, its name, or `last`
+    #[arg(value_name = "JOB", value_parser = Text::new())]
+    pub(crate) job: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobCommand {
+    /// Show one job
+    Show(JobArg),
+    /// Follow a job until it is over
+    Watch(JobArg),
+    /// Show the state of a job's frames
+    Frames(JobArg),
+    /// Print what Blender said
+    Log {
+        #[command(flatten)]
+        job: JobArg,
+        /// This frame [default: the failed ones, else the latest]
+        #[arg(long, value_name = "N", allow_hyphen_values = true)]
+        frame: Option<i32>,
+    },
+    /// Start no more of a job's frames
+    Pause(JobArg),
+    /// Go on with a paused job
+    Resume(JobArg),
+    /// End a job; frames that are done are kept
+    Cancel(JobArg),
+    /// Render frames again
+    Requeue {
+        #[command(flatten)]
+        job: JobArg,
+        /// These frames [default: the failed ones]
+        #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+        frames: Option<FrameSet>,
+    },
+    /// Change a job's settings
+    Set {
+        #[command(flatten)]
+        job: JobArg,
+        /// 0 to 100
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=100))]
+        priority: u8,
+    },
+    /// Fetch a job's frames to this machine and make its video here
+    Collect {
+        #[command(flatten)]
+        job: JobArg,
+        /// Folder of the frames, or a pattern as in submit
+        #[arg(long, value_name = "DIR")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        video: VideoArgs,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Start no more frames on this machine
+    Pause,
+    /// Render on this machine again
+    Resume,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JoinArgs {
+    /// The code that `swarm invite` printed, or - to read it from standard input
+    #[arg(value_name = "CODE", value_parser = Text::new())]
+    pub(crate) code: String,
+}
+
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr =
+        text.parse().map_err(|_| "write an address and a port, such as 127.0.0.1:7000".to_owned())?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err("the API is only served on this machine itself: 127.0.0.1 or [::1]".to_owned())
+    }
+}
+
+fn resolution(text: &str) -> Result<(u32, u32), String> {
+    /// Most pixels a side, Blender's own limit of `resolution_x`.
+    const SIDE_MAX_PIXELS: u32 = 65_536;
+    let side = |word: &str| word.trim().parse().ok().filter(|side| (1..=SIDE_MAX_PIXELS).contains(side));
+    let sides = text.split_once(['x', 'X', '×']).and_then(|(w, h)| Some((side(w)?, side(h)?)));
+    sides.ok_or_else(|| format!("write width and height in pixels, 1 to {SIDE_MAX_PIXELS}, such as 1920x1080"))
+}
+
+fn fps(text: &str) -> Result<f64, String> {
+    /// Fastest and slowest video (guess): what players and H.264 levels take without complaint.
+    const FPS: std::ops::RangeInclusive<f64> = 0.01..=1000.0;
+    let fps = text.parse().ok().filter(|fps| FPS.contains(fps));
+    fps.ok_or_else(|| {
+        format!("write frames per second between {} and {}, such as 24 or 23.976", FPS.start(), FPS.end())
+    })
+}
+
+fn device(text: &str) -> Result<Device, String> {
+    match text {
+        "auto" => Ok(Device::Auto),
+        "cpu" => Ok(Device::Cpu),
+        "gpu" => Ok(Device::Gpu),
+        _ => Err("it is auto, cpu or gpu".to_owned()),
+    }
+}

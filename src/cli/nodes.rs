@@ -1,0 +1,88 @@
+//! How machines and their health read for people.
+
+use super::print::{Console, Table, bytes, items, number, plain, text};
+use serde_json::Value;
+use std::io;
+
+/// `swarm nodes`.
+pub(crate) fn list(nodes: &Value, console: &mut Console<'_>) -> io::Result<()> {
+    let nodes = items(nodes, "");
+    let mut table = Table::new(&["MACHINE", "STATE", "LOAD", "RENDERING", "BLENDER", "GPU", "CORES", "MEMORY", "OS"]);
+    for node in nodes {
+        let memory = number(node, "memory_bytes");
+        let cores = number(&node["cpu"], "cores");
+        table.row([
+            label(node),
+            text(node, "state").to_owned(),
+            node["load"].as_f64().map(|load| format!("{:.0}%", load * 100.0)).unwrap_or_default(),
+            items(node, "rendering").iter().map(rendering).collect::<Vec<_>>().join(", "),
+            joined(items(node, "blenders"), "version"),
+            gpus(items(node, "gpus")),
+            if cores > 0 { cores.to_string() } else { String::new() },
+            if memory > 0 { bytes(memory) } else { String::new() },
+            text(node, "os").to_owned(),
+        ]);
+    }
+    table.lines().iter().try_for_each(|line| console.line(line))?;
+    for node in nodes {
+        for problem in items(node, "problems") {
+            let (message, fix) = (text(problem, "message"), text(problem, "fix"));
+            let fix = if fix.is_empty() { String::new() } else { format!("; {fix}") };
+            console.line(plain(&format!("{}: {message}{fix}", text(node, "name"))))?;
+        }
+    }
+    Ok(())
+}
+
+/// `swarm node pause|resume`.
+pub(crate) fn changed(node: &Value, what: &str, console: &mut Console<'_>) -> io::Result<()> {
+    console.line(plain(&format!("{what} {}", text(node, "name"))))
+}
+
+/// `swarm doctor`. Says whether all is well.
+pub(crate) fn checks(checks: &Value, console: &mut Console<'_>) -> io::Result<()> {
+    let checks = items(checks, "");
+    let width = checks.iter().map(|check| text(check, "name").chars().count()).max().unwrap_or(0);
+    for check in checks {
+        let mark = if is_ok(check) { "ok  " } else { "FAIL" };
+        console.line(plain(&format!("{mark}  {:width$}  {}", text(check, "name"), text(check, "message"))))?;
+        if !is_ok(check) && !text(check, "fix").is_empty() {
+            console.line(plain(&format!("      {:width$}  → {}", "", text(check, "fix"))))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a check of `swarm doctor` passed.
+pub(crate) fn is_ok(check: &Value) -> bool {
+    check["ok"].as_bool() == Some(true)
+}
+
+fn label(node: &Value) -> String {
+    let this = if node["self"].as_bool() == Some(true) { " (this one)" } else { "" };
+    format!("{}{this}", text(node, "name"))
+}
+
+fn rendering(unit: &Value) -> String {
+    let progress = unit["progress"].as_f64().map(|p| format!(" {:.0}%", p * 100.0)).unwrap_or_default();
+    format!("frame {}{progress}", unit["frame"].as_i64().unwrap_or_default())
+}
+
+fn joined(list: &[Value], key: &str) -> String {
+    list.iter().map(|item| text(item, key)).collect::<Vec<_>>().join(", ")
+}
+
+/// Equal cards once: `2 × RTX 4090`; one that cannot be used says so.
+fn gpus(list: &[Value]) -> String {
+    let mut counted: Vec<(String, usize)> = Vec::new();
+    for gpu in list {
+        let usable = if gpu["usable"].as_bool() == Some(false) { " (unusable)" } else { "" };
+        let name = format!("{}{usable}", text(gpu, "name"));
+        match counted.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, count)) => *count += 1,
+            None => counted.push((name, 1)),
+        }
+    }
+    let each = |(name, count): &(String, usize)| if *count > 1 { format!("{count} × {name}") } else { name.clone() };
+    counted.iter().map(each).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,227 @@
+//! What a person sees while a job runs: a progress bar and a few lines on stderr, one last line on stdout.
+
+use super::print::{Console, bytes, clock, clock_seconds, count, items, number, plain, plain_lines, short_path, text};
+use crate::farm::job::FrameSet;
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How often the bar moves by itself (guess: alive to the eye, nothing to the processor).
+const TICK: Duration = Duration::from_millis(200);
+/// Longest list of frames in a line, characters (guess: one line of a terminal).
+const FRAMES_MAX_CHARS: usize = 80;
+
+/// Follows the events of one job.
+pub(crate) struct Progress {
+    bar: Option<ProgressBar>,
+    phase: String,
+    started: Instant,
+    cwd: PathBuf,
+    machines: BTreeSet<String>,
+    rendered_here: BTreeSet<i64>,
+}
+
+impl Progress {
+    /// Paths are shown as seen from `cwd`; a bar is drawn only on a terminal.
+    pub(crate) fn new(terminal: bool, cwd: PathBuf) -> Self {
+        let bar = terminal.then(ProgressBar::new_spinner);
+        if let Some(bar) = &bar {
+            bar.enable_steady_tick(TICK);
+        }
+        let (machines, rendered_here) = (BTreeSet::new(), BTreeSet::new());
+        Self { bar, phase: String::new(), started: Instant::now(), cwd, machines, rendered_here }
+    }
+
+    /// Shows one event.
+    pub(crate) fn event(&mut self, event: &Value, console: &mut Console<'_>) -> io::Result<()> {
+        match text(event, "event") {
+            "progress" => self.progress(event),
+            "warning" => {
+                let subject = text(event, "subject");
+                let about = if subject.is_empty() { String::new() } else { format!("{subject}: ") };
+                self.say(console, format!("warning: {about}{}", text(event, "message")))?;
+            }
+            "bundled" => {
+                let (all, new) = (bytes(number(event, "bytes")), bytes(number(event, "new_bytes")));
+                self.say(console, format!("bundled {}, {all} ({new} new)", count(number(event, "files"), "file")))?;
+            }
+            "submitted" => self.say(console, format!("submitted job {}", text(event, "job")))?,
+            "replicated" => self.say(console, "another machine has the whole scene; this one may go".into())?,
+            "frame" => self.frame(event, console)?,
+            "finished" => self.finished(event, console)?,
+            // A newer daemon may tell more.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn say(&self, console: &mut Console<'_>, line: String) -> io::Result<()> {
+        let mut write = || writeln!(console.err, "{}", plain_lines(&line));
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    fn progress(&mut self, event: &Value) {
+        let (phase, done, total) = (text(event, "phase"), number(event, "done"), number(event, "total"));
+        let Some(bar) = &self.bar else { return };
+        if phase != self.phase {
+            self.phase = phase.to_owned();
+            bar.reset();
+            bar.set_style(style(phase, text(event, "unit"), done, total));
+        }
+        bar.set_length(total.max(done));
+        bar.set_position(done);
+    }
+
+    fn frame(&mut self, event: &Value, console: &mut Console<'_>) -> io::Result<()> {
+        let (frame, node) = (event.get("frame").and_then(Value::as_i64).unwrap_or_default(), text(event, "node"));
+        match text(event, "state") {
+            "done" => {
+                self.rendered_here.insert(frame);
+                if self.machines.insert(node.to_owned())
+                    && let Some(bar) = &self.bar
+                {
+                    bar.set_message(count(self.machines.len() as u64, "machine"));
+                }
+                Ok(())
+            }
+            "retry" => self.say(console, format!("frame {frame} failed on {node} and is tried again")),
+            "failed" => self.say(console, format!("frame {frame} failed for good, last on {node}")),
+            _ => Ok(()),
+        }
+    }
+
+    fn finished(&mut self, event: &Value, console: &mut Console<'_>) -> io::Result<()> {
+        self.clear();
+        let mut line = count(number(event, "frames_done"), "frame");
+        if !self.rendered_here.is_empty() {
+            // The node may know better than a watcher that came late.
+            let seconds = event.get("seconds").and_then(Value::as_f64).map(|seconds| clock_seconds(Some(seconds)));
+            let _ = write!(line, " in {}", seconds.unwrap_or_else(|| clock(self.started.elapsed())));
+            let _ = write!(line, " on {}", count(self.machines.len() as u64, "machine"));
+        }
+        let target = [text(event, "video"), text(event, "output")].into_iter().find(|path| !path.is_empty());
+        if let Some(path) = target {
+            let _ = write!(line, " → {}", short_path(path, &self.cwd));
+        }
+        console.line(plain(&line))
+    }
+}
+
+/// Why a finished job is not a success, for the error line; `None` when it is one.
+pub(crate) fn shortfall(finished: &Value) -> Option<String> {
+    let job = text(finished, "job");
+    match text(finished, "state") {
+        "completed" => None,
+        "canceled" => Some("the job was canceled; the frames that were done are kept".to_owned()),
+        _ => {
+            let missing = frame_list(items(finished, "missing").iter().filter_map(Value::as_i64), FRAMES_MAX_CHARS);
+            let failed = count(number(finished, "frames_failed"), "frame");
+            let which = if missing.is_empty() { String::new() } else { format!(" ({missing})") };
+            Some(format!(
+                "{failed} failed{which}; `swarm job log {job}` shows why, `swarm job requeue {job}` tries again"
+            ))
+        }
+    }
+}
+
+/// Frames as `1-4,7`, cut after so many characters at a comma.
+pub(crate) fn frame_list(frames: impl Iterator<Item = i64>, max_chars: usize) -> String {
+    let frames = frames.filter_map(|frame| i32::try_from(frame).ok()).collect();
+    let text = FrameSet::from_frames(frames).map(|set| set.to_string()).unwrap_or_default();
+    if text.len() <= max_chars {
+        return text;
+    }
+    let end = text[..max_chars].rfind(',').unwrap_or(max_chars);
+    format!("{},…", &text[..end])
+}
+
+fn style(phase: &str, unit: &str, first: u64, total: u64) -> ProgressStyle {
+    let verb = match phase {
+        "trace" => "tracing",
+        "hash" => "reading",
+        "spread" => "spreading",
+        "render" => "rendering",
+        "encode" => "encoding",
+        other => other,
+    };
+    let verb = plain(verb).replace(['{', '}'], "");
+    let unit = plain(unit).replace(['{', '}'], "");
+    let template = match (total, unit.as_str()) {
+        (0, _) => format!("{{spinner}} {verb} {{pos}} {unit}"),
+        (_, "bytes") => format!("{verb} [{{bar:30}}] {{binary_bytes}}/{{binary_total_bytes}}  {{speed}}  {{left}}"),
+        _ => format!("{verb} [{{bar:30}}] {{pos}}/{{len}} {unit}  {{rate}}  {{left}}  {{msg}}"),
+    };
+    // Only what was done since the phase began counts: a watcher may come when half is done.
+    let per_second = move |state: &ProgressState| {
+        let seconds = state.elapsed().as_secs_f64();
+        if seconds > 0.0 { state.pos().saturating_sub(first) as f64 / seconds } else { 0.0 }
+    };
+    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style
+        .progress_chars("=> ")
+        .with_key("rate", move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = match per_second(state) {
+                rate if rate <= 0.0 => Ok(()),
+                rate if rate >= 1.0 => write!(out, "{rate:.1}/s"),
+                rate if rate * 60.0 >= 1.0 => write!(out, "{:.1}/min", rate * 60.0),
+                rate => write!(out, "{:.1}/h", rate * 3600.0),
+            };
+        })
+        .with_key("speed", move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = write!(out, "{}/s", bytes(per_second(state) as u64));
+        })
+        .with_key("left", move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let left = state.len().unwrap_or(0).saturating_sub(state.pos());
+            let rate = per_second(state);
+            if rate > 0.0 && left > 0 {
+                let _ = write!(out, "ETA {}", clock_seconds(Some(left as f64 / rate)));
+            }
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_failed_job_says_which_frames_and_what_next() {
+        let mut event = json!({"job": "3f2a", "state": "failed", "frames_failed": 3, "missing": [7, 8, 12]});
+        let text = shortfall(&event).unwrap_or_default();
+        assert_eq!(
+            text,
+            "3 frames failed (7-8,12); `swarm job log 3f2a` shows why, `swarm job requeue 3f2a` tries again"
+        );
+        event["state"] = "completed".into();
+        assert_eq!(shortfall(&event), None);
+    }
+
+    #[test]
+    fn a_long_list_of_frames_is_cut_at_a_comma() {
+        assert_eq!(frame_list([1, 5, 6, 100, 777].into_iter(), 8), "1-5x4,…");
+        assert_eq!(frame_list([].into_iter(), 8), "");
+    }
+
+    #[test]
+    fn every_phase_has_a_template_that_parses() {
+        for phase in ["trace", "hash", "spread", "render", "encode", "of {a later} version"] {
+            for (unit, total) in [("files", 0), ("bytes", 9), ("frames", 9)] {
+                style(phase, unit, 0, total);
+            }
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! The command line and the API together, over a real loopback socket, against a fake node.
+#![allow(clippy::unwrap_used)]
+
+use super::fake_node::{FakeNode, FakeStarter, JOB, Script, Seen};
+use super::print::Console;
+use super::watch::Message;
+use super::{parse_to, run_to};
+use crate::farm::job::{Device, Series};
+use crate::node::http::{ApiFile, ApiRequest, ErrorKind, VideoChoice};
+use serde_json::Value;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::mpsc::SyncSender;
+use tempfile::TempDir;
+
+/// What a command did.
+struct Ran {
+    code: u8,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    fn events(&self) -> Vec<Value> {
+        self.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The kind of the error under `--json`.
+    fn kind(&self) -> String {
+        let error: Value = serde_json::from_str(&self.err).unwrap_or_else(|e| panic!("{e}: {}", self.err));
+        error["error"]["kind"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A data directory, maybe with a fake daemon in it, and a fake to start inside commands.
+struct Stage {
+    dir: TempDir,
+    daemon: Option<FakeNode>,
+    starter: FakeStarter,
+}
+
+impl Stage {
+    fn with_daemon(script: Script) -> Self {
+        let mut stage = Self::empty(script);
+        stage.daemon = Some(FakeNode::start(stage.dir.path().to_owned(), script, Seen::default()));
+        stage
+    }
+
+    fn empty(script: Script) -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), daemon: None, starter: FakeStarter::new(script) }
+    }
+
+    fn run(&self, args: &str) -> Ran {
+        self.run_heard(args, &|_| {})
+    }
+
+    fn run_heard(&self, args: &str, listen: &dyn Fn(SyncSender<Message>)) -> Ran {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = self.run_to(args, listen, &mut out, &mut err);
+        Ran { code, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
+    }
+
+    fn run_to(&self, args: &str, listen: &dyn Fn(SyncSender<Message>), out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+        let mut console = Console { out, err, json: false, terminal: false };
+        let dir = self.dir.path().as_os_str().to_owned();
+        let words = ["swarm".into(), "--data-dir".into(), dir].into_iter();
+        match parse_to(words.chain(args.split(' ').map(Into::into)), &mut console) {
+            Ok(invocation) => run_to(invocation, &self.starter, listen, &mut console),
+            Err(code) => code,
+        }
+    }
+
+    fn seen(&self) -> Vec<ApiRequest> {
+        let seen = self.daemon.as_ref().map_or(&self.starter.seen, |daemon| &daemon.seen);
+        seen.lock().unwrap().clone()
+    }
+
+    /// A file to submit; nobody reads it here.
+    fn blend(&self) -> String {
+        let path = self.dir.path().join("shot.blend");
+        std::fs::write(&path, b"").unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn a_submit_ends_with_one_line_that_says_all() {
+    let stage = Stage::with_daemon(Script::Complete);
+    let ran = stage.run(&format!("submit {}", stage.blend()));
+    assert_eq!(ran.out, "4 frames in 0:00 on 2 machines → /elsewhere/shot.mp4\n");
+    let expected = format!(
+        "warning: shot.blend: saved by 4.4, rendered by 4.5\nbundled 3 files, 5.00 MiB (1.00 MiB new)\nsubmitted job {JOB}\n"
+    );
+    assert_eq!((ran.err, ran.code), (expected, 0));
+}
+
+#[test]
+fn a_submit_under_json_is_the_events_one_object_per_line() {
+    let stage = Stage::with_daemon(Script::Complete);
+    let ran = stage.run(&format!("submit {} --json", stage.blend()));
+    let events = ran.events();
+    assert_eq!(events.first().unwrap()["phase"], "trace");
+    assert_eq!(events.last().unwrap()["state"], "completed");
+    assert_eq!((ran.err.as_str(), ran.code), ("", 0));
+}
+
+#[test]
+fn what_was_typed_arrives_as_the_request() {
+    let stage = Stage::with_daemon(Script::Complete);
+    let args = "--frames -3--1,5 --engine cycles --samples 4 --resolution 640x480 --percent 10 --fps 23.976 --device gpu \
+                --series 4.5 --priority 80 --output /o/f_#### --no-video --name N --allow-missing --no-reuse";
+    let ran = stage.run(&format!("submit {} {args}", stage.blend()));
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let [ApiRequest::Submit(request)] = &stage.seen()[..] else { panic!("{:?}", stage.seen()) };
+    assert_eq!(request.frames.as_deref(), Some("-3--1,5"));
+    assert_eq!((request.samples, request.resolution, request.percent), (Some(4), Some((640, 480)), Some(10)));
+    assert_eq!((request.fps, request.device, request.priority), (Some(23.976), Device::Gpu, Some(80)));
+    assert_eq!(request.series, Some(Series { major: 4, minor: 5 }));
+    assert_eq!(request.output.as_deref(), Some(Path::new("/o/f_####")));
+    assert_eq!((&request.video, request.allow_missing, request.no_reuse), (&VideoChoice::None, true, true));
+    assert!(request.file.is_absolute() && request.cwd.is_absolute() && !request.detach);
+}
+
+#[test]
+fn a_job_with_failed_frames_names_them_and_exits_with_3() {
+    let stage = Stage::with_daemon(Script::FrameFails);
+    let ran = stage.run(&format!("submit {}", stage.blend()));
+    assert_eq!(ran.code, 3);
+    assert!(ran.out.starts_with("3 frames in 0:00 on 2 machines → "), "{}", ran.out);
+    let last = ran.err.lines().last().unwrap();
+    assert_eq!(
+        last,
+        format!("error: 1 frame failed (3); `swarm job log {JOB}` shows why, `swarm job requeue {JOB}` tries again")
+    );
+    assert_eq!(stage.run("job watch last --json").kind(), "job_failed");
+    assert_eq!(stage.run("job collect last --output /x").code, 3);
+}
+
+#[test]
+fn a_refusal_is_one_sentence_whether_it_comes_at_once_or_late() {
+    for script in [Script::Refuse, Script::RefuseLate] {
+        let stage = Stage::with_daemon(script);
+        let ran = stage.run(&format!("submit {}", stage.blend()));
+        assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+        assert_eq!(ran.err, "error: 2 files are missing: a.png, b.png; add --allow-missing\n");
+        assert_eq!(stage.run(&format!("submit {} --json", stage.blend())).kind(), "missing_files");
+    }
+}
+
+#[test]
+fn a_stream_that_breaks_off_is_an_error_and_with_detach_it_is_the_end() {
+    let stage = Stage::with_daemon(Script::Vanish);
+    let ran = stage.run(&format!("submit {}", stage.blend()));
+    assert_eq!((ran.code, ran.err.contains(&format!("`swarm job watch {JOB}`"))), (1, true), "{}", ran.err);
+    let ran = stage.run(&format!("submit {} --detach", stage.blend()));
+    assert_eq!((ran.code, ran.out), (0, format!("submitted job {JOB}; follow it with `swarm job watch {JOB}`\n")));
+}
+
+/// Interrupts once the job is known to be submitted: its line has been printed.
+fn interrupt_after_submission(stage: &Stage, args: &str) -> (u8, String) {
+    struct Trigger<'a>(&'a std::cell::RefCell<Option<SyncSender<Message>>>, Vec<u8>);
+    impl Write for Trigger<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.1.extend_from_slice(bytes);
+            if String::from_utf8_lossy(&self.1).contains("submitted job")
+                && let Some(sender) = self.0.borrow_mut().take()
+            {
+                sender.send(Message::Interrupt).unwrap();
+            }
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let sender = std::cell::RefCell::new(None);
+    let mut err = Trigger(&sender, Vec::new());
+    let code = stage.run_to(args, &|to| *sender.borrow_mut() = Some(to), &mut Vec::new(), &mut err);
+    (code, String::from_utf8(err.1).unwrap())
+}
+
+#[test]
+fn ctrl_c_leaves_a_daemons_job_running_and_cancels_an_embedded_one() {
+    let stage = Stage::with_daemon(Script::Hang);
+    let (code, err) = interrupt_after_submission(&stage, &format!("submit {}", stage.blend()));
+    assert_eq!(code, 130);
+    assert!(err.ends_with(&format!("\nswarm job watch {JOB}\n")), "{err}");
+    assert!(!stage.seen().iter().any(|request| matches!(request, ApiRequest::Cancel { .. })));
+
+    let stage = Stage::empty(Script::Hang);
+    let (code, err) = interrupt_after_submission(&stage, &format!("submit {}", stage.blend()));
+    assert_eq!(code, 130);
+    assert!(err.ends_with("the frames that are done are kept in /scenes/IceModal-frames\n"), "{err}");
+    assert_eq!(stage.seen().last(), Some(&ApiRequest::Cancel { job: JOB.into() }));
+    assert_eq!(*stage.starter.stopped.lock().unwrap(), 1);
+}
+
+#[test]
+fn without_a_daemon_some_commands_start_a_node_inside_and_it_always_stops() {
+    let stage = Stage::empty(Script::Complete);
+    assert_eq!(stage.run(&format!("submit {}", stage.blend())).code, 0);
+    assert_eq!(stage.run("invite").out, "swarm1-abcd-efgh\n");
+    assert_eq!(
+        stage.run("join swarm1-abcd-efgh").out,
+        "joined the swarm 9e1d; 2 machines answered; `swarm nodes` lists who is here\n"
+    );
+    assert_eq!(stage.run("job collect last").code, 0);
+    assert_eq!(stage.run("doctor").code, 1);
+    let render: Vec<bool> = stage.starter.started.lock().unwrap().iter().map(|o| o.render && o.embedded).collect();
+    assert_eq!(render, [true, false, false, false, false]);
+    assert_eq!(*stage.starter.stopped.lock().unwrap(), 5);
+    assert_eq!(ApiFile::read(stage.dir.path()).unwrap(), None);
+}
+
+#[test]
+fn without_a_daemon_the_others_say_so_and_exit_with_4() {
+    let stage = Stage::empty(Script::Complete);
+    let dir = stage.dir.path().display();
+    let all = "jobs,nodes,node pause,job show x,job watch x,job frames x,job log x,job pause x,job requeue x,job set x --priority 1";
+    for args in all.split(',') {
+        let ran = stage.run(args);
+        assert_eq!((ran.code, ran.out.as_str()), (4, ""), "{args}");
+        assert_eq!(
+            ran.err,
+            format!("error: no daemon runs on this machine for {dir}; start one with `swarm daemon`\n")
+        );
+    }
+    assert_eq!(stage.run("jobs --json").kind(), "no_daemon");
+    assert!(stage.starter.started.lock().unwrap().is_empty());
+}
+
+#[test]
+fn an_api_file_of_a_dead_daemon_or_with_another_token_means_no_daemon() {
+    let stage = Stage::with_daemon(Script::Complete);
+    let live = stage.daemon.as_ref().unwrap().file().clone();
+    ApiFile { token: "6".repeat(64), ..live.clone() }.write(stage.dir.path()).unwrap();
+    assert_eq!(stage.run("jobs").code, 4);
+    live.write(stage.dir.path()).unwrap();
+    assert_eq!(stage.run("jobs").code, 0);
+    let mut stage = stage;
+    stage.daemon = None;
+    live.write(stage.dir.path()).unwrap();
+    assert_eq!(stage.run("jobs").code, 4);
+}
+
+#[test]
+fn usage_errors_exit_with_2_and_are_json_when_json_is_asked_for() {
+    let stage = Stage::with_daemon(Script::Complete);
+    for (args, text) in [
+        ("submit x.blend --frames 10-1", "run backwards"),
+        ("submit x.blend --frames abc", "not a number"),
+        ("submit x.blend --resolution 0x1", "1920x1080"),
+        ("submit x.blend --device tpu", "auto, cpu or gpu"),
+        ("submit x.blend --priority 101", "0..=100"),
+        ("submit x.blend --video a.mp4 --no-video", "cannot be used with"),
+        ("submit x.blend --zip", "unexpected argument"),
+        ("submit x.blend y.blend", "unexpected argument"),
+        ("submit", "<FILE>"),
+        ("job why x", "unrecognized subcommand"),
+        ("daemon --api 0.0.0.0:1", "only served on this machine itself"),
+        ("daemon --slots 0", "0 is not in"),
+    ] {
+        let ran = stage.run(args);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args}");
+        assert!(ran.err.starts_with("error: ") && ran.err.contains(text), "{args}: {}", ran.err);
+        let ran = stage.run(&format!("--json {args}"));
+        assert_eq!((ran.code, ran.kind().as_str()), (2, "usage"), "{args}");
+        assert!(ran.err.contains(text), "{args}: {}", ran.err);
+    }
+    let help = stage.run("submit --help --json");
+    assert_eq!((help.code, help.out.contains("--no-reuse")), (0, true));
+    assert_eq!(stage.run("--version").out, format!("swarm {}\n", env!("CARGO_PKG_VERSION")));
+    assert!(stage.seen().is_empty());
+}
+
+#[test]
+fn a_file_that_is_not_there_is_told_before_anything_starts() {
+    let stage = Stage::empty(Script::Complete);
+    let ran = stage.run("submit /no/such/shot.blend");
+    assert_eq!((ran.code, ran.err.as_str()), (1, "error: there is no file /no/such/shot.blend; check the path\n"));
+    assert!(stage.starter.started.lock().unwrap().is_empty());
+}
+
+#[test]
+fn errors_of_the_node_keep_their_kind_and_their_causes() {
+    let stage = Stage::empty(Script::Complete);
+    let ran = stage.run("daemon --port 4711 --peer 10.0.0.1 --no-mdns --no-render --json");
+    assert_eq!((ran.code, ran.kind().as_str()), (1, "port_taken"));
+    assert!(ran.err.contains("cannot listen: port 4711 is taken"), "{}", ran.err);
+    let options = stage.starter.started.lock().unwrap().pop().unwrap();
+    assert_eq!((options.port, options.peers, options.mdns), (Some(4711), vec!["10.0.0.1".to_owned()], false));
+    let stage = Stage::with_daemon(Script::Complete);
+    assert_eq!(stage.run("join wrong --json").kind(), "bad_code");
+    assert_eq!(
+        stage.run("job show nosuch").err,
+        "error: no job has the id or name `nosuch`; `swarm jobs` lists them\n"
+    );
+    assert_eq!(ErrorKind::from_name("bad_code").exit_code(), 1);
+}
+
+#[test]
+fn a_job_may_have_any_name() {
+    let stage = Stage::with_daemon(Script::Complete);
+    for (args, name) in [("job show a/b%20ä.x?#", "a/b%20ä.x?#"), ("job show ..", ".."), ("job show -- -x", "-x")] {
+        assert_eq!(stage.run(args).code, 0, "{args}");
+        assert_eq!(stage.seen().last(), Some(&ApiRequest::Job { job: name.into() }));
+    }
+}
+
+#[test]
+fn changes_reach_the_node_and_say_what_they_did() {
+    let stage = Stage::with_daemon(Script::Complete);
+    for (args, line) in [
+        ("job pause last", "paused IceModal (3f2a9c1b)\n"),
+        ("job resume last", "resumed IceModal (3f2a9c1b)\n"),
+        ("job cancel last", "canceled IceModal (3f2a9c1b)\n"),
+        ("job requeue last --frames 3-4", "2 frames will be rendered again in IceModal (3f2a9c1b)\n"),
+        ("job set last --priority 80", "priority 80 set for IceModal (3f2a9c1b)\n"),
+        ("node pause", "paused ws1\n"),
+        ("node resume", "resumed ws1\n"),
+    ] {
+        let ran = stage.run(args);
+        assert_eq!((ran.out.as_str(), ran.code), (line, 0), "{args}: {}", ran.err);
+    }
+    let requeue = ApiRequest::Requeue { job: "last".into(), frames: Some("3-4".parse().unwrap()) };
+    assert!(stage.seen().contains(&requeue));
+    assert!(stage.seen().contains(&ApiRequest::SetPriority { job: "last".into(), priority: 80 }));
+    stage.run("job log last --frame -7");
+    assert_eq!(stage.seen().last(), Some(&ApiRequest::Log { job: "last".into(), frame: Some(-7) }));
+}
+
+#[test]
+fn lists_are_tables_for_people_and_the_nodes_own_values_under_json() {
+    let stage = Stage::with_daemon(Script::Complete);
+    for args in ["jobs", "job show last", "job frames last", "job log last", "nodes", "doctor"] {
+        let ran = stage.run(args);
+        assert!(ran.err.is_empty() && !ran.out.contains('\u{1b}'), "{args}: {}", ran.err);
+        // Seen with --nocapture.
+        println!("$ swarm {args}\n{}", ran.out);
+        let json: Value = serde_json::from_str(&stage.run(&format!("{args} --json")).out).unwrap();
+        assert!(json.is_array() || json.is_object());
+    }
+    let frames = stage.run("job frames last").out;
+    assert_eq!(frames.lines().count(), 1 + 6 + 2, "{frames}");
+    assert!(frames.contains("frame 7 (attempt 3): out of memory"), "{frames}");
+}
+
+/// A pipe whose reader has gone.
+struct Gone;
+
+impl Write for Gone {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_a_command_quietly() {
+    let stage = Stage::with_daemon(Script::Hang);
+    let mut err = Vec::new();
+    assert_eq!(stage.run_to("jobs", &|_| {}, &mut Gone, &mut err), 0);
+    let submit = format!("submit {} --json", stage.blend());
+    assert_eq!(stage.run_to(&submit, &|_| {}, &mut Gone, &mut err), 130);
+    assert!(err.is_empty());
+}

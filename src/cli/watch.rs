@@ -1,0 +1,181 @@
+//! Following a job's events until it is over, or until the person has seen enough.
+//!
+//! One channel carries the events and the interrupt, one loop reads it: nothing is decided anywhere else.
+
+use super::client::{Client, Events, job_path};
+use super::print::{Console, short_path, text};
+use super::progress::{Progress, shortfall};
+use super::session::Session;
+use super::{Exit, Failure};
+use crate::node::http::{ApiError, ErrorKind};
+use serde_json::{Value, json};
+use std::io;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+/// Events between the connection and the screen (guess: the kernel's socket buffer holds more).
+const WAITING_EVENTS: usize = 64;
+
+/// What the loop hears.
+pub(crate) enum Message {
+    /// An event, or the error that ends the stream.
+    Event(Result<Value, ApiError>),
+    /// The stream is over.
+    End,
+    /// Ctrl-C, or a request to terminate.
+    Interrupt,
+}
+
+/// Where interrupts are announced, from before a node is started until the command is over.
+pub(crate) struct Ears {
+    sender: SyncSender<Message>,
+    receiver: Receiver<Message>,
+}
+
+impl Ears {
+    /// `listen` is told where interrupts go.
+    pub(crate) fn new(listen: &dyn Fn(SyncSender<Message>)) -> Self {
+        let (sender, receiver) = sync_channel(WAITING_EVENTS);
+        listen(sender.clone());
+        Self { sender, receiver }
+    }
+}
+
+/// Sends an interrupt at the first Ctrl-C or SIGTERM; the second ends the process at once.
+pub(crate) fn listen_to_signals(sender: SyncSender<Message>) {
+    let wait = async move || -> io::Result<()> {
+        signal().await?;
+        // Nobody listens any more: then the command is as good as over.
+        let _ = thread::spawn(move || sender.send(Message::Interrupt));
+        signal().await?;
+        std::process::exit(i32::from(Exit::Interrupted as u8));
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // Without this thread Ctrl-C still ends the process, only less politely.
+    if let Ok(runtime) = runtime {
+        let _ = thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(wait()));
+    }
+}
+
+#[cfg(unix)]
+async fn signal() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+async fn signal() -> io::Result<()> {
+    tokio::signal::ctrl_c().await
+}
+
+/// Follows `events` to their end. `detach`: an end after `submitted` is what was asked for.
+pub(crate) fn follow(
+    session: &Session,
+    ears: Ears,
+    events: Result<Events, ApiError>,
+    detach: bool,
+    cwd: &Path,
+    console: &mut Console<'_>,
+) -> Result<Exit, Failure> {
+    let sender = ears.sender;
+    thread::Builder::new().name("events".into()).spawn(move || read(events, &sender))?;
+    let mut progress = (!console.json).then(|| Progress::new(console.terminal, cwd.to_owned()));
+    let mut job: Option<String> = None;
+    let end: Result<Option<Value>, Failure> = loop {
+        let Ok(message) = ears.receiver.recv() else { break Ok(None) };
+        match message {
+            Message::Event(Ok(event)) => {
+                if let Some(id) = event.get("job").and_then(Value::as_str) {
+                    job = Some(id.to_owned());
+                }
+                let shown = match &mut progress {
+                    Some(progress) => progress.event(&event, console),
+                    None => console.line(event.to_string()),
+                };
+                if let Err(error) = shown {
+                    break Err(error.into());
+                }
+                if text(&event, "event") == "finished" {
+                    break Ok(Some(event));
+                }
+            }
+            Message::Event(Err(error)) => break Err(error.into()),
+            Message::End => break Ok(None),
+            Message::Interrupt => {
+                if let Some(progress) = &mut progress {
+                    progress.clear();
+                }
+                interrupted(session, job.as_deref(), cwd, console);
+                return Ok(Exit::Interrupted);
+            }
+        }
+    };
+    // `swarm submit --json … | head -1`: they have seen enough, just as with Ctrl-C.
+    if let Err(Failure::ReaderGone) = end {
+        interrupted(session, job.as_deref(), cwd, console);
+        return Ok(Exit::Interrupted);
+    }
+    if let Some(progress) = &mut progress {
+        progress.clear();
+    }
+    match (end?, job) {
+        (Some(finished), _) => match shortfall(&finished) {
+            None => Ok(Exit::Done),
+            Some(text) => Err(ApiError::new(ErrorKind::JobFailed, text).into()),
+        },
+        (None, Some(job)) if detach => {
+            if !console.json {
+                console.line(format!("submitted job {job}; follow it with `swarm job watch {job}`"))?;
+            }
+            Ok(Exit::Done)
+        }
+        (None, Some(job)) => {
+            let text =
+                format!("the daemon stopped before the job was over; `swarm job watch {job}` goes on once it runs");
+            Err(ApiError::new(ErrorKind::DaemonSilent, text).into())
+        }
+        (None, None) => {
+            Err(ApiError::new(ErrorKind::DaemonSilent, "the daemon stopped before the job was submitted").into())
+        }
+    }
+}
+
+fn read(events: Result<Events, ApiError>, sender: &SyncSender<Message>) {
+    let sent = match events {
+        Ok(mut events) => events.try_for_each(|event| sender.send(Message::Event(event))),
+        Err(error) => sender.send(Message::Event(Err(error))),
+    };
+    if sent.is_ok() {
+        let _ = sender.send(Message::End);
+    }
+}
+
+/// What an interrupt leaves, told in one line. With a daemon the job goes on; a node inside this command ends with it,
+/// so its job is canceled rather than left to surprise the next one.
+fn interrupted(session: &Session, job: Option<&str>, cwd: &Path, console: &mut Console<'_>) {
+    let line = match job {
+        None => "interrupted before a job was submitted".to_owned(),
+        Some(job) if session.is_embedded() => match cancel(&session.client, job) {
+            Ok(answer) => {
+                let output = short_path(text(&answer, "output"), cwd);
+                let place = if output.is_empty() { String::new() } else { format!(" in {output}") };
+                format!("canceled job {job}; the frames that are done are kept{place}")
+            }
+            Err(error) => format!("job {job} could not be canceled: {error}"),
+        },
+        Some(job) => format!("the job goes on; follow it with\nswarm job watch {job}"),
+    };
+    // Under `--json` standard error holds errors alone; the exit code says it.
+    if !console.json {
+        let _ = writeln!(console.err, "{line}");
+    }
+}
+
+fn cancel(client: &Client, job: &str) -> Result<Value, ApiError> {
+    client.post(&job_path(job, "/cancel"), &json!({}))
+}

@@ -1,0 +1,245 @@
+//! The API's vocabulary: what may be asked, and the message that carries it to whoever answers.
+//!
+//! Both sides of the loopback use these types: the command line writes them, the adapter reads them. Answers are JSON
+//! values of the shapes in DESIGN §8, made by whoever answers; nothing here looks into them.
+
+use super::error::ApiError;
+use crate::farm::job::{Device, FrameSet, Series};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::PathBuf;
+use tokio::sync::{mpsc, oneshot};
+
+/// Events of a stream that may wait for a slow reader (guess: a terminal keeps up with far more). A reader that falls
+/// further behind makes the sender wait or drop progress; it never grows a queue.
+pub const STREAM_EVENTS: usize = 64;
+
+/// One request and where its answer goes.
+#[derive(Debug)]
+pub struct ApiCall {
+    /// What is asked.
+    pub request: ApiRequest,
+    /// Where to answer. [`ApiRequest::is_stream`] tells which of the two it is.
+    pub reply: Reply,
+}
+
+/// Where an answer goes. Dropping it unanswered tells the caller that the daemon stopped.
+#[derive(Debug)]
+pub enum Reply {
+    /// One value or an error.
+    Once(oneshot::Sender<Result<Value, ApiError>>),
+    /// Events, each with the key `event`, until the sender is dropped; an error is the last item. An error sent first
+    /// becomes the status of the response. A failed `send` means that nobody reads any more.
+    Stream(mpsc::Sender<Result<Value, ApiError>>),
+}
+
+/// What may be asked. `job` is what the user wrote: an id, a unique prefix, a unique name, or `last`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ApiRequest {
+    /// Trace, bundle and submit; then follow the job unless detached. Stream: the events of `submit`.
+    Submit(Box<SubmitRequest>),
+    /// Array of jobs.
+    Jobs,
+    /// One job.
+    Job {
+        /// Which.
+        job: String,
+    },
+    /// Array of a job's frames.
+    Frames {
+        /// Which job.
+        job: String,
+    },
+    /// Array of `{frame, node, attempt, state, text}`: what the renderer printed. Without a frame: of the failed frames,
+    /// or of the latest one if none failed.
+    Log {
+        /// Which job.
+        job: String,
+        /// Which frame.
+        frame: Option<i32>,
+    },
+    /// Follow a job. Stream: the events of `submit` from `submitted` on.
+    Watch {
+        /// Which job.
+        job: String,
+    },
+    /// Answer: the job.
+    Pause {
+        /// Which job.
+        job: String,
+    },
+    /// Answer: the job.
+    Resume {
+        /// Which job.
+        job: String,
+    },
+    /// Answer: the job.
+    Cancel {
+        /// Which job.
+        job: String,
+    },
+    /// Render frames again. Answer: the job, with `requeued`, the number of frames.
+    Requeue {
+        /// Which job.
+        job: String,
+        /// These frames; the failed ones if none are named.
+        frames: Option<FrameSet>,
+    },
+    /// Answer: the job.
+    SetPriority {
+        /// Which job.
+        job: String,
+        /// 0 to 100.
+        priority: u8,
+    },
+    /// Fetch a job's frames to this machine and encode its video here. Stream: the events of `submit`.
+    Collect {
+        /// Which job.
+        job: String,
+        /// Where to.
+        target: CollectRequest,
+    },
+    /// Array of nodes.
+    Nodes,
+    /// Start no frame on this machine until resumed. Answer: this node.
+    NodePause,
+    /// Answer: this node.
+    NodeResume,
+    /// Array of `{name, ok, message, fix}`.
+    Doctor,
+    /// `{"code"}`.
+    Invite,
+    /// Join the swarm of an invite code. Answer: `{"swarm", "nodes"}`, a short name of the swarm and how many answered.
+    Join {
+        /// As typed, trimmed.
+        code: String,
+    },
+}
+
+impl ApiRequest {
+    /// Whether it is answered by a stream of events.
+    pub fn is_stream(&self) -> bool {
+        match self {
+            Self::Submit(_) | Self::Watch { .. } | Self::Collect { .. } => true,
+            Self::Jobs
+            | Self::Job { .. }
+            | Self::Frames { .. }
+            | Self::Log { .. }
+            | Self::Pause { .. }
+            | Self::Resume { .. }
+            | Self::Cancel { .. }
+            | Self::Requeue { .. }
+            | Self::SetPriority { .. }
+            | Self::Nodes
+            | Self::NodePause
+            | Self::NodeResume
+            | Self::Doctor
+            | Self::Invite
+            | Self::Join { .. } => false,
+        }
+    }
+}
+
+/// Body of `POST /v1/jobs`. `None` leaves what the scene says, or the default of DESIGN §8.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitRequest {
+    /// Absolute path of the .blend.
+    pub file: PathBuf,
+    /// Absolute path of the caller's working directory.
+    pub cwd: PathBuf,
+    /// Login name of the caller.
+    pub user: String,
+    /// Name of the job; the file's without extension by default.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Frames as text, such as `1-250,300-400x2`.
+    #[serde(default)]
+    pub frames: Option<String>,
+    /// Engine, as the user wrote it: Blender's name, or `cycles`, `eevee`, `workbench`.
+    #[serde(default)]
+    pub engine: Option<String>,
+    /// Samples per pixel, at least 1.
+    #[serde(default)]
+    pub samples: Option<u32>,
+    /// Width and height in pixels. Implies 100 percent unless `percent` is given.
+    #[serde(default)]
+    pub resolution: Option<(u32, u32)>,
+    /// Percentage of the resolution, at least 1.
+    #[serde(default)]
+    pub percent: Option<u32>,
+    /// Frames per second of the video alone.
+    #[serde(default)]
+    pub fps: Option<f64>,
+    /// Compute device.
+    #[serde(default)]
+    pub device: Device,
+    /// Release series of Blender.
+    #[serde(default)]
+    pub series: Option<Series>,
+    /// 0 to 100; 50 by default.
+    #[serde(default)]
+    pub priority: Option<u8>,
+    /// Absolute; a trailing slash or a last component with `#` is kept as the user wrote it.
+    #[serde(default)]
+    pub output: Option<PathBuf>,
+    /// Which video to make.
+    #[serde(default)]
+    pub video: VideoChoice,
+    /// End the stream once another node holds the whole bundle.
+    #[serde(default)]
+    pub detach: bool,
+    /// Submit although files of the scene are missing.
+    #[serde(default)]
+    pub allow_missing: bool,
+    /// Use no result or chunk known from earlier jobs.
+    #[serde(default)]
+    pub no_reuse: bool,
+}
+
+/// Body of `POST /v1/jobs/JOB/collect`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CollectRequest {
+    /// Absolute path of the caller's working directory: the default output is made there if the job's own folder does
+    /// not exist on this machine.
+    pub cwd: PathBuf,
+    /// Absolute, as in [`SubmitRequest::output`].
+    #[serde(default)]
+    pub output: Option<PathBuf>,
+    /// Which video to make.
+    #[serde(default)]
+    pub video: VideoChoice,
+}
+
+/// Which video a job makes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VideoChoice {
+    /// `NAME.mp4` beside the frames.
+    #[default]
+    Default,
+    /// None.
+    None,
+    /// This file, absolute.
+    File(PathBuf),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_submit_request_needs_no_more_than_file_cwd_and_user_and_keeps_output_patterns() {
+        let json =
+            r##"{"file": "/s/a.blend", "cwd": "/s", "user": "anna", "output": "/s/out/f_###", "video": "none"}"##;
+        let request: SubmitRequest = serde_json::from_str(json).expect("valid");
+        assert_eq!(request.output.as_deref().and_then(|p| p.to_str()), Some("/s/out/f_###"));
+        assert_eq!((request.device, request.video.clone()), (Device::Auto, VideoChoice::None));
+        let again = serde_json::to_string(&request).expect("serializes");
+        assert_eq!(serde_json::from_str::<SubmitRequest>(&again).expect("valid"), request);
+        assert!(
+            serde_json::from_str::<SubmitRequest>(r#"{"file": "/a", "cwd": "/", "user": "u", "fast": 1}"#).is_err()
+        );
+    }
+}
