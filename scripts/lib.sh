@@ -62,6 +62,22 @@ build_swarm() {
     export SWARM_BIN
 }
 
+# Builds the program with the feature `fail-points` and prints where it is: beside the ordinary one, which stays. A target
+# folder of its own would build every dependency again.
+build_fail_points() {
+    local folder
+    folder=$(target_dir)/debug
+    (
+        unset SWARM_BIN
+        [ ! -e "$folder/swarm" ] || cp -p "$folder/swarm" "$folder/swarm-ordinary"
+        build_swarm --features fail-points
+        cp -p "$folder/swarm" "$folder/swarm-fail-points"
+        # Renamed, not written over: cargo links the name to the file it built.
+        [ ! -e "$folder/swarm-ordinary" ] || mv -f "$folder/swarm-ordinary" "$folder/swarm"
+    ) || return 1
+    printf '%s' "$folder/swarm-fail-points"
+}
+
 target_dir() {
     local folder=${CARGO_TARGET_DIR:-target}
     case $folder in /*) printf '%s' "$folder" ;; *) printf '%s' "$REPO/$folder" ;; esac
