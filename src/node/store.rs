@@ -19,10 +19,12 @@ mod blobs;
 pub mod chunk;
 mod database;
 mod files;
+mod intake;
 mod partial;
 mod writer;
 
 pub use chunk::Chunking;
+pub use intake::Intake;
 pub use partial::Partial;
 pub use writer::{Batch, LAZY_AT_MOST, LedgerRow, QUEUE_BATCHES, QUEUE_BYTES, Refused, StoreEvent, StoreWriter};
 

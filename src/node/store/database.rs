@@ -45,8 +45,8 @@ pub(super) enum Change {
     Ledger(Vec<LedgerRow>),
     /// A setting.
     Setting { key: String, value: Vec<u8> },
-    /// A blob whose file is complete and durable.
-    Blob { id: BlobId, map: BlobMap },
+    /// Blobs whose files are complete and durable.
+    Blobs(Vec<(BlobId, BlobMap)>),
     /// Blobs no longer there.
     Forget(Vec<BlobId>),
     /// The last words of a clean stop: the bitmaps of open downloads.
@@ -269,17 +269,7 @@ fn apply(tx: &WriteTransaction, change: &Change) -> Result<(), redb::Error> {
             tx.open_table(SETTINGS)?.insert(key.as_str(), value.as_slice())?;
             Ok(())
         }
-        Change::Blob { id, map } => {
-            tx.open_table(BLOBS)?.insert(&id.0, encode_map(map).as_slice())?;
-            tx.open_table(PARTIALS)?.remove(&id.0)?;
-            let mut chunks = tx.open_table(CHUNKS)?;
-            let mut offset = 0;
-            for chunk in &map.chunks {
-                chunks.insert(&chunk_key(chunk.id, *id), offset)?;
-                offset += u64::from(chunk.bytes);
-            }
-            Ok(())
-        }
+        Change::Blobs(blobs) => blobs.iter().try_for_each(|(id, map)| record(tx, *id, map)),
         Change::Forget(ids) => ids.iter().try_for_each(|id| forget(tx, *id)),
         Change::CleanStop(bitmaps) => {
             let mut partials = tx.open_table(PARTIALS)?;
@@ -307,6 +297,18 @@ fn apply_row(tx: &WriteTransaction, row: &LedgerRow) -> Result<(), redb::Error> 
             let (first, last) = (head_key(log, &[0; 40]), head_key(log, &[0xff; 40]));
             tx.open_table(HEADS)?.retain_in::<&[u8; 56], _>(&first..=&last, |_, _| false)?;
         }
+    }
+    Ok(())
+}
+
+fn record(tx: &WriteTransaction, id: BlobId, map: &BlobMap) -> Result<(), redb::Error> {
+    tx.open_table(BLOBS)?.insert(&id.0, encode_map(map).as_slice())?;
+    tx.open_table(PARTIALS)?.remove(&id.0)?;
+    let mut chunks = tx.open_table(CHUNKS)?;
+    let mut offset = 0;
+    for chunk in &map.chunks {
+        chunks.insert(&chunk_key(chunk.id, id), offset)?;
+        offset += u64::from(chunk.bytes);
     }
     Ok(())
 }

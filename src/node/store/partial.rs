@@ -273,7 +273,7 @@ impl Store {
         let mut bytes = Vec::new();
         for ((index, chunk), place) in missing().zip(self.database.locate(&wanted)?) {
             let Some((blob, offset)) = place else { continue };
-            let Ok(source) = self.opened(blob) else { continue };
+            let Ok(Ok(source)) = self.open_known(blob) else { continue };
             bytes.resize(chunk.bytes as usize, 0);
             if read_exact_at(&source.file, &mut bytes, offset).is_ok() && chunk_id(&bytes) == chunk.id {
                 let file = self.downloads.file(id, download)?;
@@ -333,7 +333,7 @@ impl Store {
             files::rename_durably(&path, &named).map_err(at("rename", &path))?;
         }
         // Fail point: the blob is durable under its name, and nothing knows of it yet.
-        self.record(id, &download.map)?;
+        self.record(vec![(id, download.map.clone())])?;
         lock(&download.state).phase = Phase::Complete;
         lock(&self.downloads.begun).remove(&id);
         self.downloads.files.remove(id);
