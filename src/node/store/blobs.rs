@@ -12,7 +12,8 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-/// Weight of blobs kept open for reading: 1 for the file and 1 for every 1,024 chunks, so at most 128 files and 6 MiB of maps (guess).
+/// Weight of blobs kept open for reading: 1 for the file and 1 for every 1,024 chunks, so at most 128 files and 6 MiB
+/// of maps (guess).
 const OPEN_BLOBS_WEIGHT: usize = 128;
 
 /// A complete blob, open for reading.
@@ -80,8 +81,8 @@ impl Store {
         Ok(Ok(blob))
     }
 
-    /// The bytes of a chunk of a blob that is complete or being fetched. They are as the disk has them: whoever uses them
-    /// checks their hash.
+    /// The bytes of a chunk of a blob that is complete or being fetched. They are as the disk has them: whoever uses
+    /// them checks their hash.
     ///
     /// # Errors
     /// `NotFound` if this chunk is not here, or the disk's.
@@ -132,12 +133,12 @@ impl Store {
         Ok(())
     }
 
-    /// Gives a complete blob to a person as `to`: checks every chunk on the way, and the file appears whole and durable or
-    /// not at all, replacing what was there.
+    /// Gives a complete blob to a person as `to`: checks every chunk on the way, and the file appears whole and durable
+    /// or not at all, replacing what was there.
     ///
     /// # Errors
-    /// `NotFound` without the blob, `InvalidData` if it rotted on disk (fetch it again), `StorageFull` and the like from
-    /// the disk; nothing stays behind.
+    /// `NotFound` without the blob, `InvalidData` if it rotted on disk (fetch it again), `StorageFull` and the like
+    /// from the disk; nothing stays behind.
     pub fn deliver(&self, id: BlobId, to: &Path) -> io::Result<()> {
         let blob = self.opened(id)?;
         let _held = self.names.hold(id);

@@ -1,7 +1,7 @@
 //! The database file: its tables, its format number, and how a change gets into it.
 //!
-//! Tables, all of plain bytes so that no codec can change under them (integers inside values are little-endian, inside keys big-endian,
-//! so that keys sort):
+//! Tables, all of plain bytes so that no codec can change under them (integers inside values are little-endian, inside
+//! keys big-endian, so that keys sort):
 //!
 //! | table | key | value |
 //! |---|---|---|
@@ -11,7 +11,7 @@
 //! | `heads` | log 16 ‖ actor 40 | signed head |
 //! | `blobs` | blob id | map: (chunk id 32 ‖ length u32) each |
 //! | `chunks` | chunk id ‖ blob id | offset u64 in that blob |
-//! | `partials` | blob id | bitmap of a download, one byte a chunk, valid after a clean stop alone |
+//! | `partials` | blob id | bitmap of a download, one byte a chunk; emptied after an unclean stop |
 //!
 //! A redb database that has met an I/O error refuses everything until it is opened anew, so it sits behind a lock that
 //! [`Database::reopen`] takes for writing; all others hold it for reading and never for long.
@@ -25,7 +25,8 @@ use std::sync::{PoisonError, RwLock};
 
 /// The format written by this version. Raise it with any change older versions would misread.
 pub(super) const FORMAT: u64 = 1;
-/// redb's page cache, bytes: the ledger is held in memory by the farm, so little is read twice (guess; redb's own default is 1 GiB).
+/// redb's page cache, bytes: the ledger is held in memory by the farm, so little is read twice (guess; redb's own
+/// default is 1 GiB).
 const CACHE_BYTES: usize = 8 << 20;
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -95,7 +96,10 @@ impl Database {
             tx.open_table(HEADS)?;
             tx.open_table(BLOBS)?;
             tx.open_table(CHUNKS)?;
-            tx.open_table(PARTIALS)?;
+            let mut partials = tx.open_table(PARTIALS)?;
+            if !clean {
+                partials.retain(|_, _| false)?;
+            }
             Ok(())
         })?;
         Ok((this, clean))

@@ -1,8 +1,9 @@
 //! Taking content in: bytes, files of a scene, files a renderer wrote.
 //!
-//! The order is always: bytes, sync, name, sync of the folders, record. So a record implies a whole file, and a crash leaves
-//! at most a file without a record, which the next start removes. Many small files go through these steps together:
-//! synced one by one they cost 3 to 10 ms each (measured, ext4; together 0.4 ms), which is minutes for a scene of 50,000.
+//! The order is always: bytes, sync, name, sync of the folders, record. So a record implies a whole file, and a crash
+//! leaves at most a file without a record, which the next start removes. Many small files go through these steps
+//! together: synced one by one they cost 3 to 10 ms each (measured, ext4; together 0.4 ms), which is minutes for a
+//! scene of 50,000.
 
 use super::blobs::at;
 use super::chunk::{Chunking, chunk};
@@ -21,12 +22,12 @@ use std::sync::atomic::Ordering;
 const TOGETHER_FILES: usize = 1000;
 /// Most bytes taken in with one sync (guess: about a second of a plain disk's writing).
 const TOGETHER_BYTES: u64 = 256 << 20;
-/// From so many files on the whole file system is synced at once, where the system can (guess: below, others' unwritten data could
-/// cost more than is saved).
+/// From so many files on the whole file system is synced at once, where the system can (guess: below, others' unwritten
+/// data could cost more than is saved).
 const SYNC_ALL_FROM: usize = 16;
 
-/// Takes many files in at the cost of a few syncs. What it took is durable once [`finish`](Self::finish) has returned, and
-/// what is not finished may be gone.
+/// Takes many files in at the cost of a few syncs. What it took is durable once [`finish`](Self::finish) has returned,
+/// and what is not finished may be gone.
 pub struct Intake<'a> {
     store: &'a Store,
     /// In `tmp`, to be named.
@@ -48,8 +49,8 @@ impl Drop for Intake<'_> {
 }
 
 impl Intake<'_> {
-    /// Takes what `reader` gives in as a blob. The second number is how many of its bytes are in chunks that neither a blob here nor
-    /// one taken in before had.
+    /// Takes what `reader` gives in as a blob. The second number is how many of its bytes are in chunks that neither a
+    /// blob here nor one taken in before had.
     ///
     /// # Errors
     /// Reading fails or the disk refuses; nothing stays behind.
@@ -164,8 +165,8 @@ impl Store {
         Ok(taken)
     }
 
-    /// Takes a finished file over: it is moved in where it lies on the same disk, copied and removed otherwise; durable on
-    /// return. Meant for what a renderer wrote, so links are not followed and files with a second name are copied.
+    /// Takes a finished file over: it is moved in where it lies on the same disk, copied and removed otherwise; durable
+    /// on return. Meant for what a renderer wrote, so links are not followed and files with a second name are copied.
     ///
     /// # Errors
     /// It cannot be read or the disk refuses; the file is then where it was.
