@@ -7,7 +7,7 @@ use super::identity::{self, Invite};
 use super::render::{Available, SeriesError, choose_series};
 use super::slots::Slots;
 use super::store::{Batch, LedgerRow};
-use super::{ARRIVAL, Node, machine, render, submit, video, view};
+use super::{ARRIVAL, Node, machine, submit, video, view};
 use crate::farm::event::{Input, JobCommand};
 use crate::farm::id::JobId;
 use crate::farm::job::{FrameSet, Series};

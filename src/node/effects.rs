@@ -1,6 +1,5 @@
 //! Performing the farm's effects, and the store as the network sees it.
 
-use super::event::Event;
 use super::fail::fail_point;
 use super::net::{BlobFailure, BlobReply, BlobRequest, ChunkSink, ChunkSource, Protocol};
 use super::slots::{Work, read_blob};

@@ -31,14 +31,17 @@ pub struct Machine {
 pub fn read() -> Machine {
     let what =
         RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing()).with_memory(MemoryRefreshKind::nothing().with_ram());
-    let system = System::new_with_specifics(what);
+    let system = System::new_with_specifics(what).ok();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Machine {
-        name: System::host_name().unwrap_or_else(|| "unnamed".into()),
-        os: System::long_os_version().unwrap_or_else(|| std::env::consts::OS.into()),
-        cpu_model: system.cpus().first().map(|cpu| cpu.brand().trim().to_owned()).unwrap_or_default(),
+        name: System::host_name().unwrap_or_else(|_| "unnamed".into()),
+        os: System::long_os_version().unwrap_or_else(|_| std::env::consts::OS.into()),
+        cpu_model: system
+            .as_ref()
+            .and_then(|system| Some(system.cpus().first()?.brand().trim().to_owned()))
+            .unwrap_or_default(),
         cores: cores.try_into().unwrap_or(u32::MAX),
-        memory_bytes: system.total_memory(),
+        memory_bytes: system.as_ref().map_or(0, System::total_memory),
     }
 }
 
@@ -60,7 +63,7 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
 /// Reports the CPU load in hundredths for as long as somebody listens.
 pub fn watch<T: Send + 'static>(tell: mpsc::Sender<T>, event: impl Fn(u8) -> T + Send + 'static) {
     tokio::spawn(async move {
-        let mut system = System::new();
+        let Ok(mut system) = System::new() else { return };
         system.refresh_cpu_usage();
         loop {
             tokio::select! {

@@ -9,7 +9,7 @@ use super::http::{ApiError, ErrorKind, SubmitRequest, VideoChoice};
 use super::scene::{self, BlobSink, BundleError, SceneError, SceneInfo, Trace};
 use super::store::{Chunking, Store};
 use crate::farm::id::BlobId;
-use crate::farm::job::{FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings};
+use crate::farm::job::{FrameRate, FrameSet, JobSpec, Needs, OutputSpec, RenderSettings};
 use crate::wire;
 use serde_json::{Value, json};
 use std::io::{self, Read};
@@ -459,15 +459,11 @@ async fn make_bundle(
     Ok((bundle, stats.bytes))
 }
 
-/// A format whose frames make a video without Blender.
-pub fn makes_video(format: ImageFormat) -> bool {
-    format != ImageFormat::Other
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::farm::job::ImageFormat;
 
     #[test]
     fn output_patterns_say_folder_name_and_digits() {
