@@ -82,4 +82,8 @@ impl SceneError {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod synthetic;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
