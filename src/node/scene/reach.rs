@@ -42,26 +42,32 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// Of a whole file.
-    pub fn of(blend: &Blend) -> Self {
-        let mut graph = Self::default();
+    /// Of a library.
+    pub fn of_library(blend: &Blend) -> Self {
+        let mut graph = Self::of_main(blend);
         let mut pointers = Pointers { blend, by_shape: BTreeMap::new() };
-        let mut library = None;
         for (index, block) in blend.blocks().iter().enumerate() {
-            if &block.code == b"LI\0\0" {
-                library = Some(index);
-            }
-            if &block.code != b"DATA" {
-                let name = blend.record(index).and_then(|record| record.id_name()).unwrap_or_default().to_vec();
-                let library = if &block.code == b"ID\0\0" { library } else { None };
-                let camera = is_camera(blend, index);
-                graph.nodes.insert(index, Node { name, edges: BTreeSet::new(), camera, library });
-            }
             let mut targets = pointers.targets(index);
             targets.remove(&block.owner);
             if let Some(node) = graph.nodes.get_mut(&block.owner) {
                 node.edges.append(&mut targets);
             }
+        }
+        graph
+    }
+
+    /// Of the scene itself: all of it counts, so nobody asks for its edges.
+    pub fn of_main(blend: &Blend) -> Self {
+        let mut graph = Self::default();
+        let mut library = None;
+        for (index, block) in blend.blocks().iter().enumerate().filter(|(_, block)| &block.code != b"DATA") {
+            if &block.code == b"LI\0\0" {
+                library = Some(index);
+            }
+            let name = blend.record(index).and_then(|record| record.id_name()).unwrap_or_default().to_vec();
+            let library = if &block.code == b"ID\0\0" { library } else { None };
+            let camera = is_camera(blend, index);
+            graph.nodes.insert(index, Node { name, edges: BTreeSet::new(), camera, library });
         }
         graph
     }

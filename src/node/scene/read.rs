@@ -68,16 +68,16 @@ pub struct SceneInfo {
     pub movie_format: bool,
     /// Samples per pixel of Cycles; `None` for other engines.
     pub samples: Option<u32>,
-    /// Whether Cycles denoises the image.
+    /// Whether Cycles, if it is the engine, denoises the image.
     pub denoising: bool,
     /// The region rendered and cropped to: left, right, bottom, top as fractions.
     pub crop: Option<[f32; 4]>,
 }
 
 impl SceneInfo {
-    /// Whether rendering with the file's own engine needs OpenImageDenoise.
-    pub fn needs_denoiser(&self) -> bool {
-        self.denoising && self.engine == "CYCLES"
+    /// Whether rendering needs OpenImageDenoise: with the file's own engine, or with `engine` instead.
+    pub fn needs_denoiser(&self, engine: Option<&str>) -> bool {
+        self.denoising && engine.unwrap_or(&self.engine) == "CYCLES"
     }
 
     /// Whether there is something to render through, in the file or in what it links.

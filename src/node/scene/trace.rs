@@ -9,7 +9,7 @@ use super::names::{Split, os_bytes, os_path};
 use super::reach::{Graph, used};
 use super::refs::{Form, Reference, references};
 use crate::farm::blob::BUNDLE_MAX_FILES;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
@@ -152,7 +152,7 @@ pub fn trace(path: &Path) -> Result<Trace, SceneError> {
         let unreadable = |source| SceneError::unreadable(&blend_path, source);
         let stamp = Stamp::of(&blend_path).map_err(unreadable)?;
         let blend = Blend::open(&blend_path)?;
-        let mut graph = Graph::of(&blend);
+        let mut graph = if blend_path == main { Graph::of_main(&blend) } else { Graph::of_library(&blend) };
         for reference in references(&blend) {
             let found = disk.resolve(&blend, &blend_path, &reference);
             if let (RefKind::Library, Some((_, library))) = (reference.kind, found.files.first()) {
@@ -165,6 +165,7 @@ pub fn trace(path: &Path) -> Result<Trace, SceneError> {
         graphs.insert(blend_path, graph);
     }
     let used = used(&main, &graphs);
+    let mut listed = BTreeSet::new();
     for (from, reference, found) in resolved {
         if !used.get(&from).is_some_and(|used| used.contains(&reference.owner)) {
             continue;
@@ -172,7 +173,12 @@ pub fn trace(path: &Path) -> Result<Trace, SceneError> {
         let (kind, datablock) = (reference.kind, reference.datablock);
         let stored = String::from_utf8_lossy(&reference.stored).into_owned();
         let said = |resolved| (from.clone(), kind, datablock.clone(), stored.clone(), resolved);
-        for (from, kind, datablock, stored, resolved) in found.files.into_iter().map(|(_, path)| said(path)) {
+        for (_, path) in found.files {
+            // Two datablocks may want the same file; a long sequence would be listed over and over.
+            if !listed.insert((from.clone(), kind, path.clone())) {
+                continue;
+            }
+            let (from, kind, datablock, stored, resolved) = said(path);
             trace.files.push(Dependency { from, kind, datablock, stored, resolved });
         }
         for (from, kind, datablock, stored, resolved) in found.missing.into_iter().map(said) {
