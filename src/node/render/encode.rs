@@ -66,7 +66,9 @@ pub async fn encode_with_blender(
     let part = Part(out.with_file_name(OsString::from(format!(".swarm-{}.part.mp4", &name[..16]))));
     let mut child = Child::of(renderer, Mode::Encode, None, work_dir).await.map_err(EncodeError::Start)?;
     let base = f64::from(rate.base_millionths) / 1e6;
-    let _ = child.send(&json!({ "frames": frames, "fps": rate.fps, "base": base, "out": part.0 })).await;
+    let config = json!({ "frames": frames, "fps": rate.fps, "base": base, "out": part.0 });
+    // If it is gone or hangs, what follows says so.
+    let _ = tokio::time::timeout(SILENCE, child.send(&config)).await;
     let mut log = Log::default();
     let result = loop {
         match tokio::time::timeout(SILENCE, child.next()).await {

@@ -6,7 +6,7 @@
 //! when a render is dropped half-way, Blender is killed and the next unit needs a new worker.
 
 use super::child::{Child, Event, Gone, Group, Mode, cpu_ticks};
-use super::log::{Log, cut, progress};
+use super::log::{Log, cut, poisons, progress};
 use super::{FailureKind, Renderer, check_image};
 use crate::farm::id::{Part, Unit};
 use crate::farm::job::{Device, ImageFormat, RenderSettings};
@@ -309,14 +309,11 @@ impl Worker {
                 self.progress.send_if_modified(|now| std::mem::replace(now, told.max(*now)) < told);
             }
         };
-        if let Some(error) = answer["error"].as_str() {
+        if let Some(error) = answer["error"].as_str().or(log.error.as_deref()) {
             let message = format!("Blender {} failed at frame {unit}: {}", self.version, explain(error));
-            self.child = unfinished.child.take();
-            return failed(FailureKind::Error, message);
-        }
-        if let Some(error) = &log.error {
-            // What a GPU or memory error leaves behind is not trusted with another frame: the worker is not put back.
-            let message = format!("Blender {} failed at frame {unit}: {}", self.version, explain(error));
+            if !poisons(error) && !log.error.as_deref().is_some_and(poisons) {
+                self.child = unfinished.child.take();
+            }
             return failed(FailureKind::Error, message);
         }
         let (from, to, format, size) = (part, out.to_path_buf(), self.scene.format, self.scene.size);
@@ -463,6 +460,10 @@ fn explain(error: &str) -> String {
     if error.contains("Build without OpenImageDenoise") {
         return "the scene is denoised with OpenImageDenoise and this Blender was built without it; use a Blender from \
                 blender.org or the bpy package, or switch denoising off in the scene"
+            .into();
+    }
+    if error.contains("no camera") {
+        return "no camera: the scene has no active camera; choose one in the scene's properties and save the file"
             .into();
     }
     let lines: Vec<&str> = error.lines().map(|line| line.trim().trim_start_matches("Error: ")).collect();

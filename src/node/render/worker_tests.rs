@@ -185,6 +185,12 @@ async fn a_scene_that_cannot_be_rendered_is_refused_with_the_reason() {
             let error = Worker::start(renderer, gpu, dir.path()).await.unwrap_err();
             assert_eq!(UnitFailure::from(error).kind, FailureKind::WrongDevice);
         }
+        let octane = "bpy.utils.register_class(type('X', (bpy.types.RenderEngine,), {'bl_idname': 'OCTANE', \
+                      'bl_label': 'X'})); render.engine = 'OCTANE'";
+        let (worker, _dir) = started(renderer, octane).await;
+        let error = worker.unwrap_err().to_string();
+        assert!(error.contains("no render engine `OCTANE`"), "{error}");
+
         if !renderer.denoiser {
             let (worker, _dir) = started(renderer, "scene.cycles.use_denoising = True").await;
             let error = worker.unwrap_err().to_string();
