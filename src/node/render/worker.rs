@@ -171,6 +171,10 @@ impl Worker {
         stall: Stall,
     ) -> Result<Self, RenderError> {
         let version = renderer.version_text();
+        let Some(blend) = scene.blend.to_str() else {
+            let message = format!("the path {} is not UTF-8", scene.blend.display());
+            return Err(RenderError::Scene { version, message, log: String::new() });
+        };
         let cannot = |source| RenderError::Spawn { path: renderer.path.clone(), source };
         let mut child = Child::of(renderer, Mode::Serve, scene.threads, work_dir).await.map_err(cannot)?;
         let settings = &scene.settings;
@@ -181,7 +185,7 @@ impl Worker {
         };
         let format = (scene.format != ImageFormat::Other).then(|| scene.format.blender_name());
         let config = json!({
-            "blend": scene.blend, "engine": settings.engine, "samples": settings.samples, "percent": settings.percent,
+            "blend": blend, "engine": settings.engine, "samples": settings.samples, "percent": settings.percent,
             "resolution": settings.resolution, "device": device, "format": format, "threads": scene.threads,
         });
         // If it is gone already, what follows says how.
@@ -281,7 +285,7 @@ impl Worker {
         let Some(child) = unfinished.child.as_mut() else { return failed(FailureKind::CannotStart, String::new()) };
         self.progress.send_replace(0.0);
         // If it is gone, what follows says how.
-        let _ = child.send(&json!({ "frame": unit.frame, "out": part })).await;
+        let _ = child.send(&json!({ "frame": unit.frame, "out": part.to_str() })).await;
         let mut watch = Watch::new(child.group(), self.stall, self.scene.time_limit);
         let answer = loop {
             let told = match watch.next(child).await {
@@ -362,6 +366,9 @@ fn part_of(out: &Path) -> io::Result<PathBuf> {
     name.push(out.file_name().ok_or(io::ErrorKind::InvalidInput)?);
     name.push(".part");
     let part = out.with_file_name(name);
+    if part.to_str().is_none() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "its path is not UTF-8"));
+    }
     match std::fs::remove_file(&part) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(part),
