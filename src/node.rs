@@ -1,5 +1,6 @@
 //! The world: network, disk, Blender, ffmpeg, HTTP.
 pub mod http;
+pub mod machine;
 pub mod net;
 pub mod render;
 pub mod scene;
