@@ -50,9 +50,9 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 /// Most strangers told apart in the log.
 const MAX_COMPLAINTS: usize = 512;
 /// How often mDNS asks again, and for how long an answer holds. It asks less where others ask (guess: a lost packet
-/// then costs two seconds).
+/// then costs two seconds). An answer holds for a few questions only, so that one after a cut counts as a new one.
 const MDNS_EVERY: Duration = Duration::from_secs(2);
-const MDNS_HOLDS: Duration = Duration::from_secs(120);
+const MDNS_HOLDS: Duration = Duration::from_secs(10);
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
@@ -397,7 +397,7 @@ impl Driver {
         };
         match event {
             mdns::Event::Discovered(list) => nodes(list).for_each(|(node, at)| self.table.discovered(node, at, now)),
-            mdns::Event::Expired(list) => nodes(list).for_each(|(node, at)| self.table.expired(node, at)),
+            mdns::Event::Expired(list) => nodes(list).for_each(|(node, at)| self.table.expired(node, at, now)),
         }
     }
 

@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// Longest from the first packet to an open gate; the gate itself has five seconds of it (guess: a busy machine).
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Longest until TCP is connected: a second try of the system's is under way by then (guess: farms are on LANs or VPNs).
+const REACH_LIMIT: Duration = Duration::from_secs(3);
 /// Longest a connection may take to say goodbye before it is dropped (guess).
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// Most bytes a peer may have under way to us on one connection (DESIGN §5).
@@ -182,10 +184,14 @@ impl Transport for LinkLocal {
     }
 
     fn dial(&mut self, address: Multiaddr, options: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
-        match link_local(&address) {
-            Some(target) => Ok(dial_link_local(target).boxed()),
-            None => self.0.dial(address, options),
+        let dial = match link_local(&address) {
+            Some(target) => dial_link_local(target).boxed(),
+            None => self.0.dial(address, options)?,
+        };
+        Ok(async move {
+            tokio::time::timeout(REACH_LIMIT, dial).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         }
+        .boxed())
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
