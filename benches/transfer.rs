@@ -176,6 +176,13 @@ async fn plain(from: &Path, to: &Path) -> f64 {
     seconds
 }
 
+/// Processor time of this process so far, from the kernel's count of ticks of 10 ms; 0 where there is none.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    after_name.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -200,10 +207,21 @@ async fn main() {
     let map = BlobMap { chunks };
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 0..=rounds {
-        let (plain, blobs) = (plain(&path("from"), &path("p")).await, blobs(&path("from"), &path("b"), &map).await);
+        let busy = [cpu_seconds()];
+        let plain = plain(&path("from"), &path("p")).await;
+        let busy = [busy[0], cpu_seconds()];
+        let blobs = blobs(&path("from"), &path("b"), &map).await;
+        let busy = [busy[1] - busy[0], cpu_seconds() - busy[1]];
         std::fs::remove_file(path("p")).unwrap();
         std::fs::remove_file(path("b")).unwrap();
-        println!("plain {:6.0} MiB/s   blob protocol {:6.0} MiB/s", mib as f64 / plain, mib as f64 / blobs);
+        let rate = |seconds| mib as f64 / seconds;
+        println!(
+            "plain {:4.0} MiB/s, {:.1} s of processor   blob protocol {:4.0} MiB/s, {:.1} s of processor",
+            rate(plain),
+            busy[0],
+            rate(blobs),
+            busy[1]
+        );
         // The first round warms the page cache.
         if round > 0 {
             theirs.push(plain);

@@ -80,11 +80,13 @@ impl Driver {
                 self.forget(node, hello.boot).await;
             }
             self.members.insert(node, Member { boot: hello.boot, kept: None });
-            info!(peer = %node.short(), address = %at, "connected");
-            self.emit(NetEvent::Connected { node, boot: hello.boot, address: at.to_string() }).await;
         }
         if self.should_keep(node, id) {
             self.keep(node, id);
+        }
+        if !known {
+            info!(peer = %node.short(), address = %at, "connected");
+            self.emit(NetEvent::Connected { node, boot: hello.boot, address: at.to_string() }).await;
         }
         // Only now, so that no frame is told before its node is.
         self.links.spawn(link::run(
