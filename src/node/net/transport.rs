@@ -32,8 +32,6 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 const WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// Most streams on a connection. Six are used; Yamux wants 256 KiB of the window for each that may be.
 const MAX_STREAMS: usize = 32;
-/// Largest piece a stream hands the connection at once, bytes (measured: see `benches`; a Noise message holds 64 KiB).
-const SEND_PIECE_BYTES: usize = 16 * 1024;
 const _: () = assert!(MAX_STREAMS * yamux::DEFAULT_CREDIT as usize <= WINDOW_BYTES);
 
 /// The whole stack.
@@ -61,7 +59,6 @@ impl Yamux {
         let mut config = yamux::Config::default();
         config.set_max_num_streams(MAX_STREAMS);
         config.set_max_connection_receive_window(Some(WINDOW_BYTES));
-        config.set_split_send_size(SEND_PIECE_BYTES);
         Muxer {
             connection: yamux::Connection::new(socket, config, mode),
             inbound: VecDeque::new(),
