@@ -1,6 +1,6 @@
 //! The command line: a client of the local API, and nothing more.
 //!
-//! A command is parsed into [`grammar`], asks the daemon of its data directory (or a node it starts inside itself) over
+//! A command is parsed into `grammar`, asks the daemon of its data directory (or a node it starts inside itself) over
 //! HTTP, and prints the answer: as JSON under `--json`, else for people. It decides nothing about jobs or machines, and
 //! of the node it knows the API's vocabulary and the [`NodeStarter`] that `main` hands it, no more.
 //!
