@@ -1,0 +1,5 @@
+//! What the farm does most: merging ledgers, choosing a unit, framing ops.
+
+fn main() {
+    divan::main();
+}
