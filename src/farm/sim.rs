@@ -164,6 +164,8 @@ impl Ord for Scheduled {
 struct Submission {
     owner: usize,
     spec: JobSpec,
+    /// Which start of the owner was asked and has not answered.
+    asked: Option<u32>,
 }
 
 /// Everything there is.
@@ -253,8 +255,10 @@ impl World {
         for job in 0..self.scenario.jobs {
             let owner = self.rng.random_range(0..self.machines.len());
             let spec = self.make_job(job, owner);
-            self.submissions.push(Submission { owner, spec });
-            let after = Duration::from_millis(3000 + job as u64 * 2000);
+            self.submissions.push(Submission { owner, spec, asked: None });
+            // Spread over the time of faults, so that there is work throughout.
+            let share = self.scenario.faults.until / self.scenario.jobs.max(1) as u32;
+            let after = Duration::from_secs(3) + (share * job as u32).max(Duration::from_secs(2 * job as u64));
             self.plan(after, Event::Submit { job });
         }
         let faults = self.scenario.faults.clone();
@@ -471,7 +475,14 @@ impl World {
         }
         if let Some(i) = self.draw(|machine| machine.is_up()) {
             let landed = self.rng.random();
+            let life = self.machines[i].life;
             self.machines[i].crash(landed);
+            // Whoever submitted and got no answer does it again.
+            for job in 0..self.submissions.len() {
+                if self.submissions[job].owner == i && self.submissions[job].asked == Some(life) {
+                    self.plan(Duration::from_secs(1), Event::Submit { job });
+                }
+            }
             for (other, link) in self.net.peers(i) {
                 self.net.close_at(i, other, link);
                 // A dead process resets its connections at once; a dead machine says nothing.
@@ -614,13 +625,13 @@ impl World {
     }
 
     fn submit(&mut self, job: usize) {
-        let Submission { owner, spec } = &self.submissions[job];
-        let (owner, spec) = (*owner, spec.clone());
+        let (owner, spec) = (self.submissions[job].owner, self.submissions[job].spec.clone());
         let machine = &self.machines[owner];
         if !machine.is_up() || machine.asleep_until > self.now {
             self.plan(Duration::from_secs(1), Event::Submit { job });
             return;
         }
+        self.submissions[job].asked = Some(machine.life);
         self.started.get_or_insert(self.now);
         self.feed(owner, Input::Submit { call: job as u64, spec: Box::new(spec) });
     }

@@ -235,6 +235,26 @@ impl World {
                 let collector = farm.collectors().get(id).map(|c| {
                     format!("pending {:?} delivering {:?} finished {:?}", c.pending, c.delivering, c.finished)
                 });
+                let results: Vec<String> = farm
+                    .collectors()
+                    .get(id)
+                    .iter()
+                    .flat_map(|collector| &collector.pending)
+                    .flat_map(|unit| {
+                        job.unit(*unit).current_results().map(move |(actor, result)| (unit, actor, result))
+                    })
+                    .flat_map(|(unit, actor, result)| {
+                        result.outputs.iter().map(move |output| (unit, actor, output.blob))
+                    })
+                    .map(|(unit, actor, blob)| {
+                        let holders = job.holders(blob);
+                        format!(
+                            "{unit} by {actor:?}: {blob:?} held by {holders:?}, wanted {:?}",
+                            farm.wanted.get(&blob)
+                        )
+                    })
+                    .collect();
+                text += &format!("\n    pending {results:?}\n    {:?}", farm.transfer);
                 let ready = job.spec.as_ref().map(|spec| farm.has_bundle(spec.bundle));
                 text += &format!(
                     "\n    {id:?} owner {:?} paused {paused} bundle {ready:?} unfinished {units:?} collector {collector:?}",

@@ -71,7 +71,7 @@ fn small(name: &'static str, about: &'static str, faults: Faults) -> Scenario {
         about,
         nodes: 4,
         jobs: 2,
-        frames: 10,
+        frames: 20,
         render: secs(2),
         sigma: 0.5,
         speeds: (60, 150),
@@ -79,7 +79,7 @@ fn small(name: &'static str, about: &'static str, faults: Faults) -> Scenario {
         files: 3,
         file_bytes: 3 << 20,
         faults,
-        patience: secs(240),
+        patience: secs(300),
     }
 }
 

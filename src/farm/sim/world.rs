@@ -71,7 +71,8 @@ impl World {
                 let after = if self.net.reaches(i, other) { self.millis(1, 20) } else { self.millis(500, 10_000) };
                 self.plan(after, Event::Close { at: other, other: i, link });
             }
-            Effect::Submitted { job, .. } => {
+            Effect::Submitted { call, job } => {
+                self.submissions[call as usize].asked = None;
                 self.submitted.insert(job);
             }
             Effect::Refused { reason, .. } => self.fail("a sound job is not refused", reason),
