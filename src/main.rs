@@ -1,8 +1,10 @@
 //! The command `swarm`: parse, start logging, run.
 
+mod start;
+
+use start::Starter;
 use std::process::ExitCode;
 use swarm::cli::{self, Invocation, LogFormat};
-use swarm::node::start::Starter;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {

@@ -1,8 +1,609 @@
-//! The world: network, disk, Blender, ffmpeg, HTTP.
+//! The world: network, disk, Blender, ffmpeg, HTTP, and the one loop that joins them to the farm.
+//!
+//! The loop reads the clock once per turn, turns what happened into one [`Input`], calls the farm and performs its
+//! effects. It never waits for a disk, a peer or a process: those are tasks and threads that report back as [`Event`]s
+//! through one bounded channel. Adapters do not know one another; only this file knows them all. It decides nothing: what
+//! is claimed, fetched, rendered and delivered is the farm's choice.
+
+mod answer;
+mod calls;
+mod clock;
+mod deliver;
+mod effects;
+mod event;
+pub mod fail;
 pub mod http;
+mod identity;
+pub mod machine;
 pub mod net;
 pub mod render;
 pub mod scene;
-pub mod start;
+mod slots;
 pub mod store;
+mod submit;
 pub mod video;
+mod view;
+
+use crate::farm::Farm;
+use crate::farm::event::{Input, Now, Token};
+use crate::farm::id::JobId;
+use crate::farm::ledger::Row;
+use crate::farm::message::{Capability, GpuInfo, Problem, RendererInfo};
+use crate::seal::{self, Sealer};
+use answer::{Stream, Until, Watcher};
+use clock::Clock;
+use deliver::Delivery;
+use event::{Event, WhoCan};
+use http::{ApiCall, ApiError, ApiFile, ErrorKind};
+use identity::Identity;
+use net::{NetConfig, NetError, NetEvent, NetHandle, PortChoice};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use render::Discovery;
+use slots::Slots;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Batch, LedgerRow, Refused, Store, StoreError, StoreEvent, StoreWriter};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// Reports of tasks that wait for the loop. Tasks wait when it is full; news that can be missed is dropped.
+const MAX_EVENTS: usize = 1024;
+/// Between looks at the machine's load, idle Blenders and members to remember.
+const HOUSEKEEPING: Duration = Duration::from_secs(2);
+/// Watchers are told at most this often.
+const WATCH_EVERY: Duration = Duration::from_millis(100);
+/// A question who could render a scene is held this long after the start while nobody can: members are still arriving.
+const ARRIVAL: Duration = Duration::from_secs(8);
+
+/// What a node is told at its start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Made if it is not there.
+    pub data_dir: PathBuf,
+    /// Name in the swarm; `None`: the host's.
+    pub name: Option<String>,
+    /// TCP port for members: given and taken is an error; `None`: the default one or the next free.
+    pub port: Option<u16>,
+    /// Addresses to listen on; none: all.
+    pub listen: Vec<IpAddr>,
+    /// Loopback address of the API; `None`: 127.0.0.1 and a port the system picks.
+    pub api: Option<SocketAddr>,
+    /// Addresses of other machines, as typed.
+    pub peers: Vec<String>,
+    /// Frames rendered at the same time.
+    pub slots: Option<u32>,
+    /// Blenders to use beside those found.
+    pub blender: Vec<PathBuf>,
+    /// CPU threads of each Blender.
+    pub threads: Option<u32>,
+    /// Look for other machines by multicast.
+    pub mdns: bool,
+    /// Render here.
+    pub render: bool,
+    /// Inside another command.
+    pub embedded: bool,
+}
+
+/// Why a node does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The network.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The API's socket.
+    #[error("the API cannot listen on {address}: {source}; choose another address with --api")]
+    Api {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file of the data directory.
+    #[error("{} cannot be written: {source}; check that the disk has room and this user may write there", path.display())]
+    DataDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl From<&NodeError> for ApiError {
+    fn from(error: &NodeError) -> Self {
+        let kind = match error {
+            NodeError::Store(StoreError::InUse { .. }) => ErrorKind::DataDirInUse,
+            NodeError::Store(StoreError::Newer { .. }) => ErrorKind::StoreNewer,
+            NodeError::Store(StoreError::Unreadable { .. }) => ErrorKind::StoreUnreadable,
+            NodeError::Store(_) | NodeError::DataDir { .. } => ErrorKind::DataDir,
+            NodeError::Net(NetError::PortTaken(_) | NetError::NoPort { .. }) => ErrorKind::PortTaken,
+            NodeError::Net(NetError::Listen { .. } | NetError::Peer(_)) => ErrorKind::BadAddress,
+            NodeError::Net(NetError::Encryption(_)) => ErrorKind::Internal,
+            NodeError::Api { .. } => ErrorKind::PortTaken,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+/// Runs a node until `stop`. `ready` hears when its API answers, or why it does not.
+pub async fn run(options: Options, ready: oneshot::Sender<Result<(), NodeError>>, stop: CancellationToken) {
+    let (world, file, api) = match World::open(options).await {
+        Ok(world) => world,
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    let data_dir = world.options.data_dir.clone();
+    let mut world = world;
+    let mut ready = Some(ready);
+    loop {
+        let node = match Node::start(&world).await {
+            Ok(node) => node,
+            Err(error) => {
+                if let Some(ready) = ready.take() {
+                    let _ = ready.send(Err(error));
+                } else {
+                    tracing::error!("the node cannot go on: {error}");
+                }
+                break;
+            }
+        };
+        if let Some(ready) = ready.take() {
+            let written =
+                file.write(&data_dir).map_err(|source| NodeError::DataDir { path: ApiFile::path(&data_dir), source });
+            let failed = written.is_err();
+            let _ = ready.send(written);
+            if failed {
+                break;
+            }
+        }
+        match node.run(&mut world, &stop).await {
+            Exit::Stop => break,
+            Exit::Rejoin => tracing::info!("joining another swarm"),
+        }
+    }
+    if let Err(error) = file.remove(&data_dir) {
+        tracing::debug!(%error, "api.json was not removed");
+    }
+    api.abort();
+    if let Err(error) = world.store.close() {
+        tracing::warn!(%error, "the store was not closed cleanly; the next start checks what it left");
+    }
+}
+
+/// What lasts as long as the process: the store, the API's socket, and the options.
+struct World {
+    options: Options,
+    store: Arc<Store>,
+    writer: StoreWriter,
+    store_events: mpsc::Receiver<StoreEvent>,
+    calls: mpsc::Receiver<ApiCall>,
+}
+
+impl World {
+    async fn open(options: Options) -> Result<(Self, ApiFile, tokio::task::JoinHandle<()>), NodeError> {
+        let store = Store::open(&options.data_dir)?;
+        let store_events = store.events().ok_or(StoreError::Closed)?;
+        let address = options.api.unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0));
+        let cannot = |source| NodeError::Api { address, source };
+        let listener = TcpListener::bind(address).await.map_err(cannot)?;
+        let bound = listener.local_addr().map_err(cannot)?;
+        let token: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
+        let (calls_in, calls) = mpsc::channel(http::CALLS_WAITING);
+        let file = ApiFile { address: bound, token: token.clone(), pid: std::process::id() };
+        let api = tokio::spawn(async move {
+            if let Err(error) = http::serve(listener, token, calls_in).await {
+                tracing::error!("{}", submit::with_causes(&error));
+            }
+        });
+        let writer = store.writer();
+        Ok((Self { options, store, writer, store_events, calls }, file, api))
+    }
+}
+
+/// Why the loop ended.
+enum Exit {
+    Stop,
+    /// The swarm's key changed.
+    Rejoin,
+}
+
+/// Whoever waits for a submission to be written down.
+struct Submission {
+    stream: Stream,
+    detach: bool,
+}
+
+/// One membership of one process in one swarm.
+struct Node {
+    options: Options,
+    store: Arc<Store>,
+    writer: StoreWriter,
+    identity: Identity,
+    clock: Clock,
+    farm: Farm,
+    rng: StdRng,
+    net: NetHandle,
+    net_events: mpsc::Receiver<NetEvent>,
+    events: mpsc::Receiver<Event>,
+    tell: mpsc::Sender<Event>,
+    slots: Slots,
+    delivery: Delivery,
+    /// Batches the writer had no room for.
+    unwritten: VecDeque<Batch>,
+    /// Requests the network had no room for: told to the farm a tick later, so that it does not ask in circles.
+    unasked: Vec<Input>,
+    capability: Capability,
+    discovered: bool,
+    render_problems: Vec<Problem>,
+    questions: Vec<WhoCan>,
+    submissions: BTreeMap<u64, Submission>,
+    next_call: u64,
+    watchers: Vec<Watcher>,
+    watched_at: Duration,
+    housekept_at: Duration,
+    remembered: Vec<(crate::farm::id::NodeId, Vec<String>)>,
+    rejoin: bool,
+}
+
+impl Node {
+    async fn start(world: &World) -> Result<Self, NodeError> {
+        let (store, options) = (world.store.clone(), world.options.clone());
+        let machine = machine::read();
+        let identity = identity::load(&store, machine::machine_id().as_deref())?;
+        let boot = crate::farm::id::BootId(rand::random());
+        let clock = Clock::start();
+        let now = Now { mono: clock.now(), wall_ms: clock::wall_ms() };
+        let rows = store.load_ledger()?.into_iter().filter_map(row_of).collect();
+        let swarm_id = seal::swarm_id(&identity.swarm_key);
+        let mut farm = Farm::new(Sealer::from_seed(&identity.seed), boot, swarm_id, rows, now);
+        for (node, capability) in identity::members(&store)? {
+            farm.remember(node, capability);
+        }
+        let mut peers = options.peers.clone();
+        peers.extend(identity::inviters(&store)?);
+        let config = NetConfig {
+            secret: identity.seed,
+            swarm_key: identity.swarm_key,
+            boot,
+            port: options.port.map_or(PortChoice::Default, PortChoice::Given),
+            listen: options.listen.clone(),
+            peers,
+            mdns: options.mdns,
+            known: identity::peers(&store)?,
+        };
+        let chunks = Arc::new(effects::Chunks(store.clone()));
+        let (net, net_events) = net::start(config, chunks.clone(), chunks).await?;
+        let (tell, events) = mpsc::channel(MAX_EVENTS);
+        let scratch = options.data_dir.join("scratch");
+        let cannot = |source| NodeError::DataDir { path: options.data_dir.join("scratch"), source };
+        let slots = Slots::new(store.clone(), scratch.clone(), options.threads, tell.clone()).map_err(cannot)?;
+        let delivery = Delivery::new(store.clone(), scratch.join("videos"), tell.clone());
+        let capability = Capability {
+            name: options.name.clone().unwrap_or(machine.name),
+            os: machine.os,
+            swarm_version: env!("CARGO_PKG_VERSION").into(),
+            addresses: net.local_addresses(),
+            cpu_model: machine.cpu_model,
+            cores: machine.cores,
+            memory_bytes: machine.memory_bytes,
+            slots: if options.render { options.slots.unwrap_or(1) } else { 0 },
+            paused: identity::is_paused(&store)?,
+            ..Capability::default()
+        };
+        tracing::info!(name = capability.name, node = %identity.node.short(), port = net.port(), "this node is up");
+        Ok(Self {
+            writer: world.writer.clone(),
+            store,
+            identity,
+            clock,
+            farm,
+            rng: StdRng::from_rng(&mut rand::rng()),
+            net,
+            net_events,
+            events,
+            tell,
+            slots,
+            delivery,
+            unwritten: VecDeque::new(),
+            unasked: Vec::new(),
+            capability,
+            discovered: !options.render,
+            render_problems: Vec::new(),
+            questions: Vec::new(),
+            submissions: BTreeMap::new(),
+            next_call: 0,
+            watchers: Vec::new(),
+            watched_at: Duration::ZERO,
+            housekept_at: Duration::ZERO,
+            remembered: Vec::new(),
+            rejoin: false,
+            options,
+        })
+    }
+
+    async fn run(mut self, world: &mut World, stop: &CancellationToken) -> Exit {
+        if self.options.render {
+            let (given, tell) = (self.options.blender.clone(), self.tell.clone());
+            let cache = self.options.data_dir.join("renderers.json");
+            tokio::spawn(async move {
+                let found = render::discover(&given, None, &cache).await;
+                let _ = tell.send(Event::Discovered(Box::new(found), machine::gpus().await)).await;
+            });
+        }
+        machine::watch(self.tell.clone(), Event::Load);
+        self.tell_capability();
+        loop {
+            let wake = self.clock.moment(self.next_wake());
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(event) = self.net_events.recv() => self.heard(event),
+                Some(event) = world.store_events.recv() => self.stored(event),
+                Some(event) = self.events.recv() => self.reported(event),
+                Some(call) = world.calls.recv() => self.called(call),
+                () = tokio::time::sleep_until(wake) => self.turn(Input::Tick),
+            }
+            self.after_turn();
+            if self.rejoin {
+                break;
+            }
+        }
+        let exit = if self.rejoin { Exit::Rejoin } else { Exit::Stop };
+        self.slots.shut_down().await;
+        self.delivery.shut_down().await;
+        self.keep_members();
+        self.net.close().await;
+        exit
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: self.clock.now(), wall_ms: clock::wall_ms() }
+    }
+
+    fn next_wake(&self) -> Duration {
+        let mut wake = self.farm.next_wake().min(self.housekept_at + HOUSEKEEPING);
+        if !self.watchers.is_empty() || !self.questions.is_empty() || !self.unwritten.is_empty() {
+            wake = wake.min(self.watched_at + WATCH_EVERY);
+        }
+        wake
+    }
+
+    /// One turn of the farm.
+    fn turn(&mut self, input: Input) {
+        let now = self.now();
+        let effects = self.farm.handle(now, input, &mut self.rng);
+        for effect in effects {
+            self.perform(effect);
+        }
+    }
+
+    /// What does not wait for the farm: callers, questions, the disk's queue, housekeeping.
+    fn after_turn(&mut self) {
+        let now = self.clock.now();
+        while let Some(batch) = self.unwritten.pop_front() {
+            if let Err(Refused::Full(batch) | Refused::Closed(batch)) = self.writer.try_send(batch) {
+                self.unwritten.push_front(batch);
+                break;
+            }
+        }
+        if now >= self.watched_at + WATCH_EVERY {
+            self.watched_at = now;
+            let (farm, delivery) = (&self.farm, &self.delivery);
+            self.watchers.retain_mut(|watcher| {
+                let note = delivery.note(watcher.job);
+                !watcher.update(farm, note, now)
+            });
+            self.answer_questions(now);
+            for input in std::mem::take(&mut self.unasked) {
+                self.turn(input);
+            }
+        }
+        if now >= self.housekept_at + HOUSEKEEPING {
+            self.housekept_at = now;
+            let farm = &self.farm;
+            self.slots.reap(now, |job| farm.jobs().get(&job).is_none_or(|job| job.is_over()));
+            self.keep_members();
+        }
+    }
+
+    fn heard(&mut self, event: NetEvent) {
+        match event {
+            NetEvent::Listening { addresses } => {
+                tracing::info!(addresses = addresses.join(" "), "listening");
+                self.capability.addresses = addresses;
+                self.tell_capability();
+            }
+            NetEvent::Connected { node, boot, address } => {
+                tracing::info!(node = %node.short(), address, "a member is here");
+                self.turn(Input::Connected { node, boot });
+            }
+            NetEvent::Disconnected { node } => {
+                tracing::info!(node = %node.short(), "a member is gone");
+                self.turn(Input::Disconnected { node });
+            }
+            NetEvent::Frame { node, bytes, .. } => match crate::wire::decode(&bytes) {
+                Ok(Some(message)) => self.turn(Input::Received { from: node, message }),
+                Ok(None) => tracing::debug!(node = %node.short(), "a message of a later version was ignored"),
+                Err(error) => {
+                    tracing::warn!(node = %node.short(), %error, "a message that makes no sense; its connection is closed");
+                    self.net.disconnect(node);
+                }
+            },
+            NetEvent::Blob { node, reply } => self.blob_reply(node, reply),
+        }
+    }
+
+    fn stored(&mut self, event: StoreEvent) {
+        match event {
+            StoreEvent::Persisted(token) => {
+                fail::fail_point("after-done-persisted");
+                self.turn(Input::Persisted(Token(token)));
+            }
+            StoreEvent::Failed { why } => tracing::error!("{why}"),
+        }
+    }
+
+    fn reported(&mut self, event: Event) {
+        match event {
+            Event::Farm(input) => {
+                if let Input::Delivered { job, unit, .. } = &input {
+                    self.delivery.delivered(*job, unit.frame);
+                }
+                self.turn(input);
+            }
+            Event::UnitFinished(finished) => {
+                let slots::Finished { job, unit, run, input, worker } = *finished;
+                if let Input::RenderFailed { unit, message, .. } = &input {
+                    tracing::warn!(job = %job.short(), frame = unit.frame, "{message}");
+                }
+                if self.slots.finished(job, unit, run, worker, self.clock.now()) {
+                    self.turn(input);
+                }
+            }
+            Event::Discovered(found, gpus) => self.discovered(*found, gpus),
+            Event::WhoCan(question) => {
+                self.questions.push(question);
+                self.answer_questions(self.clock.now());
+            }
+            Event::Prepared(prepared, stream) => {
+                self.next_call += 1;
+                let call = self.next_call;
+                self.submissions.insert(call, Submission { stream, detach: prepared.detach });
+                self.turn(Input::Submit { call, spec: Box::new(prepared.spec) });
+            }
+            Event::Load(percent) => self.turn(Input::Load(percent)),
+        }
+    }
+
+    fn discovered(&mut self, found: Discovery, gpus: Vec<machine::Gpu>) {
+        self.discovered = true;
+        self.capability.renderers = found
+            .renderers
+            .iter()
+            .map(|renderer| RendererInfo {
+                version: renderer.version,
+                path: renderer.path.to_string_lossy().into_owned(),
+                build: renderer.build_hash.clone(),
+                denoiser: renderer.denoiser,
+                devices: renderer.devices.iter().map(|device| device.backend.clone()).collect(),
+            })
+            .collect();
+        self.render_problems = found
+            .problems
+            .into_iter()
+            .map(|problem| Problem { kind: problem.kind, message: problem.message, fix: problem.fix })
+            .collect();
+        self.capability.problems = self.render_problems.clone();
+        let usable: Vec<String> = found
+            .renderers
+            .iter()
+            .flat_map(|renderer| renderer.devices.iter())
+            .filter(|device| device.backend != "CPU")
+            .map(|device| device.backend.clone())
+            .collect();
+        self.capability.gpus = gpus
+            .into_iter()
+            .map(|gpu| GpuInfo {
+                usable: !usable.is_empty(),
+                backend: usable.first().cloned().unwrap_or_default(),
+                name: gpu.name,
+                memory_bytes: gpu.memory_bytes,
+                driver: gpu.driver,
+            })
+            .collect();
+        if usable.is_empty()
+            && let Some(gpu) = self.capability.gpus.first()
+        {
+            self.capability.problems.push(Problem {
+                kind: "gpu-unusable".into(),
+                message: format!("{} is there and no Blender here can use it", gpu.name),
+                fix: "install a Blender from blender.org or the bpy package, and the maker's driver".into(),
+            });
+        }
+        self.delivery.set_encoder(found.renderers.first().cloned());
+        self.slots.renderers = found.renderers;
+        self.tell_capability();
+        self.answer_questions(self.clock.now());
+    }
+
+    fn tell_capability(&mut self) {
+        self.turn(Input::Capability(Box::new(self.capability.clone())));
+    }
+
+    /// Remembers who was met, for the next start.
+    fn keep_members(&mut self) {
+        let peers = self.net.members();
+        if peers == self.remembered || peers.is_empty() {
+            return;
+        }
+        let me = self.identity.node;
+        let members = self.farm.roster().members().iter();
+        let told =
+            members.filter(|(node, _)| **node != me).filter_map(|(node, m)| Some((*node, m.capability.clone()?)));
+        let kept = identity::remember_peers(&self.store, &peers)
+            .and_then(|()| identity::remember_members(&self.store, &told.collect()));
+        match kept {
+            Ok(()) => self.remembered = peers,
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+
+    fn job_spec(&self, job: JobId) -> Option<Arc<crate::farm::job::JobSpec>> {
+        self.farm.jobs().get(&job)?.spec.clone()
+    }
+
+    fn answer_later(&self, work: impl FnOnce() -> Vec<Input> + Send + 'static) {
+        let tell = self.tell.clone();
+        tokio::spawn(async move {
+            for input in tokio::task::spawn_blocking(work).await.unwrap_or_default() {
+                let _ = tell.send(Event::Farm(input)).await;
+            }
+        });
+    }
+}
+
+/// A row as the store keeps it.
+fn stored_row(row: Row) -> LedgerRow {
+    let key = |actor: crate::farm::id::ActorId| {
+        let mut key = [0; 40];
+        key[..32].copy_from_slice(&actor.node.0);
+        key[32..].copy_from_slice(&actor.boot.0);
+        key
+    };
+    match row {
+        Row::Op { log, actor, seq, bytes } => {
+            LedgerRow::Op { log: log.0, actor: key(actor), seq, bytes: bytes.to_vec() }
+        }
+        Row::Head { log, actor, bytes } => LedgerRow::Head { log: log.0, actor: key(actor), bytes },
+        Row::Retired { log } => LedgerRow::DropLog { log: log.0 },
+    }
+}
+
+/// A row as the ledger takes it.
+fn row_of(row: LedgerRow) -> Option<Row> {
+    use crate::farm::id::{ActorId, BootId, NodeId};
+    let actor = |key: [u8; 40]| {
+        let (node, boot) = key.split_at(32);
+        Some(ActorId { node: NodeId(node.try_into().ok()?), boot: BootId(boot.try_into().ok()?) })
+    };
+    match row {
+        LedgerRow::Op { log, actor: key, seq, bytes } => {
+            Some(Row::Op { log: JobId(log), actor: actor(key)?, seq, bytes: bytes.into() })
+        }
+        LedgerRow::Head { log, actor: key, bytes } => Some(Row::Head { log: JobId(log), actor: actor(key)?, bytes }),
+        LedgerRow::DropLog { log } => Some(Row::Retired { log: JobId(log) }),
+    }
+}
+
+/// Batches carry what the ledger hands out.
+fn batch(token: Option<Token>, rows: Vec<Row>) -> Batch {
+    Batch { token: token.map(|token| token.0), rows: rows.into_iter().map(stored_row).collect() }
+}

@@ -80,7 +80,14 @@ impl Delivery {
     }
 
     /// Puts a frame's files under their names.
-    pub fn deliver(&mut self, job: JobId, spec: Arc<JobSpec>, to: &OutputSpec, frame: (Unit, u32), outputs: Vec<Output>) {
+    pub fn deliver(
+        &mut self,
+        job: JobId,
+        spec: Arc<JobSpec>,
+        to: &OutputSpec,
+        frame: (Unit, u32),
+        outputs: Vec<Output>,
+    ) {
         let (unit, epoch) = frame;
         while self.tasks.try_join_next().is_some() {}
         self.jobs.entry(job).or_insert_with(|| Job {
@@ -230,7 +237,8 @@ impl Task {
                 Command::Finish(missing) => break missing,
             }
         };
-        let lost: Vec<i32> = self.frames.iter().copied().filter(|f| !known.contains_key(f) && !missing.contains(f)).collect();
+        let lost: Vec<i32> =
+            self.frames.iter().copied().filter(|f| !known.contains_key(f) && !missing.contains(f)).collect();
         for frame in lost {
             // Announced while the queue was full.
             let path = Path::new(&self.output.directory).join(self.output.file_name(frame, self.spec.format));

@@ -1,6 +1,7 @@
 //! What the loop hears from the tasks it started.
 
 use super::answer::Stream;
+use super::machine::Gpu;
 use super::render::Discovery;
 use super::slots::Finished;
 use super::submit::Prepared;
@@ -15,7 +16,7 @@ pub enum Event {
     /// A unit ended.
     UnitFinished(Box<Finished>),
     /// Renderers were looked for.
-    Discovered(Box<Discovery>),
+    Discovered(Box<Discovery>, Vec<Gpu>),
     /// A submission wants to know who could render it.
     WhoCan(WhoCan),
     /// A submission is bundled.

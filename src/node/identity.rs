@@ -105,7 +105,7 @@ pub fn load(store: &Store, machine_id: Option<&str>) -> Result<Identity, StoreEr
     let seed = match secret(store, key::NODE)? {
         Some(seed) if !moved => seed,
         _ => {
-            let seed = rand::random();
+            let seed: [u8; 32] = rand::random();
             store.set_setting(key::NODE, &seed)?;
             seed
         }
@@ -118,7 +118,7 @@ pub fn load(store: &Store, machine_id: Option<&str>) -> Result<Identity, StoreEr
     let swarm_key = match secret(store, key::SWARM)? {
         Some(swarm_key) => swarm_key,
         None => {
-            let swarm_key = rand::random();
+            let swarm_key: [u8; 32] = rand::random();
             store.set_setting(key::SWARM, &swarm_key)?;
             swarm_key
         }

@@ -212,16 +212,18 @@ impl Run {
         let name = format!("{}-{}-{}.{}", work.job.short(), work.unit.frame, self.number, spec.format.extension());
         let out = self.dir.join("out").join(name);
         let mut progress = worker.progress();
-        let rendering = worker.render(work.unit, &out);
-        tokio::pin!(rendering);
-        let outcome = loop {
-            tokio::select! {
-                outcome = &mut rendering => break outcome,
-                Ok(()) = progress.changed() => {
-                    let percent = (progress.borrow_and_update().clamp(0.0, 1.0) * 100.0) as u8;
-                    let told = Input::Progress { job: work.job, unit: work.unit, percent };
-                    // Progress is news, not a promise: a full queue drops it.
-                    let _ = self.events.try_send(Event::Farm(told));
+        let outcome = {
+            let rendering = worker.render(work.unit, &out);
+            tokio::pin!(rendering);
+            loop {
+                tokio::select! {
+                    outcome = &mut rendering => break outcome,
+                    Ok(()) = progress.changed() => {
+                        let percent = (progress.borrow_and_update().clamp(0.0, 1.0) * 100.0) as u8;
+                        let told = Input::Progress { job: work.job, unit: work.unit, percent };
+                        // Progress is news, not a promise: a full queue drops it.
+                        let _ = self.events.try_send(Event::Farm(told));
+                    }
                 }
             }
         };
@@ -240,9 +242,10 @@ impl Run {
         })?;
         let path = spec.output.file_name(work.unit.frame, spec.format);
         let outputs = vec![Output { path, blob, bytes: done.bytes, role: OutputRole::Image }];
-        let build = self.renderer.as_ref().map_or(String::new(), |renderer| {
-            format!("{} {}", renderer.version_text(), renderer.build_hash)
-        });
+        let build = self
+            .renderer
+            .as_ref()
+            .map_or(String::new(), |renderer| format!("{} {}", renderer.version_text(), renderer.build_hash));
         let millis = (done.seconds * 1000.0).clamp(0.0, f64::from(u32::MAX)) as u32;
         Ok((Rendered { outputs, millis, device: clip(&done.device), build: clip(&build) }, worker))
     }

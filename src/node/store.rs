@@ -8,9 +8,10 @@
 //! DIR/tmp/…           blobs being taken in; emptied at every start
 //! ```
 //!
-//! Promises: what a call says is durable is on disk when it returns; a blob has its name only once it is whole and synced; a
-//! chunk found after a crash is believed only once its hash has been seen. The store never removes a file outside these
-//! folders, and inside them only its own. It never waits for the network and never decides what to keep: who calls does.
+//! Promises: what a call says is durable is on disk when it returns; a blob has its name only once it is whole and
+//! synced; a chunk found after a crash is believed only once its hash has been seen. The store never removes a file
+//! outside these folders, and inside them only its own. It never waits for the network and never decides what to keep:
+//! who calls does.
 //!
 //! Everything here blocks and may be called from any thread; only [`StoreWriter::try_send`], [`Store::has`] and
 //! [`Store::have`] are meant for a loop that must not wait.
@@ -19,10 +20,12 @@ mod blobs;
 pub mod chunk;
 mod database;
 mod files;
+mod intake;
 mod partial;
 mod writer;
 
 pub use chunk::Chunking;
+pub use intake::Intake;
 pub use partial::Partial;
 pub use writer::{Batch, LAZY_AT_MOST, LedgerRow, QUEUE_BATCHES, QUEUE_BYTES, Refused, StoreEvent, StoreWriter};
 
@@ -55,8 +58,8 @@ pub enum StoreError {
     },
     /// Written by a later version.
     #[error(
-        "{} was written by a newer swarm (format {found}; this one knows up to {known}); install that version again, or \
-         choose another folder with --data-dir",
+        "{} was written by a newer swarm (format {found}; this one knows up to {known}); install that version again, \
+         or choose another folder with --data-dir",
         file.display()
     )]
     Newer {
@@ -69,8 +72,8 @@ pub enum StoreError {
     },
     /// Not a database of ours, or damaged.
     #[error(
-        "{} cannot be read: {why}; it was left as it is. Restore it from a backup, or move it away to start with an empty \
-         store (this machine then counts as a new one; finished frames are still held by others)",
+        "{} cannot be read: {why}; it was left as it is. Restore it from a backup, or move it away to start with an \
+         empty store (this machine then counts as a new one; what others hold is not lost)",
         file.display()
     )]
     Unreadable {
@@ -167,7 +170,7 @@ impl Store {
             storage.write(Change::Forget(gone))?;
         }
         Ok(Arc::new(Self {
-            downloads: partial::Downloads::new(&dir.join("partial"), clean),
+            downloads: partial::Downloads::new(&dir.join("partial")),
             dir,
             database,
             storage,
@@ -186,8 +189,8 @@ impl Store {
         &self.dir
     }
 
-    /// Writes what is queued and ends the storage thread; what comes after is refused as [`StoreError::Closed`]. Dropping
-    /// the store does the same without telling about errors.
+    /// Writes what is queued and ends the storage thread; what comes after is refused as [`StoreError::Closed`].
+    /// Dropping the store does the same without telling about errors.
     ///
     /// # Errors
     /// What was queued could not be written, or a download could not be synced.

@@ -9,7 +9,7 @@ use super::http::{ApiError, ErrorKind, SubmitRequest, VideoChoice};
 use super::scene::{self, BlobSink, BundleError, SceneError, SceneInfo, Trace};
 use super::store::{Chunking, Store};
 use crate::farm::id::BlobId;
-use crate::farm::job::{FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings};
+use crate::farm::job::{FrameRate, FrameSet, JobSpec, Needs, OutputSpec, RenderSettings};
 use crate::wire;
 use serde_json::{Value, json};
 use std::io::{self, Read};
@@ -201,7 +201,9 @@ fn settings(request: &SubmitRequest, info: &SceneInfo) -> Result<RenderSettings,
     });
     let percent = request.percent.or(request.resolution.map(|_| 100));
     let engine = engine.transpose()?;
-    let old = engine.is_none() && !matches!(info.engine.as_str(), "CYCLES" | "BLENDER_WORKBENCH") && !info.engine.contains("EEVEE");
+    let old = engine.is_none()
+        && !matches!(info.engine.as_str(), "CYCLES" | "BLENDER_WORKBENCH")
+        && !info.engine.contains("EEVEE");
     if old && info.engine != "BLENDER_RENDER" {
         let text = format!(
             "the scene renders with `{}`, an engine of an add-on; choose another with --engine cycles, eevee or workbench",
@@ -239,8 +241,9 @@ fn name(request: &SubmitRequest) -> String {
 }
 
 /// A name that is a file name everywhere.
-fn file_safe(name: &str) -> String {
-    let safe: String = name.chars().map(|c| if c.is_control() || r#"/\:*?"<>|"#.contains(c) { '_' } else { c }).collect();
+pub fn file_safe(name: &str) -> String {
+    let safe: String =
+        name.chars().map(|c| if c.is_control() || r#"/\:*?"<>|"#.contains(c) { '_' } else { c }).collect();
     match safe.trim().trim_matches('.') {
         "" => "render".into(),
         safe => safe.chars().take(100).collect(),
@@ -346,10 +349,8 @@ fn probe(directory: &Path, flag: &str) -> Result<(), ApiError> {
         let full = error.kind() == io::ErrorKind::StorageFull;
         let what = if full { "the disk is full; make room" } else { "check that it is a folder you may write to" };
         let kind = if full { ErrorKind::NoSpace } else { ErrorKind::OutputUnwritable };
-        let text = format!(
-            "{} cannot be written: {error}; {what}, or choose another place with {flag}",
-            directory.display()
-        );
+        let text =
+            format!("{} cannot be written: {error}; {what}, or choose another place with {flag}", directory.display());
         ApiError::new(kind, text)
     })
 }
@@ -431,10 +432,8 @@ async fn make_bundle(
             }
         };
         let (manifest, stats) = scene::bundle(&file, &trace, &mut Sink(store.clone()), &mut progress)?;
-        let bytes = wire::encode_manifest(&manifest).map_err(|error| BundleError::Store {
-            path: file.clone(),
-            source: io::Error::other(error),
-        })?;
+        let bytes = wire::encode_manifest(&manifest)
+            .map_err(|error| BundleError::Store { path: file.clone(), source: io::Error::other(error) })?;
         let (bundle, _) =
             store.put_bytes(&bytes).map_err(|source| BundleError::Store { path: file.clone(), source })?;
         Ok::<_, BundleError>((bundle, stats))
@@ -443,7 +442,8 @@ async fn make_bundle(
     let (bundle, stats) = made.map_err(|error| match error {
         BundleError::Scene(error) => scene_error(error),
         error => {
-            let full = matches!(&error, BundleError::Store { source, .. } if source.kind() == io::ErrorKind::StorageFull);
+            let full =
+                matches!(&error, BundleError::Store { source, .. } if source.kind() == io::ErrorKind::StorageFull);
             let kind = match &error {
                 _ if full => ErrorKind::NoSpace,
                 BundleError::Changed(_) | BundleError::Unreadable { .. } => ErrorKind::FileUnreadable,
@@ -459,23 +459,23 @@ async fn make_bundle(
     Ok((bundle, stats.bytes))
 }
 
-/// A format whose frames make a video without Blender.
-pub fn makes_video(format: ImageFormat) -> bool {
-    format != ImageFormat::Other
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::farm::job::ImageFormat;
 
     #[test]
     fn output_patterns_say_folder_name_and_digits() {
         let made = |output: Option<&str>| {
-            output_in(output.map(Path::new), &VideoChoice::Default, Path::new("/s/shot-frames"), "shot", "-3-9").unwrap()
+            output_in(output.map(Path::new), &VideoChoice::Default, Path::new("/s/shot-frames"), "shot", "-3-9")
+                .unwrap()
         };
         let default = made(None);
-        assert_eq!((default.directory.as_str(), default.prefix.as_str(), default.digits), ("/s/shot-frames", "shot_", 4));
+        assert_eq!(
+            (default.directory.as_str(), default.prefix.as_str(), default.digits),
+            ("/s/shot-frames", "shot_", 4)
+        );
         assert_eq!(default.video.as_deref(), Some("/s/shot-3-9.mp4"));
         let folder = made(Some("/o/day 1/"));
         assert_eq!((folder.directory.as_str(), folder.video.as_deref()), ("/o/day 1/", Some("/o/shot-3-9.mp4")));

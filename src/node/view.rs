@@ -19,10 +19,8 @@ pub fn node_name(farm: &Farm, node: NodeId) -> String {
 /// The word for a unit, and the node that has it or made it.
 pub fn unit_state(farm: &Farm, job: &JobState, unit: Unit, now: Duration) -> (&'static str, Option<NodeId>) {
     let state = job.unit(unit);
-    let delivered = farm
-        .collectors()
-        .get(&job.id)
-        .is_some_and(|collector| collector.delivered.get(&unit) == Some(&state.epoch));
+    let delivered =
+        farm.collectors().get(&job.id).is_some_and(|collector| collector.delivered.get(&unit) == Some(&state.epoch));
     if let Some((by, _)) = state.current_results().next() {
         let word = if delivered || farm.is_done(job, unit, now) { "done" } else { "claimed" };
         return (word, Some(by.node));
@@ -180,12 +178,8 @@ pub fn frames(farm: &Farm, job: &JobState, now: Duration) -> Value {
 /// Everybody, this machine first, then by name.
 pub fn nodes(farm: &Farm, now: Duration) -> Value {
     let me = farm.me().node;
-    let mut all: Vec<(bool, String, NodeId)> = farm
-        .roster()
-        .members()
-        .keys()
-        .map(|node| (*node != me, node_name(farm, *node), *node))
-        .collect();
+    let mut all: Vec<(bool, String, NodeId)> =
+        farm.roster().members().keys().map(|node| (*node != me, node_name(farm, *node), *node)).collect();
     all.sort();
     Value::Array(all.into_iter().map(|(_, _, node)| self::node(farm, node, now)).collect())
 }
@@ -252,10 +246,12 @@ pub fn find(farm: &Farm, text: &str) -> Result<JobId, super::http::ApiError> {
     let known = || farm.jobs().values().filter(|job| job.spec.is_some());
     let newest = |job: &&JobState| job.spec.as_ref().map(|spec| (spec.created_ms, job.id));
     if text == "last" {
-        let none = || ApiError::new(ErrorKind::JobNotFound, "there are no jobs yet; submit one with `swarm submit FILE`");
+        let none =
+            || ApiError::new(ErrorKind::JobNotFound, "there are no jobs yet; submit one with `swarm submit FILE`");
         return known().max_by_key(newest).map(|job| job.id).ok_or_else(none);
     }
-    let by_id: Vec<&JobState> = known().filter(|job| !text.is_empty() && job.id.to_string().starts_with(text)).collect();
+    let by_id: Vec<&JobState> =
+        known().filter(|job| !text.is_empty() && job.id.to_string().starts_with(text)).collect();
     let by_name = || known().filter(|job| job.spec.as_ref().is_some_and(|spec| spec.name == text)).collect::<Vec<_>>();
     let matches = if by_id.is_empty() { by_name() } else { by_id };
     match matches.as_slice() {

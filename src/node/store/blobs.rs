@@ -1,22 +1,19 @@
-//! Complete blobs: taking files in, reading them, giving them out, dropping them.
-//!
-//! The order is always: bytes, sync, name, sync of the folder, record. So a record implies a whole file, and a crash leaves
-//! at most a file without a record, which the next start removes.
+//! Complete blobs: reading them, giving them out, dropping them. How they come here is in `intake` and `partial`.
 
-use super::chunk::{Chunking, chunk};
 use super::database::Change;
 use super::files::{self, Scratch, lock, read_exact_at};
 use super::{Store, StoreError};
 use crate::farm::blob::{BlobMap, chunk_id};
-use crate::farm::id::{BlobId, ChunkId};
+use crate::farm::id::BlobId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-/// Weight of blobs kept open for reading: 1 for the file and 1 for every 1,024 chunks, so at most 128 files and 6 MiB of maps (guess).
+/// Weight of blobs kept open for reading: 1 for the file and 1 for every 1,024 chunks, so at most 128 files and 6 MiB
+/// of maps (guess).
 const OPEN_BLOBS_WEIGHT: usize = 128;
 
 /// A complete blob, open for reading.
@@ -26,6 +23,9 @@ pub(super) struct OpenBlob {
     /// Where each chunk begins.
     pub(super) offsets: Vec<u64>,
 }
+
+/// What happened to the file of a recorded blob.
+pub(super) struct Lost(&'static str);
 
 /// Blobs open for reading.
 pub(super) type OpenBlobs = Recent<Arc<OpenBlob>, OPEN_BLOBS_WEIGHT>;
@@ -50,154 +50,39 @@ impl Store {
         self.database.blobs()
     }
 
-    /// Takes bytes in as a blob (cut by content); durable on return.
-    ///
-    /// # Errors
-    /// The disk refuses; nothing stays behind.
-    pub fn put_bytes(&self, bytes: &[u8]) -> io::Result<(BlobId, BlobMap)> {
-        let (map, _) = self.put_reader(&mut &bytes[..], Chunking::ContentDefined)?;
-        Ok((map.id(), map))
-    }
-
-    /// Takes what `reader` gives in as a blob; durable on return. The second number is how many of its bytes are in chunks
-    /// no blob here had.
-    ///
-    /// # Errors
-    /// Reading fails or the disk refuses; nothing stays behind.
-    pub fn put_reader(&self, reader: &mut dyn Read, chunking: Chunking) -> io::Result<(BlobMap, u64)> {
-        let path = self.temporary();
-        let scratch = Scratch::new(&path);
-        let mut file = File::create_new(&path)?;
-        let map = chunk(reader, chunking, &mut |bytes, _| file.write_all(bytes))?;
-        let new_bytes = self.new_bytes(&map)?;
-        self.adopt(&map, &path, &file)?;
-        scratch.keep();
-        Ok((map, new_bytes))
-    }
-
-    /// Takes a copy of a file in, sharing its blocks where the file system can; durable on return. The second number is as
-    /// in [`put_reader`](Self::put_reader).
-    ///
-    /// # Errors
-    /// The file cannot be read or changed while it was (`InvalidData`, naming it), or the disk refuses.
-    pub fn put_file(&self, path: &Path, chunking: Chunking) -> io::Result<(BlobMap, u64)> {
-        let mut source = File::open(path).map_err(at("open", path))?;
-        let stat = source.metadata()?;
-        if !stat.is_file() {
-            return Err(at("take in", path)(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file")));
-        }
-        let copy_path = self.temporary();
-        let scratch = Scratch::new(&copy_path);
-        let copy = File::options().read(true).write(true).create_new(true).open(&copy_path)?;
-        let mut copy = copy;
-        let map = if files::reflink(&source, &copy) {
-            chunk(&mut copy, chunking, &mut |_, _| Ok(()))?
-        } else {
-            let map = chunk(&mut source, chunking, &mut |bytes, _| copy.write_all(bytes))?;
-            let now = fs::metadata(path).map_err(at("look at", path))?;
-            if (now.len(), now.modified()?) != (stat.len(), stat.modified()?) || map.bytes() != stat.len() {
-                let why = io::Error::new(io::ErrorKind::InvalidData, "it changed while it was read; try again");
-                return Err(at("take in", path)(why));
-            }
-            map
-        };
-        let new_bytes = self.new_bytes(&map)?;
-        self.adopt(&map, &copy_path, &copy)?;
-        scratch.keep();
-        Ok((map, new_bytes))
-    }
-
-    /// Takes a finished file over: it is moved in where it lies on the same disk, copied and removed otherwise; durable on
-    /// return. Meant for what a renderer wrote, so links are not followed and files with a second name are copied.
-    ///
-    /// # Errors
-    /// It cannot be read or the disk refuses; the file is then where it was.
-    pub fn import_file(&self, path: &Path, chunking: Chunking) -> io::Result<(BlobId, BlobMap)> {
-        let stat = fs::symlink_metadata(path).map_err(at("open", path))?;
-        if !stat.is_file() {
-            return Err(at("take in", path)(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file")));
-        }
-        let mut file = File::open(path).map_err(at("open", path))?;
-        let map = chunk(&mut file, chunking, &mut |_, _| Ok(()))?;
-        if files::names_of(&stat) > 1 || !self.take_over(&map, path, &file)? {
-            self.put_file(path, chunking)?;
-            files::remove_if_there(path)?;
-        }
-        Ok((map.id(), map))
-    }
-
-    /// Moves a file in under its blob's name; false if it lies on another disk.
-    fn take_over(&self, map: &BlobMap, path: &Path, file: &File) -> io::Result<bool> {
-        match self.adopt(map, path, file) {
-            Err(e) if e.kind() == io::ErrorKind::CrossesDevices => Ok(false),
-            other => other.map(|()| true),
-        }
-    }
-
-    /// Gives the file at `path`, whose content has `map`, its blob's name and records it. On an error the file is at `path`.
-    fn adopt(&self, map: &BlobMap, path: &Path, file: &File) -> io::Result<()> {
-        let id = map.id();
-        let _held = self.names.hold(id);
-        if self.has(id) {
-            return files::remove_if_there(path);
-        }
-        let named = self.blob_path(id);
-        files::set_mode(path, 0o444)?;
-        file.sync_all()?;
-        files::rename_durably(path, &named)?;
-        // Fail point: the file is durable under its name, and nothing knows of it yet.
-        if let Err(e) = self.record(id, map) {
-            fs::rename(&named, path)?;
-            return Err(e);
-        }
-        self.downloads.discard(id)
-    }
-
-    /// Records a blob whose file is durable under its name. The caller holds its lock.
-    pub(super) fn record(&self, id: BlobId, map: &BlobMap) -> io::Result<()> {
-        self.storage.write(Change::Blob { id, map: map.clone() })?;
-        self.blob_bytes.fetch_add(map.bytes(), Ordering::AcqRel);
-        Ok(())
-    }
-
-    /// Bytes of `map` in chunks that no complete blob here has, each counted once.
-    fn new_bytes(&self, map: &BlobMap) -> io::Result<u64> {
-        let mut lengths = BTreeMap::new();
-        for chunk in &map.chunks {
-            lengths.insert(chunk.id, u64::from(chunk.bytes));
-        }
-        let ids: Vec<ChunkId> = lengths.keys().copied().collect();
-        let places = self.database.locate(&ids)?;
-        Ok(lengths.values().zip(places).filter(|(_, place)| place.is_none()).map(|(bytes, _)| bytes).sum())
-    }
-
     /// A complete blob, open. Forgets a blob whose file is gone or has another length.
     pub(super) fn opened(&self, id: BlobId) -> io::Result<Arc<OpenBlob>> {
+        match self.open_known(id)? {
+            Ok(blob) => Ok(blob),
+            Err(Lost(why)) => {
+                tracing::warn!(blob = %id, "the file of a blob {why}; the blob is forgotten");
+                self.drop_blobs(&[id])?;
+                Err(no_blob(id))
+            }
+        }
+    }
+
+    /// A complete blob, open, or what happened to its file. Takes no lock of a blob.
+    pub(super) fn open_known(&self, id: BlobId) -> io::Result<Result<Arc<OpenBlob>, Lost>> {
         if let Some(blob) = self.opened.get(id) {
-            return Ok(blob);
+            return Ok(Ok(blob));
         }
         let map = self.database.map(id)?.ok_or_else(|| no_blob(id))?;
         let path = self.blob_path(id);
         let file = match File::open(&path) {
             Ok(file) if file.metadata()?.len() == map.bytes() => file,
-            Ok(_) => return self.lost(id, "has another length than its record"),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return self.lost(id, "is gone"),
+            Ok(_) => return Ok(Err(Lost("has another length than its record"))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Err(Lost("is gone"))),
             Err(e) => return Err(at("open", &path)(e)),
         };
         let weight = 1 + map.chunks.len() / 1024;
         let blob = Arc::new(OpenBlob { file, offsets: offsets(&map), map });
         self.opened.insert(id, blob.clone(), weight);
-        Ok(blob)
+        Ok(Ok(blob))
     }
 
-    fn lost<T>(&self, id: BlobId, why: &str) -> io::Result<T> {
-        tracing::warn!(blob = %id, "the file of a blob {why}; the blob is forgotten");
-        self.drop_blobs(&[id])?;
-        Err(no_blob(id))
-    }
-
-    /// The bytes of a chunk of a blob that is complete or being fetched. They are as the disk has them: whoever uses them
-    /// checks their hash.
+    /// The bytes of a chunk of a blob that is complete or being fetched. They are as the disk has them: whoever uses
+    /// them checks their hash.
     ///
     /// # Errors
     /// `NotFound` if this chunk is not here, or the disk's.
@@ -248,12 +133,12 @@ impl Store {
         Ok(())
     }
 
-    /// Gives a complete blob to a person as `to`: checks every chunk on the way, and the file appears whole and durable or
-    /// not at all, replacing what was there.
+    /// Gives a complete blob to a person as `to`: checks every chunk on the way, and the file appears whole and durable
+    /// or not at all, replacing what was there.
     ///
     /// # Errors
-    /// `NotFound` without the blob, `InvalidData` if it rotted on disk (fetch it again), `StorageFull` and the like from
-    /// the disk; nothing stays behind.
+    /// `NotFound` without the blob, `InvalidData` if it rotted on disk (fetch it again), `StorageFull` and the like
+    /// from the disk; nothing stays behind.
     pub fn deliver(&self, id: BlobId, to: &Path) -> io::Result<()> {
         let blob = self.opened(id)?;
         let _held = self.names.hold(id);
@@ -302,7 +187,9 @@ impl Store {
             bytes += self.database.map(*id)?.map_or(0, |map| map.bytes());
         }
         self.storage.write(Change::Forget(ids.iter().copied().collect()))?;
-        self.blob_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        // Saturating: a record whose commit said it failed may be there after all, and was never counted.
+        let subtract = |all: u64| Some(all.saturating_sub(bytes));
+        let _ = self.blob_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, subtract);
         for id in &ids {
             self.opened.remove(*id);
             self.downloads.discard(*id)?;

@@ -1,9 +1,9 @@
 //! Cutting a stream of bytes into chunks.
 //!
 //! Uncompressed data is cut where its content says so (FastCDC, Xia et al., USENIX ATC 2016, in its 2020 form), so that
-//! an insertion moves two cuts and not all that follow. Compressed data changes from the first edited byte on: it is cut
-//! every [`CHUNK_AVERAGE_BYTES`]. The cuts decide what a blob is called, so they must be the same on every machine and in
-//! every version: sizes and level are fixed here and nowhere else, and a test pins a cut.
+//! an insertion moves two cuts and not all that follow. Compressed data changes from the first edited byte on: it is
+//! cut every [`CHUNK_AVERAGE_BYTES`]. The cuts decide what a blob is called, so they must be the same on every machine
+//! and in every version: sizes and level are fixed here and nowhere else, and a test pins a cut.
 
 use crate::farm::blob::{
     BLOB_MAX_CHUNKS, BlobMap, CHUNK_AVERAGE_BYTES, CHUNK_MAX_BYTES, CHUNK_MIN_BYTES, ChunkRef, chunk_id,

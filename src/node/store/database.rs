@@ -1,7 +1,7 @@
 //! The database file: its tables, its format number, and how a change gets into it.
 //!
-//! Tables, all of plain bytes so that no codec can change under them (integers inside values are little-endian, inside keys big-endian,
-//! so that keys sort):
+//! Tables, all of plain bytes so that no codec can change under them (integers inside values are little-endian, inside
+//! keys big-endian, so that keys sort):
 //!
 //! | table | key | value |
 //! |---|---|---|
@@ -11,7 +11,7 @@
 //! | `heads` | log 16 ‖ actor 40 | signed head |
 //! | `blobs` | blob id | map: (chunk id 32 ‖ length u32) each |
 //! | `chunks` | chunk id ‖ blob id | offset u64 in that blob |
-//! | `partials` | blob id | bitmap of a download, one byte a chunk, valid after a clean stop alone |
+//! | `partials` | blob id | bitmap of a download, one byte a chunk; emptied after an unclean stop |
 //!
 //! A redb database that has met an I/O error refuses everything until it is opened anew, so it sits behind a lock that
 //! [`Database::reopen`] takes for writing; all others hold it for reading and never for long.
@@ -25,7 +25,8 @@ use std::sync::{PoisonError, RwLock};
 
 /// The format written by this version. Raise it with any change older versions would misread.
 pub(super) const FORMAT: u64 = 1;
-/// redb's page cache, bytes: the ledger is held in memory by the farm, so little is read twice (guess; redb's own default is 1 GiB).
+/// redb's page cache, bytes: the ledger is held in memory by the farm, so little is read twice (guess; redb's own
+/// default is 1 GiB).
 const CACHE_BYTES: usize = 8 << 20;
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -45,8 +46,8 @@ pub(super) enum Change {
     Ledger(Vec<LedgerRow>),
     /// A setting.
     Setting { key: String, value: Vec<u8> },
-    /// A blob whose file is complete and durable.
-    Blob { id: BlobId, map: BlobMap },
+    /// Blobs whose files are complete and durable.
+    Blobs(Vec<(BlobId, BlobMap)>),
     /// Blobs no longer there.
     Forget(Vec<BlobId>),
     /// The last words of a clean stop: the bitmaps of open downloads.
@@ -95,7 +96,10 @@ impl Database {
             tx.open_table(HEADS)?;
             tx.open_table(BLOBS)?;
             tx.open_table(CHUNKS)?;
-            tx.open_table(PARTIALS)?;
+            let mut partials = tx.open_table(PARTIALS)?;
+            if !clean {
+                partials.retain(|_, _| false)?;
+            }
             Ok(())
         })?;
         Ok((this, clean))
@@ -269,17 +273,7 @@ fn apply(tx: &WriteTransaction, change: &Change) -> Result<(), redb::Error> {
             tx.open_table(SETTINGS)?.insert(key.as_str(), value.as_slice())?;
             Ok(())
         }
-        Change::Blob { id, map } => {
-            tx.open_table(BLOBS)?.insert(&id.0, encode_map(map).as_slice())?;
-            tx.open_table(PARTIALS)?.remove(&id.0)?;
-            let mut chunks = tx.open_table(CHUNKS)?;
-            let mut offset = 0;
-            for chunk in &map.chunks {
-                chunks.insert(&chunk_key(chunk.id, *id), offset)?;
-                offset += u64::from(chunk.bytes);
-            }
-            Ok(())
-        }
+        Change::Blobs(blobs) => blobs.iter().try_for_each(|(id, map)| record(tx, *id, map)),
         Change::Forget(ids) => ids.iter().try_for_each(|id| forget(tx, *id)),
         Change::CleanStop(bitmaps) => {
             let mut partials = tx.open_table(PARTIALS)?;
@@ -307,6 +301,18 @@ fn apply_row(tx: &WriteTransaction, row: &LedgerRow) -> Result<(), redb::Error> 
             let (first, last) = (head_key(log, &[0; 40]), head_key(log, &[0xff; 40]));
             tx.open_table(HEADS)?.retain_in::<&[u8; 56], _>(&first..=&last, |_, _| false)?;
         }
+    }
+    Ok(())
+}
+
+fn record(tx: &WriteTransaction, id: BlobId, map: &BlobMap) -> Result<(), redb::Error> {
+    tx.open_table(BLOBS)?.insert(&id.0, encode_map(map).as_slice())?;
+    tx.open_table(PARTIALS)?.remove(&id.0)?;
+    let mut chunks = tx.open_table(CHUNKS)?;
+    let mut offset = 0;
+    for chunk in &map.chunks {
+        chunks.insert(&chunk_key(chunk.id, id), offset)?;
+        offset += u64::from(chunk.bytes);
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! Blobs being fetched: one sparse file each, and a bitmap of the chunks that are in it.
 //!
-//! Chunks are written from many threads at once, each at its own offset; only the bitmap is behind a lock. The bitmap is
-//! put on disk at a clean stop and believed after one; after any other stop every chunk in the file is hashed again, so
-//! there is nothing to write while chunks arrive. A file is made with its first chunk and opened again when needed: a bundle
-//! of many small files holds no file open that nobody writes.
+//! Chunks are written from many threads at once, each at its own offset; only the bitmap is behind a lock. The bitmap
+//! is put on disk at a clean stop and believed after one; after any other stop every chunk in the file is hashed again,
+//! so there is nothing to write while chunks arrive. A file is made with its first chunk and opened again when needed:
+//! a bundle of many small files holds no file open that nobody writes.
 
 use super::Store;
 use super::blobs::{Recent, at, no_blob, no_chunk, offsets};
@@ -94,8 +94,6 @@ impl Download {
 /// All blobs being fetched, and the files earlier runs left.
 pub(super) struct Downloads {
     dir: PathBuf,
-    /// Whether bitmaps on disk can be believed.
-    clean: bool,
     begun: Mutex<BTreeMap<BlobId, Arc<Download>>>,
     /// Left by earlier runs, not begun again yet, with the bytes they take.
     dormant: Mutex<BTreeMap<BlobId, u64>>,
@@ -103,7 +101,7 @@ pub(super) struct Downloads {
 }
 
 impl Downloads {
-    pub(super) fn new(dir: &Path, clean: bool) -> Self {
+    pub(super) fn new(dir: &Path) -> Self {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
         let dormant = entries.filter_map(|entry| {
             let id = entry.file_name().to_str()?.parse().ok()?;
@@ -111,7 +109,6 @@ impl Downloads {
         });
         Self {
             dir: dir.into(),
-            clean,
             dormant: Mutex::new(dormant.collect()),
             begun: Mutex::new(BTreeMap::new()),
             files: Recent::default(),
@@ -220,11 +217,12 @@ impl Downloads {
 }
 
 impl Store {
-    /// Begins or resumes fetching a blob. Chunks that other blobs here have are copied at once, so it may be complete when
-    /// this returns; what an earlier run left is used, after a crash as far as its hashes hold.
+    /// Begins or resumes fetching a blob. Chunks that other blobs here have are copied at once, so it may be complete
+    /// when this returns; what an earlier run left is used, after a crash as far as its hashes hold.
     ///
     /// # Errors
-    /// `InvalidInput` if the map breaks the limits, `StorageFull` if the disk has no room for what is missing, or the disk's.
+    /// `InvalidInput` if the map breaks the limits, `StorageFull` if the disk has no room for what is missing, or the
+    /// disk's.
     pub fn begin(&self, map: &BlobMap) -> io::Result<Partial> {
         if !map.is_sound() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the map of a blob breaks the limits"));
@@ -249,15 +247,20 @@ impl Store {
         let download = Arc::new(Download::new(map));
         let left = lock(&self.downloads.dormant).contains_key(&id);
         if left {
-            let bitmap = if self.downloads.clean { self.database.bitmap(id)? } else { None };
-            let have = self.downloads.survey(id, &download, bitmap)?;
+            let have = self.downloads.survey(id, &download, self.database.bitmap(id)?)?;
             (0..).zip(have).filter(|(_, have)| *have).for_each(|(index, _)| download.note(index));
         }
-        self.copy_known(id, &download)?;
-        let (here, free) = (lock(&download.state).here_bytes, self.free_bytes()?);
-        if map.bytes() - here > free {
-            let why = format!("blob {} needs {} bytes more and the disk has {free}", id.short(), map.bytes() - here);
+        let missing_bytes = map.bytes() - lock(&download.state).here_bytes;
+        let free_bytes = self.free_bytes()?;
+        if missing_bytes > free_bytes {
+            let why = format!("blob {} needs {missing_bytes} bytes more and the disk has {free_bytes}", id.short());
             return Err(io::Error::new(io::ErrorKind::StorageFull, why));
+        }
+        if let Err(e) = self.copy_known(id, &download) {
+            // What was copied waits like a download of an earlier run.
+            let here_bytes = lock(&download.state).here_bytes;
+            lock(&self.downloads.dormant).insert(id, here_bytes);
+            return Err(e);
         }
         lock(&self.downloads.dormant).remove(&id);
         lock(&self.downloads.begun).insert(id, download.clone());
@@ -273,7 +276,7 @@ impl Store {
         let mut bytes = Vec::new();
         for ((index, chunk), place) in missing().zip(self.database.locate(&wanted)?) {
             let Some((blob, offset)) = place else { continue };
-            let Ok(source) = self.opened(blob) else { continue };
+            let Ok(Ok(source)) = self.open_known(blob) else { continue };
             bytes.resize(chunk.bytes as usize, 0);
             if read_exact_at(&source.file, &mut bytes, offset).is_ok() && chunk_id(&bytes) == chunk.id {
                 let file = self.downloads.file(id, download)?;
@@ -285,12 +288,12 @@ impl Store {
         Ok(())
     }
 
-    /// Writes a chunk whose hash the caller has checked, and returns whether the blob is complete and durable now. A chunk
-    /// that is here already is as good. Waits for the disk, and after the last chunk for its sync.
+    /// Writes a chunk whose hash the caller has checked, and returns whether the blob is complete and durable now. A
+    /// chunk that is here already is as good. Waits for the disk, and after the last chunk for its sync.
     ///
     /// # Errors
-    /// `NotFound` if the blob was not begun or has no such chunk, `InvalidInput` if the length is wrong, or the disk's; after
-    /// an error the chunk may be written again.
+    /// `NotFound` if the blob was not begun or has no such chunk, `InvalidInput` if the length is wrong, or the disk's;
+    /// after an error the chunk may be written again.
     pub fn write_chunk(&self, id: BlobId, index: u32, bytes: &[u8]) -> io::Result<bool> {
         let Some(download) = self.downloads.get(id) else {
             return if self.has(id) { Ok(true) } else { Err(no_blob(id)) };
@@ -333,7 +336,7 @@ impl Store {
             files::rename_durably(&path, &named).map_err(at("rename", &path))?;
         }
         // Fail point: the blob is durable under its name, and nothing knows of it yet.
-        self.record(id, &download.map)?;
+        self.record(vec![(id, download.map.clone())])?;
         lock(&download.state).phase = Phase::Complete;
         lock(&self.downloads.begun).remove(&id);
         self.downloads.files.remove(id);

@@ -1,10 +1,11 @@
 //! The storage thread: everything that is written to the database goes through it, so that whatever is queued while one
 //! transaction is being synced shares the next one (group commit).
 //!
-//! What promises something (a batch with a token, a setting, a blob) is committed at once; a batch without a token waits
-//! for company, [`LAZY_AT_MOST`] at the longest. A commit that fails loses nothing: its batches are kept, [`StoreEvent::Failed`]
-//! is said once, and it is tried again until the disk takes it, so tokens come late but in order. The queue has a bound in
-//! batches and in bytes that covers what waits for a retry too; beyond it [`StoreWriter::try_send`] hands the batch back.
+//! What promises something (a batch with a token, a setting, a blob) is committed at once; a batch without a token
+//! waits for company, [`LAZY_AT_MOST`] at the longest. A commit that fails loses nothing: its batches are kept,
+//! [`StoreEvent::Failed`] is said once, and it is tried again until the disk takes it, so tokens come late but in
+//! order. The queue has a bound in batches and in bytes that covers what waits for a retry too; beyond it
+//! [`StoreWriter::try_send`] hands the batch back.
 //!
 //! It never blocks on the receiver of events: a batch with a token brings its place in that channel along.
 
@@ -23,13 +24,14 @@ pub const LAZY_AT_MOST: Duration = Duration::from_secs(1);
 pub const QUEUE_BATCHES: usize = 1024;
 /// Most bytes in batches not yet committed (guess: a new member's first 64 MiB of ledger arrive faster than they sync).
 pub const QUEUE_BYTES: usize = 64 << 20;
-/// Most tokens committed and not yet read by the loop: twice a full queue, so that one turn's reading never stalls sending.
+/// Most tokens committed and not yet read by the loop: twice a full queue, so that one turn's reading never stalls
+/// sending.
 const EVENTS: usize = 2 * QUEUE_BATCHES;
 /// Between attempts to write what could not be written.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 
-/// A row of the ledger, opaque to the store. `log` is a job's id or all zero for the swarm's own log, `actor` a node's key
-/// and its boot id.
+/// A row of the ledger, opaque to the store. `log` is a job's id or all zero for the swarm's own log, `actor` a node's
+/// key and its boot id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LedgerRow {
     /// Op `seq` of an actor.
@@ -83,7 +85,8 @@ pub struct Batch {
 pub enum StoreEvent {
     /// The batch with this token, and all sent before it, are on disk.
     Persisted(u64),
-    /// Writing fails and is being tried again; nothing sent is lost, tokens come once it succeeds. Said once per outage.
+    /// Writing fails and is being tried again; nothing sent is lost, tokens come once it succeeds. Said once per
+    /// outage.
     Failed {
         /// What happened, to what, and what to do.
         why: String,
@@ -238,24 +241,25 @@ struct Thread {
 
 impl Thread {
     fn run(mut self) {
-        let mut due = None;
+        let mut due: Option<Instant> = None;
         loop {
             let first = match due {
                 None => self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(due) => self.jobs.recv_timeout(Instant::saturating_duration_since(&due, Instant::now())),
+                Some(due) => self.jobs.recv_timeout(due.saturating_duration_since(Instant::now())),
             };
             let mut round = Round::default();
             match first {
                 Ok(job) => round.take(job, &mut self.kept),
-                Err(RecvTimeoutError::Timeout) => round.urgent = true,
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             while let Ok(job) = self.jobs.try_recv() {
                 round.take(job, &mut self.kept);
             }
             let stop = round.stop;
-            // During an outage tokens wait for the next attempt; who waits for a reply gets one attempt.
-            if round.urgent && (!self.outage || due.is_none_or(|due| due <= Instant::now()) || !round.now.is_empty()) {
+            let ripe = due.is_some_and(|due| due <= Instant::now());
+            // During an outage tokens wait for the next attempt; who waits for a reply gets one of its own.
+            if ripe || !round.now.is_empty() || (round.urgent && !self.outage) {
                 due = self.commit(round).then(|| Instant::now() + RETRY_EVERY);
             } else if due.is_none() {
                 due = Some(Instant::now() + LAZY_AT_MOST);

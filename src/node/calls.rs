@@ -1,0 +1,386 @@
+//! What the API asks, answered from the farm.
+
+use super::answer::{Stream, Until, Watcher};
+use super::event::WhoCan;
+use super::http::{ApiCall, ApiError, ApiRequest, CollectRequest, ErrorKind, Reply};
+use super::identity::{self, Invite};
+use super::render::{Available, SeriesError, choose_series};
+use super::slots::Slots;
+use super::store::{Batch, LedgerRow};
+use super::{ARRIVAL, Node, machine, submit, video, view};
+use crate::farm::event::{Input, JobCommand};
+use crate::farm::id::JobId;
+use crate::farm::job::{FrameSet, Series};
+use crate::farm::op::{JobSetting, UnitSet};
+use crate::farm::schedule::is_failed;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+type Answer = Result<Value, ApiError>;
+
+/// Longest log text in an answer, bytes.
+const LOG_MAX_BYTES: u64 = 256 * 1024;
+/// Less free space than this is a finding of the doctor.
+const LOW_BYTES: u64 = 5 * 1024 * 1024 * 1024;
+
+impl Node {
+    /// Answers a call, or begins to.
+    pub(super) fn called(&mut self, call: ApiCall) {
+        match call.request {
+            ApiRequest::Submit(request) => {
+                if let Some(stream) = Stream::of(call.reply) {
+                    tokio::spawn(submit::prepare(*request, self.store.clone(), self.tell.clone(), stream));
+                }
+            }
+            ApiRequest::Watch { job } => {
+                if let Some(stream) = Stream::of(call.reply) {
+                    match view::find(&self.farm, &job) {
+                        Ok(job) => {
+                            stream.try_event(json!({"event": "submitted", "job": job.to_string()}));
+                            self.watch(job, stream, Until::End);
+                        }
+                        Err(error) => stream.try_fail(error),
+                    }
+                }
+            }
+            ApiRequest::Collect { job, target } => {
+                if let Some(stream) = Stream::of(call.reply)
+                    && let Err(error) = self.collect(&job, &target, stream.clone())
+                {
+                    stream.try_fail(error);
+                }
+            }
+            request => {
+                let answer = self.answer(request);
+                if let Reply::Once(reply) = call.reply {
+                    let _ = reply.send(answer);
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, request: ApiRequest) -> Answer {
+        let now = self.clock.now();
+        match request {
+            ApiRequest::Jobs => {
+                let mut jobs: Vec<_> = self.farm.jobs().values().filter(|job| job.spec.is_some()).collect();
+                jobs.sort_by_key(|job| (job.spec.as_ref().map(|spec| spec.created_ms), job.id));
+                Ok(jobs.into_iter().map(|job| view::job(&self.farm, job, now)).collect())
+            }
+            ApiRequest::Job { job } => Ok(self.job_view(view::find(&self.farm, &job)?)),
+            ApiRequest::Frames { job } => {
+                let id = view::find(&self.farm, &job)?;
+                Ok(self.farm.jobs().get(&id).map_or(Value::Null, |job| view::frames(&self.farm, job, now)))
+            }
+            ApiRequest::Log { job, frame } => self.log(&job, frame),
+            ApiRequest::Pause { job } => self.set(&job, JobSetting::Paused(true)),
+            ApiRequest::Resume { job } => self.set(&job, JobSetting::Paused(false)),
+            ApiRequest::SetPriority { job, priority } => self.set(&job, JobSetting::Priority(priority)),
+            ApiRequest::Cancel { job } => {
+                let id = self.live(&job)?;
+                let by = std::env::var("USER").unwrap_or_else(|_| self.capability.name.clone());
+                self.turn(Input::Command { job: id, command: JobCommand::Cancel(by) });
+                Ok(self.job_view(id))
+            }
+            ApiRequest::Requeue { job, frames } => self.requeue(&job, frames),
+            ApiRequest::Nodes => Ok(view::nodes(&self.farm, now)),
+            ApiRequest::NodePause => self.set_paused(true),
+            ApiRequest::NodeResume => self.set_paused(false),
+            ApiRequest::Doctor => Ok(self.doctor()),
+            ApiRequest::Invite => {
+                let invite = Invite { swarm_key: self.identity.swarm_key, addresses: self.net.local_addresses() };
+                Ok(json!({"code": invite.code()}))
+            }
+            ApiRequest::Join { code } => self.join(&code),
+            ApiRequest::Submit(_) | ApiRequest::Watch { .. } | ApiRequest::Collect { .. } => {
+                Err(ApiError::new(ErrorKind::Internal, "this request is answered by a stream"))
+            }
+        }
+    }
+
+    pub(super) fn watch(&mut self, job: JobId, stream: Stream, until: Until) {
+        let watcher = Watcher::new(job, stream, until, &self.farm, self.clock.now());
+        self.watchers.push(watcher);
+    }
+
+    fn job_view(&self, job: JobId) -> Value {
+        self.farm.jobs().get(&job).map_or(Value::Null, |state| view::job(&self.farm, state, self.clock.now()))
+    }
+
+    /// A job that is not over.
+    fn live(&self, text: &str) -> Result<JobId, ApiError> {
+        let id = view::find(&self.farm, text)?;
+        let over = self.farm.jobs().get(&id).filter(|job| job.is_over());
+        match over {
+            None => Ok(id),
+            Some(job) => {
+                let word = if job.canceled.is_some() { "canceled" } else { "finished" };
+                let text = format!("job {} is already {word}; `swarm job requeue` renders frames again", id.short());
+                Err(ApiError::new(ErrorKind::JobState, text))
+            }
+        }
+    }
+
+    fn set(&mut self, job: &str, setting: JobSetting) -> Answer {
+        let id = self.live(job)?;
+        if !self.farm.is_set(id, setting) {
+            self.turn(Input::Command { job: id, command: JobCommand::Set(setting) });
+        }
+        let mut view = self.job_view(id);
+        // The change counts once it is on disk, a moment from now; the caller sees it as made.
+        match setting {
+            JobSetting::Paused(true) => view["state"] = json!("paused"),
+            JobSetting::Paused(false) if view["state"] == json!("paused") => view["state"] = json!("active"),
+            JobSetting::Paused(false) => {}
+            JobSetting::Priority(priority) => view["priority"] = json!(priority),
+        }
+        Ok(view)
+    }
+
+    fn requeue(&mut self, job: &str, frames: Option<FrameSet>) -> Answer {
+        let id = view::find(&self.farm, job)?;
+        let now = self.clock.now();
+        let Some(state) = self.farm.jobs().get(&id) else { return Ok(Value::Null) };
+        let Some(spec) = &state.spec else { return Ok(Value::Null) };
+        if state.canceled.is_some() {
+            let text = format!("job {} was canceled; submit the scene again instead", id.short());
+            return Err(ApiError::new(ErrorKind::JobState, text));
+        }
+        let units = match frames {
+            Some(frames) => {
+                if let Some(frame) = frames.iter().find(|frame| !spec.frames.contains(*frame)) {
+                    let text = format!("frame {frame} is not one of the job's; it has {}", spec.frames);
+                    return Err(ApiError::new(ErrorKind::FrameNotFound, text));
+                }
+                Some(UnitSet { frames, part: crate::farm::id::Part::Whole })
+            }
+            None => {
+                let failed = |unit: &&crate::farm::id::Unit| is_failed(state, **unit, self.farm.roster(), now);
+                UnitSet::whole(state.unfinished().iter().filter(failed).map(|unit| unit.frame).collect())
+            }
+        };
+        let Some(units) = units else {
+            let text = format!("no frame of job {} failed; name frames with --frames to render them again", id.short());
+            return Err(ApiError::new(ErrorKind::JobState, text));
+        };
+        let count = units.frames.len();
+        self.turn(Input::Command { job: id, command: JobCommand::Requeue(units) });
+        let mut view = self.job_view(id);
+        view["requeued"] = json!(count);
+        Ok(view)
+    }
+
+    fn collect(&mut self, job: &str, target: &CollectRequest, stream: Stream) -> Result<(), ApiError> {
+        let id = view::find(&self.farm, job)?;
+        let Some(state) = self.farm.jobs().get(&id) else { return Ok(()) };
+        let Some(spec) = state.spec.clone() else { return Ok(()) };
+        let is_own = state.owner() == Some(self.identity.node);
+        let as_submitted = is_own && target.output.is_none() && target.video == super::http::VideoChoice::Default;
+        let output = if as_submitted {
+            spec.output.clone()
+        } else {
+            // The submitter's folder, if it is on this machine too; else one here.
+            let theirs = Path::new(&spec.output.directory);
+            let name = submit::file_safe(&spec.name);
+            let near = target.cwd.join(format!("{name}-frames"));
+            let default = if theirs.is_dir() { theirs.to_path_buf() } else { near };
+            let span = video_span(spec.output.video.as_deref(), &name);
+            submit::output_in(target.output.as_deref(), &target.video, &default, &name, &span)?
+        };
+        submit::check_output(&output)?;
+        stream.try_event(json!({"event": "submitted", "job": id.to_string()}));
+        self.turn(Input::Command { job: id, command: JobCommand::Collect(output) });
+        self.watch(id, stream, Until::Collected);
+        Ok(())
+    }
+
+    fn log(&self, job: &str, frame: Option<i32>) -> Answer {
+        let id = view::find(&self.farm, job)?;
+        let Some(state) = self.farm.jobs().get(&id) else { return Ok(Value::Null) };
+        let Some(spec) = &state.spec else { return Ok(Value::Null) };
+        if let Some(frame) = frame
+            && !spec.frames.contains(frame)
+        {
+            let text = format!("frame {frame} is not one of the job's; it has {}", spec.frames);
+            return Err(ApiError::new(ErrorKind::FrameNotFound, text));
+        }
+        let mut entries = Vec::new();
+        let with_failures = |unit: &crate::farm::id::Unit| !state.unit(*unit).failures.is_empty();
+        let mut units: Vec<_> = match frame {
+            Some(frame) => vec![crate::farm::id::Unit::whole(frame)],
+            None => state.all_units().filter(with_failures).collect(),
+        };
+        if units.is_empty() {
+            units = state.all_units().filter(|unit| state.unit(*unit).has_result()).last().into_iter().collect();
+        }
+        for unit in units {
+            let unit_state = state.unit(unit);
+            for (nth, ((_, actor, _), attempt)) in unit_state.failures.iter().enumerate() {
+                let stored =
+                    attempt.log.and_then(|blob| super::slots::read_blob(&self.store, blob, LOG_MAX_BYTES).ok());
+                let text = stored.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+                let text = format!("{}\n{text}", attempt.message);
+                let node = view::node_name(&self.farm, actor.node);
+                entries.push(
+                    json!({"frame": unit.frame, "node": node, "attempt": nth + 1, "state": "failed", "text": text}),
+                );
+            }
+            for (actor, _) in unit_state.current_results() {
+                let node = view::node_name(&self.farm, actor.node);
+                let text = if actor.node == self.identity.node {
+                    let scratch = self.options.data_dir.join("scratch");
+                    std::fs::read_to_string(Slots::log_path(&scratch, id, unit.frame)).unwrap_or_default()
+                } else {
+                    format!("the log of this frame is on {node}; run `swarm job log` there")
+                };
+                let attempt = unit_state.failures.len() + 1;
+                entries.push(
+                    json!({"frame": unit.frame, "node": node, "attempt": attempt, "state": "done", "text": text}),
+                );
+            }
+        }
+        Ok(Value::Array(entries))
+    }
+
+    fn set_paused(&mut self, paused: bool) -> Answer {
+        identity::set_paused(&self.store, paused)
+            .map_err(|error| ApiError::new(ErrorKind::DataDir, error.to_string()))?;
+        self.capability.paused = paused;
+        self.tell_capability();
+        Ok(view::node(&self.farm, self.identity.node, self.clock.now()))
+    }
+
+    fn join(&mut self, code: &str) -> Answer {
+        let invite = Invite::parse(code).map_err(|error| ApiError::new(ErrorKind::BadCode, error.to_string()))?;
+        let swarm =
+            crate::seal::swarm_id(&invite.swarm_key)[..4].iter().map(|b| format!("{b:02x}")).collect::<String>();
+        if invite.swarm_key == self.identity.swarm_key {
+            let here = self.farm.roster().alive(self.clock.now()).count() - 1;
+            return Ok(json!({"swarm": swarm, "nodes": here}));
+        }
+        let open = self.farm.jobs().values().filter(|job| !job.is_over() && job.owner() == Some(self.identity.node));
+        let open = open.count();
+        if open > 0 {
+            let text = format!(
+                "{open} jobs of this machine are unfinished in its present swarm; cancel them or let them end, then join"
+            );
+            return Err(ApiError::new(ErrorKind::JobState, text));
+        }
+        let failed = |error: super::StoreError| ApiError::new(ErrorKind::DataDir, error.to_string());
+        identity::join(&self.store, &invite).map_err(failed)?;
+        // The logs of the swarm left behind prove nothing in the new one.
+        let rows = self.farm.ledger().logs().map(|log| LedgerRow::DropLog { log: log.0 }).collect();
+        self.unwritten.push_back(Batch { token: None, rows });
+        self.rejoin = true;
+        Ok(json!({"swarm": swarm, "nodes": 0}))
+    }
+
+    /// Answers who could render a scene, as far as it can be told now.
+    pub(super) fn answer_questions(&mut self, now: Duration) {
+        for question in std::mem::take(&mut self.questions) {
+            let answer = self.who_can(&question);
+            let settled = self.discovered && (answer.is_ok() || now >= ARRIVAL);
+            if settled {
+                let _ = question.reply.send(answer);
+            } else if !question.reply.is_closed() {
+                self.questions.push(question);
+            }
+        }
+    }
+
+    fn who_can(&self, question: &WhoCan) -> Result<(Series, Option<String>), ApiError> {
+        let members = self.farm.roster().members().values().filter_map(|member| member.capability.as_ref());
+        let renderers: Vec<_> =
+            members.filter(|capability| capability.slots > 0).flat_map(|capability| &capability.renderers).collect();
+        let gpus = renderers.iter().filter(|renderer| renderer.devices.iter().any(|device| device != "CPU"));
+        if question.gpu && !renderers.is_empty() && gpus.count() == 0 {
+            let text =
+                "no machine here has a GPU that Blender can use; use --device auto or cpu, or see `swarm doctor`";
+            return Err(ApiError::new(ErrorKind::NoGpu, text));
+        }
+        let available: Vec<Available> = renderers
+            .iter()
+            .filter(|renderer| !question.gpu || renderer.devices.iter().any(|device| device != "CPU"))
+            .map(|renderer| Available { series: renderer.series(), denoiser: renderer.denoiser })
+            .collect();
+        choose_series(question.file, question.min_version, &question.needs, &available, question.pinned).map_err(
+            |error| {
+                let broken = self.render_problems.iter().find(|problem| problem.kind != "no-blender");
+                let kind = match &error {
+                    SeriesError::NoBlender => match broken {
+                        Some(problem) => {
+                            let text = format!("{}; {}", problem.message, problem.fix);
+                            return ApiError::new(ErrorKind::BlenderBroken, text);
+                        }
+                        None => ErrorKind::NoBlender,
+                    },
+                    SeriesError::NoDenoiser { .. } => ErrorKind::NoDenoiser,
+                    SeriesError::TooOld { .. } | SeriesError::NotThere { .. } | SeriesError::PinnedTooOld { .. } => {
+                        ErrorKind::NoSeries
+                    }
+                };
+                ApiError::new(kind, error.to_string())
+            },
+        )
+    }
+
+    fn doctor(&self) -> Value {
+        let now = self.clock.now();
+        let mut checks = Vec::new();
+        let mut check = |name: &str, ok: bool, message: String, fix: &str| {
+            checks.push(json!({"name": name, "ok": ok, "message": message, "fix": if ok { "" } else { fix }}));
+        };
+        let dir = &self.options.data_dir;
+        let free = machine::free_bytes(dir).unwrap_or(0);
+        let message = format!("{} has {:.1} GB free", dir.display(), free as f64 / 1e9);
+        check("disk", free >= LOW_BYTES, message, "make room, or choose another disk with --data-dir");
+        let found: Vec<String> = self
+            .capability
+            .renderers
+            .iter()
+            .map(|one| {
+                format!(
+                    "{}.{}.{} ({}) at {}",
+                    one.version.0,
+                    one.version.1,
+                    one.version.2,
+                    one.devices.join(", "),
+                    one.path
+                )
+            })
+            .collect();
+        let fix = "run scripts/setup, or name one with --blender PATH";
+        match (self.options.render, self.discovered) {
+            (false, _) => check("blender", true, "this node does not render".into(), ""),
+            (true, false) => check("blender", true, "still being looked for".into(), ""),
+            (true, true) if found.is_empty() => check("blender", false, "no Blender was found".into(), fix),
+            (true, true) => check("blender", true, found.join("; "), ""),
+        }
+        for problem in &self.capability.problems {
+            check(&problem.kind, false, problem.message.clone(), &problem.fix);
+        }
+        let ffmpeg = video::ffmpeg_available();
+        let message = if ffmpeg { "found" } else { "not found: Blender's own encoder makes videos" };
+        check("ffmpeg", ffmpeg, message.into(), "install ffmpeg: it makes videos while frames arrive");
+        let addresses = self.net.local_addresses();
+        let message = format!("listening on {}", addresses.join(", "));
+        check("network", !addresses.is_empty(), message, "check the network, and --listen if it was given");
+        let others = self.farm.roster().alive(now).count() - 1;
+        let message = match others {
+            0 => "no other machine is here".to_owned(),
+            n => format!("{n} other machines are here"),
+        };
+        let fix = "run `swarm invite` here and `swarm join CODE` there; where multicast is blocked start them with --peer ADDRESS";
+        check("swarm", others > 0 || self.options.embedded, message, fix);
+        let sandbox = "Blender runs as this user, not in a sandbox: join only machines you trust";
+        check("sandbox", true, sandbox.into(), "");
+        Value::Array(checks)
+    }
+}
+
+/// The part of a default video's name between the job's and the extension, such as `-3-9`.
+fn video_span(video: Option<&str>, name: &str) -> String {
+    let stem = video.map(PathBuf::from).and_then(|video| Some(video.file_stem()?.to_string_lossy().into_owned()));
+    stem.and_then(|stem| stem.strip_prefix(name).map(str::to_owned)).unwrap_or_default()
+}
