@@ -303,6 +303,9 @@ impl View<'_> {
         if !begun && (job.is_paused() || self.roster.own().is_some_and(|own| own.paused)) {
             return true;
         }
+        if self.is_surplus(state, hand) {
+            return true;
+        }
         if hand.kind == ClaimKind::Backup || (begun && hand.percent >= YIELD_BELOW_PERCENT) {
             return false;
         }
@@ -312,6 +315,14 @@ impl View<'_> {
             // What waits here goes to whoever took it; among equals the stronger stays.
             if begun { stronger && !self.lone_start(hand) } else { stronger || rival_begun }
         })
+    }
+
+    /// Whether [`MAX_COPIES`] others come before this machine at a unit: primaries before backups, then the stronger.
+    /// Everyone ranks the same claims the same way, so that those in front stay.
+    fn is_surplus(&self, state: &UnitState, hand: &Hand) -> bool {
+        let rank = |kind, score: u32, actor: ActorId| (kind == ClaimKind::Primary, score, actor);
+        let mine = rank(hand.kind, hand.score, self.me);
+        self.claims(state).filter(|(by, claim)| rank(claim.kind, claim.score, *by) > mine).count() >= MAX_COPIES
     }
 
     /// A unit begun long enough ago that its progress should have been told by now: it stays, as one of a pair.
