@@ -19,9 +19,9 @@ pub use scenario::{Faults, Scenario, scenario, scenarios};
 use super::Farm;
 use super::blob::{BlobMap, BundleFile, CHUNK_AVERAGE_BYTES, ChunkRef, Manifest, chunk_id};
 use super::event::{Input, JobCommand, Now};
-use super::id::{BlobId, BootId, JobId, NodeId, Unit};
+use super::id::{ActorId, BlobId, BootId, JobId, NodeId, Unit};
 use super::job::{Device, FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings, Series};
-use super::message::Message;
+use super::message::{LogId, Message};
 use super::op::{FailureKind, JobSetting, UnitSet};
 use crate::seal::Sealer;
 use crate::wire;
@@ -64,6 +64,10 @@ pub struct Report {
     pub stopped: usize,
     /// Share of the slots' time until the makespan in which nothing that became a first result was rendered.
     pub idle: f64,
+    /// From a machine's death until another began what it rendered.
+    pub takeovers: Vec<Duration>,
+    /// From an op's being durable until every machine had it; only where nothing goes wrong.
+    pub spread: Vec<Duration>,
     /// Messages sent.
     pub messages: u64,
     /// Their bytes.
@@ -118,6 +122,8 @@ enum Event {
     Pause { machine: Option<usize> },
     /// Somebody commands a job.
     Command,
+    /// Somebody sets a job's priority: an op to follow through the swarm.
+    Chat,
     /// Faults are over.
     Peace,
     /// Look at everything.
@@ -190,6 +196,10 @@ struct World {
     useful: Duration,
     serial: u64,
     peace: bool,
+    /// Units whose machine died: which, when.
+    orphans: BTreeMap<(JobId, Unit), (usize, Duration)>,
+    /// Own ops that became durable and are not everywhere yet: when, and how many machines lack them.
+    spreading: BTreeMap<(LogId, ActorId, u64), (Duration, usize)>,
 }
 
 impl World {
@@ -235,6 +245,8 @@ impl World {
             useful: Duration::ZERO,
             serial: 0,
             peace: false,
+            orphans: BTreeMap::new(),
+            spreading: BTreeMap::new(),
             rng,
             scenario,
         };
@@ -247,8 +259,7 @@ impl World {
             let after = Duration::from_millis(self.rng.random_range(0..1000));
             self.plan(after, Event::Start { machine });
         }
-        let rng = &mut self.rng;
-        for (a, b) in Network::pairs(self.machines.len(), |below| rng.random_range(0..below)) {
+        for (a, b) in Network::pairs(self.machines.len()) {
             let after = self.millis(1000, 2500);
             self.plan(after, Event::Dial { a, b });
         }
@@ -268,6 +279,7 @@ impl World {
             (faults.suspend, Event::Suspend),
             (faults.pause, Event::Pause { machine: None }),
             (faults.command, Event::Command),
+            (self.scenario.chat, Event::Chat),
         ];
         for (mean, event) in kinds {
             if let Some(mean) = mean {
@@ -429,6 +441,7 @@ impl World {
             Event::Suspend => self.suspend(),
             Event::Pause { machine } => self.pause(machine),
             Event::Command => self.command(),
+            Event::Chat => self.chat(),
             Event::Peace => self.make_peace(),
             Event::Check => {
                 self.check();
@@ -476,6 +489,9 @@ impl World {
         if let Some(i) = self.draw(|machine| machine.is_up()) {
             let landed = self.rng.random();
             let life = self.machines[i].life;
+            for key in self.machines[i].renders.keys() {
+                self.orphans.insert(*key, (i, self.now));
+            }
             self.machines[i].crash(landed);
             // Whoever submitted and got no answer does it again.
             for job in 0..self.submissions.len() {
@@ -528,6 +544,18 @@ impl World {
         if let Some(i) = self.draw(|machine| machine.is_up()) {
             let after = self.millis(3000, 30_000);
             self.machines[i].asleep_until = self.now + after;
+            // What it renders stands still.
+            let life = self.machines[i].life;
+            let renders: Vec<_> = self.machines[i].renders.keys().copied().collect();
+            for (job, unit) in renders {
+                self.serial += 1;
+                let serial = self.serial;
+                let Some(render) = self.machines[i].renders.get_mut(&(job, unit)) else { continue };
+                (render.serial, render.ends) = (serial, render.ends + after);
+                let ends = render.ends;
+                self.plan_at(ends, Event::RenderEnd { to: i, life, job, unit, serial });
+                self.plan_at(self.now + after, Event::RenderProgress { to: i, life, job, unit, serial });
+            }
             for (other, link) in self.net.peers(i) {
                 if self.rng.random() {
                     let after = self.millis(5000, 30_000);
@@ -591,6 +619,16 @@ impl World {
             let after = self.around(mean);
             self.plan(after, Event::Command);
         }
+    }
+
+    fn chat(&mut self) {
+        let Some(mean) = self.scenario.chat.filter(|_| !self.peace) else { return };
+        let after = self.around(mean);
+        self.plan(after, Event::Chat);
+        let i = self.rng.random_range(0..self.machines.len());
+        let Some(job) = self.submitted.first().copied() else { return };
+        let setting = JobSetting::Priority(self.rng.random_range(0..=100));
+        self.feed(i, Input::Command { job, command: JobCommand::Set(setting) });
     }
 
     fn make_peace(&mut self) {

@@ -40,6 +40,16 @@ impl Disk {
         self.writing.append(&mut self.waiting);
     }
 
+    /// Ops of an actor in the write under way.
+    pub fn writing_of(&self, me: ActorId) -> Vec<(LogId, u64)> {
+        let rows = self.writing.iter().flat_map(|(_, rows)| rows);
+        rows.filter_map(|row| match row {
+            Row::Op { log, actor, seq, .. } if *actor == me => Some((*log, *seq)),
+            Row::Op { .. } | Row::Head { .. } | Row::Retired { .. } => None,
+        })
+        .collect()
+    }
+
     /// The write under way is there, all of it.
     pub fn commit(&mut self) -> Vec<Token> {
         let writing = std::mem::take(&mut self.writing);

@@ -3,11 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Up to this many machines everyone talks to everyone; above, each to some (as `farm/config.rs` has it).
-const FULL_MESH: usize = 64;
-/// Neighbours on either side in the ring of a large swarm; as many again are drawn at random.
-const RING: usize = 4;
-
 /// One connection. Each end notices its end by itself.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Link {
@@ -36,20 +31,9 @@ impl Network {
         Self { links: BTreeMap::new(), side: vec![0; machines], serial: 0 }
     }
 
-    /// Who is to be connected with whom; `draw` gives a number below its argument.
-    pub fn pairs(machines: usize, mut draw: impl FnMut(usize) -> usize) -> Vec<(usize, usize)> {
-        let mut pairs = Vec::new();
-        for a in 0..machines {
-            if machines <= FULL_MESH {
-                pairs.extend((a + 1..machines).map(|b| (a, b)));
-                continue;
-            }
-            pairs.extend((1..=RING).map(|step| ends(a, (a + step) % machines)));
-            pairs.extend((0..RING).map(|_| ends(a, draw(machines))).filter(|(a, b)| a != b));
-        }
-        pairs.sort_unstable();
-        pairs.dedup();
-        pairs
+    /// Who is to be connected with whom: everyone with everyone.
+    pub fn pairs(machines: usize) -> impl Iterator<Item = (usize, usize)> {
+        (0..machines).flat_map(move |a| (a + 1..machines).map(move |b| (a, b)))
     }
 
     pub fn reaches(&self, a: usize, b: usize) -> bool {

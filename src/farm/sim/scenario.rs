@@ -54,6 +54,8 @@ pub struct Scenario {
     pub files: usize,
     /// Bytes of each.
     pub file_bytes: u64,
+    /// Mean time between ops that are followed through the swarm.
+    pub chat: Option<Duration>,
     /// What goes wrong.
     pub faults: Faults,
     /// Simulated time after the faults in which everything must be finished.
@@ -78,6 +80,7 @@ fn small(name: &'static str, about: &'static str, faults: Faults) -> Scenario {
         slots: 1,
         files: 3,
         file_bytes: 3 << 20,
+        chat: None,
         faults,
         patience: secs(300),
     }
@@ -114,6 +117,13 @@ pub fn scenarios() -> Vec<Scenario> {
         },
         Scenario { speeds: (100, 100), sigma: 0.0, ..farm("even", "16 equal machines, 15 equal frames each", 240) },
         Scenario { nodes: 100, frames: 1500, ..farm("hundred", "100 machines, 15 frames each", 1500) },
+        Scenario {
+            nodes: 16,
+            jobs: 1,
+            frames: 1,
+            chat: Some(Duration::from_millis(200)),
+            ..small("spread", "how long an op takes to reach everyone", Faults { until: secs(30), ..calm.clone() })
+        },
         small("calm", "4 machines, two jobs, nothing goes wrong", calm.clone()),
         small("lossy", "messages lost, doubled and overtaken; renders and deliveries that fail", lossy.clone()),
         small("crash", "machines die and come back", Faults { until: secs(40), crash: Some(secs(6)), ..calm.clone() }),

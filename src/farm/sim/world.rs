@@ -4,9 +4,9 @@ use super::machine::Render;
 use super::{Event, Request, WALL_MS, World, failure, read};
 use crate::farm::blob::{BlobMap, ChunkRef, chunk_id};
 use crate::farm::event::{Effect, Input, Now, Rendered, Token};
-use crate::farm::id::{BlobId, JobId, Unit};
+use crate::farm::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use crate::farm::ledger::Row;
-use crate::farm::message::Message;
+use crate::farm::message::{LogId, Message, Suffix};
 use crate::farm::op::{Output, OutputRole};
 use crate::wire;
 use rand::rngs::StdRng;
@@ -136,6 +136,14 @@ impl World {
         if self.machines[i].life != life {
             return;
         }
+        if self.scenario.chat.is_some()
+            && let Some(me) = self.machines[i].farm.as_ref().map(|farm| farm.me())
+        {
+            let others = self.machines.len() - 1;
+            for (log, seq) in self.machines[i].disk.writing_of(me) {
+                self.spreading.insert((log, me, seq), (self.now, others));
+            }
+        }
         let tokens = self.machines[i].disk.commit();
         self.machines[i].disk.busy = false;
         if self.machines[i].disk.has_waiting() {
@@ -146,7 +154,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, i: usize, to: crate::farm::id::NodeId, message: &Message) {
+    fn send(&mut self, i: usize, to: NodeId, message: &Message) {
         self.check_message(i, message);
         let Some(&other) = self.by_node.get(&to) else { return };
         let bytes = match wire::encode(message) {
@@ -177,13 +185,40 @@ impl World {
         match read(bytes) {
             Some(message) => {
                 let from = self.machines[from].node;
+                let pieces: Vec<(LogId, ActorId, u64)> = match &message {
+                    Message::Push(suffixes) if self.scenario.chat.is_some() => {
+                        suffixes.iter().map(|suffix| (suffix.log, suffix.actor, self.length(to, suffix))).collect()
+                    }
+                    _ => Vec::new(),
+                };
                 self.feed(to, Input::Received { from, message });
+                for (log, actor, before) in pieces {
+                    self.follow(to, log, actor, before);
+                }
             }
             None => self.fail("every message can be read", format!("{} bytes from machine {from}", bytes.len())),
         }
     }
 
-    fn ask(&mut self, i: usize, of: crate::farm::id::NodeId, request: Request) {
+    fn length(&self, i: usize, suffix: &Suffix) -> u64 {
+        self.machines[i].farm.as_ref().map_or(0, |farm| farm.ledger().length(suffix.log, suffix.actor))
+    }
+
+    /// Notes which ops a machine has just learnt.
+    fn follow(&mut self, i: usize, log: LogId, actor: ActorId, before: u64) {
+        let Some(after) = self.machines[i].farm.as_ref().map(|farm| farm.ledger().length(log, actor)) else { return };
+        for seq in before..after {
+            if let Some((since, lacking)) = self.spreading.get_mut(&(log, actor, seq)) {
+                *lacking -= 1;
+                if *lacking == 0 {
+                    self.report.spread.push(self.now - *since);
+                    self.spreading.remove(&(log, actor, seq));
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, i: usize, of: NodeId, request: Request) {
         let life = self.machines[i].life;
         let Some(&other) = self.by_node.get(&of) else { return };
         let trip = self.millis(2 * DELAY_MS.0, 2 * DELAY_MS.1);
@@ -274,6 +309,11 @@ impl World {
         };
         let nonce = self.nonce_of(spec.bundle).unwrap_or(spec.nonce);
         let takes = self.frame_time(nonce, unit.frame).mul_f64(100.0 / f64::from(self.machines[i].speed));
+        if let Some((by, since)) = self.orphans.remove(&(job, unit))
+            && by != i
+        {
+            self.report.takeovers.push(self.now - since);
+        }
         self.serial += 1;
         let (serial, life) = (self.serial, self.machines[i].life);
         let render = Render { serial, epoch, began: self.now, ends: self.now + takes };
