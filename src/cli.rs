@@ -1,6 +1,6 @@
 //! The command line: a client of the local API, and nothing more.
 //!
-//! A command is parsed into [`grammar`], asks the daemon of its data directory (or a node it starts inside itself) over
+//! A command is parsed into `grammar`, asks the daemon of its data directory (or a node it starts inside itself) over
 //! HTTP, and prints the answer: as JSON under `--json`, else for people. It decides nothing about jobs or machines, and
 //! of the node it knows the API's vocabulary and the [`NodeStarter`] that `main` hands it, no more.
 //!
@@ -14,6 +14,7 @@ mod jobs;
 mod nodes;
 mod print;
 mod progress;
+mod screen;
 mod session;
 mod start;
 mod submit;
@@ -22,6 +23,7 @@ mod tests;
 mod watch;
 
 pub use grammar::LogFormat;
+pub use screen::Screen;
 pub use start::{EmbeddedNode, NodeOptions, NodeStarter};
 
 use crate::node::http::{ApiError, ErrorKind};
@@ -33,7 +35,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use session::{Absent, Session};
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::SyncSender;
@@ -105,22 +107,21 @@ impl Invocation {
 
     /// What is logged unless `SWARM_LOG` says otherwise.
     pub fn default_log_filter(&self) -> &'static str {
-        if matches!(self.cli.command, Command::Daemon(_)) { "info" } else { "warn" }
+        if matches!(self.cli.command, Command::Daemon(_)) { "warn,swarm=info" } else { "warn" }
     }
 }
 
 /// Parses the arguments of this process. `Err`: help or an error was printed, and this is the exit code.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, ExitCode> {
     let (mut out, mut err) = (io::stdout(), io::stderr());
-    let mut console = Console { out: &mut out, err: &mut err, json: false, terminal: false };
+    let mut console = Console { out: &mut out, err: &mut err, json: false, screen: None };
     parse_to(args, &mut console).map_err(ExitCode::from)
 }
 
-/// Runs a command to its end.
-pub fn run(invocation: Invocation, starter: &dyn NodeStarter) -> ExitCode {
-    let terminal = io::stderr().is_terminal();
-    let (mut out, mut err) = (io::stdout(), io::stderr());
-    let mut console = Console { out: &mut out, err: &mut err, json: false, terminal };
+/// Runs a command to its end. `screen` is the one that the log writes to as well.
+pub fn run(invocation: Invocation, starter: &dyn NodeStarter, screen: &Screen) -> ExitCode {
+    let (mut out, mut err) = (io::stdout(), screen.clone());
+    let mut console = Console { out: &mut out, err: &mut err, json: false, screen: Some(screen) };
     ExitCode::from(run_to(invocation, starter, &watch::listen_to_signals, &mut console))
 }
 
@@ -159,6 +160,9 @@ fn parse_to(args: impl IntoIterator<Item = OsString>, console: &mut Console<'_>)
 
 /// What clap says, without its decoration.
 fn first_sentence(error: &clap::Error) -> String {
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "a command is missing; --help lists them".to_owned();
+    }
     let text = error.render().to_string();
     let paragraph = text.split("\n\n").next().unwrap_or_default();
     let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");

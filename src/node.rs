@@ -258,7 +258,7 @@ impl Node {
     async fn start(world: &World) -> Result<Self, NodeError> {
         let (store, options) = (world.store.clone(), world.options.clone());
         let machine = machine::read();
-        let identity = identity::load(&store, machine::machine_id().as_deref())?;
+        let identity = identity::load(&store, machine.id.as_deref())?;
         let boot = crate::farm::id::BootId(rand::random());
         let clock = Clock::start();
         let now = Now { mono: clock.now(), wall_ms: clock::wall_ms() };
@@ -339,7 +339,7 @@ impl Node {
                 let _ = tell.send(Event::Discovered(Box::new(found), machine::gpus().await)).await;
             });
         }
-        machine::watch(self.tell.clone(), Event::Load);
+        watch_load(self.tell.clone());
         self.tell_capability();
         loop {
             let wake = self.clock.moment(self.next_wake());
@@ -568,6 +568,21 @@ impl Node {
             }
         });
     }
+}
+
+/// Reports the machine's load for as long as somebody listens.
+fn watch_load(tell: mpsc::Sender<Event>) {
+    tokio::spawn(async move {
+        let mut load = machine::Load::new();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(HOUSEKEEPING) => {}
+                () = tell.closed() => return,
+            }
+            // News that can be missed: a full queue means that the machine is busy indeed.
+            let _ = tell.try_send(Event::Load((load.cpu().clamp(0.0, 1.0) * 100.0) as u8));
+        }
+    });
 }
 
 /// A row as the store keeps it.

@@ -17,7 +17,7 @@ const ANSWER_MAX_BYTES: u64 = 512 * 1024 * 1024;
 const LINE_MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A daemon that answered.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Client {
     agent: Agent,
     base: String,

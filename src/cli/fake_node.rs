@@ -115,7 +115,7 @@ async fn answer_all(mut calls: mpsc::Receiver<ApiCall>, script: Script, seen: Se
                 let _ = sender.send(answer(&request));
             }
             Reply::Stream(sender) => {
-                let _ = tokio::spawn(stream(script, sender));
+                tokio::spawn(stream(script, sender));
             }
         }
     }

@@ -20,7 +20,14 @@ pub(crate) struct Cli {
 pub(crate) struct Global {
     /// Where the daemon keeps its things; picks which daemon a command talks to
     /// [default: the user's data folder, such as ~/.local/share/swarm]
-    #[arg(long, global = true, env = "SWARM_DATA_DIR", value_name = "DIR", help_heading = "Everywhere")]
+    #[arg(
+        long,
+        global = true,
+        env = "SWARM_DATA_DIR",
+        hide_env_values = true,
+        value_name = "DIR",
+        help_heading = "Everywhere"
+    )]
     pub(crate) data_dir: Option<PathBuf>,
     /// Print JSON, errors too
     #[arg(long, global = true, help_heading = "Everywhere")]

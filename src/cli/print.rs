@@ -2,6 +2,7 @@
 //!
 //! Names and messages come from other machines, so nothing of theirs reaches a terminal with control characters in it.
 
+use super::screen::Screen;
 use crate::node::http::ApiError;
 use serde_json::Value;
 use std::io::{self, Write};
@@ -19,8 +20,8 @@ pub(crate) struct Console<'a> {
     pub(crate) err: &'a mut dyn Write,
     /// Whether answers are JSON.
     pub(crate) json: bool,
-    /// Whether a progress bar can be drawn on stderr.
-    pub(crate) terminal: bool,
+    /// Where a progress bar may be drawn.
+    pub(crate) screen: Option<&'a Screen>,
 }
 
 impl Console<'_> {

@@ -1,8 +1,9 @@
 //! What a person sees while a job runs: a progress bar and a few lines on stderr, one last line on stdout.
 
 use super::print::{Console, bytes, clock, clock_seconds, count, items, number, plain, plain_lines, short_path, text};
+use super::screen::Screen;
 use crate::farm::job::FrameSet;
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -17,6 +18,7 @@ const FRAMES_MAX_CHARS: usize = 80;
 
 /// Follows the events of one job.
 pub(crate) struct Progress {
+    screen: Option<Screen>,
     bar: Option<ProgressBar>,
     phase: String,
     started: Instant,
@@ -27,13 +29,10 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// Paths are shown as seen from `cwd`; a bar is drawn only on a terminal.
-    pub(crate) fn new(terminal: bool, cwd: PathBuf) -> Self {
-        let bar = terminal.then(ProgressBar::new_spinner);
-        if let Some(bar) = &bar {
-            bar.enable_steady_tick(TICK);
-        }
+    pub(crate) fn new(screen: Option<&Screen>, cwd: PathBuf) -> Self {
         let (machines, rendered_here) = (BTreeSet::new(), BTreeSet::new());
-        Self { bar, phase: String::new(), started: Instant::now(), cwd, machines, rendered_here }
+        let screen = screen.filter(|screen| screen.is_terminal()).cloned();
+        Self { screen, bar: None, phase: String::new(), started: Instant::now(), cwd, machines, rendered_here }
     }
 
     /// Shows one event.
@@ -43,14 +42,14 @@ impl Progress {
             "warning" => {
                 let subject = text(event, "subject");
                 let about = if subject.is_empty() { String::new() } else { format!("{subject}: ") };
-                self.say(console, format!("warning: {about}{}", text(event, "message")))?;
+                say(console, format!("warning: {about}{}", text(event, "message")))?;
             }
             "bundled" => {
                 let (all, new) = (bytes(number(event, "bytes")), bytes(number(event, "new_bytes")));
-                self.say(console, format!("bundled {}, {all} ({new} new)", count(number(event, "files"), "file")))?;
+                say(console, format!("bundled {}, {all} ({new} new)", count(number(event, "files"), "file")))?;
             }
-            "submitted" => self.say(console, format!("submitted job {}", text(event, "job")))?,
-            "replicated" => self.say(console, "another machine has the whole scene; this one may go".into())?,
+            "submitted" => say(console, format!("submitted job {}", text(event, "job")))?,
+            "replicated" => say(console, "another machine has the whole scene; this one may go".into())?,
             "frame" => self.frame(event, console)?,
             "finished" => self.finished(event, console)?,
             // A newer daemon may tell more.
@@ -66,24 +65,30 @@ impl Progress {
         }
     }
 
-    fn say(&self, console: &mut Console<'_>, line: String) -> io::Result<()> {
-        let mut write = || writeln!(console.err, "{}", plain_lines(&line));
-        match &self.bar {
-            Some(bar) => bar.suspend(write),
-            None => write(),
-        }
-    }
-
     fn progress(&mut self, event: &Value) {
         let (phase, done, total) = (text(event, "phase"), number(event, "done"), number(event, "total"));
-        let Some(bar) = &self.bar else { return };
-        if phase != self.phase {
-            self.phase = phase.to_owned();
-            bar.reset();
-            bar.set_style(style(phase, text(event, "unit"), done, total));
+        let Some(screen) = &self.screen else { return };
+        match &self.bar {
+            Some(bar) if phase == self.phase => {
+                bar.set_length(total.max(done));
+                bar.set_position(done);
+            }
+            _ => {
+                // A bar of its own for each phase: numbers of one never show in the units of another.
+                let bar = ProgressBar::with_draw_target(Some(total.max(done)), ProgressDrawTarget::hidden());
+                bar.set_style(style(phase, text(event, "unit"), done, total));
+                bar.set_position(done);
+                if phase == "render" && !self.machines.is_empty() {
+                    bar.set_message(machines(&self.machines));
+                }
+                let bar = screen.show(bar);
+                bar.enable_steady_tick(TICK);
+                if let Some(old) = self.bar.replace(bar) {
+                    old.finish_and_clear();
+                }
+                self.phase = phase.to_owned();
+            }
         }
-        bar.set_length(total.max(done));
-        bar.set_position(done);
     }
 
     fn frame(&mut self, event: &Value, console: &mut Console<'_>) -> io::Result<()> {
@@ -94,12 +99,12 @@ impl Progress {
                 if self.machines.insert(node.to_owned())
                     && let Some(bar) = &self.bar
                 {
-                    bar.set_message(count(self.machines.len() as u64, "machine"));
+                    bar.set_message(machines(&self.machines));
                 }
                 Ok(())
             }
-            "retry" => self.say(console, format!("frame {frame} failed on {node} and is tried again")),
-            "failed" => self.say(console, format!("frame {frame} failed for good, last on {node}")),
+            "retry" => say(console, format!("frame {frame} failed on {node} and is tried again")),
+            "failed" => say(console, format!("frame {frame} failed for good, last on {node}")),
             _ => Ok(()),
         }
     }
@@ -119,6 +124,14 @@ impl Progress {
         }
         console.line(plain(&line))
     }
+}
+
+fn machines(names: &BTreeSet<String>) -> String {
+    format!("  {}", count(names.len() as u64, "machine"))
+}
+
+fn say(console: &mut Console<'_>, line: String) -> io::Result<()> {
+    writeln!(console.err, "{}", plain_lines(&line))
 }
 
 /// Why a finished job is not a success, for the error line; `None` when it is one.
@@ -162,8 +175,8 @@ fn style(phase: &str, unit: &str, first: u64, total: u64) -> ProgressStyle {
     let unit = plain(unit).replace(['{', '}'], "");
     let template = match (total, unit.as_str()) {
         (0, _) => format!("{{spinner}} {verb} {{pos}} {unit}"),
-        (_, "bytes") => format!("{verb} [{{bar:30}}] {{binary_bytes}}/{{binary_total_bytes}}  {{speed}}  {{left}}"),
-        _ => format!("{verb} [{{bar:30}}] {{pos}}/{{len}} {unit}  {{rate}}  {{left}}  {{msg}}"),
+        (_, "bytes") => format!("{verb} [{{bar:30}}] {{binary_bytes}}/{{binary_total_bytes}}{{speed}}{{left}}"),
+        _ => format!("{verb} [{{bar:30}}] {{pos}}/{{len}} {unit}{{rate}}{{left}}{{msg}}"),
     };
     // Only what was done since the phase began counts: a watcher may come when half is done.
     let per_second = move |state: &ProgressState| {
@@ -176,19 +189,20 @@ fn style(phase: &str, unit: &str, first: u64, total: u64) -> ProgressStyle {
         .with_key("rate", move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
             let _ = match per_second(state) {
                 rate if rate <= 0.0 => Ok(()),
-                rate if rate >= 1.0 => write!(out, "{rate:.1}/s"),
-                rate if rate * 60.0 >= 1.0 => write!(out, "{:.1}/min", rate * 60.0),
-                rate => write!(out, "{:.1}/h", rate * 3600.0),
+                rate if rate >= 1.0 => write!(out, "  {rate:.1}/s"),
+                rate if rate * 60.0 >= 1.0 => write!(out, "  {:.1}/min", rate * 60.0),
+                rate => write!(out, "  {:.1}/h", rate * 3600.0),
             };
         })
         .with_key("speed", move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-            let _ = write!(out, "{}/s", bytes(per_second(state) as u64));
+            let rate = per_second(state) as u64;
+            let _ = if rate > 0 { write!(out, "  {}/s", bytes(rate)) } else { Ok(()) };
         })
         .with_key("left", move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
             let left = state.len().unwrap_or(0).saturating_sub(state.pos());
             let rate = per_second(state);
             if rate > 0.0 && left > 0 {
-                let _ = write!(out, "ETA {}", clock_seconds(Some(left as f64 / rate)));
+                let _ = write!(out, "  ETA {}", clock_seconds(Some(left as f64 / rate)));
             }
         })
 }

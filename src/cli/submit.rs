@@ -61,7 +61,7 @@ fn absolute(path: &Path, cwd: &Path) -> Result<PathBuf, Failure> {
         let text = format!("the path {} is not valid Unicode; rename it", cwd.join(path).display());
         return Err(ApiError::new(ErrorKind::Unsupported, text).into());
     }
-    Ok(std::path::absolute(cwd.join(path))?)
+    std::path::absolute(cwd.join(path)).map_err(|error| usage(&format!("{}: {error}", path.display())).into())
 }
 
 fn login_name() -> String {

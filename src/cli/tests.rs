@@ -61,7 +61,7 @@ impl Stage {
     }
 
     fn run_to(&self, args: &str, listen: &dyn Fn(SyncSender<Message>), out: &mut dyn Write, err: &mut dyn Write) -> u8 {
-        let mut console = Console { out, err, json: false, terminal: false };
+        let mut console = Console { out, err, json: false, screen: None };
         let dir = self.dir.path().as_os_str().to_owned();
         let words = ["swarm".into(), "--data-dir".into(), dir].into_iter();
         match parse_to(words.chain(args.split(' ').map(Into::into)), &mut console) {
@@ -367,4 +367,50 @@ fn a_reader_that_has_gone_ends_a_command_quietly() {
     let submit = format!("submit {} --json", stage.blend());
     assert_eq!(stage.run_to(&submit, &|_| {}, &mut Gone, &mut err), 130);
     assert!(err.is_empty());
+}
+
+/// Names the data directory to the process that `a_real_ctrl_c_…` starts.
+#[cfg(unix)]
+const CHILD_DIR: &str = "SWARM_TEST_CHILD_DIR";
+
+/// Not a test of its own: what `a_real_ctrl_c_…` runs in another process.
+#[cfg(unix)]
+#[test]
+fn child_that_submits() {
+    let Some(dir) = std::env::var_os(CHILD_DIR) else { return };
+    let screen = super::Screen::stderr();
+    let (mut out, mut err) = (io::stdout(), screen.clone());
+    let mut console = Console { out: &mut out, err: &mut err, json: false, screen: Some(&screen) };
+    let file = Path::new(&dir).join("shot.blend").into_os_string();
+    let args = ["swarm".into(), "--data-dir".into(), dir, "submit".into(), file];
+    let invocation = parse_to(args, &mut console).unwrap_or_else(|code| panic!("exit code {code}"));
+    let starter = FakeStarter::new(Script::Hang);
+    let code = run_to(invocation, &starter, &super::watch::listen_to_signals, &mut console);
+    std::process::exit(code.into());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_real_ctrl_c_ends_a_real_process_with_130_and_the_next_command() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    let stage = Stage::with_daemon(Script::Hang);
+    stage.blend();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "cli::tests::child_that_submits", "--nocapture"])
+        .env(CHILD_DIR, stage.dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut last = String::new();
+    for line in lines.map(Result::unwrap) {
+        if line.starts_with("submitted job") {
+            let pid = rustix::process::Pid::from_child(&child);
+            rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        }
+        last = line;
+    }
+    assert_eq!((child.wait().unwrap().code(), last), (Some(130), format!("swarm job watch {JOB}")));
 }

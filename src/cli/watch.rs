@@ -42,35 +42,56 @@ impl Ears {
     }
 }
 
-/// Sends an interrupt at the first Ctrl-C or SIGTERM; the second ends the process at once.
+/// Sends an interrupt at the first Ctrl-C or SIGTERM; the second ends the process at once. When this returns, neither
+/// kills the process any more. If signals cannot be listened to they still do, only less politely.
 pub(crate) fn listen_to_signals(sender: SyncSender<Message>) {
-    let wait = async move || -> io::Result<()> {
-        signal().await?;
-        // Nobody listens any more: then the command is as good as over.
-        let _ = thread::spawn(move || sender.send(Message::Interrupt));
-        signal().await?;
-        std::process::exit(i32::from(Exit::Interrupted as u8));
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+    let Ok(mut signals) = runtime.block_on(async { Signals::new() }) else { return };
+    let wait = move || {
+        runtime.block_on(signals.next());
+        // Nobody may listen any more: then the command is as good as over. Nor may a full channel keep us from the
+        // second signal.
+        thread::spawn(move || sender.send(Message::Interrupt));
+        runtime.block_on(signals.next());
+        std::process::exit(Exit::Interrupted as i32);
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    // Without this thread Ctrl-C still ends the process, only less politely.
-    if let Ok(runtime) = runtime {
-        let _ = thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(wait()));
-    }
+    // A thread that cannot be had is noticed where the events' one is started.
+    let _ = thread::Builder::new().name("signals".into()).spawn(wait);
 }
 
 #[cfg(unix)]
-async fn signal() -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => Ok(()),
-        _ = terminate.recv() => Ok(()),
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 
-#[cfg(not(unix))]
-async fn signal() -> io::Result<()> {
-    tokio::signal::ctrl_c().await
+#[cfg(windows)]
+struct Signals(tokio::signal::windows::CtrlC);
+
+#[cfg(windows)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self(tokio::signal::windows::ctrl_c()?))
+    }
+
+    async fn next(&mut self) {
+        self.0.recv().await;
+    }
 }
 
 /// Follows `events` to their end. `detach`: an end after `submitted` is what was asked for.
@@ -83,8 +104,10 @@ pub(crate) fn follow(
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
     let sender = ears.sender;
-    thread::Builder::new().name("events".into()).spawn(move || read(events, &sender))?;
-    let mut progress = (!console.json).then(|| Progress::new(console.terminal, cwd.to_owned()));
+    thread::Builder::new().name("events".into()).spawn(move || read(events, &sender)).map_err(|error| {
+        ApiError::new(ErrorKind::Internal, format!("no thread can be started to follow the job: {error}"))
+    })?;
+    let mut progress = (!console.json).then(|| Progress::new(console.screen, cwd.to_owned()));
     let mut job: Option<String> = None;
     let end: Result<Option<Value>, Failure> = loop {
         let Ok(message) = ears.receiver.recv() else { break Ok(None) };

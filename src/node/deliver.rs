@@ -253,7 +253,9 @@ impl Task {
             Err(error) => Err(error),
         };
         Some(match finished {
-            Err(VideoError::NoFfmpeg | VideoError::NoX264 { .. }) => self.with_blender(&known).await,
+            Err(VideoError::NoFfmpeg | VideoError::NoX264 { .. } | VideoError::CannotStart { .. }) => {
+                self.with_blender(&known).await
+            }
             Err(error) => Err(super::submit::with_causes(&error)),
             Ok(()) => Ok(()),
         })

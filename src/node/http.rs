@@ -59,7 +59,8 @@ pub enum ServeError {
     Io(#[from] std::io::Error),
 }
 
-/// Serves the API until the future is dropped. Requests without `token`, or for a foreign host, never reach `calls`.
+/// Serves the API until the future is dropped; streams that have begun go on until their senders are dropped. Requests
+/// without `token`, or for a foreign host, never reach `calls`.
 pub async fn serve(listener: TcpListener, token: String, calls: mpsc::Sender<ApiCall>) -> Result<(), ServeError> {
     let address = listener.local_addr()?;
     if !address.ip().is_loopback() {

@@ -44,8 +44,9 @@ pub const WIRE_VERSION: u16 = 1;
 pub const STATUS_MAX_BYTES: usize = 16 * 1024;
 /// Longest ledger frame, bytes (DESIGN §5).
 pub const LEDGER_MAX_BYTES: usize = 256 * 1024;
-/// Events waiting for the loop before the network waits for it, and peers for the network.
-const MAX_EVENTS: usize = 1024;
+/// Events waiting for the loop before the network waits for it, and peers for the network: 64 MiB if all are ledger
+/// frames of full length.
+const MAX_EVENTS: usize = 256;
 /// Orders waiting for the network: only dials and disconnects.
 const MAX_ORDERS: usize = 256;
 

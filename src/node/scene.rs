@@ -5,7 +5,7 @@
 //! file is an error with a sentence, never a panic, and nothing is allocated on a length the file merely claims.
 //!
 //! In reading order: [`dna`] finds the bytes of a field, [`mod@read`] asks the scene what to render, `refs` finds every
-//! path a .blend stores, [`mod@trace`] resolves them on this disk, `names` gives each file its place in a bundle,
+//! path a .blend stores, `reach` which of them are used, [`mod@trace`] resolves them on this disk, `names` gives each file its place in a bundle,
 //! [`mod@bundle`] copies them with the paths rewritten, [`chunker`] cuts them up, [`layout`] puts them down again.
 
 pub mod bundle;
@@ -13,6 +13,7 @@ pub mod chunker;
 pub mod dna;
 pub mod layout;
 mod names;
+mod reach;
 pub mod read;
 mod refs;
 pub mod trace;
@@ -21,9 +22,9 @@ pub use bundle::{BlobSink, BundleError, BundleProgress, BundleStats, bundle};
 pub use chunker::{Chunking, chunk};
 pub use layout::lay_out;
 pub use read::{SceneInfo, read};
-pub use trace::{Dependency, Missing, RefKind, Trace, trace};
+pub use trace::{Dependency, Missing, RefKind, Stamp, Trace, trace};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a .blend cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -71,5 +72,18 @@ pub enum SceneError {
     },
 }
 
+impl SceneError {
+    fn unreadable(path: &Path, source: std::io::Error) -> Self {
+        match source.kind() {
+            std::io::ErrorKind::NotFound => Self::NotFound(path.into()),
+            _ => Self::Unreadable { path: path.into(), source },
+        }
+    }
+}
+
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod synthetic;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -60,7 +60,7 @@ async fn spec(
     })
     .await?
     .map_err(scene_error)?;
-    if !info.has_view() {
+    if !info.has_view(&trace) {
         let text = format!(
             "the scene `{}` in {} has no camera; add one in Blender and save the file",
             info.scene,
@@ -78,8 +78,7 @@ async fn spec(
         let text = format!("a frame would be {}×{} pixels; raise --percent or --resolution", size.0, size.1);
         return Err(ApiError::new(ErrorKind::BadRequest, text));
     }
-    let engine = settings.engine.as_deref().unwrap_or(&info.engine);
-    let needs = Needs { denoiser: info.denoising && engine == "CYCLES" };
+    let needs = Needs { denoiser: info.needs_denoiser(settings.engine.as_deref()) };
     let output = output(&request, &info, &frames)?;
     {
         let output = output.clone();

@@ -14,7 +14,7 @@ pub const FILE_NAME: &str = "api.json";
 const FILE_MAX_BYTES: u64 = 64 * 1024;
 
 /// Where a daemon listens and what it wants to hear.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiFile {
     /// A loopback address.
     pub address: SocketAddr,
@@ -22,6 +22,13 @@ pub struct ApiFile {
     pub token: String,
     /// Process id of the daemon, for messages.
     pub pid: u32,
+}
+
+impl std::fmt::Debug for ApiFile {
+    /// Without the token: logs are shown around.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ApiFile({} of process {})", self.address, self.pid)
+    }
 }
 
 impl ApiFile {

@@ -4,11 +4,13 @@
 //! connections are all served, but one per node is *kept*: frames and requests go out on it alone. One that is not, or
 //! no longer, kept lingers for a moment, so that what is under way on it arrives, and is then closed.
 
-use super::address::{Target, canonical, from_multiaddr, is_private_to_machine, rank};
+mod keep;
+
+use super::address::{Target, canonical, from_multiaddr, rank};
 use super::blob::DISK_AT_ONCE;
 use super::gate::{GateError, GateKey, node_of, peer_of};
-use super::link::{self, Arriving, FromLink, GreetingError, Hello, Members, Queues, Streams, Surroundings};
-use super::peers::{Contender, Dial, Miss, Table, replaces};
+use super::link::{self, Arriving, FromLink, GreetingError, Hello, Queues};
+use super::peers::{Dial, Miss, Table};
 use super::streams::{self, HandlerEvent, StreamEvent};
 use super::transport::{stack, to_multiaddr};
 use super::{ChunkSink, ChunkSource, NetConfig, NetError, NetEvent, Order, Shared, WIRE_VERSION, listen, lock};
@@ -50,9 +52,9 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 /// Most strangers told apart in the log.
 const MAX_COMPLAINTS: usize = 512;
 /// How often mDNS asks again, and for how long an answer holds. It asks less where others ask (guess: a lost packet
-/// then costs two seconds).
+/// then costs two seconds). An answer holds for a few questions only, so that one after a cut counts as a new one.
 const MDNS_EVERY: Duration = Duration::from_secs(2);
-const MDNS_HOLDS: Duration = Duration::from_secs(120);
+const MDNS_HOLDS: Duration = Duration::from_secs(10);
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
@@ -342,12 +344,12 @@ impl Driver {
         }
     }
 
-    fn refused(&mut self, address: &str, error: &GateError) {
-        let key = match error.peer() {
-            Some(peer) => peer.to_string(),
-            None => address.to_owned(),
-        };
-        self.complain(&key, || warn!(address, reason = %error, "refused"));
+    fn refused(&mut self, address: &libp2p::Multiaddr, error: &GateError) {
+        let address = from_multiaddr(address).map_or_else(|| address.to_string(), |at| canonical(at).to_string());
+        let node = error.node();
+        let key = node.map_or_else(|| address.clone(), |node| node.to_string());
+        let node = node.map_or_else(|| "unknown".to_owned(), |node| node.short());
+        self.complain(&key, || warn!(address, node, reason = %error, "refused"));
     }
 
     // -- what libp2p says -------------------------------------------------------------------------------------------
@@ -372,14 +374,18 @@ impl Driver {
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => match GateError::find(&error) {
                 Some(refusal @ GateError::Noise(_)) => debug!(address = %send_back_addr, %refusal, "not let in"),
-                Some(refusal) => self.refused(&send_back_addr.to_string(), refusal),
+                Some(refusal) => self.refused(&send_back_addr, refusal),
                 None => debug!(address = %send_back_addr, %error, "an incoming connection failed"),
             },
             SwarmEvent::NewListenAddr { address, .. } => {
-                self.listening_changed |= from_multiaddr(&address).is_some_and(|at| self.listening.insert(at));
+                let news = from_multiaddr(&address).is_some_and(|at| self.listening.insert(at));
+                self.listening_changed |= news;
+                self.publish_addresses();
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
-                self.listening_changed |= from_multiaddr(&address).is_some_and(|at| self.listening.remove(&at));
+                let news = from_multiaddr(&address).is_some_and(|at| self.listening.remove(&at));
+                self.listening_changed |= news;
+                self.publish_addresses();
             }
             SwarmEvent::ListenerError { error, .. } => warn!(%error, "a listener has trouble; it goes on"),
             SwarmEvent::ListenerClosed { reason: Err(error), .. } => {
@@ -397,7 +403,7 @@ impl Driver {
         };
         match event {
             mdns::Event::Discovered(list) => nodes(list).for_each(|(node, at)| self.table.discovered(node, at, now)),
-            mdns::Event::Expired(list) => nodes(list).for_each(|(node, at)| self.table.expired(node, at)),
+            mdns::Event::Expired(list) => nodes(list).for_each(|(node, at)| self.table.expired(node, at, now)),
         }
     }
 
@@ -426,12 +432,12 @@ impl Driver {
                     };
                     if refusal.is_verdict() {
                         miss = Miss::Stranger;
-                    } else if refusal.peer().is_some() && miss == Miss::Unreachable {
+                    } else if refusal.node().is_some() && miss == Miss::Unreachable {
                         miss = Miss::BrokeOff;
                     }
                     let member = matches!(under_way, UnderWay::Node(node) if self.table.is_member(*node));
-                    if refusal.is_verdict() || (refusal.peer().is_some() && !member) {
-                        self.refused(&address.to_string(), refusal);
+                    if refusal.is_verdict() || (refusal.node().is_some() && !member) {
+                        self.refused(address, refusal);
                     }
                 }
             }
@@ -511,210 +517,6 @@ impl Driver {
         }
     }
 
-    // -- what links say ---------------------------------------------------------------------------------------------
-
-    async fn hear(&mut self, from: FromLink) {
-        match from {
-            FromLink::Greeted { connection, greeting } => match greeting {
-                Ok((hello, streams)) => self.greeted(connection, hello, streams).await,
-                Err(error) => self.not_greeted(connection, &error),
-            },
-            FromLink::Members { from, members } => self.told(from, members),
-            FromLink::Ended { connection: id, outcome } => {
-                let Some(connection) = self.connections.remove(&id) else { return };
-                let Connection { node, at, .. } = connection;
-                if let Err(error) = outcome {
-                    if error.kind() == io::ErrorKind::InvalidData {
-                        warn!(peer = %node.short(), address = %at, %error, "a peer broke the protocol; its connection is dropped");
-                    } else {
-                        debug!(peer = %node.short(), address = %at, %error, "a link ended");
-                    }
-                }
-                self.swarm.close_connection(id);
-                self.settle(node).await;
-            }
-        }
-    }
-
-    fn not_greeted(&mut self, id: ConnectionId, error: &GreetingError) {
-        let Some(connection) = self.connections.get(&id) else { return };
-        let (node, at, dialled) = (connection.node, connection.at, connection.dialled);
-        let miss = match error {
-            GreetingError::OtherVersion(_) => {
-                self.complain(&node.to_string(), || {
-                    warn!(peer = %node.short(), address = %at, reason = %error, "refused");
-                });
-                Miss::Stranger
-            }
-            GreetingError::NotHello | GreetingError::Io(_) => {
-                debug!(peer = %node.short(), address = %at, %error, "no greeting");
-                Miss::BrokeOff
-            }
-        };
-        if dialled {
-            self.missed(&UnderWay::Node(node), miss);
-        }
-        self.swarm.close_connection(id);
-    }
-
-    async fn greeted(&mut self, id: ConnectionId, hello: Hello, streams: Box<Streams>) {
-        let now = Instant::now();
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        let node = connection.node;
-        let at = if connection.dialled { connection.at } else { with_port(connection.at, hello.port) };
-        let (queues, outlets) = link::queues();
-        let stop = self.world.stop.child_token();
-        let new = Link { boot: hello.boot, queues, stop: stop.clone(), close_at: Some(now + LINGER) };
-        connection.stage = Stage::Link(new);
-        self.table.connected(node, at);
-        self.publish_members();
-        let member = self.members.get(&node);
-        let known = member.is_some_and(|member| member.boot == hello.boot);
-        if !known {
-            if member.is_some() {
-                self.forget(node, hello.boot).await;
-            }
-            self.members.insert(node, Member { boot: hello.boot, kept: None });
-            info!(peer = %node.short(), address = %at, "connected");
-            self.emit(NetEvent::Connected { node, boot: hello.boot, address: at.to_string() }).await;
-        }
-        if self.should_keep(node, id) {
-            self.keep(node, id);
-        }
-        // Only now, so that no frame is told before its node is.
-        self.links.spawn(link::run(
-            streams,
-            outlets,
-            Surroundings {
-                node,
-                connection: id,
-                source: self.world.source.clone(),
-                sink: self.world.sink.clone(),
-                disk: self.disk.clone(),
-                events: self.world.events.clone(),
-                driver: self.to_driver.clone(),
-                stop,
-                closing: self.world.stop.clone(),
-            },
-        ));
-        if !known {
-            self.introduce(node);
-        }
-    }
-
-    fn should_keep(&self, node: NodeId, new: ConnectionId) -> bool {
-        let contender = |id| {
-            let connection = self.connections.get(&id)?;
-            let dialler = if connection.dialled { self.me } else { node };
-            Some(Contender { dialler, since: connection.since })
-        };
-        let kept = self.members.get(&node).and_then(|member| member.kept);
-        match (kept.and_then(contender), contender(new)) {
-            (Some(kept), Some(new)) => replaces(kept, new),
-            (_, new) => new.is_some(),
-        }
-    }
-
-    /// From now on frames and requests for `node` go out on `id`.
-    fn keep(&mut self, node: NodeId, id: ConnectionId) {
-        let Some(member) = self.members.get_mut(&node) else { return };
-        let before = member.kept.replace(id);
-        if let Some(before) = before.filter(|before| *before != id)
-            && let Some(Connection { stage: Stage::Link(link), .. }) = self.connections.get_mut(&before)
-        {
-            link.close_at = Some(Instant::now() + LINGER);
-        }
-        if let Some(Connection { stage: Stage::Link(link), .. }) = self.connections.get_mut(&id) {
-            link.close_at = None;
-            lock(&self.world.shared).links.insert(node, link.queues.clone());
-        }
-    }
-
-    /// After a connection of `node` is gone: goes on with another one, or tells that it is away.
-    async fn settle(&mut self, node: NodeId) {
-        let Some(member) = self.members.get_mut(&node) else { return };
-        let boot = member.boot;
-        if member.kept.is_some_and(|kept| self.connections.contains_key(&kept)) {
-            return;
-        }
-        member.kept = None;
-        lock(&self.world.shared).links.remove(&node);
-        let spare = self.connections_of(node).find(|(_, connection)| match &connection.stage {
-            Stage::Link(link) => link.boot == boot && !link.stop.is_cancelled(),
-            Stage::Opening(_) | Stage::Greeting => false,
-        });
-        if let Some(spare) = spare.map(|(id, _)| *id) {
-            self.keep(node, spare);
-            return;
-        }
-        let coming = self.connections_of(node).any(|(_, other)| !matches!(other.stage, Stage::Link(_)));
-        if !coming {
-            self.forget(node, boot).await;
-            self.table.disconnected(node, Instant::now(), rand::random());
-        }
-    }
-
-    /// `node`, as it was, is gone: links of other runs than `boot` end and the loop is told.
-    async fn forget(&mut self, node: NodeId, boot: BootId) {
-        for connection in self.connections.values().filter(|connection| connection.node == node) {
-            if let Stage::Link(link) = &connection.stage
-                && link.boot != boot
-            {
-                link.stop.cancel();
-            }
-        }
-        lock(&self.world.shared).links.remove(&node);
-        self.members.remove(&node);
-        info!(peer = %node.short(), "disconnected");
-        self.emit(NetEvent::Disconnected { node }).await;
-    }
-
-    // -- members tell of members ------------------------------------------------------------------------------------
-
-    /// Tells a new member of the others, and the others of it.
-    fn introduce(&self, new: NodeId) {
-        let others = || self.members.keys().copied().filter(|node| *node != new);
-        let known: Members = others().map(|node| (node, self.worth_telling(node, new))).collect();
-        for known in known.chunks(link::MAX_TOLD) {
-            self.tell(new, known.to_vec());
-        }
-        for other in others() {
-            self.tell(other, vec![(new, self.worth_telling(new, other))]);
-        }
-    }
-
-    fn tell(&self, to: NodeId, mut members: Members) {
-        members.retain(|(_, addresses)| !addresses.is_empty());
-        if let Some(queues) = lock(&self.world.shared).links.get(&to) {
-            queues.tell_of(&members);
-        }
-    }
-
-    /// Addresses of `node` that may mean something to `to`.
-    fn worth_telling(&self, node: NodeId, to: NodeId) -> Vec<SocketAddr> {
-        let same_machine = self.is_on_this_machine(to);
-        let mut addresses = self.table.addresses(node);
-        addresses.retain(|at| same_machine || !is_private_to_machine(at.ip()));
-        addresses.truncate(link::MAX_TOLD_ADDRESSES);
-        addresses
-    }
-
-    fn is_on_this_machine(&self, node: NodeId) -> bool {
-        self.connections_of(node).any(|(_, connection)| is_private_to_machine(connection.at.ip()))
-    }
-
-    fn told(&mut self, from: NodeId, members: Members) {
-        let same_machine = self.is_on_this_machine(from);
-        for (node, addresses) in members {
-            for at in addresses.into_iter().map(canonical).filter(|at| at.port() != 0 && !at.ip().is_multicast()) {
-                if same_machine || !is_private_to_machine(at.ip()) {
-                    self.table.told(node, at, Instant::now());
-                }
-            }
-        }
-        self.members_changed = true;
-    }
-
     // -- time passes ------------------------------------------------------------------------------------------------
 
     async fn tick(&mut self) {
@@ -729,8 +531,7 @@ impl Driver {
             self.publish_members();
         }
         if std::mem::take(&mut self.listening_changed) {
-            let addresses = self.own_addresses();
-            lock(&self.world.shared).addresses.clone_from(&addresses);
+            let addresses = lock(&self.world.shared).addresses.clone();
             self.emit(NetEvent::Listening { addresses }).await;
         }
     }
@@ -742,19 +543,14 @@ impl Driver {
     }
 
     /// Real networks first; this machine's own only where there is nothing else.
-    fn own_addresses(&self) -> Vec<String> {
+    fn publish_addresses(&self) {
         let mut addresses: Vec<_> = self.listening.iter().collect();
         addresses.sort_by_key(|at| (at.ip().is_loopback(), rank(at.ip())));
         if addresses.iter().any(|at| !at.ip().is_loopback()) {
             addresses.retain(|at| !at.ip().is_loopback());
         }
-        addresses.into_iter().map(SocketAddr::to_string).collect()
+        lock(&self.world.shared).addresses = addresses.into_iter().map(SocketAddr::to_string).collect();
     }
-}
-
-fn with_port(mut at: SocketAddr, port: u16) -> SocketAddr {
-    at.set_port(port);
-    at
 }
 
 fn behaviour(me: PeerId, look: bool) -> Behaviour {

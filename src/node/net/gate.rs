@@ -92,32 +92,30 @@ pub(super) enum GateError {
     #[error("its identity {0} is not an Ed25519 key, so it is no swarm node")]
     ForeignKey(PeerId),
     /// It could not prove the key.
-    #[error("{0} belongs to another swarm: it did not prove our swarm key")]
-    NotAMember(PeerId),
+    #[error("it belongs to another swarm: it did not prove our swarm key")]
+    NotAMember(NodeId),
     /// It would not have us.
-    #[error("{0} belongs to another swarm: it did not accept our swarm key")]
-    RefusedUs(PeerId),
+    #[error("it belongs to another swarm: it did not accept our swarm key")]
+    RefusedUs(NodeId),
     /// The exchange broke off.
-    #[error("{peer} broke off before proving our swarm key; it may be another program")]
+    #[error("it broke off before proving our swarm key; it may be another program")]
     BrokeOff {
-        peer: PeerId,
+        node: NodeId,
         #[source]
         source: io::Error,
     },
     /// It took too long.
-    #[error("{0} did not prove our swarm key within {limit} s; it may be another program", limit = GATE_LIMIT.as_secs())]
-    TooSlow(PeerId),
+    #[error("it did not prove our swarm key within {limit} s; it may be another program", limit = GATE_LIMIT.as_secs())]
+    TooSlow(NodeId),
 }
 
 impl GateError {
-    /// Who it was, if that was proven.
-    pub(super) fn peer(&self) -> Option<PeerId> {
+    /// Who it was, if that was proven; the bytes of a foreign key are shown in the text.
+    pub(super) fn node(&self) -> Option<NodeId> {
         match self {
-            Self::Noise(_) => None,
-            Self::ForeignKey(peer) | Self::NotAMember(peer) | Self::RefusedUs(peer) | Self::TooSlow(peer) => {
-                Some(*peer)
-            }
-            Self::BrokeOff { peer, .. } => Some(*peer),
+            Self::Noise(_) | Self::ForeignKey(_) => None,
+            Self::NotAMember(node) | Self::RefusedUs(node) | Self::TooSlow(node) => Some(*node),
+            Self::BrokeOff { node, .. } => Some(*node),
         }
     }
 
@@ -234,11 +232,11 @@ where
         Role::Listener => tokio::time::timeout(GATE_LIMIT, as_listener(&mut stream, &key, me, them, nonce)).await,
     };
     match outcome {
-        Err(_) => Err(GateError::TooSlow(peer)),
-        Ok(Err(source)) => Err(GateError::BrokeOff { peer, source }),
+        Err(_) => Err(GateError::TooSlow(them)),
+        Ok(Err(source)) => Err(GateError::BrokeOff { node: them, source }),
         Ok(Ok(Verdict::Open)) => Ok((peer, stream)),
-        Ok(Ok(Verdict::NotAMember)) => Err(GateError::NotAMember(peer)),
-        Ok(Ok(Verdict::RefusedUs)) => Err(GateError::RefusedUs(peer)),
+        Ok(Ok(Verdict::NotAMember)) => Err(GateError::NotAMember(them)),
+        Ok(Ok(Verdict::RefusedUs)) => Err(GateError::RefusedUs(them)),
     }
 }
 

@@ -14,6 +14,10 @@ use std::time::{Duration, Instant};
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 /// Longest wait between dials of one peer.
 const BACKOFF_LAST: Duration = Duration::from_secs(15);
+/// Longest wait between dials of a member that left a short while ago: a cut wire that heals is to be noticed.
+const BACKOFF_MISSED: Duration = Duration::from_secs(2);
+/// How long a member counts as having left a short while ago (guess: a reboot, a switch that restarts).
+const MISSED_FOR: Duration = Duration::from_secs(5 * 60);
 /// How long the node with the higher id leaves the first dial to the lower one (DESIGN §5).
 const HIGHER_WAITS: Duration = Duration::from_secs(1);
 /// How long a stranger is left alone (DESIGN §5).
@@ -61,6 +65,8 @@ struct Peer {
     member: bool,
     state: State,
     failures: u32,
+    /// When its last connection ended.
+    left: Option<Instant>,
     /// The next dial goes to the late addresses.
     late: bool,
 }
@@ -89,6 +95,10 @@ impl Table {
     /// mDNS says that `node` is at `at`.
     pub(super) fn discovered(&mut self, node: NodeId, at: SocketAddr, now: Instant) {
         self.heard_of(node, at, false, now);
+        // A member that is away gives a sign of life.
+        if let Some(Peer { member: true, state: State::Due(due), .. }) = self.peers.get_mut(&node) {
+            *due = (*due).min(now + if self.me > node { HIGHER_WAITS } else { Duration::ZERO });
+        }
     }
 
     /// A member, or the table of an earlier run, says that the member `node` is at `at`.
@@ -106,6 +116,7 @@ impl Table {
             member,
             state: State::Due(first),
             failures: 0,
+            left: None,
             late: false,
         });
         let rested = peer.member || peer.failures == 0;
@@ -126,12 +137,14 @@ impl Table {
     }
 
     /// mDNS no longer hears of `node` at `at`.
-    pub(super) fn expired(&mut self, node: NodeId, at: SocketAddr) {
+    pub(super) fn expired(&mut self, node: NodeId, at: SocketAddr, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&node)
             && !peer.member
         {
             peer.addresses.retain(|known| *known != at);
-            if peer.addresses.is_empty() && matches!(peer.state, State::Due(_)) {
+            // Who is to be left alone is remembered for as long.
+            let resting = matches!(peer.state, State::Due(due) if due > now + BACKOFF_LAST);
+            if peer.addresses.is_empty() && peer.state != State::Dialling && !resting {
                 self.peers.remove(&node);
             }
         }
@@ -195,7 +208,9 @@ impl Table {
         peer.late = false;
         let stranger = miss == Miss::Stranger || (miss == Miss::BrokeOff && !peer.member);
         peer.failures += 1;
-        let wait = if stranger { STRANGER_REST } else { backoff(peer.failures, jitter) };
+        let missed = peer.left.is_some_and(|left| now.duration_since(left) < MISSED_FOR);
+        let longest = if missed { BACKOFF_MISSED } else { BACKOFF_LAST };
+        let wait = if stranger { STRANGER_REST } else { backoff(peer.failures, longest, jitter) };
         peer.state = State::Due(now + wait);
     }
 
@@ -203,7 +218,7 @@ impl Table {
     pub(super) fn missed_bare(&mut self, target: &Target, now: Instant, jitter: f64) {
         if let Some(bare) = self.bare.iter_mut().find(|bare| bare.target == *target) {
             bare.failures += 1;
-            bare.state = State::Due(now + backoff(bare.failures, jitter));
+            bare.state = State::Due(now + backoff(bare.failures, BACKOFF_LAST, jitter));
         }
     }
 
@@ -239,6 +254,7 @@ impl Table {
             member: true,
             state: State::Connected,
             failures: 0,
+            left: None,
             late: false,
         });
         peer.prefer(at);
@@ -252,6 +268,7 @@ impl Table {
         {
             let turn = if self.me > node { HIGHER_WAITS } else { Duration::ZERO };
             peer.state = State::Due(now + turn + BACKOFF_FIRST.mul_f64(jitter));
+            peer.left = Some(now);
         }
         for bare in self.bare.iter_mut().filter(|bare| bare.node == Some(node)) {
             if let State::Due(due) = bare.state {
@@ -290,9 +307,9 @@ impl Peer {
     }
 }
 
-fn backoff(failures: u32, jitter: f64) -> Duration {
+fn backoff(failures: u32, longest: Duration, jitter: f64) -> Duration {
     let doubled = BACKOFF_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(6));
-    doubled.min(BACKOFF_LAST).mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0)
+    doubled.min(longest).mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0)
 }
 
 /// What decides between two connections to one run of a node.
@@ -350,6 +367,10 @@ mod tests {
         table.take_due(after(0.0), 9);
         table.missed(HIGH, Miss::BrokeOff, after(0.0), 0.5);
         table.discovered(HIGH, at("10.0.0.2:1"), after(1.0));
+        for address in ["10.0.0.1:1", "10.0.0.2:1"] {
+            table.expired(HIGH, at(address), after(100.0));
+            table.discovered(HIGH, at(address), after(200.0));
+        }
         assert!(table.take_due(after(599.0), 9).is_empty());
         assert_eq!(table.take_due(after(601.0), 9).len(), 1);
     }
@@ -395,6 +416,21 @@ mod tests {
         assert!(!replaces(by(LOW, 0.0), by(HIGH, 0.4)) && !replaces(by(LOW, 0.4), by(HIGH, 0.0)));
         // Much later, or by the same dialler: the other side lost the old one.
         assert!(replaces(by(LOW, 0.0), by(HIGH, 60.0)) && replaces(by(LOW, 0.0), by(LOW, 0.1)));
+    }
+
+    #[test]
+    fn a_member_that_left_is_dialled_every_two_seconds_and_at_once_when_it_is_heard_again() {
+        let mut table = Table::new(LOW);
+        table.connected(HIGH, at("10.0.0.1:1"));
+        table.disconnected(HIGH, after(0.0), 0.0);
+        for second in 0..10 {
+            let now = 3.0 * f64::from(second);
+            assert_eq!(table.take_due(after(now), 9).len(), 1, "{now}");
+            table.missed(HIGH, Miss::Unreachable, after(now), 1.0);
+        }
+        assert!(table.take_due(after(28.0), 9).is_empty());
+        table.discovered(HIGH, at("10.0.0.1:1"), after(28.0));
+        assert_eq!(table.take_due(after(28.0), 9).len(), 1);
     }
 
     #[test]

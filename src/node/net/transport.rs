@@ -24,14 +24,14 @@ use std::time::Duration;
 
 /// Longest from the first packet to an open gate; the gate itself has five seconds of it (guess: a busy machine).
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Longest until TCP is connected: a second try of the system's is under way by then (guess: farms are on LANs or VPNs).
+const REACH_LIMIT: Duration = Duration::from_secs(3);
 /// Longest a connection may take to say goodbye before it is dropped (guess).
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// Most bytes a peer may have under way to us on one connection (DESIGN §5).
 const WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// Most streams on a connection. Six are used; Yamux wants 256 KiB of the window for each that may be.
 const MAX_STREAMS: usize = 32;
-/// Largest piece a stream hands the connection at once, bytes (measured: see `benches`; a Noise message holds 64 KiB).
-const SEND_PIECE_BYTES: usize = 16 * 1024;
 const _: () = assert!(MAX_STREAMS * yamux::DEFAULT_CREDIT as usize <= WINDOW_BYTES);
 
 /// The whole stack.
@@ -59,7 +59,6 @@ impl Yamux {
         let mut config = yamux::Config::default();
         config.set_max_num_streams(MAX_STREAMS);
         config.set_max_connection_receive_window(Some(WINDOW_BYTES));
-        config.set_split_send_size(SEND_PIECE_BYTES);
         Muxer {
             connection: yamux::Connection::new(socket, config, mode),
             inbound: VecDeque::new(),
@@ -182,10 +181,14 @@ impl Transport for LinkLocal {
     }
 
     fn dial(&mut self, address: Multiaddr, options: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
-        match link_local(&address) {
-            Some(target) => Ok(dial_link_local(target).boxed()),
-            None => self.0.dial(address, options),
+        let dial = match link_local(&address) {
+            Some(target) => dial_link_local(target).boxed(),
+            None => self.0.dial(address, options)?,
+        };
+        Ok(async move {
+            tokio::time::timeout(REACH_LIMIT, dial).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         }
+        .boxed())
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {

@@ -41,8 +41,8 @@ def say(event, **fields):
             LIBC.fflush(None)
     except Exception:
         pass
-    line = "\n\x01swarm %s %s\n" % (TOKEN, json.dumps(dict(fields, event=event)))
-    data = line.encode("ascii", "replace")
+    line = "\n\x01swarm %s %s\n" % (TOKEN, json.dumps(dict(fields, event=event), ensure_ascii=False))
+    data = line.encode("utf-8", "replace")  # a file name may hold what is not text
     while data:
         data = data[os.write(1, data) :]
 

@@ -58,15 +58,22 @@ pub async fn encode_with_blender(
         return Err(EncodeError::NoFrames);
     }
     let cannot = |source| EncodeError::Write { path: out.to_path_buf(), source };
-    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(EncodeError::Start);
-    let frames = frames.iter().map(absolute).collect::<Result<Vec<_>, _>>()?;
+    let text = |path: &Path| {
+        let path = std::path::absolute(path)?;
+        let wrong = || io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not UTF-8", path.display()));
+        path.to_str().map(str::to_string).ok_or_else(wrong)
+    };
+    let frames = frames.iter().map(|frame| text(frame)).collect::<io::Result<Vec<_>>>().map_err(EncodeError::Start)?;
     let out = std::path::absolute(out).map_err(cannot)?;
     // Blender would take a `#` of the name for frame numbers.
     let name = blake3::hash(out.as_os_str().as_encoded_bytes()).to_hex();
     let part = Part(out.with_file_name(OsString::from(format!(".swarm-{}.part.mp4", &name[..16]))));
+    let part_text = text(&part.0).map_err(cannot)?;
     let mut child = Child::of(renderer, Mode::Encode, None, work_dir).await.map_err(EncodeError::Start)?;
     let base = f64::from(rate.base_millionths) / 1e6;
-    let _ = child.send(&json!({ "frames": frames, "fps": rate.fps, "base": base, "out": part.0 })).await;
+    let config = json!({ "frames": frames, "fps": rate.fps, "base": base, "out": part_text });
+    // If it is gone or hangs, what follows says so.
+    let _ = tokio::time::timeout(SILENCE, child.send(&config)).await;
     let mut log = Log::default();
     let result = loop {
         match tokio::time::timeout(SILENCE, child.next()).await {

@@ -26,10 +26,10 @@ pub(super) enum Line {
 }
 
 /// Lines that contain one of these are errors, whatever Blender says after.
-const ERRORS: &[&str] = &[
-    "Render error",
-    "Error: Cannot ",
-    "cannot save",
+const ERRORS: &[&str] = &["Render error", "Error: Cannot ", "cannot save", "Build without OpenImageDenoise"];
+
+/// Errors after which this Blender is not trusted with another frame: what it holds of a GPU, or of memory, is in doubt.
+const POISONS: &[&str] = &[
     "CUDA error",
     "HIP error",
     "OptiX error",
@@ -40,7 +40,6 @@ const ERRORS: &[&str] = &[
     "Out of memory",
     "out of memory",
     "Out of GPU memory",
-    "Build without OpenImageDenoise",
 ];
 
 /// Lines that contain one of these are warnings.
@@ -62,7 +61,11 @@ pub(super) fn classify(line: &str) -> Line {
     if let Some(progress) = progress(line) {
         return Line::Progress(progress);
     }
-    if ERRORS.iter().any(|word| line.contains(word))
+    // The driver gives Eevee the name that this Blender knows it by.
+    if line.contains("Engine 'BLENDER_EEVEE") {
+        return Line::Plain;
+    }
+    if ERRORS.iter().chain(POISONS).any(|word| line.contains(word))
         || (line.contains("Color management:") && line.contains("not found"))
     {
         Line::Error
@@ -71,6 +74,11 @@ pub(super) fn classify(line: &str) -> Line {
     } else {
         Line::Plain
     }
+}
+
+/// Whether a Blender with this error should render nothing more.
+pub(super) fn poisons(error: &str) -> bool {
+    POISONS.iter().any(|word| error.contains(word))
 }
 
 /// How far a frame is by Blender's words: `Sample 33/64`, before it `Rendered 1/4 Tiles` where it works in tiles.

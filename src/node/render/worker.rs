@@ -6,7 +6,7 @@
 //! when a render is dropped half-way, Blender is killed and the next unit needs a new worker.
 
 use super::child::{Child, Event, Gone, Group, Mode, cpu_ticks};
-use super::log::{Log, cut, progress};
+use super::log::{Log, cut, poisons, progress};
 use super::{FailureKind, Renderer, check_image};
 use crate::farm::id::{Part, Unit};
 use crate::farm::job::{Device, ImageFormat, RenderSettings};
@@ -171,6 +171,10 @@ impl Worker {
         stall: Stall,
     ) -> Result<Self, RenderError> {
         let version = renderer.version_text();
+        let Some(blend) = scene.blend.to_str() else {
+            let message = format!("the path {} is not UTF-8", scene.blend.display());
+            return Err(RenderError::Scene { version, message, log: String::new() });
+        };
         let cannot = |source| RenderError::Spawn { path: renderer.path.clone(), source };
         let mut child = Child::of(renderer, Mode::Serve, scene.threads, work_dir).await.map_err(cannot)?;
         let settings = &scene.settings;
@@ -181,7 +185,7 @@ impl Worker {
         };
         let format = (scene.format != ImageFormat::Other).then(|| scene.format.blender_name());
         let config = json!({
-            "blend": scene.blend, "engine": settings.engine, "samples": settings.samples, "percent": settings.percent,
+            "blend": blend, "engine": settings.engine, "samples": settings.samples, "percent": settings.percent,
             "resolution": settings.resolution, "device": device, "format": format, "threads": scene.threads,
         });
         // If it is gone already, what follows says how.
@@ -281,7 +285,7 @@ impl Worker {
         let Some(child) = unfinished.child.as_mut() else { return failed(FailureKind::CannotStart, String::new()) };
         self.progress.send_replace(0.0);
         // If it is gone, what follows says how.
-        let _ = child.send(&json!({ "frame": unit.frame, "out": part })).await;
+        let _ = child.send(&json!({ "frame": unit.frame, "out": part.to_str() })).await;
         let mut watch = Watch::new(child.group(), self.stall, self.scene.time_limit);
         let answer = loop {
             let told = match watch.next(child).await {
@@ -309,14 +313,11 @@ impl Worker {
                 self.progress.send_if_modified(|now| std::mem::replace(now, told.max(*now)) < told);
             }
         };
-        if let Some(error) = answer["error"].as_str() {
+        if let Some(error) = answer["error"].as_str().or(log.error.as_deref()) {
             let message = format!("Blender {} failed at frame {unit}: {}", self.version, explain(error));
-            self.child = unfinished.child.take();
-            return failed(FailureKind::Error, message);
-        }
-        if let Some(error) = &log.error {
-            // What a GPU or memory error leaves behind is not trusted with another frame: the worker is not put back.
-            let message = format!("Blender {} failed at frame {unit}: {}", self.version, explain(error));
+            if !poisons(error) && !log.error.as_deref().is_some_and(poisons) {
+                self.child = unfinished.child.take();
+            }
             return failed(FailureKind::Error, message);
         }
         let (from, to, format, size) = (part, out.to_path_buf(), self.scene.format, self.scene.size);
@@ -365,6 +366,9 @@ fn part_of(out: &Path) -> io::Result<PathBuf> {
     name.push(out.file_name().ok_or(io::ErrorKind::InvalidInput)?);
     name.push(".part");
     let part = out.with_file_name(name);
+    if part.to_str().is_none() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "its path is not UTF-8"));
+    }
     match std::fs::remove_file(&part) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(part),
@@ -463,6 +467,10 @@ fn explain(error: &str) -> String {
     if error.contains("Build without OpenImageDenoise") {
         return "the scene is denoised with OpenImageDenoise and this Blender was built without it; use a Blender from \
                 blender.org or the bpy package, or switch denoising off in the scene"
+            .into();
+    }
+    if error.contains("no camera") {
+        return "no camera: the scene has no active camera; choose one in the scene's properties and save the file"
             .into();
     }
     let lines: Vec<&str> = error.lines().map(|line| line.trim().trim_start_matches("Error: ")).collect();

@@ -10,14 +10,13 @@ use super::chunker::Chunking;
 use super::dna::Blend;
 use super::names::{Places, Split, os_bytes};
 use super::refs::{Form, references};
-use super::trace::{Disk, Found, RefKind, Trace, absolute};
+use super::trace::{Disk, Found, Stamp, Trace, absolute};
 use crate::farm::blob::{BUNDLE_MAX_FILES, BlobMap, BundleFile, Manifest};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 /// Where chunks go: the store.
 pub trait BlobSink {
@@ -84,7 +83,7 @@ pub enum BundleError {
 
 /// Bundles the .blend at `main` with what `trace` found for it.
 ///
-/// The files are read again, so a scene saved since it was traced is either bundled as it is now or refused.
+/// A .blend saved since it was traced is refused, for what it needs may be different now.
 pub fn bundle(
     main: &Path,
     trace: &Trace,
@@ -92,26 +91,23 @@ pub fn bundle(
     progress: &mut dyn FnMut(BundleProgress),
 ) -> Result<(Manifest, BundleStats), BundleError> {
     let main = absolute(main)?;
-    let mut blends = vec![&*main];
-    let mut known = BTreeSet::from([&*main]);
-    let mut all = BTreeSet::from([&*main]);
-    for file in &trace.files {
-        all.insert(&*file.resolved);
-        if file.kind == RefKind::Library && known.insert(&*file.resolved) {
-            blends.push(&file.resolved);
-        }
+    if !trace.blends.contains_key(&main) {
+        return Err(BundleError::Changed(main));
     }
+    let mut all = BTreeSet::from([&*main]);
+    all.extend(trace.files.iter().map(|file| &*file.resolved));
     let bytes_total = all.iter().filter_map(|path| path.metadata().ok()).map(|meta| meta.len()).sum();
     let start = BundleProgress { files_total: all.len() as u64, bytes_total, ..BundleProgress::default() };
+    let wanted = trace.files.iter().map(|file| (&*file.from, &*file.resolved)).collect();
     let mut bundler = Bundler { sink, progress, at: start, stats: BundleStats::default(), files: BTreeMap::new() };
-    let (mut places, mut disk, mut sources) = (Places::default(), Disk::default(), BTreeMap::new());
-    let main_place = place_of(&mut places, &main);
-    for path in blends {
-        let place = place_of(&mut places, path);
-        let before = Stamp::of(path)?;
+    let mut rewriter = Rewriter { wanted, places: Places::default(), disk: Disk::default(), sources: BTreeMap::new() };
+    let main_place = rewriter.place_of(&main);
+    for (path, traced) in &trace.blends {
+        let place = rewriter.place_of(path);
+        unchanged(path, traced)?;
         let blend = Blend::open(path)?;
-        before.check(path)?;
-        let edits = edits(&blend, path, &known, &mut places, &mut disk, &mut sources)?;
+        unchanged(path, traced)?;
+        let edits = rewriter.edits(&blend, path)?;
         if blend.compressed && edits.is_empty() {
             bundler.put_from_disk(path, place, Chunking::Fixed)?;
             continue;
@@ -122,9 +118,9 @@ pub fn bundle(
             field.fill(0);
             field.iter_mut().zip(text).for_each(|(old, new)| *old = new);
         }
-        bundler.put(path, place, &mut &bytes[..], Chunking::ContentDefined, before.executable)?;
+        bundler.put(path, place, &mut &bytes[..], Chunking::ContentDefined, traced.executable)?;
     }
-    for (place, path) in sources {
+    for (place, path) in rewriter.sources {
         if !bundler.files.contains_key(&place) {
             let chunking = Chunking::for_name(&path);
             bundler.put_from_disk(&path, place, chunking)?;
@@ -143,95 +139,76 @@ struct Edit {
     text: Vec<u8>,
 }
 
-/// The fields of `blend` to rewrite. Adds what they refer to, by place in the bundle, to `sources`.
-fn edits(
-    blend: &Blend,
-    path: &Path,
-    known: &BTreeSet<&Path>,
-    places: &mut Places,
-    disk: &mut Disk,
-    sources: &mut BTreeMap<String, PathBuf>,
-) -> Result<Vec<Edit>, BundleError> {
-    let home = places.directory(path.parent().unwrap_or(Path::new("/")));
-    let mut edits = Vec::new();
-    let mut edit = |field: &Range<usize>, text: Vec<u8>| {
-        let old = blend.bytes().get(field.clone()).unwrap_or_default();
-        if text.len() >= old.len() {
-            return Err(BundleError::NoRoom(path.into()));
-        }
-        if old.split(|byte| *byte == 0).next() != Some(&*text) {
-            edits.push(Edit { field: field.clone(), text });
-        }
-        Ok(())
-    };
-    for reference in references(blend) {
-        let Found { directory, files, name, .. } = disk.resolve(blend, path, &reference);
-        if files.is_empty() {
-            continue;
-        }
-        let place = places.directory(&directory);
-        let relative = if place == home { "//".into() } else { format!("//../{}/", place.trim_start_matches("f/")) };
-        for (split, file) in files {
-            if reference.kind == RefKind::Library && !known.contains(&*file) {
-                // It was not there, or not referred to, when the scene was traced.
-                return Err(BundleError::Changed(path.into()));
+/// Decides what each path becomes.
+struct Rewriter<'a> {
+    /// Which .blend needs which file.
+    wanted: BTreeSet<(&'a Path, &'a Path)>,
+    places: Places,
+    disk: Disk,
+    /// The files to copy by their place in the bundle.
+    sources: BTreeMap<String, PathBuf>,
+}
+
+impl Rewriter<'_> {
+    fn place_of(&mut self, path: &Path) -> String {
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let name = os_bytes(path.file_name().unwrap_or_default());
+        format!("{}/{}", self.places.directory(directory), self.places.name(directory, &Split::of(&name)))
+    }
+
+    /// The fields of the .blend at `path` to rewrite. Notes the files they refer to.
+    fn edits(&mut self, blend: &Blend, path: &Path) -> Result<Vec<Edit>, BundleError> {
+        let home = self.places.directory(path.parent().unwrap_or(Path::new("/")));
+        let mut edits = Vec::new();
+        let mut edit = |field: &Range<usize>, text: String| {
+            let old = blend.bytes().get(field.clone()).unwrap_or_default();
+            if text.len() >= old.len() {
+                return Err(BundleError::NoRoom(path.into()));
             }
-            sources.insert(format!("{place}/{}", places.name(&directory, &split)), file);
-            if sources.len() > BUNDLE_MAX_FILES {
+            if old.split(|byte| *byte == 0).next() != Some(text.as_bytes()) {
+                edits.push(Edit { field: field.clone(), text: text.into_bytes() });
+            }
+            Ok(())
+        };
+        for reference in references(blend) {
+            let Found { directory, mut files, name, .. } = self.disk.resolve(blend, path, &reference);
+            files.retain(|(_, file)| self.wanted.contains(&(path, file)));
+            if files.is_empty() {
+                continue;
+            }
+            let place = self.places.directory(&directory);
+            let relative =
+                if place == home { "//".into() } else { format!("//../{}/", place.trim_start_matches("f/")) };
+            for (split, file) in files {
+                self.sources.insert(format!("{place}/{}", self.places.name(&directory, &split)), file);
+            }
+            if self.sources.len() > BUNDLE_MAX_FILES {
                 return Err(BundleError::TooManyFiles);
             }
-        }
-        match (&reference.form, name) {
-            (Form::Names(names), _) => {
-                edit(&reference.field, relative.into_bytes())?;
-                for field in names {
-                    let old = blend.bytes().get(field.clone()).unwrap_or_default();
-                    let old = old.split(|byte| *byte == 0).next().unwrap_or_default();
-                    if !old.is_empty() {
-                        edit(field, places.name(&directory, &Split::of(old)).into_bytes())?;
-                    }
+            if let Some(split) = name {
+                edit(&reference.field, format!("{relative}{}", self.places.name(&directory, &split)))?;
+                continue;
+            }
+            edit(&reference.field, relative)?;
+            let Form::Names(names) = &reference.form else { continue };
+            for field in names {
+                let old = blend.bytes().get(field.clone()).unwrap_or_default();
+                let old = old.split(|byte| *byte == 0).next().unwrap_or_default();
+                if !old.is_empty() {
+                    edit(field, self.places.name(&directory, &Split::of(old)))?;
                 }
             }
-            (_, Some(split)) => {
-                let name = places.name(&directory, &split);
-                edit(&reference.field, format!("{relative}{name}").into_bytes())?;
-            }
-            (_, None) => {}
         }
-    }
-    Ok(edits)
-}
-
-fn place_of(places: &mut Places, path: &Path) -> String {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let name = os_bytes(path.file_name().unwrap_or_default());
-    format!("{}/{}", places.directory(directory), places.name(directory, &Split::of(&name)))
-}
-
-/// What shows that a file is still the same.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
-    bytes: u64,
-    modified: Option<SystemTime>,
-    executable: bool,
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Result<Self, BundleError> {
-        let meta = std::fs::metadata(path).map_err(|source| BundleError::Unreadable { path: path.into(), source })?;
-        Ok(Self { bytes: meta.len(), modified: meta.modified().ok(), executable: is_executable(&meta) })
-    }
-
-    fn check(&self, path: &Path) -> Result<(), BundleError> {
-        if *self == Self::of(path)? { Ok(()) } else { Err(BundleError::Changed(path.into())) }
+        Ok(edits)
     }
 }
 
-fn is_executable(meta: &Metadata) -> bool {
-    #[cfg(unix)]
-    return std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o111 != 0;
-    #[cfg(not(unix))]
-    return meta.is_dir();
+fn stamp(path: &Path) -> Result<Stamp, BundleError> {
+    Stamp::of(path).map_err(|source| BundleError::Unreadable { path: path.into(), source })
+}
+
+fn unchanged(path: &Path, before: &Stamp) -> Result<(), BundleError> {
+    if *before == stamp(path)? { Ok(()) } else { Err(BundleError::Changed(path.into())) }
 }
 
 struct Bundler<'a> {
@@ -244,13 +221,13 @@ struct Bundler<'a> {
 
 impl Bundler<'_> {
     fn put_from_disk(&mut self, path: &Path, place: String, chunking: Chunking) -> Result<(), BundleError> {
-        let before = Stamp::of(path)?;
+        let before = stamp(path)?;
         let mut file = File::open(path).map_err(|source| BundleError::Unreadable { path: path.into(), source })?;
         let bytes = self.put(path, place, &mut file, chunking, before.executable)?;
         if bytes != before.bytes {
             return Err(BundleError::Changed(path.into()));
         }
-        before.check(path)
+        unchanged(path, &before)
     }
 
     fn put(

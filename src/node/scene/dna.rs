@@ -8,11 +8,14 @@
 //!
 //! It must never index unchecked or allocate by a length the file claims: `get` and `push` only.
 
+mod record;
+
+pub use record::Record;
+
 use super::SceneError;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::ops::Range;
 use std::path::Path;
 
 /// Most bytes of one .blend in memory, decompressed (guess: the largest production files are a few GiB).
@@ -21,7 +24,11 @@ pub const BLEND_MAX_BYTES: u64 = 16 << 30;
 const MAX_BLOCKS: usize = 20_000_000;
 /// Most fields over all structs (measured: Blender 5 has some 9,000).
 const MAX_FIELDS: usize = 1_000_000;
-/// Most links followed in one list (guess; ends lists that bite their tail).
+/// Most types, and most names of fields (measured: Blender 5 has some 1,500 and 6,000).
+const MAX_TEXTS: u64 = 1_000_000;
+/// Longest name of a type or field, bytes (measured: less than 100).
+const TEXT_MAX_BYTES: usize = 256;
+/// Most links followed in one list (guess).
 pub const MAX_LIST: usize = 1_000_000;
 /// Largest array a field declares (guess; the largest known is 4,096 or so).
 const MAX_ARRAY: usize = 1 << 24;
@@ -333,126 +340,6 @@ impl Blend {
     }
 }
 
-/// One struct at one place.
-#[derive(Clone, Copy, Debug)]
-pub struct Record<'a> {
-    blend: &'a Blend,
-    /// Index of the block it is in.
-    pub block: usize,
-    shape: usize,
-    at: usize,
-}
-
-impl<'a> Record<'a> {
-    /// Name of its struct.
-    pub fn struct_name(&self) -> &'a str {
-        let blend = self.blend;
-        blend.structs.get(self.shape).and_then(|shape| blend.types.get(shape.kind)).map_or("", String::as_str)
-    }
-
-    /// The field at a dotted path, such as `r.im_format.imtype`, and where it starts in the file.
-    pub fn field(&self, path: &str) -> Option<(&'a Field, usize)> {
-        let (mut shape, mut at) = (self.shape, self.at);
-        let mut parts = path.split('.').peekable();
-        while let Some(part) = parts.next() {
-            let field = self.blend.structs.get(shape)?.fields.iter().find(|field| field.name == part)?;
-            at = at.checked_add(field.offset)?;
-            if parts.peek().is_none() {
-                return Some((field, at));
-            }
-            shape = self.blend.shape_of(field)?;
-        }
-        None
-    }
-
-    /// Where in the file the field is: all of it, or nothing if the file does not hold it.
-    pub fn span(&self, path: &str) -> Option<Range<usize>> {
-        let (field, at) = self.field(path)?;
-        let end = at.checked_add(field.element.checked_mul(field.count)?)?;
-        let block = self.blend.blocks.get(self.block)?;
-        (end <= block.at.checked_add(block.len)?).then_some(at..end)
-    }
-
-    fn first_element(&self, path: &str) -> Option<(&'a Field, &'a [u8])> {
-        let (field, _) = self.field(path)?;
-        let span = self.span(path)?;
-        Some((field, self.blend.bytes.get(span.start..span.start.checked_add(field.element)?)?))
-    }
-
-    /// A whole number: the first one if the field is an array.
-    pub fn int(&self, path: &str) -> Option<i64> {
-        let (field, bytes) = self.first_element(path)?;
-        if field.pointer || bytes.len() > 8 {
-            return None;
-        }
-        match self.blend.types.get(field.kind)?.as_str() {
-            "char" | "uchar" | "ushort" | "uint" | "uint8_t" | "uint16_t" | "uint32_t" | "uint64_t" | "ulong" => {
-                i64::try_from(self.blend.machine.uint(bytes)).ok()
-            }
-            "short" | "int" | "long" | "int8_t" | "int16_t" | "int32_t" | "int64_t" | "bool" => {
-                Some(self.blend.machine.int(bytes))
-            }
-            _ => None,
-        }
-    }
-
-    /// A finite `float` or `double`.
-    pub fn float(&self, path: &str) -> Option<f64> {
-        self.floats(path)?.first().copied().filter(|value| value.is_finite())
-    }
-
-    /// All of an array of `float` or `double`, or the only one.
-    pub fn floats(&self, path: &str) -> Option<Vec<f64>> {
-        let (field, _) = self.field(path)?;
-        let bytes = self.blend.bytes.get(self.span(path)?)?;
-        let machine = self.blend.machine;
-        match (field.pointer, self.blend.types.get(field.kind)?.as_str()) {
-            (false, "float") => {
-                Some(bytes.chunks_exact(4).map(|b| f64::from(f32::from_bits(machine.uint(b) as u32))).collect())
-            }
-            (false, "double") => Some(bytes.chunks_exact(8).map(|b| f64::from_bits(machine.uint(b))).collect()),
-            _ => None,
-        }
-    }
-
-    /// A text in a fixed-size field, up to its NUL.
-    pub fn text(&self, path: &str) -> Option<&'a [u8]> {
-        let (field, _) = self.field(path)?;
-        if field.pointer || field.element != 1 {
-            return None;
-        }
-        let bytes = self.blend.bytes.get(self.span(path)?)?;
-        bytes.split(|byte| *byte == 0).next()
-    }
-
-    /// An address; 0 is no address.
-    pub fn pointer(&self, path: &str) -> Option<u64> {
-        let (field, bytes) = self.first_element(path)?;
-        field.pointer.then(|| self.blend.machine.uint(bytes))
-    }
-
-    /// Whether the pointer is there and set.
-    pub fn points(&self, path: &str) -> bool {
-        self.pointer(path).is_some_and(|address| address != 0)
-    }
-
-    /// The struct the pointer leads to.
-    pub fn follow(&self, path: &str) -> Option<Record<'a>> {
-        self.blend.record(self.blend.find(self.block, self.pointer(path)?)?)
-    }
-
-    /// The members of a `ListBase`, through their `next`, at most [`MAX_LIST`].
-    pub fn list(&self, path: &str) -> impl Iterator<Item = Record<'a>> + use<'a> {
-        let first = self.follow(&format!("{path}.first"));
-        std::iter::successors(first, |record| record.follow("next")).take(MAX_LIST)
-    }
-
-    /// The name of the datablock this is, with its two-letter code, such as `SCScene`.
-    pub fn id_name(&self) -> Option<&'a [u8]> {
-        self.text("id.name").or_else(|| self.text("name"))
-    }
-}
-
 /// A field's declared name, taken apart.
 struct Declared {
     name: String,
@@ -501,10 +388,14 @@ impl Cursor<'_> {
     fn texts(&mut self, tag: &[u8; 4]) -> Result<Vec<String>, Fault> {
         self.tag(tag)?;
         let count = self.uint(4)?;
+        if count > MAX_TEXTS {
+            return Err(Fault::Damaged("the DNA makes no sense"));
+        }
         let mut texts = Vec::new();
         for _ in 0..count {
             let rest = self.bytes.get(self.at..).unwrap_or_default();
-            let len = rest.iter().position(|byte| *byte == 0).ok_or(Fault::Damaged("the DNA is cut off"))?;
+            let len = rest.iter().take(TEXT_MAX_BYTES + 1).position(|byte| *byte == 0);
+            let len = len.ok_or(Fault::Damaged("the DNA is cut off"))?;
             texts.push(String::from_utf8_lossy(&rest[..len]).into_owned());
             self.at += len + 1;
         }
@@ -554,10 +445,7 @@ fn number(digits: &[u8]) -> Option<u32> {
 }
 
 fn read_decompressed(path: &Path) -> Result<(Vec<u8>, bool), SceneError> {
-    let unreadable = |source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::NotFound => SceneError::NotFound(path.into()),
-        _ => SceneError::Unreadable { path: path.into(), source },
-    };
+    let unreadable = |source: std::io::Error| SceneError::unreadable(path, source);
     // Looked at before it is opened: opening a pipe would wait for its writer.
     let meta = std::fs::metadata(path).map_err(unreadable)?;
     if !meta.is_file() {
@@ -596,6 +484,8 @@ fn read_decompressed(path: &Path) -> Result<(Vec<u8>, bool), SceneError> {
     if meta.len() > BLEND_MAX_BYTES {
         return Err(too_large());
     }
+    // Room for all of it at once, as far as there is memory.
+    bytes.try_reserve_exact(meta.len() as usize + 1).map_err(|_| unreadable(std::io::ErrorKind::OutOfMemory.into()))?;
     whole.take(BLEND_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > BLEND_MAX_BYTES { Err(too_large()) } else { Ok((bytes, false)) }
 }

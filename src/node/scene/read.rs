@@ -5,7 +5,9 @@
 
 use super::SceneError;
 use super::dna::{Blend, Record};
+use super::reach::is_camera;
 use super::refs::name_of;
+use super::trace::Trace;
 use crate::farm::job::{FrameRate, ImageFormat, Series};
 use std::path::Path;
 
@@ -17,8 +19,6 @@ const MODE_CROP: i64 = 1 << 11;
 const SCEMODE_SEQUENCER: i64 = 1 << 0;
 /// `RenderData.scemode`: run the compositor.
 const SCEMODE_COMPOSITOR: i64 = 1 << 6;
-/// `Object.type`.
-const OBJECT_CAMERA: i64 = 11;
 /// `bNode.type` of Render Layers.
 const NODE_RENDER_LAYERS: i64 = 221;
 /// `Sequence.type` of sounds, which show nothing.
@@ -27,7 +27,7 @@ const STRIP_SOUND: i64 = 4;
 const PROPERTY_INT: i64 = 1;
 const PROPERTY_GROUP: i64 = 6;
 const PROPERTY_BOOL: i64 = 10;
-/// Deepest a group of properties is looked into.
+/// Name of the group that holds the settings of Cycles.
 const CYCLES: &[u8] = b"cycles";
 
 /// What the current scene of a .blend asks for.
@@ -58,8 +58,7 @@ pub struct SceneInfo {
     /// Name of the camera frames are rendered through: the scene's, one a marker binds, or any in the scene, as Blender
     /// takes them. `None` if there is none in this file.
     pub camera: Option<String>,
-    /// Whether no camera is needed or the file cannot tell: the sequencer or the compositor makes the image without, or
-    /// objects linked from libraries may have one.
+    /// Whether no camera is needed: the sequencer or the compositor makes the image without.
     pub camera_optional: bool,
     /// Format of the frames; PNG where the scene has a movie format or one this program does not check.
     pub format: ImageFormat,
@@ -69,21 +68,21 @@ pub struct SceneInfo {
     pub movie_format: bool,
     /// Samples per pixel of Cycles; `None` for other engines.
     pub samples: Option<u32>,
-    /// Whether Cycles denoises the image.
+    /// Whether Cycles, if it is the engine, denoises the image.
     pub denoising: bool,
     /// The region rendered and cropped to: left, right, bottom, top as fractions.
     pub crop: Option<[f32; 4]>,
 }
 
 impl SceneInfo {
-    /// Whether rendering with the file's own engine needs OpenImageDenoise.
-    pub fn needs_denoiser(&self) -> bool {
-        self.denoising && self.engine == "CYCLES"
+    /// Whether rendering needs OpenImageDenoise: with the file's own engine, or with `engine` instead.
+    pub fn needs_denoiser(&self, engine: Option<&str>) -> bool {
+        self.denoising && engine.unwrap_or(&self.engine) == "CYCLES"
     }
 
-    /// Whether there is, or may be, something to render through.
-    pub fn has_view(&self) -> bool {
-        self.camera.is_some() || self.camera_optional
+    /// Whether there is something to render through, in the file or in what it links.
+    pub fn has_view(&self, trace: &Trace) -> bool {
+        self.camera.is_some() || self.camera_optional || trace.linked_camera
     }
 
     /// Pixels of a frame: width, height.
@@ -151,7 +150,7 @@ fn info(blend: &Blend, global: Option<Record<'_>>, index: usize, scene: Record<'
         },
         resolution: (u32::try_from(scene.int("r.xsch")?).ok()?, u32::try_from(scene.int("r.ysch")?).ok()?),
         percent: u32::try_from(scene.int("r.size")?).ok()?,
-        camera_optional: camera.is_none() && needs_no_camera(blend, &scene),
+        camera_optional: camera.is_none() && needs_no_camera(&scene),
         camera,
         format,
         replaced_format,
@@ -241,12 +240,12 @@ fn camera(blend: &Blend, scene: &Record<'_>) -> Option<String> {
     let layers = scene.list("view_layers").flat_map(|layer| layer.list("object_bases"));
     layers.chain(scene.list("base")).find_map(|base| {
         let index = blend.find_id(base.pointer("object")?)?;
-        (blend.record(index)?.int("type") == Some(OBJECT_CAMERA)).then(|| name_of(blend, index))
+        is_camera(blend, index).then(|| name_of(blend, index))
     })
 }
 
-/// Whether an image may come about although this file shows no camera.
-fn needs_no_camera(blend: &Blend, scene: &Record<'_>) -> bool {
+/// Whether an image may come about without a camera.
+fn needs_no_camera(scene: &Record<'_>) -> bool {
     let scemode = scene.int("r.scemode").unwrap_or(0);
     if scemode & SCEMODE_SEQUENCER != 0 {
         let strips = scene.follow("ed").map(|editing| editing.list("seqbase"));
@@ -260,9 +259,5 @@ fn needs_no_camera(blend: &Blend, scene: &Record<'_>) -> bool {
             return true;
         }
     }
-    // A linked object or collection may hold the camera.
-    blend.coded(*b"ID\0\0").any(|(index, _)| {
-        let name = blend.record(index).and_then(|record| record.id_name()).unwrap_or_default();
-        name.starts_with(b"OB") || name.starts_with(b"GR")
-    })
+    false
 }

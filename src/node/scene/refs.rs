@@ -6,10 +6,11 @@
 
 use super::dna::{Blend, MAX_LIST, Record};
 use super::trace::RefKind;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// Deepest nesting of meta strips followed (guess).
-const META_MAX_DEPTH: usize = 32;
+/// Most meta strips followed, which is also how deep they may nest (guess).
+const MAX_NESTED: usize = 256;
 /// Most names in one image strip followed (guess: one a frame).
 const STRIP_MAX_NAMES: usize = 1_000_000;
 
@@ -89,7 +90,7 @@ pub(super) fn references(blend: &Blend) -> Vec<Reference> {
             }
             b"SC\0\0" => {
                 if let Some(editing) = record.follow("ed") {
-                    strips(blend, &mut found, &editing, 0);
+                    strips(blend, &mut found, &editing, &mut BTreeSet::new());
                 }
             }
             b"DATA" => match record.struct_name() {
@@ -146,13 +147,13 @@ fn numbered(record: &Record<'_>) -> Form {
     if record.int("is_sequence").unwrap_or(0) != 0 { Form::Sequence } else { Form::File }
 }
 
-fn strips(blend: &Blend, found: &mut Vec<Reference>, holder: &Record<'_>, depth: usize) {
-    if depth > META_MAX_DEPTH || found.len() > MAX_LIST {
+fn strips(blend: &Blend, found: &mut Vec<Reference>, holder: &Record<'_>, seen: &mut BTreeSet<usize>) {
+    if seen.len() >= MAX_NESTED || !seen.insert(holder.block) {
         return;
     }
     for strip in holder.list("seqbase") {
         match strip.int("type") {
-            Some(STRIP_META) => strips(blend, found, &strip, depth + 1),
+            Some(STRIP_META) => strips(blend, found, &strip, seen),
             Some(STRIP_IMAGE | STRIP_MOVIE) => {
                 let Some(data) = strip.follow("strip").or_else(|| strip.follow("data")) else { continue };
                 let Some(first) = data.follow("stripdata") else { continue };

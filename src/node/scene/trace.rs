@@ -6,12 +6,14 @@
 use super::SceneError;
 use super::dna::Blend;
 use super::names::{Split, os_bytes, os_path};
+use super::reach::{Graph, used};
 use super::refs::{Form, Reference, references};
 use crate::farm::blob::BUNDLE_MAX_FILES;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
-use std::fmt;
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
+use std::{fmt, io};
 
 /// Most .blend files one scene may link, itself included (guess).
 const MAX_BLENDS: usize = 10_000;
@@ -101,55 +103,106 @@ pub struct Trace {
     pub files: Vec<Dependency>,
     /// What is not.
     pub missing: Vec<Missing>,
+    /// Whether what is linked from libraries has a camera in it.
+    pub linked_camera: bool,
+    /// Every .blend that was read, as it was then: the scene and its libraries.
+    pub blends: BTreeMap<PathBuf, Stamp>,
 }
 
-/// Traces the .blend at `path` and every library behind it.
+/// What shows that a file is still the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Its length.
+    pub bytes: u64,
+    /// When it was last written, as the file system tells it.
+    pub modified: Option<SystemTime>,
+    /// Whether it is executable.
+    pub executable: bool,
+}
+
+impl Stamp {
+    /// Of the file at `path` now.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let meta = std::fs::metadata(path)?;
+        #[cfg(unix)]
+        let executable = std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o111 != 0;
+        #[cfg(not(unix))]
+        let executable = false;
+        Ok(Self { bytes: meta.len(), modified: meta.modified().ok(), executable })
+    }
+}
+
+/// Traces the .blend at `path` and every library behind it. Of libraries, only what the scene uses counts.
 ///
 /// Errors when it, or a library that is there, cannot be read as a .blend; the error names which.
 pub fn trace(path: &Path) -> Result<Trace, SceneError> {
     let main = absolute(path)?;
-    let mut trace = Trace::default();
     let mut disk = Disk::default();
-    let mut seen = BTreeSet::from([main.clone()]);
+    let mut trace = Trace::default();
+    let mut graphs: BTreeMap<PathBuf, Graph> = BTreeMap::new();
+    let mut resolved: Vec<(PathBuf, Reference, Found)> = Vec::new();
     let mut queue = VecDeque::from([main.clone()]);
     while let Some(blend_path) = queue.pop_front() {
+        if graphs.contains_key(&blend_path) {
+            continue;
+        }
+        if graphs.len() >= MAX_BLENDS {
+            return Err(too_many(main));
+        }
+        let unreadable = |source| SceneError::unreadable(&blend_path, source);
+        let stamp = Stamp::of(&blend_path).map_err(unreadable)?;
         let blend = Blend::open(&blend_path)?;
+        let mut graph = if blend_path == main { Graph::of_main(&blend) } else { Graph::of_library(&blend) };
         for reference in references(&blend) {
             let found = disk.resolve(&blend, &blend_path, &reference);
-            let stored = String::from_utf8_lossy(&reference.stored).into_owned();
-            for (_, resolved) in found.files {
-                if reference.kind == RefKind::Library && seen.insert(resolved.clone()) {
-                    queue.push_back(resolved.clone());
-                }
-                trace.files.push(Dependency {
-                    from: blend_path.clone(),
-                    kind: reference.kind,
-                    datablock: reference.datablock.clone(),
-                    stored: stored.clone(),
-                    resolved,
-                });
+            if let (RefKind::Library, Some((_, library))) = (reference.kind, found.files.first()) {
+                graph.libraries.insert(reference.owner, library.clone());
+                queue.push_back(library.clone());
             }
-            trace.missing.extend(found.missing.into_iter().map(|resolved| Missing {
-                from: blend_path.clone(),
-                kind: reference.kind,
-                datablock: reference.datablock.clone(),
-                stored: stored.clone(),
-                resolved,
-            }));
-            if trace.files.len() > BUNDLE_MAX_FILES || seen.len() > MAX_BLENDS {
-                return Err(SceneError::Unsupported {
-                    path: main,
-                    what: format!("it needs more than {BUNDLE_MAX_FILES} files or {MAX_BLENDS} libraries"),
-                });
+            resolved.push((blend_path.clone(), reference, found));
+        }
+        trace.blends.insert(blend_path.clone(), stamp);
+        graphs.insert(blend_path, graph);
+    }
+    let used = used(&main, &graphs);
+    let mut listed = BTreeSet::new();
+    for (from, reference, found) in resolved {
+        if !used.get(&from).is_some_and(|used| used.contains(&reference.owner)) {
+            continue;
+        }
+        let (kind, datablock) = (reference.kind, reference.datablock);
+        let stored = String::from_utf8_lossy(&reference.stored).into_owned();
+        let said = |resolved| (from.clone(), kind, datablock.clone(), stored.clone(), resolved);
+        for (_, path) in found.files {
+            // Two datablocks may want the same file; a long sequence would be listed over and over.
+            if !listed.insert((from.clone(), kind, path.clone())) {
+                continue;
             }
+            let (from, kind, datablock, stored, resolved) = said(path);
+            trace.files.push(Dependency { from, kind, datablock, stored, resolved });
+        }
+        for (from, kind, datablock, stored, resolved) in found.missing.into_iter().map(said) {
+            trace.missing.push(Missing { from, kind, datablock, stored, resolved });
+        }
+        if trace.files.len() > BUNDLE_MAX_FILES {
+            return Err(too_many(main));
         }
     }
+    let linked =
+        |(path, graph): (&PathBuf, &Graph)| *path != main && used.get(path).is_some_and(|used| graph.has_camera(used));
+    trace.linked_camera = graphs.iter().any(linked);
+    trace.blends.retain(|path, _| used.contains_key(path));
     Ok(trace)
+}
+
+fn too_many(path: PathBuf) -> SceneError {
+    let what = format!("it needs more than {BUNDLE_MAX_FILES} files or {MAX_BLENDS} libraries");
+    SceneError::Unsupported { path, what }
 }
 
 /// `path` made absolute and tidy, as the base that `//` stands for.
 pub(super) fn absolute(path: &Path) -> Result<PathBuf, SceneError> {
-    let absolute = std::path::absolute(path).map_err(|source| SceneError::Unreadable { path: path.into(), source })?;
+    let absolute = std::path::absolute(path).map_err(|source| SceneError::unreadable(path, source))?;
     Ok(tidy(&absolute))
 }
 

@@ -17,9 +17,11 @@ const MAX_EXR_HEADER_BYTES: u64 = 64 << 10;
 /// Most bytes of a record: 24 stamps in JSON need 1.5 KiB.
 const MAX_RECORD_BYTES: u64 = 64 << 10;
 
-/// What the file at `path` is: its stamp, size in pixels and the extension ffmpeg knows its format by. `None` when it
-/// is no image of a format that is put into videos.
-pub(super) fn look(path: &Path) -> io::Result<Option<(Stamp, (u32, u32), &'static str)>> {
+/// An image file: its stamp, size in pixels and the extension ffmpeg knows its format by.
+pub(super) type Look = (Stamp, (u32, u32), &'static str);
+
+/// What the file at `path` is. `None` when it is no image of a format that is put into videos.
+pub(super) fn look(path: &Path) -> io::Result<Option<Look>> {
     let stamp = stamp(path)?;
     let reader = image::ImageReader::open(path)?.with_guessed_format()?;
     let extension = match reader.format() {

@@ -142,11 +142,6 @@ impl Clip {
     pub fn joins(&self, other: &Self) -> bool {
         self.entry == other.entry
     }
-
-    /// Where it lies.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 /// Writes all clips as one video of `size` pixels to `out`, index first.

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// one every ten seconds (guess). A longer one makes memory and the work lost at a kill larger.
 pub(super) const SEGMENT: usize = 24;
 /// With so many frames absent or fewer the tail begins. Encoding twice as fast as frames arrive, the encoder then has
-/// time for 64 frames, more than two segments with holes (reasoned; `the_last_frame_...` in the tests measures).
+/// time for 64 frames, more than two segments with holes (reasoned, not measured).
 pub(super) const TAIL: usize = 32;
 /// In the tail a run is taken when it has at least one frame for every four that are absent (guess): pieces shrink
 /// as the end comes near, and at four absent frames nothing waits any more.

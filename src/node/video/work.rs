@@ -66,7 +66,9 @@ impl Work {
             // What has come is noted before more is begun: the longer run may be there already.
             if encoding.is_none() && commands.is_empty() {
                 encoding = self.plan.next().map(|range| self.encode(range));
-                if let (None, Some(missing)) = (&encoding, missing.take()) {
+                if encoding.is_none()
+                    && let Some(missing) = missing.take()
+                {
                     return self.join(missing).await;
                 }
             }

@@ -1,0 +1,232 @@
+//! One blob from node to node over loopback, against one plain libp2p stream that reads a file, hashes what arrives,
+//! writes it and syncs once. Prints medians and their ratio.
+//!
+//! `cargo bench --bench transfer -- [MiB] [rounds]`
+#![allow(clippy::unwrap_used)]
+
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use libp2p::swarm::SwarmEvent;
+use libp2p::{Multiaddr, StreamProtocol, Swarm, SwarmBuilder, noise, tcp, yamux};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+use swarm::farm::blob::{BlobMap, CHUNK_AVERAGE_BYTES, ChunkRef, chunk_id};
+use swarm::farm::id::{BlobId, BootId, NodeId};
+use swarm::node::net::{
+    BlobReply, BlobRequest, ChunkSink, ChunkSource, NetConfig, NetEvent, NetHandle, PortChoice, start,
+};
+use tokio::sync::mpsc;
+
+const CHUNK: usize = CHUNK_AVERAGE_BYTES as usize;
+/// In flight, as the farm would (DESIGN §4).
+const IN_FLIGHT: usize = 8;
+
+/// A blob in a file.
+struct Stored {
+    file: File,
+    map: BlobMap,
+}
+
+impl ChunkSource for Stored {
+    fn map(&self, _: BlobId) -> Option<BlobMap> {
+        Some(self.map.clone())
+    }
+    fn have(&self, _: BlobId) -> Option<Vec<u8>> {
+        None
+    }
+    fn read(&self, _: BlobId, index: u32) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.map.chunks[index as usize].bytes as usize];
+        self.file.read_exact_at(&mut bytes, u64::from(index) * CHUNK as u64)?;
+        Ok(bytes)
+    }
+}
+
+impl ChunkSink for Stored {
+    fn write(&self, _: BlobId, index: u32, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, u64::from(index) * CHUNK as u64)
+    }
+}
+
+async fn node(secret: u8, peers: Vec<String>, stored: Arc<Stored>) -> (NetHandle, mpsc::Receiver<NetEvent>) {
+    let config = NetConfig {
+        secret: [secret; 32],
+        swarm_key: [7; 32],
+        boot: BootId([secret; 8]),
+        port: PortChoice::Given(0),
+        listen: vec![Ipv4Addr::LOCALHOST.into()],
+        peers,
+        mdns: false,
+        known: Vec::new(),
+    };
+    start(config, stored.clone(), stored).await.unwrap()
+}
+
+/// Seconds for the whole blob.
+async fn blobs(from: &Path, to: &Path, map: &BlobMap) -> f64 {
+    let stored = Arc::new(Stored { file: File::open(from).unwrap(), map: map.clone() });
+    let target = Arc::new(Stored { file: File::create(to).unwrap(), map: BlobMap::default() });
+    let (a, mut a_events) = node(1, Vec::new(), stored).await;
+    let (b, mut events) = node(2, vec![format!("127.0.0.1:{}", a.port())], target.clone()).await;
+    let peer: NodeId = loop {
+        if let Some(NetEvent::Connected { node, .. }) = events.recv().await {
+            break node;
+        }
+    };
+    while !matches!(a_events.recv().await, Some(NetEvent::Connected { .. })) {}
+    let begin = Instant::now();
+    let blob = map.id();
+    let mut next = (0u32..).zip(&map.chunks);
+    let ask = |(index, chunk): (u32, &ChunkRef)| {
+        b.request(peer, BlobRequest::Chunk { blob, index, id: chunk.id, bytes: chunk.bytes }).unwrap();
+    };
+    next.by_ref().take(IN_FLIGHT).for_each(ask);
+    let mut left = map.chunks.len();
+    while left > 0 {
+        match events.recv().await {
+            Some(NetEvent::Blob { reply: BlobReply::Chunk { .. }, .. }) => {
+                left -= 1;
+                next.by_ref().take(1).for_each(ask);
+            }
+            Some(NetEvent::Listening { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    target.file.sync_all().unwrap();
+    let seconds = begin.elapsed().as_secs_f64();
+    a.close().await;
+    b.close().await;
+    seconds
+}
+
+fn plain_node() -> Swarm<libp2p_stream::Behaviour> {
+    SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .unwrap()
+        .with_behaviour(|_| libp2p_stream::Behaviour::new())
+        .unwrap()
+        .with_swarm_config(|config| config.with_idle_connection_timeout(std::time::Duration::MAX))
+        .build()
+}
+
+/// Seconds for the same over one plain stream.
+async fn plain(from: &Path, to: &Path) -> f64 {
+    const PROTOCOL: StreamProtocol = StreamProtocol::new("/plain/1");
+    let (mut a, mut b) = (plain_node(), plain_node());
+    a.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+    let address: Multiaddr = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = a.select_next_some().await {
+            break address;
+        }
+    };
+    b.dial(address).unwrap();
+    let mut incoming = a.behaviour().new_control().accept(PROTOCOL).unwrap();
+    let mut control = b.behaviour().new_control();
+    let a_is = *a.local_peer_id();
+    let turn_a = tokio::spawn(async move {
+        loop {
+            a.select_next_some().await;
+        }
+    });
+    while !b.is_connected(&a_is) {
+        b.select_next_some().await;
+    }
+    let turn_b = tokio::spawn(async move {
+        loop {
+            b.select_next_some().await;
+        }
+    });
+    let mut sent = control.open_stream(a_is, PROTOCOL).await.unwrap();
+    let begin = Instant::now();
+    let (mut from, mut to) = (File::open(from).unwrap(), File::create(to).unwrap());
+    let send = tokio::spawn(async move {
+        let mut bytes = vec![0; CHUNK];
+        loop {
+            let n = from.read(&mut bytes).unwrap();
+            if n == 0 {
+                break;
+            }
+            sent.write_all(&bytes[..n]).await.unwrap();
+        }
+        sent.close().await.unwrap();
+    });
+    let receive = tokio::spawn(async move {
+        let (_, mut stream) = incoming.next().await.unwrap();
+        let (mut bytes, mut hasher) = (vec![0; CHUNK], blake3::Hasher::new());
+        loop {
+            let n = stream.read(&mut bytes).await.unwrap();
+            if n == 0 {
+                break;
+            }
+            hasher.update(&bytes[..n]);
+            to.write_all(&bytes[..n]).unwrap();
+        }
+        to.sync_all().unwrap();
+        hasher.finalize()
+    });
+    receive.await.unwrap();
+    let seconds = begin.elapsed().as_secs_f64();
+    send.await.unwrap();
+    turn_a.abort();
+    turn_b.abort();
+    seconds
+}
+
+/// Processor time of this process so far, from the kernel's count of ticks of 10 ms; 0 where there is none.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    after_name.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+#[tokio::main]
+async fn main() {
+    let mut numbers = std::env::args().filter_map(|argument| argument.parse::<usize>().ok());
+    let (mib, rounds) = (numbers.next().unwrap_or(1024), numbers.next().unwrap_or(5));
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| -> PathBuf { dir.path().join(name) };
+    let mut file = File::create(path("from")).unwrap();
+    let mut chunks = Vec::new();
+    let mut random = blake3::Hasher::new().finalize_xof();
+    for _ in 0..mib {
+        let mut bytes = vec![0; CHUNK];
+        random.fill(&mut bytes);
+        file.write_all(&bytes).unwrap();
+        chunks.push(ChunkRef { id: chunk_id(&bytes), bytes: CHUNK as u32 });
+    }
+    file.sync_all().unwrap();
+    let map = BlobMap { chunks };
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..=rounds {
+        let busy = [cpu_seconds()];
+        let plain = plain(&path("from"), &path("p")).await;
+        let busy = [busy[0], cpu_seconds()];
+        let blobs = blobs(&path("from"), &path("b"), &map).await;
+        let busy = [busy[1] - busy[0], cpu_seconds() - busy[1]];
+        std::fs::remove_file(path("p")).unwrap();
+        std::fs::remove_file(path("b")).unwrap();
+        let rate = |seconds| mib as f64 / seconds;
+        println!(
+            "plain {:4.0} MiB/s, {:.1} s of processor   blob protocol {:4.0} MiB/s, {:.1} s of processor",
+            rate(plain),
+            busy[0],
+            rate(blobs),
+            busy[1]
+        );
+        // The first round warms the page cache.
+        if round > 0 {
+            theirs.push(plain);
+            ours.push(blobs);
+        }
+    }
+    println!("ratio of medians: {:.2}", median(theirs) / median(ours));
+}
