@@ -8,7 +8,7 @@ use super::event::{Effect, Now};
 use super::id::{BlobId, JobId, NodeId, Unit};
 use super::op::{ClaimKind, MAX_BLOBS_PER_OP, Op, UnitSet};
 use super::roster::fits;
-use super::schedule::{Hand, has_live_result, is_failed, is_stopped, strength};
+use super::schedule::{Choice, Hand, has_live_result, is_failed, is_stopped, strength};
 use super::state::JobState;
 use super::transfer::Urgency;
 use std::collections::BTreeSet;
@@ -68,7 +68,8 @@ impl Farm {
             let claim = Op::Claim { epoch: choice.epoch, units, kind: choice.kind, score: weakest };
             self.say(choice.job, &claim);
             for (unit, epoch) in choice.units {
-                let hand = Hand { epoch, kind: choice.kind, score: weakest, started: None, percent: 0 };
+                let Choice { kind, taken_from, .. } = choice;
+                let hand = Hand { epoch, kind, score: weakest, taken_from, started: None, percent: 0 };
                 self.hands.insert((choice.job, unit), hand);
                 self.queue.push_back((choice.job, unit));
             }

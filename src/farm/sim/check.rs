@@ -16,6 +16,10 @@ const COPIES_FOR: Duration = Duration::from_secs(5);
 /// Most copies of a unit after that.
 const MAX_COPIES: usize = 2;
 
+/// One start of a machine begins a unit of an epoch at most so often: it may fail twice, and be given up and taken again
+/// around cuts and pauses; more is going round in circles (guess).
+const MAX_BEGUN: usize = 10;
+
 /// Something that must never be, and was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -34,7 +38,8 @@ pub(super) struct Checks {
     done: BTreeMap<(usize, JobId), BTreeMap<Unit, u32>>,
     /// Since when a unit has had too many copies.
     crowded: BTreeMap<(JobId, Unit), Duration>,
-    /// Since when a machine renders for a cancelled job.
+    /// How often one start of a machine began a unit of an epoch.
+    begun: BTreeMap<(usize, u32, JobId, Unit, u32), usize>,
     /// Most ops of each actor that any disk has held.
     durable: BTreeMap<(LogId, ActorId), u64>,
 }
@@ -97,7 +102,10 @@ impl World {
     }
 
     /// What a farm is about to render.
-    pub(super) fn check_render(&mut self, i: usize, job: JobId, unit: Unit) {
+    pub(super) fn check_render(&mut self, i: usize, job: JobId, unit: Unit, epoch: u32) {
+        let begun = self.checks.begun.entry((i, self.machines[i].life, job, unit, epoch)).or_default();
+        *begun += 1;
+        let circles = *begun > MAX_BEGUN;
         let machine = &self.machines[i];
         let Some(farm) = &machine.farm else { return };
         let state = farm.jobs().get(&job);
@@ -105,6 +113,7 @@ impl World {
         let files = bundle.and_then(|bundle| self.manifests.get(&bundle));
         let is_whole = files.is_some_and(|files| files.iter().all(|map| machine.blobs.whole.contains(&map.id())));
         let broken = [
+            (circles, "no machine begins a unit over and over"),
             (machine.capability.paused, "a paused machine begins nothing"),
             (!is_whole, "a unit is begun only where its whole bundle is"),
             (machine.renders.contains_key(&(job, unit)), "a unit is rendered once at a time by a machine"),

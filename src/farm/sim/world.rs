@@ -302,7 +302,7 @@ impl World {
     }
 
     fn render(&mut self, i: usize, job: JobId, unit: Unit, epoch: u32) {
-        self.check_render(i, job, unit);
+        self.check_render(i, job, unit, epoch);
         let farm = self.machines[i].farm.as_ref();
         let Some(spec) = farm.and_then(|farm| farm.jobs().get(&job)?.spec.clone()) else {
             return self.fail("only known jobs are rendered", format!("machine {i}, {job:?}"));
