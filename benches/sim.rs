@@ -10,6 +10,9 @@ const HELP: &str =
 Simulates farms on a virtual clock. Without --scenario: every small one.
 ";
 
+/// Most violations told per scenario.
+const MAX_TOLD: usize = 5;
+
 struct Options {
     scenarios: Vec<Scenario>,
     seeds: u64,
@@ -126,7 +129,7 @@ fn tell(scenario: &Scenario, reports: &[Report]) {
     };
     times("units taken over", |report| &report.takeovers);
     times("op everywhere", |report| &report.spread);
-    for report in reports {
+    for report in reports.iter().filter(|report| report.violation.is_some()).take(MAX_TOLD) {
         if let Some(violation) = &report.violation {
             println!(
                 "  seed {} at {:?}: {} was broken: {}",

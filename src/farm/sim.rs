@@ -112,6 +112,10 @@ enum Event {
     Crash,
     /// It comes back.
     Start { machine: usize },
+    /// A machine dies and stays away.
+    Leave { machine: usize },
+    /// It comes back.
+    Return { machine: usize },
     /// The network is cut.
     Cut,
     /// It heals.
@@ -287,6 +291,11 @@ impl World {
                 self.plan(after, event);
             }
         }
+        if let Some((leaves, returns)) = faults.away {
+            let owner = self.submissions[0].owner;
+            self.plan(leaves, Event::Leave { machine: owner });
+            self.plan(returns, Event::Return { machine: owner });
+        }
         self.plan(faults.until, Event::Peace);
         self.plan(CHECK_EVERY, Event::Check);
     }
@@ -436,6 +445,11 @@ impl World {
             Event::Submit { job } => self.submit(job),
             Event::Crash => self.crash(),
             Event::Start { machine } => self.start(machine),
+            Event::Leave { machine } => self.die(machine),
+            Event::Return { machine } => {
+                self.check_away(machine);
+                self.start(machine);
+            }
             Event::Cut => self.cut(),
             Event::Heal => self.net.heal(),
             Event::Suspend => self.suspend(),
@@ -487,30 +501,34 @@ impl World {
             return;
         }
         if let Some(i) = self.draw(|machine| machine.is_up()) {
-            let landed = self.rng.random();
-            let life = self.machines[i].life;
-            for key in self.machines[i].renders.keys() {
-                self.orphans.insert(*key, (i, self.now));
-            }
-            self.machines[i].crash(landed);
-            // Whoever submitted and got no answer does it again.
-            for job in 0..self.submissions.len() {
-                if self.submissions[job].owner == i && self.submissions[job].asked == Some(life) {
-                    self.plan(Duration::from_secs(1), Event::Submit { job });
-                }
-            }
-            for (other, link) in self.net.peers(i) {
-                self.net.close_at(i, other, link);
-                // A dead process resets its connections at once; a dead machine says nothing.
-                let after = if self.rng.random() { self.millis(0, 100) } else { self.millis(1000, 12_000) };
-                self.plan(after, Event::Close { at: other, other: i, link });
-            }
+            self.die(i);
             let after = self.millis(500, 20_000);
             self.plan(after, Event::Start { machine: i });
         }
         if let Some(mean) = self.scenario.faults.crash {
             let after = self.around(mean);
             self.plan(after, Event::Crash);
+        }
+    }
+
+    fn die(&mut self, i: usize) {
+        let landed = self.rng.random();
+        let life = self.machines[i].life;
+        for key in self.machines[i].renders.keys() {
+            self.orphans.insert(*key, (i, self.now));
+        }
+        self.machines[i].crash(landed);
+        // Whoever submitted and got no answer does it again.
+        for job in 0..self.submissions.len() {
+            if self.submissions[job].owner == i && self.submissions[job].asked == Some(life) {
+                self.plan(Duration::from_secs(1), Event::Submit { job });
+            }
+        }
+        for (other, link) in self.net.peers(i) {
+            self.net.close_at(i, other, link);
+            // A dead process resets its connections at once; a dead machine says nothing.
+            let after = if self.rng.random() { self.millis(0, 100) } else { self.millis(1000, 12_000) };
+            self.plan(after, Event::Close { at: other, other: i, link });
         }
     }
 

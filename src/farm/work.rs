@@ -169,8 +169,8 @@ impl Farm {
         }
         let alive: BTreeSet<NodeId> = self.roster.alive(now.mono).map(|(node, _)| node).collect();
         for state in self.jobs.values() {
-            for unit in to_replicate(state, me, &alive) {
-                for output in pick(state, unit, |_| false).map(|o| o.outputs.as_slice()).unwrap_or_default() {
+            for (unit, outcome) in to_replicate(state, me, &alive) {
+                for output in &outcome.outputs {
                     if !self.local.contains(&output.blob) {
                         fetch.push((state.id, unit, output.blob, state.holders(output.blob)));
                     }

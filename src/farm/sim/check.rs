@@ -143,6 +143,27 @@ impl World {
         self.report.delivered = self.report.delivered.max(self.now - started);
     }
 
+    /// When the submitter that was away comes back: the others have rendered everything, each result twice.
+    pub(super) fn check_away(&mut self, owner: usize) {
+        let mut broken = None;
+        let up: BTreeSet<_> =
+            self.machines.iter().filter(|machine| machine.is_up()).map(|machine| machine.node).collect();
+        for machine in &self.machines {
+            let owner = self.machines[owner].node;
+            for job in machine.farm.iter().flat_map(|farm| farm.jobs().values()).filter(|j| j.owner() == Some(owner)) {
+                let single = job.all_units().find(|unit| {
+                    !job.unit(*unit).current_results().any(|(_, result)| {
+                        result.outputs.iter().all(|output| job.holders(output.blob).intersection(&up).count() > 1)
+                    })
+                });
+                broken = broken.or(single.map(|unit| format!("{:?} frame {unit}", job.id)));
+            }
+        }
+        if let Some(detail) = broken {
+            self.fail("while its owner is away a job is rendered, each result held twice", detail);
+        }
+    }
+
     /// What must hold everywhere, every now and then.
     pub(super) fn check(&mut self) {
         self.check_done_stays_done();

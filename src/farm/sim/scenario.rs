@@ -27,6 +27,8 @@ pub struct Faults {
     pub pause: Option<Duration>,
     /// Mean time between commands to jobs.
     pub command: Option<Duration>,
+    /// The first job's owner dies at the one time and comes back at the other.
+    pub away: Option<(Duration, Duration)>,
 }
 
 /// A kind of simulation; a seed makes it one.
@@ -138,6 +140,35 @@ pub fn scenarios() -> Vec<Scenario> {
             "owners pause machines; jobs are paused, reordered, requeued and cancelled",
             Faults { until: secs(40), pause: Some(secs(6)), command: Some(secs(4)), ..calm.clone() },
         ),
+        Scenario {
+            jobs: 1,
+            ..small(
+                "away",
+                "the submitter dies once the others have its scene, and comes back much later",
+                Faults { until: secs(120), away: Some((secs(12), secs(115))), ..calm.clone() },
+            )
+        },
+        Scenario {
+            nodes: 16,
+            jobs: 6,
+            frames: 40,
+            render: secs(5),
+            slots: 2,
+            patience: secs(1200),
+            ..small(
+                "studio",
+                "a working day in five minutes: 16 machines, six jobs, everything that goes wrong",
+                Faults {
+                    until: secs(300),
+                    crash: Some(secs(20)),
+                    partition: Some(secs(60)),
+                    suspend: Some(secs(25)),
+                    pause: Some(secs(15)),
+                    command: Some(secs(10)),
+                    ..lossy.clone()
+                },
+            )
+        },
         Scenario {
             nodes: 6,
             jobs: 3,
