@@ -150,7 +150,8 @@ impl World {
             self.machines.iter().filter(|machine| machine.is_up()).map(|machine| machine.node).collect();
         for machine in &self.machines {
             let owner = self.machines[owner].node;
-            for job in machine.farm.iter().flat_map(|farm| farm.jobs().values()).filter(|j| j.owner() == Some(owner)) {
+            let jobs = machine.farm.iter().flat_map(|farm| farm.jobs().values());
+            for job in jobs.filter(|job| job.owner() == Some(owner) && !job.is_over()) {
                 let single = job.all_units().find(|unit| {
                     !job.unit(*unit).current_results().any(|(_, result)| {
                         result.outputs.iter().all(|output| job.holders(output.blob).intersection(&up).count() > 1)

@@ -142,6 +142,7 @@ pub fn scenarios() -> Vec<Scenario> {
         ),
         Scenario {
             jobs: 1,
+            frames: 40,
             ..small(
                 "away",
                 "the submitter dies once the others have its scene, and comes back much later",
