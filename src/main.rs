@@ -23,6 +23,7 @@ fn start_logging(invocation: &Invocation, screen: Screen) {
         .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
         .parse_lossy(std::env::var("SWARM_LOG").unwrap_or_else(|_| invocation.default_log_filter().to_owned()));
     let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || screen.clone());
+    let logging = logging.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     match invocation.log_format() {
         LogFormat::Text => logging.with_target(false).init(),
         LogFormat::Json => logging.json().init(),

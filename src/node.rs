@@ -7,6 +7,7 @@
 
 mod answer;
 mod calls;
+pub mod chunk;
 mod clock;
 mod deliver;
 mod effects;

@@ -124,7 +124,7 @@ impl Collector {
 }
 
 /// The result to take: one whose files are all here already, else the first.
-pub fn pick<'a>(job: &'a JobState, unit: Unit, is_local: impl Fn(&Outcome) -> bool) -> Option<&'a Outcome> {
+pub fn pick(job: &JobState, unit: Unit, is_local: impl Fn(&Outcome) -> bool) -> Option<&Outcome> {
     let state = job.unit(unit);
     let local = state.current_results().map(|(_, outcome)| outcome).find(|outcome| is_local(outcome));
     local.or_else(|| state.current_results().next().map(|(_, outcome)| outcome))

@@ -1,8 +1,8 @@
 //! Pure choice: which chunk from which peer next.
 //!
 //! A wanted blob goes through checking (what does the store have?), its map (from a peer, proven by the blob's id) and
-//! its chunks (each proven on arrival). Chunks are asked for in random order, those fewest peers have first when
-//! half-complete peers are among the sources, within byte budgets per peer and in all. Blobs are taken in order of
+//! its chunks (each proven on arrival). Chunks are asked for in random order, so that peers that fetch the same bundle
+//! soon have different parts to give one another, within byte budgets per peer and in all. Blobs are taken in order of
 //! urgency, results before bundles.
 
 use super::blob::{BlobMap, ChunkRef};
@@ -186,13 +186,12 @@ impl Transfer {
                     fetch.refused.insert(from);
                     *asked = None;
                 }
-                (Stage::Chunks { missing, flying }, Some(index)) => {
-                    if flying.remove(&index).is_some() {
-                        missing.push(index);
-                        bytes = chunk_of(&fetch.map, index).map(|chunk| chunk.bytes);
-                        fetch.refused.insert(from);
-                        fetch.partial.remove(&from);
-                    }
+                (Stage::Chunks { missing, flying }, Some(index)) if flying.contains_key(&index) => {
+                    flying.remove(&index);
+                    missing.push(index);
+                    bytes = chunk_of(&fetch.map, index).map(|chunk| chunk.bytes);
+                    fetch.refused.insert(from);
+                    fetch.partial.remove(&from);
                 }
                 _ => {}
             }

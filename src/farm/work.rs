@@ -11,7 +11,8 @@ use super::roster::fits;
 use super::schedule::{Choice, Hand, has_live_result, is_failed, is_stopped, strength};
 use super::state::JobState;
 use super::transfer::Urgency;
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Farm {
     /// Brings everything into line with the present state.
@@ -25,7 +26,7 @@ impl Farm {
 
     fn give_up(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let gone = self.scheduler(now.mono).give_up();
-        let mut released: std::collections::BTreeMap<JobId, Vec<i32>> = std::collections::BTreeMap::new();
+        let mut released: BTreeMap<JobId, Vec<i32>> = BTreeMap::new();
         for (job, unit) in gone {
             if self.ended.contains(&(job, unit)) {
                 continue;
@@ -99,8 +100,8 @@ impl Farm {
             .collect();
         for bundle in wanted {
             let sources = self.bundle_sources(bundle);
-            if !self.bundles.contains_key(&bundle) {
-                self.bundles.insert(bundle, super::Bundle::default());
+            if let Entry::Vacant(new) = self.bundles.entry(bundle) {
+                new.insert(super::Bundle::default());
                 self.transfer.want(bundle, Urgency::Bundle, None, sources);
                 continue;
             }
@@ -143,14 +144,15 @@ impl Farm {
                     outcome.outputs.iter().all(|output| self.local.contains(&output.blob))
                 };
                 let Some(outcome) = pick(state, unit, is_local) else { continue };
-                if collector.delivering.contains_key(&unit) {
-                    left.insert(unit);
-                } else if is_local(outcome) {
+                let is_delivering = collector.delivering.contains_key(&unit);
+                if !is_delivering && is_local(outcome) {
                     collector.delivering.insert(unit, epoch);
                     let outputs = outcome.outputs.clone();
                     effects.push(Effect::Deliver { job: *job, unit, epoch, outputs });
-                } else {
-                    left.insert(unit);
+                    continue;
+                }
+                left.insert(unit);
+                if !is_delivering {
                     // Every result of the unit will do: the holders of whichever is alive are asked.
                     let live = state.unit(unit).current_results().map(|(_, outcome)| outcome).find(|outcome| {
                         let holders = |blob| state.holders(blob);

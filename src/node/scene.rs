@@ -6,10 +6,9 @@
 //!
 //! In reading order: [`dna`] finds the bytes of a field, [`mod@read`] asks the scene what to render, `refs` finds every
 //! path a .blend stores, `reach` which of them are used, [`mod@trace`] resolves them on this disk, `names` gives each file its place in a bundle,
-//! [`mod@bundle`] copies them with the paths rewritten, [`chunker`] cuts them up, [`layout`] puts them down again.
+//! [`mod@bundle`] copies them with the paths rewritten, [`layout`] puts them down again.
 
 pub mod bundle;
-pub mod chunker;
 pub mod dna;
 pub mod layout;
 mod names;
@@ -19,7 +18,6 @@ mod refs;
 pub mod trace;
 
 pub use bundle::{BlobSink, BundleError, BundleProgress, BundleStats, bundle};
-pub use chunker::{Chunking, chunk};
 pub use layout::lay_out;
 pub use read::{SceneInfo, read};
 pub use trace::{Dependency, Missing, RefKind, Stamp, Trace, trace};

@@ -3,11 +3,12 @@
 //! A unit runs as a task that owns its worker, so that stopping the unit is dropping the task: the worker's Blender dies
 //! with it. A worker that ends a unit alive waits for the next unit of its job; it leaves after [`IDLE`].
 
+use super::chunk::Chunking;
 use super::event::Event;
 use super::fail::fail_point;
 use super::render::{Renderer, UnitFailure, Worker, WorkerScene, choose_renderer};
 use super::scene;
-use super::store::{Chunking, Store};
+use super::store::Store;
 use crate::farm::event::{Input, Rendered};
 use crate::farm::id::{BlobId, JobId, Unit};
 use crate::farm::job::JobSpec;

@@ -17,14 +17,12 @@
 //! [`Store::have`] are meant for a loop that must not wait.
 
 mod blobs;
-pub mod chunk;
 mod database;
 mod files;
 mod intake;
 mod partial;
 mod writer;
 
-pub use chunk::Chunking;
 pub use intake::Intake;
 pub use partial::Partial;
 pub use writer::{Batch, LAZY_AT_MOST, LedgerRow, QUEUE_BATCHES, QUEUE_BYTES, Refused, StoreEvent, StoreWriter};
@@ -328,4 +326,4 @@ fn tidy(dir: &Path, known: &BTreeMap<BlobId, u64>) -> Vec<BlobId> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -4,10 +4,11 @@
 //! threads; the loop is asked only who could render the scene.
 
 use super::answer::Stream;
+use super::chunk::Chunking;
 use super::event::{Event, WhoCan};
 use super::http::{ApiError, ErrorKind, SubmitRequest, VideoChoice};
 use super::scene::{self, BlobSink, BundleError, SceneError, SceneInfo, Trace};
-use super::store::{Chunking, Store};
+use super::store::{Intake, Store};
 use crate::farm::id::BlobId;
 use crate::farm::job::{FrameRate, FrameSet, JobSpec, Needs, OutputSpec, RenderSettings};
 use crate::wire;
@@ -397,18 +398,10 @@ async fn who_can(
 }
 
 /// The store as a place for bundles.
-struct Sink(Arc<Store>);
+struct Sink<'a>(Intake<'a>);
 
-impl BlobSink for Sink {
-    fn put_file(
-        &mut self,
-        reader: &mut dyn Read,
-        chunking: scene::Chunking,
-    ) -> io::Result<(crate::farm::blob::BlobMap, u64)> {
-        let chunking = match chunking {
-            scene::Chunking::ContentDefined => Chunking::ContentDefined,
-            scene::Chunking::Fixed => Chunking::Fixed,
-        };
+impl BlobSink for Sink<'_> {
+    fn put_file(&mut self, reader: &mut dyn Read, chunking: Chunking) -> io::Result<(crate::farm::blob::BlobMap, u64)> {
         self.0.put_reader(reader, chunking)
     }
 }
@@ -430,11 +423,13 @@ async fn make_bundle(
                 told.try_progress("hash", at.bytes_done, at.bytes_total, "bytes");
             }
         };
-        let (manifest, stats) = scene::bundle(&file, &trace, &mut Sink(store.clone()), &mut progress)?;
+        let stored = |source| BundleError::Store { path: file.clone(), source };
+        let mut sink = Sink(store.intake());
+        let (manifest, stats) = scene::bundle(&file, &trace, &mut sink, &mut progress)?;
+        sink.0.finish().map_err(stored)?;
         let bytes = wire::encode_manifest(&manifest)
             .map_err(|error| BundleError::Store { path: file.clone(), source: io::Error::other(error) })?;
-        let (bundle, _) =
-            store.put_bytes(&bytes).map_err(|source| BundleError::Store { path: file.clone(), source })?;
+        let (bundle, _) = store.put_bytes(&bytes).map_err(stored)?;
         Ok::<_, BundleError>((bundle, stats))
     })
     .await?;

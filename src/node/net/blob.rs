@@ -10,7 +10,7 @@ use crate::farm::blob::{BLOB_MAX_CHUNKS, BlobMap, CHUNK_MAX_BYTES, ChunkRef, chu
 use crate::farm::id::{BlobId, ChunkId, NodeId};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -20,9 +20,9 @@ use tracing::warn;
 pub(super) const MAX_REQUESTS: usize = 64;
 /// Chunks the server reads from disk ahead of the wire, per peer (measured on loopback: more gains nothing).
 const READ_AHEAD: usize = 3;
-/// Chunks the client checks and writes behind the wire, per peer: one is hashed while one is written (measured: four
-/// writers of one file spin on its lock and cost a third more processor time).
-const WRITE_BEHIND: usize = 2;
+/// Chunks the client checks and writes behind the wire, per peer: one is written, one hashed, one waits. Never two
+/// written at once (measured: the writers of one file spin on its lock, for a third more processor time).
+const WRITE_BEHIND: usize = 3;
 /// Chunks read or written at once for all peers together: what a blocking pool and a disk take well (guess).
 pub(super) const DISK_AT_ONCE: usize = 16;
 const REQUEST_BYTES: usize = 1 + 32 + 4;
@@ -235,6 +235,7 @@ impl Client {
         asking: &mut Option<Queued>,
     ) -> io::Result<()> {
         // Buffers go round: a fresh one of a megabyte costs its page faults every time.
+        let writing = Arc::new(Mutex::new(()));
         let mut spare: Vec<Vec<u8>> = Vec::with_capacity(WRITE_BEHIND + 1);
         loop {
             let Some(queued) = open.recv().await else { std::future::pending().await };
@@ -290,10 +291,11 @@ impl Client {
                     }
                     let permit = self.disk.clone().acquire_owned().await.map_err(io::Error::other)?;
                     let (sink, events, node) = (self.sink.clone(), self.events.clone(), self.node);
+                    let writing = writing.clone();
                     let closing = self.closing.clone();
                     writes.spawn(async move {
                         let kept = spawn_blocking(move || {
-                            let kept = keep(&*sink, blob, index, id, &payload);
+                            let kept = keep(&*sink, &writing, blob, index, id, &payload);
                             drop(permit);
                             (kept, payload)
                         });
@@ -348,9 +350,18 @@ async fn read_payload<R: AsyncRead + Unpin>(replies: &mut R, payload: &mut Vec<u
     }
 }
 
-fn keep(sink: &dyn ChunkSink, blob: BlobId, index: u32, id: ChunkId, bytes: &[u8]) -> Result<(), BlobFailure> {
+/// `writing` is held while the sink works: while one chunk is written the next is hashed.
+fn keep(
+    sink: &dyn ChunkSink,
+    writing: &Mutex<()>,
+    blob: BlobId,
+    index: u32,
+    id: ChunkId,
+    bytes: &[u8],
+) -> Result<(), BlobFailure> {
     if chunk_id(bytes) != id {
         return Err(BlobFailure::Corrupt);
     }
+    let _turn = writing.lock().unwrap_or_else(PoisonError::into_inner);
     sink.write(blob, index, bytes).map_err(|error| BlobFailure::Disk(error.to_string()))
 }

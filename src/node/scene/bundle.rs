@@ -6,12 +6,12 @@
 //! bundle half before and half after a save renders something nobody made.
 
 use super::SceneError;
-use super::chunker::Chunking;
 use super::dna::Blend;
 use super::names::{Places, Split, os_bytes};
 use super::refs::{Form, references};
 use super::trace::{Disk, Found, Stamp, Trace, absolute};
 use crate::farm::blob::{BUNDLE_MAX_FILES, BlobMap, BundleFile, Manifest};
+use crate::node::chunk::Chunking;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};

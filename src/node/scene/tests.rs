@@ -5,6 +5,7 @@ use super::*;
 use crate::farm::blob::{BlobMap, Manifest};
 use crate::farm::id::ChunkId;
 use crate::farm::job::{FrameRate, ImageFormat, Series};
+use crate::node::chunk::{Chunking, chunk};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};

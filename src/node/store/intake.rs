@@ -6,12 +6,12 @@
 //! scene of 50,000.
 
 use super::blobs::at;
-use super::chunk::{Chunking, chunk};
 use super::database::Change;
 use super::files::{self, Scratch};
 use super::{Store, StoreError};
 use crate::farm::blob::BlobMap;
 use crate::farm::id::{BlobId, ChunkId};
+use crate::node::chunk::{Chunking, chunk};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

@@ -11,6 +11,7 @@ use crate::farm::blob::{
 use crate::farm::id::ChunkId;
 use fastcdc::v2020::{cut, select_masks};
 use std::io::{self, Read};
+use std::path::Path;
 
 /// Bytes read ahead, two of the largest chunk: at most half of it is moved when it is refilled.
 const BUFFER_BYTES: usize = 2 * CHUNK_MAX_BYTES as usize;
@@ -22,6 +23,21 @@ pub enum Chunking {
     ContentDefined,
     /// Every [`CHUNK_AVERAGE_BYTES`]: for compressed data.
     Fixed,
+}
+
+impl Chunking {
+    /// How files called so are cut: extensions of compressed formats at fixed lengths, all others by content.
+    pub fn for_name(path: &Path) -> Self {
+        const COMPRESSED: [&str; 27] = [
+            "jpg", "jpeg", "png", "exr", "webp", "jp2", "j2k", "gif", "heic", "avif", "mp4", "mov", "mkv", "webm",
+            "avi", "m4v", "mpg", "mpeg", "mp3", "ogg", "m4a", "flac", "aac", "vdb", "gz", "zst", "zip",
+        ];
+        let extension = path.extension().map(|ext| ext.to_string_lossy().to_ascii_lowercase());
+        match extension {
+            Some(ext) if COMPRESSED.contains(&&*ext) => Self::Fixed,
+            _ => Self::ContentDefined,
+        }
+    }
 }
 
 /// Reads `reader` to its end, hands each chunk to `each` in order and returns the map of the whole.
@@ -98,8 +114,8 @@ impl Cutter {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::tests::noise;
     use super::*;
+    use crate::node::store::tests::noise;
     use std::collections::BTreeSet;
 
     fn map_of(bytes: &[u8], chunking: Chunking) -> BlobMap {
