@@ -8,7 +8,7 @@ use super::event::{Effect, Now};
 use super::id::{BlobId, JobId, NodeId, Unit};
 use super::op::{ClaimKind, MAX_BLOBS_PER_OP, Op, UnitSet};
 use super::roster::fits;
-use super::schedule::{Hand, has_live_result, is_failed, is_stopped, strength};
+use super::schedule::{Choice, Hand, has_live_result, is_failed, is_stopped, strength};
 use super::state::JobState;
 use super::transfer::Urgency;
 use std::collections::btree_map::Entry;
@@ -69,7 +69,8 @@ impl Farm {
             let claim = Op::Claim { epoch: choice.epoch, units, kind: choice.kind, score: weakest };
             self.say(choice.job, &claim);
             for (unit, epoch) in choice.units {
-                let hand = Hand { epoch, kind: choice.kind, score: weakest, started: None, percent: 0 };
+                let Choice { kind, taken_from, .. } = choice;
+                let hand = Hand { epoch, kind, score: weakest, taken_from, started: None, percent: 0 };
                 self.hands.insert((choice.job, unit), hand);
                 self.queue.push_back((choice.job, unit));
             }
@@ -170,8 +171,8 @@ impl Farm {
         }
         let alive: BTreeSet<NodeId> = self.roster.alive(now.mono).map(|(node, _)| node).collect();
         for state in self.jobs.values() {
-            for unit in to_replicate(state, me, &alive) {
-                for output in pick(state, unit, |_| false).map(|o| o.outputs.as_slice()).unwrap_or_default() {
+            for (unit, outcome) in to_replicate(state, me, &alive) {
+                for output in &outcome.outputs {
                     if !self.local.contains(&output.blob) {
                         fetch.push((state.id, unit, output.blob, state.holders(output.blob)));
                     }
