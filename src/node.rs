@@ -1,7 +1,7 @@
 //! The world: network, disk, Blender, ffmpeg, HTTP, and the one loop that joins them to the farm.
 //!
 //! The loop reads the clock once per turn, turns what happened into one [`Input`], calls the farm and performs its
-//! effects. It never waits for a disk, a peer or a process: those are tasks and threads that report back as [`Event`]s
+//! effects. It never waits for a disk, a peer or a process: those are tasks and threads that report back as events
 //! through one bounded channel. Adapters do not know one another; only this file knows them all. It decides nothing: what
 //! is claimed, fetched, rendered and delivered is the farm's choice.
 
@@ -459,6 +459,12 @@ impl Node {
                     self.delivery.delivered(*job, unit.frame);
                 }
                 self.turn(input);
+            }
+            Event::UnitDrawn(free) => {
+                let (job, unit) = (free.job, free.unit);
+                if self.slots.free(*free, self.clock.now()) {
+                    self.turn(Input::Drawn { job, unit });
+                }
             }
             Event::UnitFinished(finished) => {
                 let slots::Finished { job, unit, run, input, worker } = *finished;

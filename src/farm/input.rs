@@ -56,6 +56,10 @@ impl Farm {
                 }
                 false
             }
+            Input::Drawn { job, unit } => {
+                self.end_hand(job, unit);
+                true
+            }
             Input::Rendered { job, unit, epoch, result } => {
                 self.rendered(job, unit, epoch, result);
                 true
