@@ -140,7 +140,9 @@ pub(super) fn sees(main: &PathBuf, scene: usize, graphs: &BTreeMap<PathBuf, Grap
         if let Some(library) = node.library {
             let target = graph.libraries.get(&library).and_then(|path| graphs.get_key_value(path));
             let names = BTreeSet::from([node.name.clone()]);
-            open.extend(target.iter().flat_map(|(path, graph)| graph.named(&names).map(|index| (*path, *graph, index))));
+            open.extend(
+                target.iter().flat_map(|(path, graph)| graph.named(&names).map(|index| (*path, *graph, index))),
+            );
         } else if node.holds_objects() {
             open.extend(node.edges.iter().map(|index| (path, graph, *index)));
         }
