@@ -458,6 +458,12 @@ impl Node {
                 if let Input::Delivered { job, unit, .. } = &input {
                     self.delivery.delivered(*job, unit.frame);
                 }
+                if let Input::DeliveryFailed { job, reason, .. } | Input::VideoDelayed { job, reason } = &input
+                    && !self.options.embedded
+                    && self.farm.collectors().get(job).is_some_and(|c| c.reason.as_ref() != Some(reason))
+                {
+                    tracing::warn!(job = %job.short(), "{reason}");
+                }
                 self.turn(input);
             }
             Event::UnitDrawn(free) => {
@@ -468,7 +474,10 @@ impl Node {
             }
             Event::UnitFinished(finished) => {
                 let slots::Finished { job, unit, run, input, worker } = *finished;
-                if let Input::RenderFailed { unit, message, .. } = &input {
+                // Inside a command its own watcher tells.
+                if let Input::RenderFailed { unit, message, .. } = &input
+                    && !self.options.embedded
+                {
                     tracing::warn!(job = %job.short(), frame = unit.frame, "{message}");
                 }
                 if self.slots.finished(job, unit, run, worker, self.clock.now()) {

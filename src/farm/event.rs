@@ -214,6 +214,13 @@ pub enum Input {
         /// For people: which path, what to do.
         reason: String,
     },
+    /// The video is encoded and cannot be put under its name now; that is tried again.
+    VideoDelayed {
+        /// Its job.
+        job: JobId,
+        /// For people: which path, what to do.
+        reason: String,
+    },
     /// The video is made, or was not wanted (`Ok`), or could not be made.
     VideoFinished {
         /// Its job.

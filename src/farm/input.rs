@@ -115,6 +115,12 @@ impl Farm {
                 }
                 false
             }
+            Input::VideoDelayed { job, reason } => {
+                if let Some(collector) = self.collectors.get_mut(&job) {
+                    collector.reason = Some(reason);
+                }
+                false
+            }
             Input::VideoFinished { job, outcome } => {
                 self.video_finished(now, job, outcome);
                 true
@@ -275,12 +281,10 @@ impl Farm {
         let video = outcome.is_ok();
         collector.video = match (&outcome, &collector.output.video) {
             (Err(_), _) => VideoState::Failed,
-            (Ok(()), Some(_)) => VideoState::Ready,
-            (Ok(()), None) => VideoState::None,
+            (Ok(()), Some(_)) if state.has_video_frames() => VideoState::Ready,
+            (Ok(()), _) => VideoState::None,
         };
-        if let Err(reason) = outcome {
-            collector.reason = Some(reason);
-        }
+        collector.reason = outcome.err();
         // Something was requeued meanwhile: what was made is not the last word.
         if collector.finished != Some(state.revision) {
             collector.finished = None;

@@ -322,7 +322,7 @@ fn strip_image_extension(suffix: &str) -> &str {
     known.iter().find_map(|extension| suffix.strip_suffix(extension)).unwrap_or(suffix)
 }
 
-/// Makes the folders of the results and proves that they can be written.
+/// Proves that the results can be written, and leaves nothing behind: delivery makes the folders that are missing.
 pub fn check_output(output: &OutputSpec) -> Result<(), ApiError> {
     let directory = PathBuf::from(&output.directory);
     probe(&directory, "--output")?;
@@ -337,7 +337,7 @@ pub fn check_output(output: &OutputSpec) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Writes and removes a small file. Folders made on the way are removed again when that fails.
+/// Writes and removes a small file. Folders made for it are removed again.
 fn probe(directory: &Path, flag: &str) -> Result<(), ApiError> {
     let first_new = directory.ancestors().take_while(|folder| !folder.exists()).last().map(Path::to_path_buf);
     let attempt = || -> io::Result<()> {
@@ -347,22 +347,35 @@ fn probe(directory: &Path, flag: &str) -> Result<(), ApiError> {
         let removed = std::fs::remove_file(&file);
         written.and(removed)
     };
-    attempt().map_err(|error| {
-        if let Some(new) = first_new {
-            // Only folders that were made a moment ago, and only if nothing is in them.
-            let mut folder = directory;
-            while folder.starts_with(&new) && std::fs::remove_dir(folder).is_ok() {
-                let Some(parent) = folder.parent() else { break };
-                folder = parent;
-            }
+    let outcome = attempt();
+    if let Some(new) = first_new {
+        // Only folders that were made a moment ago, and only if nothing is in them.
+        let mut folder = directory;
+        while folder.starts_with(&new) && std::fs::remove_dir(folder).is_ok() {
+            let Some(parent) = folder.parent() else { break };
+            folder = parent;
         }
-        let full = error.kind() == io::ErrorKind::StorageFull;
-        let what = if full { "the disk is full; make room" } else { "check that it is a folder you may write to" };
+    }
+    outcome.map_err(|error| {
+        let full = is_full(&error);
+        let what = if full { "make room" } else { "check that it is a folder you may write to" };
         let kind = if full { ErrorKind::NoSpace } else { ErrorKind::OutputUnwritable };
+        let error = plain_cause(&error);
         let text =
             format!("{} cannot be written: {error}; {what}, or choose another place with {flag}", directory.display());
         ApiError::new(kind, text)
     })
+}
+
+/// Whether a write failed for want of room.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// What the system says, without its number.
+pub fn plain_cause(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 async fn warn_of_changes(request: &SubmitRequest, info: &SceneInfo, stream: &Stream) {
