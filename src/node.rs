@@ -1,7 +1,7 @@
 //! The world: network, disk, Blender, ffmpeg, HTTP, and the one loop that joins them to the farm.
 //!
 //! The loop reads the clock once per turn, turns what happened into one [`Input`], calls the farm and performs its
-//! effects. It never waits for a disk, a peer or a process: those are tasks and threads that report back as [`Event`]s
+//! effects. It never waits for a disk, a peer or a process: those are tasks and threads that report back as events
 //! through one bounded channel. Adapters do not know one another; only this file knows them all. It decides nothing: what
 //! is claimed, fetched, rendered and delivered is the farm's choice.
 
@@ -458,11 +458,26 @@ impl Node {
                 if let Input::Delivered { job, unit, .. } = &input {
                     self.delivery.delivered(*job, unit.frame);
                 }
+                if let Input::DeliveryFailed { job, reason, .. } | Input::VideoDelayed { job, reason } = &input
+                    && !self.options.embedded
+                    && self.farm.collectors().get(job).is_some_and(|c| c.reason.as_ref() != Some(reason))
+                {
+                    tracing::warn!(job = %job.short(), "{reason}");
+                }
                 self.turn(input);
+            }
+            Event::UnitDrawn(free) => {
+                let (job, unit) = (free.job, free.unit);
+                if self.slots.free(*free, self.clock.now()) {
+                    self.turn(Input::Drawn { job, unit });
+                }
             }
             Event::UnitFinished(finished) => {
                 let slots::Finished { job, unit, run, input, worker } = *finished;
-                if let Input::RenderFailed { unit, message, .. } = &input {
+                // Inside a command its own watcher tells.
+                if let Input::RenderFailed { unit, message, .. } = &input
+                    && !self.options.embedded
+                {
                     tracing::warn!(job = %job.short(), frame = unit.frame, "{message}");
                 }
                 if self.slots.finished(job, unit, run, worker, self.clock.now()) {

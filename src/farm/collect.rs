@@ -55,6 +55,8 @@ pub struct Collector {
     pub video: VideoState,
     /// The revision whose video was finished, or is being.
     pub finished: Option<u64>,
+    /// The video is being finished.
+    pub finishing: bool,
     /// Everything is as it should be: nothing of this revision is left to do here.
     pub ended: bool,
 }
@@ -71,20 +73,23 @@ impl Collector {
             reason: None,
             video: VideoState::None,
             finished: None,
+            finishing: false,
             ended: false,
         }
     }
 
     /// A unit may have a new result.
     pub fn look_at(&mut self, unit: Unit) {
-        self.ended = false;
         self.pending.insert(unit);
     }
 
     /// A unit's files are under their final names.
     pub fn delivered(&mut self, unit: Unit, epoch: u32) {
         self.delivering.remove(&unit);
-        self.delivered.insert(unit, epoch);
+        if self.delivered.insert(unit, epoch).is_none() {
+            // The video of a job that had given this frame up shows another in its place.
+            self.finished = None;
+        }
         self.reason = None;
         if self.output.video.is_some() && self.video == VideoState::None {
             self.video = VideoState::Encoding;

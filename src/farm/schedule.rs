@@ -7,7 +7,7 @@
 
 use super::config::{
     ATTEMPTS, ATTEMPTS_PER_NODE, BACKUP_MARGIN, CLAIM_AHEAD, CLAIM_MAX_UNITS, FAILURES_PER_NODE, FULL_MESH, MAX_COPIES,
-    STOP_FROM, STOP_PERCENT, WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT,
+    STOP_FROM, STOP_PERCENT, WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT, YIELD_WITHIN,
 };
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use super::op::ClaimKind;
@@ -316,18 +316,18 @@ impl View<'_> {
         if self.is_surplus(state, hand) {
             return true;
         }
-        if hand.kind == ClaimKind::Backup || (begun && hand.percent >= YIELD_BELOW_PERCENT) {
+        if hand.kind == ClaimKind::Backup || hand.started.is_some_and(|since| self.stays(hand.percent, since)) {
             return false;
         }
         self.claims(state).filter(|(_, claim)| claim.kind == ClaimKind::Primary).any(|(actor, claim)| {
-            let rival_begun = self.roster.progress(actor.node, job.id, unit).is_some();
+            let rival = self.roster.progress(actor.node, job.id, unit);
             // Taken because it waited: only its having begun after all gives it back, else it would be taken anew.
-            if hand.taken_from == Some(actor) && !rival_begun {
+            if hand.taken_from == Some(actor) && rival.is_none() {
                 return false;
             }
-            let stronger = (claim.score, actor) > (hand.score, self.me);
-            // What waits here goes to whoever took it; among equals the stronger stays.
-            if begun { stronger && !self.lone_start(hand) } else { stronger || rival_begun }
+            // The same rule on both sides, or both would let go, and both take it again.
+            let rival_stays = !begun && rival.is_some_and(|(percent, since)| self.stays(percent, since));
+            rival_stays || (claim.score, actor) > (hand.score, self.me)
         })
     }
 
@@ -339,10 +339,9 @@ impl View<'_> {
         self.claims(state).filter(|(by, claim)| rank(claim.kind, claim.score, *by) > mine).count() >= MAX_COPIES
     }
 
-    /// A unit begun long enough ago that its progress should have been told by now: it stays, as one of a pair.
-    fn lone_start(&self, hand: &Hand) -> bool {
-        let grace = Duration::from_secs(2);
-        hand.started.is_some_and(|started| self.now.saturating_sub(started) > grace)
+    /// Whether a unit begun at `since` is too far on to be given up for another's claim.
+    fn stays(&self, percent: u8, since: Duration) -> bool {
+        percent >= YIELD_BELOW_PERCENT || self.now.saturating_sub(since) > YIELD_WITHIN
     }
 }
 

@@ -195,10 +195,14 @@ impl Farm {
             let Some(state) = self.jobs.get(job) else { continue };
             let stopped = is_stopped(state, &self.roster, now.mono);
             let given_up = |unit| state.canceled.is_some() || stopped || is_failed(state, unit, &self.roster, now.mono);
-            if collector.finished == Some(state.revision) || !collector.is_complete(state, given_up) {
+            if collector.finished == Some(state.revision) {
                 continue;
             }
-            collector.finished = Some(state.revision);
+            collector.ended = false;
+            if collector.finishing || !collector.is_complete(state, given_up) {
+                continue;
+            }
+            (collector.finished, collector.finishing) = (Some(state.revision), true);
             let missing = state.unfinished().iter().map(|unit| unit.frame).collect();
             effects.push(Effect::FinishVideo { job: *job, missing, canceled: state.canceled.is_some() });
         }
