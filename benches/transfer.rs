@@ -2,6 +2,8 @@
 //! writes it and syncs once. Prints medians and their ratio.
 //!
 //! `cargo bench --bench transfer -- [MiB] [rounds]`
+
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 #![allow(clippy::unwrap_used)]
 
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};

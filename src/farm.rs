@@ -23,6 +23,7 @@ pub mod message;
 pub mod op;
 pub mod roster;
 pub mod schedule;
+pub mod sim;
 pub mod state;
 pub mod transfer;
 mod work;

@@ -1,5 +1,7 @@
 //! What a person sees while a job runs: a progress bar and a few lines on stderr, one last line on stdout.
 
+#![allow(clippy::disallowed_methods, reason = "a progress bar shows elapsed time")]
+
 use super::print::{Console, bytes, clock, clock_seconds, count, items, number, plain, plain_lines, short_path, text};
 use super::screen::Screen;
 use crate::farm::job::FrameSet;

@@ -135,21 +135,27 @@ pub fn pick(job: &JobState, unit: Unit, is_local: impl Fn(&Outcome) -> bool) -> 
     local.or_else(|| state.current_results().next().map(|(_, outcome)| outcome))
 }
 
-/// Units whose results have one holder while the submitter is away, for which this node is the one to make a second
-/// copy: the strongest live node that has none.
-pub fn to_replicate(job: &JobState, me: NodeId, alive: &BTreeSet<NodeId>) -> Vec<Unit> {
+/// Results that have one live holder while the submitter is away, for which this node is the one to make a second copy:
+/// the strongest live node that has none.
+pub fn to_replicate<'a>(job: &'a JobState, me: NodeId, alive: &BTreeSet<NodeId>) -> Vec<(Unit, &'a Outcome)> {
     if job.is_over() || job.owner().is_none_or(|owner| alive.contains(&owner)) {
         return Vec::new();
     }
-    let replicates = |unit: &Unit| {
-        let Some(outcome) = pick(job, *unit, |_| false) else { return false };
-        let Some(blob) = outcome.outputs.first().map(|output| output.blob) else { return false };
-        let holders = job.holders(blob);
-        if holders.iter().filter(|node| alive.contains(node)).count() != 1 {
-            return false;
-        }
-        let strength = |node: &NodeId| super::schedule::strength(*node, 1, job.id, *unit, job.unit(*unit).epoch);
-        alive.iter().filter(|node| !holders.contains(node)).max_by_key(|node| strength(node)) == Some(&me)
+    // Of several results of a unit any will do; one of the absent submitter's own does not count.
+    let live_holders = |outcome: &Outcome| {
+        let mut live = alive.clone();
+        outcome.outputs.iter().for_each(|output| live = &live & &job.holders(output.blob));
+        live
     };
-    job.all_units().filter(replicates).collect()
+    let replicates = |unit: Unit| {
+        let results: Vec<_> = job.unit(unit).current_results().map(|(_, one)| (live_holders(one), one)).collect();
+        if results.iter().any(|(live, _)| live.len() > 1) {
+            return None;
+        }
+        let (live, outcome) = results.into_iter().find(|(live, _)| live.len() == 1)?;
+        let strength = |node: &NodeId| super::schedule::strength(*node, 1, job.id, unit, job.unit(unit).epoch);
+        let strongest = alive.iter().filter(|node| !live.contains(node)).max_by_key(|node| strength(node));
+        (strongest == Some(&me)).then_some((unit, outcome))
+    };
+    job.all_units().filter_map(replicates).collect()
 }

@@ -116,7 +116,11 @@ impl Transfer {
     /// The store has part of a blob.
     pub fn opened(&mut self, blob: BlobId, have: &[bool], rng: &mut dyn Rng) {
         for fetch in fetches(&mut self.active, blob) {
-            let Some(map) = &fetch.map else { continue };
+            let Some(map) = &fetch.map else {
+                // Part of it is here from an earlier run; only its map says of what.
+                fetch.stage = Stage::Map { asked: None };
+                continue;
+            };
             let mut missing: Vec<u32> =
                 (0..map.chunks.len() as u32).filter(|i| have.get(*i as usize) != Some(&true)).collect();
             missing.shuffle(&mut &mut *rng);

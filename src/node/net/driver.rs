@@ -4,6 +4,8 @@
 //! connections are all served, but one per node is *kept*: frames and requests go out on it alone. One that is not, or
 //! no longer, kept lingers for a moment, so that what is under way on it arrives, and is then closed.
 
+#![allow(clippy::disallowed_methods, reason = "deadlines of an adapter; what the farm decides by is the loop's clock")]
+
 mod keep;
 
 use super::address::{Target, canonical, from_multiaddr, rank};

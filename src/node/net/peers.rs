@@ -342,8 +342,8 @@ mod tests {
         text.parse().unwrap()
     }
 
+    #[allow(clippy::disallowed_methods, reason = "one fixed start; no test depends on what it is")]
     fn after(seconds: f64) -> Instant {
-        // One fixed start for the whole test run: no test depends on what it is.
         static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
         *START.get_or_init(Instant::now) + Duration::from_secs_f64(seconds)
     }

@@ -371,7 +371,7 @@ impl ChunkSource for Stuck {
 
 #[tokio::test]
 async fn every_request_has_one_reply_even_when_the_peer_goes() {
-    let (release, stuck) = std::sync::mpsc::channel();
+    let (release, stuck) = std::sync::mpsc::sync_channel(1);
     let (net, events) =
         start(config(1, &[]), Arc::new(Stuck(Mutex::new(stuck))), Arc::<Memory>::default()).await.unwrap();
     let mut a = Host { net, events };

@@ -9,6 +9,8 @@
 //!
 //! It never blocks on the receiver of events: a batch with a token brings its place in that channel along.
 
+#![allow(clippy::disallowed_methods, reason = "deadlines of an adapter; what the farm decides by is the loop's clock")]
+
 use super::StoreError;
 use super::database::{Change, Database};
 use std::sync::atomic::{AtomicUsize, Ordering};

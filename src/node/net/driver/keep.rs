@@ -3,6 +3,8 @@
 //! The loop is told that a node is there when its first connection is greeted, and that it is away when its last one
 //! has ended, however many come and go between; only a new boot id makes it go and come at once.
 
+#![allow(clippy::disallowed_methods, reason = "deadlines of an adapter; what the farm decides by is the loop's clock")]
+
 use super::super::address::{canonical, is_private_to_machine};
 use super::super::link::{self, FromLink, GreetingError, Hello, Members, Streams, Surroundings};
 use super::super::peers::{Contender, Miss, replaces};
