@@ -251,7 +251,10 @@ mod tests {
         );
         event["reason"] = "3 of 9 frames failed (7-8,12); frame 7: out of memory".into();
         let text = shortfall(&event, true).map(|error| error.message).unwrap_or_default();
-        assert!(text.starts_with("3 of 9 frames failed (7-8,12); frame 7: out of memory; start `swarm daemon`;"), "{text}");
+        assert!(
+            text.starts_with("3 of 9 frames failed (7-8,12); frame 7: out of memory; start `swarm daemon`;"),
+            "{text}"
+        );
         event["state"] = "completed".into();
         assert_eq!(shortfall(&event, false), None);
         event["video_state"] = "failed".into();

@@ -331,7 +331,9 @@ fn why_not(error: &io::Error, folder: &Path) -> String {
     let folder = folder.display();
     match error.kind() {
         _ if is_full(error) => {
-            format!("the disk of {folder} is full; make room there: finished frames are kept and go there by themselves")
+            format!(
+                "the disk of {folder} is full; make room there: finished frames are kept and go there by themselves"
+            )
         }
         io::ErrorKind::PermissionDenied
         | io::ErrorKind::ReadOnlyFilesystem
