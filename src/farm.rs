@@ -25,6 +25,9 @@ pub mod roster;
 pub mod schedule;
 pub mod sim;
 pub mod state;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;
 pub mod transfer;
 mod work;
 

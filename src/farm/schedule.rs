@@ -25,8 +25,6 @@ pub struct Hand {
     pub kind: ClaimKind,
     /// Strength of the claim.
     pub score: u32,
-    /// Whose waiting unit it was.
-    pub taken_from: Option<ActorId>,
     /// When rendering began; `None` while it waits.
     pub started: Option<Duration>,
     /// Hundredths.
@@ -321,10 +319,6 @@ impl View<'_> {
         }
         self.claims(state).filter(|(_, claim)| claim.kind == ClaimKind::Primary).any(|(actor, claim)| {
             let rival = self.roster.progress(actor.node, job.id, unit);
-            // Taken because it waited: only its having begun after all gives it back, else it would be taken anew.
-            if hand.taken_from == Some(actor) && rival.is_none() {
-                return false;
-            }
             // The same rule on both sides, or both would let go, and both take it again.
             let rival_stays = !begun && rival.is_some_and(|(percent, since)| self.stays(percent, since));
             rival_stays || (claim.score, actor) > (hand.score, self.me)

@@ -370,3 +370,49 @@ fn release(in_flight: &mut BTreeMap<NodeId, (u64, usize)>, node: NodeId, bytes: 
         *load = (load.0.saturating_sub(u64::from(bytes)), load.1.saturating_sub(1));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(byte: u8) -> NodeId {
+        NodeId([byte; 32])
+    }
+
+    fn blob(byte: u8) -> BlobId {
+        BlobId([byte; 32])
+    }
+
+    /// Asked for a map, this peer knows none.
+    fn answer_unknown(transfer: &mut Transfer, effects: &[Effect], now: Duration) -> usize {
+        for effect in effects {
+            match effect {
+                Effect::OpenBlob { blob, .. } => transfer.unknown(*blob, now),
+                Effect::AskMap { of, blob } => drop(transfer.mapped(*of, *blob, None)),
+                _ => {}
+            }
+        }
+        effects.iter().filter(|effect| matches!(effect, Effect::AskMap { .. })).count()
+    }
+
+    #[test]
+    fn blobs_nobody_has_are_asked_about_once_a_second_and_take_no_place() {
+        let (mut transfer, connected) = (Transfer::default(), BTreeSet::from([node(1), node(2)]));
+        // Results come before bundles; their holder, node 9, is away.
+        for byte in 0..2 * ACTIVE_FETCHES as u8 {
+            transfer.want(blob(byte), Urgency::Result, None, BTreeSet::from([node(9)]));
+        }
+        transfer.want(blob(255), Urgency::Bundle, None, BTreeSet::from([node(1)]));
+        let (mut asked, mut is_opened, mut now) = (0, false, Duration::from_secs(1));
+        let seconds = 10;
+        for _ in 0..seconds * 100 {
+            now += Duration::from_millis(10);
+            let effects = transfer.poll(&connected, now);
+            is_opened |= effects.iter().any(|e| matches!(e, Effect::OpenBlob { blob: b, .. } if *b == blob(255)));
+            asked += answer_unknown(&mut transfer, &effects, now);
+        }
+        assert!(is_opened, "the bundle gets its turn");
+        let blobs = 2 * ACTIVE_FETCHES + 1;
+        assert!(asked <= blobs * connected.len() * (seconds + 1), "{asked} questions in {seconds} s");
+    }
+}

@@ -8,7 +8,7 @@ use super::event::{Effect, Now};
 use super::id::{BlobId, JobId, NodeId, Unit};
 use super::op::{ClaimKind, MAX_BLOBS_PER_OP, Op, UnitSet};
 use super::roster::fits;
-use super::schedule::{Choice, Hand, has_live_result, is_failed, is_stopped, strength};
+use super::schedule::{Hand, has_live_result, is_failed, is_stopped, strength};
 use super::state::JobState;
 use super::transfer::Urgency;
 use std::collections::btree_map::Entry;
@@ -65,12 +65,16 @@ impl Farm {
             let Some(units) = UnitSet::whole(choice.units.iter().map(|(unit, _)| unit.frame).collect()) else { return };
             let slots = slots as u32;
             let score = |unit| strength(self.me.node, slots, choice.job, unit, choice.epoch);
-            let weakest = choice.units.iter().map(|(unit, _)| score(*unit)).min().unwrap_or(0);
+            // What waits elsewhere is taken by the strongest claim there is: a weaker one would be given up at once, and
+            // made again.
+            let weakest = match choice.taken_from {
+                Some(_) => u32::MAX,
+                None => choice.units.iter().map(|(unit, _)| score(*unit)).min().unwrap_or(0),
+            };
             let claim = Op::Claim { epoch: choice.epoch, units, kind: choice.kind, score: weakest };
             self.say(choice.job, &claim);
             for (unit, epoch) in choice.units {
-                let Choice { kind, taken_from, .. } = choice;
-                let hand = Hand { epoch, kind, score: weakest, taken_from, started: None, percent: 0 };
+                let hand = Hand { epoch, kind: choice.kind, score: weakest, started: None, percent: 0 };
                 self.hands.insert((choice.job, unit), hand);
                 self.queue.push_back((choice.job, unit));
             }
