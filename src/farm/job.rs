@@ -68,6 +68,9 @@ pub enum FrameError {
     /// Too many.
     #[error("{0} frames are more than the {MAX_UNITS} a job may have; submit it in parts")]
     TooMany(u64),
+    /// Too many separate ranges.
+    #[error("{0} separate ranges of frames are more than the {MAX_RANGES} a job may have; submit it in parts")]
+    TooScattered(usize),
 }
 
 impl FrameSet {
@@ -84,11 +87,12 @@ impl FrameSet {
 
     fn from_ranges(ranges: Vec<FrameRange>) -> Result<Self, FrameError> {
         let total: u64 = ranges.iter().map(FrameRange::len).sum();
-        if total > MAX_UNITS as u64 || ranges.len() > MAX_RANGES {
+        if total > MAX_UNITS as u64 {
             return Err(FrameError::TooMany(total));
         }
         let frames = ranges.iter().flat_map(FrameRange::iter).collect();
-        Self::from_frames(frames).ok_or(FrameError::Empty)
+        let set = Self::from_frames(frames).ok_or(FrameError::Empty)?;
+        if set.0.len() > MAX_RANGES { Err(FrameError::TooScattered(set.0.len())) } else { Ok(set) }
     }
 
     /// The set of these frames; `None` when there are none.
@@ -427,6 +431,11 @@ mod tests {
         assert_eq!(error("1-5x0"), FrameError::ZeroStep("1-5x0".into()));
         assert_eq!(error("99999999999"), FrameError::NotANumber("99999999999".into()));
         assert!(matches!(error("-2147483648-2147483647"), FrameError::TooMany(_)));
+        // Written one by one, a range is still one; squares have no common step.
+        let listed = |frames: Vec<i32>| frames.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
+        assert_eq!(listed((1..40_000).step_by(2).collect()).parse::<FrameSet>().unwrap().to_string(), "1-39999x2");
+        let squares = listed((0..30_000).map(|n| n * n).collect());
+        assert!(matches!(error(&squares), FrameError::TooScattered(15_000)));
     }
 
     #[test]

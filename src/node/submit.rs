@@ -61,9 +61,9 @@ async fn spec(
     })
     .await?
     .map_err(scene_error)?;
-    if !info.has_view(&trace) {
+    if !info.has_view() {
         let text = format!(
-            "the scene `{}` in {} has no camera; add one in Blender and save the file",
+            "the scene `{}` in {} has no active camera; choose or add one in Blender and save the file",
             info.scene,
             request.file.display()
         );

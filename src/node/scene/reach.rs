@@ -17,9 +17,6 @@ const STRUCT_MAX_FIELDS: usize = 1 << 16;
 /// Longest block without a struct that is searched for pointers, bytes (guess: 131,072 material slots).
 const RAW_MAX_BYTES: usize = 1 << 20;
 
-/// `Object.type`.
-const OBJECT_CAMERA: i64 = 11;
-
 /// One datablock.
 #[derive(Debug, Default)]
 struct Node {
@@ -27,17 +24,8 @@ struct Node {
     name: Vec<u8>,
     /// Blocks of the datablocks it points to.
     edges: BTreeSet<usize>,
-    /// Whether it is a camera.
-    camera: bool,
     /// The block of the library it comes from, if it is linked.
     library: Option<usize>,
-}
-
-impl Node {
-    /// Whether it is a scene or a collection: what these point to is in the scene. What an object instances is not.
-    fn holds_objects(&self) -> bool {
-        self.name.starts_with(b"SC") || self.name.starts_with(b"GR")
-    }
 }
 
 /// The datablocks of one .blend by the index of their block.
@@ -51,15 +39,20 @@ pub(super) struct Graph {
 impl Graph {
     /// Of a library.
     pub fn of_library(blend: &Blend) -> Self {
-        Self::new(blend, |_| true)
+        let mut graph = Self::of_main(blend);
+        let mut pointers = Pointers { blend, by_shape: BTreeMap::new() };
+        for (index, block) in blend.blocks().iter().enumerate() {
+            let mut targets = pointers.targets(index);
+            targets.remove(&block.owner);
+            if let Some(node) = graph.nodes.get_mut(&block.owner) {
+                node.edges.append(&mut targets);
+            }
+        }
+        graph
     }
 
-    /// Of the scene itself: all of it counts, so only the edges that say what is in a scene are looked for.
+    /// Of the scene itself: all of it counts, so nobody asks for its edges.
     pub fn of_main(blend: &Blend) -> Self {
-        Self::new(blend, Node::holds_objects)
-    }
-
-    fn new(blend: &Blend, with_edges: fn(&Node) -> bool) -> Self {
         let mut graph = Self::default();
         let mut library = None;
         for (index, block) in blend.blocks().iter().enumerate().filter(|(_, block)| &block.code != b"DATA") {
@@ -68,16 +61,7 @@ impl Graph {
             }
             let name = blend.record(index).and_then(|record| record.id_name()).unwrap_or_default().to_vec();
             let library = if &block.code == b"ID\0\0" { library } else { None };
-            let camera = is_camera(blend, index);
-            graph.nodes.insert(index, Node { name, edges: BTreeSet::new(), camera, library });
-        }
-        let mut pointers = Pointers { blend, by_shape: BTreeMap::new() };
-        for (index, block) in blend.blocks().iter().enumerate() {
-            if let Some(node) = graph.nodes.get_mut(&block.owner).filter(|node| with_edges(node)) {
-                let mut targets = pointers.targets(index);
-                targets.remove(&block.owner);
-                node.edges.append(&mut targets);
-            }
+            graph.nodes.insert(index, Node { name, edges: BTreeSet::new(), library });
         }
         graph
     }
@@ -89,12 +73,6 @@ impl Graph {
             .filter(|(_, node)| node.library.is_none() && names.contains(&node.name))
             .map(|(index, _)| *index)
     }
-}
-
-/// Whether block `index` is an object of type camera.
-pub(super) fn is_camera(blend: &Blend, index: usize) -> bool {
-    let object = blend.blocks().get(index).is_some_and(|block| &block.code == b"OB\0\0");
-    object && blend.record(index).and_then(|record| record.int("type")) == Some(OBJECT_CAMERA)
 }
 
 /// The blocks used of each .blend, when all of `main` is. A library's own block counts as used when something linked
@@ -125,29 +103,6 @@ pub(super) fn used(main: &PathBuf, graphs: &BTreeMap<PathBuf, Graph>) -> BTreeMa
         }
     }
     used
-}
-
-/// Whether a camera is among the objects of the scene in block `scene` of `main`, linked ones and those of linked
-/// collections included. One in a collection that an object instances is none: Blender does not look there.
-pub(super) fn sees(main: &PathBuf, scene: usize, graphs: &BTreeMap<PathBuf, Graph>) -> bool {
-    let mut seen = BTreeSet::new();
-    let mut open: Vec<_> = graphs.get_key_value(main).into_iter().map(|(path, graph)| (path, graph, scene)).collect();
-    while let Some((path, graph, index)) = open.pop() {
-        let Some(node) = graph.nodes.get(&index).filter(|_| seen.insert((path, index))) else { continue };
-        if node.camera {
-            return true;
-        }
-        if let Some(library) = node.library {
-            let target = graph.libraries.get(&library).and_then(|path| graphs.get_key_value(path));
-            let names = BTreeSet::from([node.name.clone()]);
-            open.extend(
-                target.iter().flat_map(|(path, graph)| graph.named(&names).map(|index| (*path, *graph, index))),
-            );
-        } else if node.holds_objects() {
-            open.extend(node.edges.iter().map(|index| (path, graph, *index)));
-        }
-    }
-    false
 }
 
 /// Finds the pointers in blocks, each struct's layout once.

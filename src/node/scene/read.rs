@@ -5,9 +5,7 @@
 
 use super::SceneError;
 use super::dna::{Blend, Record};
-use super::reach::is_camera;
 use super::refs::name_of;
-use super::trace::Trace;
 use crate::farm::job::{FrameRate, ImageFormat, Series};
 use std::path::Path;
 
@@ -55,8 +53,7 @@ pub struct SceneInfo {
     pub resolution: (u32, u32),
     /// Percentage of that.
     pub percent: u32,
-    /// Name of the camera frames are rendered through: the scene's, one a marker binds, or any in the scene, as Blender
-    /// takes them. `None` if there is none in this file.
+    /// Name of the camera frames are rendered through: the scene's, or one a marker binds. `None` if neither is set.
     pub camera: Option<String>,
     /// Whether no camera is needed: the sequencer or the compositor makes the image without.
     pub camera_optional: bool,
@@ -80,9 +77,9 @@ impl SceneInfo {
         self.denoising && engine.unwrap_or(&self.engine) == "CYCLES"
     }
 
-    /// Whether there is something to render through, in the file or in what it links.
-    pub fn has_view(&self, trace: &Trace) -> bool {
-        self.camera.is_some() || self.camera_optional || trace.linked_camera
+    /// Whether there is something to render through.
+    pub fn has_view(&self) -> bool {
+        self.camera.is_some() || self.camera_optional
     }
 
     /// Pixels of a frame: width, height.
@@ -106,8 +103,12 @@ impl SceneInfo {
 pub fn read(path: &Path) -> Result<SceneInfo, SceneError> {
     let blend = Blend::open(path)?;
     let damaged = |what| SceneError::Truncated { path: path.into(), what };
-    let global = global(&blend);
-    let Some(index) = current_scene(&blend) else {
+    let global = blend.coded(*b"GLOB").next().and_then(|(index, _)| blend.record(index));
+    let current = global
+        .and_then(|global| blend.find_id(global.pointer("curscene")?))
+        .filter(|index| blend.blocks().get(*index).is_some_and(|block| &block.code == b"SC\0\0"))
+        .or_else(|| blend.coded(*b"SC\0\0").next().map(|(index, _)| index));
+    let Some(index) = current else {
         return Err(SceneError::Unsupported {
             path: path.into(),
             what: "it has no scene (a file of assets, perhaps); open it in Blender, make a scene and save".into(),
@@ -115,18 +116,6 @@ pub fn read(path: &Path) -> Result<SceneInfo, SceneError> {
     };
     let scene = blend.record(index).ok_or_else(|| damaged("its scene makes no sense"))?;
     info(&blend, global, index, scene).ok_or_else(|| damaged("its scene lacks what every scene has"))
-}
-
-fn global(blend: &Blend) -> Option<Record<'_>> {
-    blend.coded(*b"GLOB").next().and_then(|(index, _)| blend.record(index))
-}
-
-/// The block of the scene that was in front when the file was saved, else the first there is.
-pub(super) fn current_scene(blend: &Blend) -> Option<usize> {
-    global(blend)
-        .and_then(|global| blend.find_id(global.pointer("curscene")?))
-        .filter(|index| blend.blocks().get(*index).is_some_and(|block| &block.code == b"SC\0\0"))
-        .or_else(|| blend.coded(*b"SC\0\0").next().map(|(index, _)| index))
 }
 
 fn info(blend: &Blend, global: Option<Record<'_>>, index: usize, scene: Record<'_>) -> Option<SceneInfo> {
@@ -235,21 +224,12 @@ impl Cycles {
     }
 }
 
-/// The camera as Blender finds it: the scene's own, else one bound to a marker, else the first among the objects.
+/// The camera as Blender finds it: the scene's own, linked or not, else one bound to a marker. Measured with 3.4 and 4.5:
+/// without these it refuses, even with a camera among the objects or in the background scene.
 fn camera(blend: &Blend, scene: &Record<'_>) -> Option<String> {
     let named = |address: u64| blend.find_id(address).map(|index| name_of(blend, index));
-    if let Some(name) = scene.pointer("camera").and_then(named) {
-        return Some(name);
-    }
-    if let Some(name) = scene.list("markers").find_map(|marker| marker.pointer("camera").and_then(named)) {
-        return Some(name);
-    }
-    // Objects hang on view layers, before Blender 2.80 on the scene itself.
-    let layers = scene.list("view_layers").flat_map(|layer| layer.list("object_bases"));
-    layers.chain(scene.list("base")).find_map(|base| {
-        let index = blend.find_id(base.pointer("object")?)?;
-        is_camera(blend, index).then(|| name_of(blend, index))
-    })
+    let bound = || scene.list("markers").find_map(|marker| marker.pointer("camera").and_then(named));
+    scene.pointer("camera").and_then(named).or_else(bound)
 }
 
 /// Whether an image may come about without a camera.

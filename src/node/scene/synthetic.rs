@@ -220,7 +220,7 @@ impl Builder {
     }
 }
 
-/// A whole scene: `camera` or none, images at these paths, and objects linked from these libraries.
+/// A whole scene: its camera set or only lying about, images at these paths, and materials linked from these libraries.
 pub fn scene(shape: Shape, camera: bool, images: &[&[u8]], libraries: &[&[u8]]) -> Vec<u8> {
     use Value::{Address, Float, Int, Text};
     let mut file = Builder::new(shape);
@@ -238,6 +238,7 @@ pub fn scene(shape: Shape, camera: bool, images: &[&[u8]], libraries: &[&[u8]]) 
         &[&[
             ("id.name", Text(b"SCMain")),
             ("id.properties", Address(0x30)),
+            ("camera", Address(if camera { 0x50 } else { 0 })),
             ("base.first", Address(0x40)),
             ("ed", Address(0x70)),
             ("r.engine", Text(b"CYCLES")),
@@ -276,20 +277,13 @@ pub fn scene(shape: Shape, camera: bool, images: &[&[u8]], libraries: &[&[u8]]) 
         "IDProperty",
         &[&[("type", Int(1)), ("name", Text(b"use_denoising")), ("data.val", Int(1))]],
     );
-    // A list that bites its tail. What the first library gives is in the scene.
-    file.block(b"DATA", 0x40, "Base", &[&[("next", Address(0x41)), ("object", Address(0x50))]]);
-    file.block(b"DATA", 0x41, "Base", &[&[("next", Address(0x40)), ("object", Address(0x2001))]]);
+    // A list that bites its tail.
+    file.block(b"DATA", 0x40, "Base", &[&[("next", Address(0x40)), ("object", Address(0x50))]]);
     file.block(b"DATA", 0x70, "Editing", &[&[("seqbase.first", Address(0x71))]]);
     file.block(b"DATA", 0x71, "Sequence", &[&[("type", Int(0)), ("strip", Address(0x72))]]);
     file.block(b"DATA", 0x72, "Strip", &[&[("stripdata", Address(0x73)), ("dir", Text(b"//strip/"))]]);
     file.block(b"DATA", 0x73, "StripElem", &[&[("name", Text(b"s 0001.png"))], &[("name", Text(b"s 0002.png"))]]);
-    let kind = if camera { 11 } else { 10 };
-    file.block(
-        b"OB\0\0",
-        0x50,
-        "Object",
-        &[&[("id.name", Text(b"OBCam")), ("type", Int(kind)), ("mat", Address(0x51))]],
-    );
+    file.block(b"OB\0\0", 0x50, "Object", &[&[("id.name", Text(b"OBCam")), ("type", Int(11)), ("mat", Address(0x51))]]);
     file.addresses(0x51, &[0, 0x1000]);
     for (nth, path) in (0x1000..).zip(images) {
         let name = format!("IMimage{}", nth - 0x1000);

@@ -182,19 +182,15 @@ fn a_trace_lists_what_is_there_and_what_is_missing() {
     assert_eq!(missing, ["main/strip/s 0002.png", "main/b.png", "lib/gone.blend", "tex/gone.png"]);
     assert_eq!((found.missing[1].kind, &*found.missing[1].datablock), (RefKind::Image, "image1"));
     assert_eq!(found.missing[3].from, dir.path().join("lib/l.blend"));
-    let info = read(&main).unwrap();
-    assert!(info.camera.is_none() && found.linked_camera && info.has_view(&found));
 }
 
 #[test]
-fn a_linked_camera_that_is_not_in_the_scene_is_no_view() {
+fn only_a_camera_the_scene_names_is_its_camera() {
     let dir = tempfile::tempdir().unwrap();
-    write(&dir, "camera.blend", &scene(USUAL, true, &[], &[]));
-    write(&dir, "none.blend", &scene(USUAL, false, &[], &[]));
-    let main = write(&dir, "m.blend", &scene(USUAL, false, &[], &[b"//none.blend", b"//camera.blend"]));
-    let found = trace(&main).unwrap();
-    assert_eq!(found.files.iter().filter(|file| file.kind == RefKind::Library).count(), 2);
-    assert!(!found.linked_camera && !read(&main).unwrap().has_view(&found));
+    let named = |camera| read(&write(&dir, "m.blend", &scene(USUAL, camera, &[], &[]))).unwrap();
+    assert_eq!((named(true).camera.as_deref(), named(true).has_view()), (Some("Cam"), true));
+    let unnamed = named(false);
+    assert!(unnamed.camera.is_none(), "{:?}", unnamed.camera);
 }
 
 #[test]
