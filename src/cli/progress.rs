@@ -48,8 +48,9 @@ impl Progress {
             "progress" => self.progress(event),
             "warning" => {
                 let subject = text(event, "subject");
-                let about = if subject.is_empty() { String::new() } else { format!("{subject}: ") };
-                say(console, format!("warning: {about}{}", text(event, "message")))?;
+                let message = text(event, "message");
+                let about = if message.contains(subject) { String::new() } else { format!("{subject}: ") };
+                say(console, format!("warning: {about}{message}"))?;
             }
             "bundled" => {
                 let (all, new) = (bytes(number(event, "bytes")), bytes(number(event, "new_bytes")));
@@ -251,7 +252,10 @@ mod tests {
         );
         event["reason"] = "3 of 9 frames failed (7-8,12); frame 7: out of memory".into();
         let text = shortfall(&event, true).map(|error| error.message).unwrap_or_default();
-        assert!(text.starts_with("3 of 9 frames failed (7-8,12); frame 7: out of memory; start `swarm daemon`;"), "{text}");
+        assert!(
+            text.starts_with("3 of 9 frames failed (7-8,12); frame 7: out of memory; start `swarm daemon`;"),
+            "{text}"
+        );
         event["state"] = "completed".into();
         assert_eq!(shortfall(&event, false), None);
         event["video_state"] = "failed".into();

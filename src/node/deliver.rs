@@ -325,7 +325,9 @@ fn why_not(error: &io::Error, folder: &Path) -> String {
     let folder = folder.display();
     match error.kind() {
         _ if is_full(error) => {
-            format!("the disk of {folder} is full; make room there: finished frames are kept and go there by themselves")
+            format!(
+                "the disk of {folder} is full; make room there: finished frames are kept and go there by themselves"
+            )
         }
         io::ErrorKind::PermissionDenied
         | io::ErrorKind::ReadOnlyFilesystem
@@ -372,4 +374,18 @@ fn is_same(store: &Store, blob: BlobId, path: &Path) -> io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_in_the_same_words_for_every_frame() {
+        let full = |what: &str| io::Error::new(io::ErrorKind::StorageFull, format!("cannot write {what}"));
+        let folder = Path::new("/shots/a");
+        let text = why_not(&full("/shots/a/a_0001.png"), folder);
+        assert_eq!(text, why_not(&full("/shots/a/a_0002.png"), folder));
+        assert!(text.starts_with("the disk of /shots/a is full; make room there"), "{text}");
+    }
 }
