@@ -164,6 +164,13 @@ class Host:
     def nodes(self):
         return self.ask("nodes")
 
+    def nodes_once_up(self):
+        """The nodes this host lists; none while its daemon does not answer yet."""
+        if not self.alive():
+            raise Lost(f"the daemon on {self.name} ended with status {self.daemon.returncode}: {self.tail()}")
+        done = self.run("nodes", "--json")
+        return json.loads(done.stdout) if done.returncode == 0 else []
+
     def job(self, job):
         return self.ask("job", "show", job)
 
@@ -228,8 +235,9 @@ class Rig:
                 raise Lost(f"`swarm join` on {host.name} exits {done.returncode}: {done.stderr.strip()}")
 
     def start(self, *options):
+        """Starts all, each named as its host: else all have this machine's name."""
         for host in self.hosts:
-            host.start(*options, wait=False)
+            host.start("--name", host.name, *options, wait=False)
         for host in self.hosts:
             host.wait_until_up()
 
@@ -239,7 +247,7 @@ class Rig:
         started = time.monotonic()
         for host in hosts:
             wait_for(f"{host.name} lists {len(hosts)} nodes", max(0.1, seconds - (time.monotonic() - started)),
-                     lambda host=host: len(present(host.nodes())) == len(hosts))
+                     lambda host=host: len(present(host.nodes_once_up())) == len(hosts))
         return time.monotonic() - started
 
     def wait_until_ready(self, seconds=READY_SECONDS):

@@ -55,6 +55,8 @@ pub struct Collector {
     pub video: VideoState,
     /// The revision whose video was finished, or is being.
     pub finished: Option<u64>,
+    /// The video is being finished.
+    pub finishing: bool,
     /// Everything is as it should be: nothing of this revision is left to do here.
     pub ended: bool,
 }
@@ -71,20 +73,23 @@ impl Collector {
             reason: None,
             video: VideoState::None,
             finished: None,
+            finishing: false,
             ended: false,
         }
     }
 
     /// A unit may have a new result.
     pub fn look_at(&mut self, unit: Unit) {
-        self.ended = false;
         self.pending.insert(unit);
     }
 
     /// A unit's files are under their final names.
     pub fn delivered(&mut self, unit: Unit, epoch: u32) {
         self.delivering.remove(&unit);
-        self.delivered.insert(unit, epoch);
+        if self.delivered.insert(unit, epoch).is_none() {
+            // The video of a job that had given this frame up shows another in its place.
+            self.finished = None;
+        }
         self.reason = None;
         if self.output.video.is_some() && self.video == VideoState::None {
             self.video = VideoState::Encoding;
@@ -130,21 +135,27 @@ pub fn pick(job: &JobState, unit: Unit, is_local: impl Fn(&Outcome) -> bool) -> 
     local.or_else(|| state.current_results().next().map(|(_, outcome)| outcome))
 }
 
-/// Units whose results have one holder while the submitter is away, for which this node is the one to make a second
-/// copy: the strongest live node that has none.
-pub fn to_replicate(job: &JobState, me: NodeId, alive: &BTreeSet<NodeId>) -> Vec<Unit> {
+/// Results that have one live holder while the submitter is away, for which this node is the one to make a second copy:
+/// the strongest live node that has none.
+pub fn to_replicate<'a>(job: &'a JobState, me: NodeId, alive: &BTreeSet<NodeId>) -> Vec<(Unit, &'a Outcome)> {
     if job.is_over() || job.owner().is_none_or(|owner| alive.contains(&owner)) {
         return Vec::new();
     }
-    let replicates = |unit: &Unit| {
-        let Some(outcome) = pick(job, *unit, |_| false) else { return false };
-        let Some(blob) = outcome.outputs.first().map(|output| output.blob) else { return false };
-        let holders = job.holders(blob);
-        if holders.iter().filter(|node| alive.contains(node)).count() != 1 {
-            return false;
-        }
-        let strength = |node: &NodeId| super::schedule::strength(*node, 1, job.id, *unit, job.unit(*unit).epoch);
-        alive.iter().filter(|node| !holders.contains(node)).max_by_key(|node| strength(node)) == Some(&me)
+    // Of several results of a unit any will do; one of the absent submitter's own does not count.
+    let live_holders = |outcome: &Outcome| {
+        let mut live = alive.clone();
+        outcome.outputs.iter().for_each(|output| live = &live & &job.holders(output.blob));
+        live
     };
-    job.all_units().filter(replicates).collect()
+    let replicates = |unit: Unit| {
+        let results: Vec<_> = job.unit(unit).current_results().map(|(_, one)| (live_holders(one), one)).collect();
+        if results.iter().any(|(live, _)| live.len() > 1) {
+            return None;
+        }
+        let (live, outcome) = results.into_iter().find(|(live, _)| live.len() == 1)?;
+        let strength = |node: &NodeId| super::schedule::strength(*node, 1, job.id, unit, job.unit(unit).epoch);
+        let strongest = alive.iter().filter(|node| !live.contains(node)).max_by_key(|node| strength(node));
+        (strongest == Some(&me)).then_some((unit, outcome))
+    };
+    job.all_units().filter_map(replicates).collect()
 }

@@ -6,6 +6,9 @@ use std::time::Duration;
 pub const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A node unheard of for this long has no live claims. DESIGN §3: four heartbeats.
 pub const SUSPECT_AFTER: Duration = Duration::from_secs(8);
+/// A node whose connection ended and did not come back within this has no live claims either: its process died, or its
+/// machine. Four times the redial of a lost peer (guess); being wrong costs frames rendered twice, never lost ones.
+pub const GONE_AFTER: Duration = Duration::from_secs(4);
 /// Between digests, before jitter of up to as much again divided by four. DESIGN §2.
 pub const DIGEST_EVERY: Duration = Duration::from_secs(1);
 /// A loop this late was suspended or starved, and distrusts its own timers (guess: two missed ticks of a busy machine).
@@ -22,6 +25,8 @@ pub const CLAIM_AHEAD: Duration = Duration::from_secs(2);
 pub const CLAIM_MAX_UNITS: usize = 16;
 /// A unit further on than this, in hundredths, is not yielded. DESIGN §3.
 pub const YIELD_BELOW_PERCENT: u8 = 10;
+/// A unit begun this long ago is not yielded either, whatever is known of its progress: short frames tell none (guess).
+pub const YIELD_WITHIN: Duration = Duration::from_secs(2);
 /// Most copies of a unit rendering at once. DESIGN §3.
 pub const MAX_COPIES: usize = 2;
 /// A backup must be expected to end this much sooner than the holder, at least. Keeps twins from racing (guess).
@@ -52,6 +57,8 @@ pub const ASK_HAVE_EVERY: Duration = Duration::from_millis(500);
 pub const ASK_HAVE_FROM_CHUNKS: usize = 8;
 /// A request unanswered for this long is made elsewhere (guess; the adapter answers every request while connected).
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// A blob that nobody has, or that the store cannot take, is asked about again this much later (guess).
+pub const REST: Duration = Duration::from_secs(1);
 /// After a failed delivery (disk full, unwritable) the next attempt is made this much later.
 pub const RETRY_DELIVERY: Duration = Duration::from_secs(5);
 /// Most ledger bytes sent in answer to one `Versions`.

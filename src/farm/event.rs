@@ -103,6 +103,13 @@ pub enum Input {
         /// Hundredths.
         percent: u8,
     },
+    /// The renderer is done with a unit: its slot is free while the result is checked and stored.
+    Drawn {
+        /// Its job.
+        job: JobId,
+        /// Which.
+        unit: Unit,
+    },
     /// A unit in hand is rendered.
     Rendered {
         /// Its job.

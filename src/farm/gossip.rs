@@ -9,6 +9,7 @@ use super::event::{Effect, Now, Token};
 use super::id::{ActorId, NodeId};
 use super::ledger::{MergeError, pushes};
 use super::message::{Heartbeat, InHand, LogId, Message, Suffix, Versions};
+use super::op::Op;
 use super::{Farm, jittered};
 use rand::Rng;
 use rand::seq::IteratorRandom;
@@ -16,6 +17,8 @@ use std::collections::BTreeMap;
 
 /// Neighbours a digest goes to each time: repair reaches 500 nodes in a handful of rounds (guess).
 const DIGEST_FANOUT: usize = 3;
+/// With one heartbeat in so many goes what this machine can do: told once, it could be lost in a full queue (guess).
+const CAPABILITY_BEATS: u64 = 16;
 /// Most logs in one `LogDigests` or `Versions`: keeps both under the ledger's frame limit.
 const LOGS_PER_MESSAGE: usize = 1500;
 /// Most actors in all `Versions` of one message, for the same reason.
@@ -37,8 +40,9 @@ impl Farm {
         self.roster.heard(from, now.mono);
         match message {
             Message::Heartbeat(beat) => {
+                // Everyone's, every two seconds: what follows waits for the next review, a tick away at most.
                 self.roster.heartbeat(from, beat, now.mono);
-                true
+                false
             }
             Message::Capability(capability) => {
                 self.roster.capability(from, *capability);
@@ -105,6 +109,11 @@ impl Farm {
         let mut first: BTreeMap<LogId, u64> = BTreeMap::new();
         for (log, seq, op) in self.ledger.durable(token.0) {
             first.entry(log).or_insert(seq);
+            if let Op::Drops { blobs } = &op {
+                // Only now that nobody can be told otherwise any more.
+                self.local.retain(|blob| !blobs.contains(blob));
+                effects.push(Effect::Forget { blobs: blobs.clone() });
+            }
             self.fold(log, self.me, seq, op);
         }
         for (log, from) in first {
@@ -180,6 +189,7 @@ impl Farm {
             for to in &neighbours {
                 effects.push(Effect::Send { to: *to, message: Message::Heartbeat(beat.clone()) });
             }
+            self.capability_is_new |= self.counter.is_multiple_of(CAPABILITY_BEATS);
             let silent = neighbours.iter().filter(|node| !self.roster.is_alive(**node, now.mono));
             effects.extend(silent.map(|node| Effect::Disconnect { node: *node }));
         }

@@ -24,7 +24,7 @@ impl Farm {
                 true
             }
             Input::Disconnected { node } => {
-                self.roster.disconnected(node);
+                self.roster.disconnected(node, now.mono);
                 self.transfer.lost(node);
                 true
             }
@@ -56,6 +56,10 @@ impl Farm {
                 }
                 false
             }
+            Input::Drawn { job, unit } => {
+                self.end_hand(job, unit);
+                true
+            }
             Input::Rendered { job, unit, epoch, result } => {
                 self.rendered(job, unit, epoch, result);
                 true
@@ -74,7 +78,7 @@ impl Farm {
                 false
             }
             Input::BlobUnknown { blob } => {
-                self.transfer.unknown(blob);
+                self.transfer.unknown(blob, now.mono);
                 false
             }
             Input::PeerMap { from, blob, map } => {
@@ -118,7 +122,7 @@ impl Farm {
                 false
             }
             Input::VideoFinished { job, outcome } => {
-                self.video_finished(now, job, outcome, effects);
+                self.video_finished(now, job, outcome);
                 true
             }
         }
@@ -271,8 +275,9 @@ impl Farm {
         self.ready.insert(bundle);
     }
 
-    fn video_finished(&mut self, now: Now, job: JobId, outcome: Result<(), String>, effects: &mut Vec<Effect>) {
+    fn video_finished(&mut self, now: Now, job: JobId, outcome: Result<(), String>) {
         let (Some(collector), Some(state)) = (self.collectors.get_mut(&job), self.jobs.get(&job)) else { return };
+        collector.finishing = false;
         let video = outcome.is_ok();
         collector.video = match (&outcome, &collector.output.video) {
             (Err(_), _) => VideoState::Failed,
@@ -298,12 +303,6 @@ impl Farm {
             self.say(job, &collected);
             for part in blobs.chunks(super::op::MAX_BLOBS_PER_OP) {
                 self.say(job, &Op::Drops { blobs: part.to_vec() });
-            }
-            blobs.iter().for_each(|blob| {
-                self.local.remove(blob);
-            });
-            if !blobs.is_empty() {
-                effects.push(Effect::Forget { blobs });
             }
         }
     }

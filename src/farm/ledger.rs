@@ -473,6 +473,11 @@ impl Ledger {
         Versions { log, lengths: lengths.collect() }
     }
 
+    /// How far one actor of a log is known here.
+    pub fn length(&self, log: LogId, actor: ActorId) -> u64 {
+        self.logs.get(&log).and_then(|log| log.tracks.get(&actor)).map_or(0, Track::visible)
+    }
+
     /// What somebody who is `theirs` far lacks, until about `budget_bytes` of ops; the rest is for the next time.
     pub fn suffixes_for(&self, theirs: &Versions, budget_bytes: u64) -> Vec<Suffix> {
         let known: BTreeMap<ActorId, u64> = theirs.lengths.iter().copied().collect();

@@ -4,7 +4,7 @@
 //! The roster remembers members that went away (their Blenders still count when a series is chosen) and forgets nobody
 //! within one run.
 
-use super::config::SUSPECT_AFTER;
+use super::config::{GONE_AFTER, SUSPECT_AFTER};
 use super::id::{ActorId, BootId, JobId, NodeId, Unit};
 use super::job::{Device, JobSpec};
 use super::message::{Capability, Heartbeat, InHand, RendererInfo};
@@ -21,6 +21,8 @@ pub struct Member {
     pub heard: Option<Duration>,
     /// Whether a connection stands.
     pub connected: bool,
+    /// When the last one ended, unless one stands or none ever stood.
+    pub left: Option<Duration>,
     /// Counter of its last heartbeat.
     pub counter: u64,
     /// CPU load, hundredths.
@@ -90,13 +92,13 @@ impl Roster {
             member.in_hand.clear();
             member.since.clear();
         }
-        (member.connected, member.heard) = (true, Some(now));
+        (member.connected, member.heard, member.left) = (true, Some(now), None);
     }
 
     /// It does not any more. The node may still be heard through others, or come back within the suspicion time.
-    pub fn disconnected(&mut self, node: NodeId) {
+    pub fn disconnected(&mut self, node: NodeId, now: Duration) {
         if let Some(member) = self.members.get_mut(&node) {
-            member.connected = false;
+            (member.connected, member.left) = (false, Some(now));
         }
     }
 
@@ -138,14 +140,11 @@ impl Roster {
         }
     }
 
-    /// Whether a node counts: heard within [`SUSPECT_AFTER`], or this one.
+    /// Whether a node counts: heard within [`SUSPECT_AFTER`] and not gone for [`GONE_AFTER`], or this one.
     pub fn is_alive(&self, node: NodeId, now: Duration) -> bool {
-        node == self.me.node
-            || self
-                .members
-                .get(&node)
-                .and_then(|member| member.heard)
-                .is_some_and(|heard| now.saturating_sub(heard) < SUSPECT_AFTER)
+        let heard = |member: &Member| member.heard.is_some_and(|heard| now.saturating_sub(heard) < SUSPECT_AFTER);
+        let left = |member: &Member| member.left.is_some_and(|left| now.saturating_sub(left) >= GONE_AFTER);
+        node == self.me.node || self.members.get(&node).is_some_and(|member| heard(member) && !left(member))
     }
 
     /// Whether an actor counts: its node does, and has not started anew since.

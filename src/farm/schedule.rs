@@ -7,7 +7,7 @@
 
 use super::config::{
     ATTEMPTS, ATTEMPTS_PER_NODE, BACKUP_MARGIN, CLAIM_AHEAD, CLAIM_MAX_UNITS, FAILURES_PER_NODE, FULL_MESH, MAX_COPIES,
-    STOP_FROM, STOP_PERCENT, WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT,
+    STOP_FROM, STOP_PERCENT, WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT, YIELD_WITHIN,
 };
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use super::op::ClaimKind;
@@ -58,6 +58,8 @@ pub struct Choice {
     pub epoch: u32,
     /// Why.
     pub kind: ClaimKind,
+    /// Whose waiting unit it is.
+    pub taken_from: Option<ActorId>,
 }
 
 /// Strength of a node at a unit: the best of as many draws as it has slots.
@@ -199,7 +201,7 @@ impl View<'_> {
         if units.is_empty() {
             units.push((first, epoch));
         }
-        Some(Choice { job: job.id, units, epoch, kind: ClaimKind::Primary })
+        Some(Choice { job: job.id, units, epoch, kind: ClaimKind::Primary, taken_from: None })
     }
 
     /// Done units whose only holders are away, once the job has nothing else open: rendered anew rather than waited for.
@@ -215,7 +217,7 @@ impl View<'_> {
                 && !has_live_result(job, *unit, self.roster, self.now)
         })?;
         let epoch = job.unit(unit).epoch;
-        Some(Choice { job: job.id, units: vec![(unit, epoch)], epoch, kind: ClaimKind::Primary })
+        Some(Choice { job: job.id, units: vec![(unit, epoch)], epoch, kind: ClaimKind::Primary, taken_from: None })
     }
 
     /// Rule 2: a unit another has claimed and not begun, from whoever has most of them waiting.
@@ -230,10 +232,16 @@ impl View<'_> {
             }
         }
         // Heartbeats tell what is begun, so that a holder's first unit may look unbegun: leave it one.
-        let (_, units) = waiting.into_iter().filter(|(_, units)| units.len() > 1).max_by_key(|(_, u)| u.len())?;
+        let (holder, units) = waiting.into_iter().filter(|(_, units)| units.len() > 1).max_by_key(|(_, u)| u.len())?;
         let unit = *units.last()?;
         let epoch = job.unit(unit).epoch;
-        Some(Choice { job: job.id, units: vec![(unit, epoch)], epoch, kind: ClaimKind::Primary })
+        Some(Choice {
+            job: job.id,
+            units: vec![(unit, epoch)],
+            epoch,
+            kind: ClaimKind::Primary,
+            taken_from: Some(holder),
+        })
     }
 
     /// Rule 3: a second copy of the unit expected to end last, if this machine would be sooner.
@@ -257,7 +265,7 @@ impl View<'_> {
             return None;
         }
         let epoch = job.unit(unit).epoch;
-        Some(Choice { job: job.id, units: vec![(unit, epoch)], epoch, kind: ClaimKind::Backup })
+        Some(Choice { job: job.id, units: vec![(unit, epoch)], epoch, kind: ClaimKind::Backup, taken_from: None })
     }
 
     /// Time until a holder ends a unit: from its mean, or from its progress, whichever is later.
@@ -303,21 +311,31 @@ impl View<'_> {
         if !begun && (job.is_paused() || self.roster.own().is_some_and(|own| own.paused)) {
             return true;
         }
-        if hand.kind == ClaimKind::Backup || (begun && hand.percent >= YIELD_BELOW_PERCENT) {
+        if self.is_surplus(state, hand) {
+            return true;
+        }
+        if hand.kind == ClaimKind::Backup || hand.started.is_some_and(|since| self.stays(hand.percent, since)) {
             return false;
         }
         self.claims(state).filter(|(_, claim)| claim.kind == ClaimKind::Primary).any(|(actor, claim)| {
-            let rival_begun = self.roster.progress(actor.node, job.id, unit).is_some();
-            let stronger = (claim.score, actor) > (hand.score, self.me);
-            // What waits here goes to whoever took it; among equals the stronger stays.
-            if begun { stronger && !self.lone_start(hand) } else { stronger || rival_begun }
+            let rival = self.roster.progress(actor.node, job.id, unit);
+            // The same rule on both sides, or both would let go, and both take it again.
+            let rival_stays = !begun && rival.is_some_and(|(percent, since)| self.stays(percent, since));
+            rival_stays || (claim.score, actor) > (hand.score, self.me)
         })
     }
 
-    /// A unit begun long enough ago that its progress should have been told by now: it stays, as one of a pair.
-    fn lone_start(&self, hand: &Hand) -> bool {
-        let grace = Duration::from_secs(2);
-        hand.started.is_some_and(|started| self.now.saturating_sub(started) > grace)
+    /// Whether [`MAX_COPIES`] others come before this machine at a unit: primaries before backups, then the stronger.
+    /// Everyone ranks the same claims the same way, so that those in front stay.
+    fn is_surplus(&self, state: &UnitState, hand: &Hand) -> bool {
+        let rank = |kind, score: u32, actor: ActorId| (kind == ClaimKind::Primary, score, actor);
+        let mine = rank(hand.kind, hand.score, self.me);
+        self.claims(state).filter(|(by, claim)| rank(claim.kind, claim.score, *by) > mine).count() >= MAX_COPIES
+    }
+
+    /// Whether a unit begun at `since` is too far on to be given up for another's claim.
+    fn stays(&self, percent: u8, since: Duration) -> bool {
+        percent >= YIELD_BELOW_PERCENT || self.now.saturating_sub(since) > YIELD_WITHIN
     }
 }
 

@@ -8,7 +8,7 @@
 use super::blob::{BlobMap, ChunkRef};
 use super::config::{
     ACTIVE_FETCHES, ASK_HAVE_EVERY, ASK_HAVE_FROM_CHUNKS, IN_FLIGHT_BYTES, IN_FLIGHT_PER_PEER_BYTES, REQUEST_TIMEOUT,
-    REQUESTS_PER_PEER,
+    REQUESTS_PER_PEER, REST,
 };
 use super::event::Effect;
 use super::id::{BlobId, NodeId};
@@ -46,6 +46,8 @@ struct Fetch {
     partial: BTreeMap<NodeId, (Duration, Vec<bool>)>,
     /// Peers that turned out not to.
     refused: BTreeSet<NodeId>,
+    /// Nobody was found to ask: not again before this.
+    rests_until: Option<Duration>,
 }
 
 /// Everything being fetched.
@@ -64,6 +66,9 @@ impl Transfer {
         let key = (urgency, blob);
         if let Some(fetch) = self.active.get_mut(&key) {
             fetch.refused.retain(|node| !sources.contains(node) || fetch.whole.contains(node));
+            if sources.iter().any(|node| !fetch.whole.contains(node)) {
+                fetch.rests_until = None;
+            }
             fetch.whole.extend(sources);
             return;
         }
@@ -111,7 +116,11 @@ impl Transfer {
     /// The store has part of a blob.
     pub fn opened(&mut self, blob: BlobId, have: &[bool], rng: &mut dyn Rng) {
         for fetch in fetches(&mut self.active, blob) {
-            let Some(map) = &fetch.map else { continue };
+            let Some(map) = &fetch.map else {
+                // Part of it is here from an earlier run; only its map says of what.
+                fetch.stage = Stage::Map { asked: None };
+                continue;
+            };
             let mut missing: Vec<u32> =
                 (0..map.chunks.len() as u32).filter(|i| have.get(*i as usize) != Some(&true)).collect();
             missing.shuffle(&mut &mut *rng);
@@ -119,10 +128,12 @@ impl Transfer {
         }
     }
 
-    /// The store knows nothing of a blob.
-    pub fn unknown(&mut self, blob: BlobId) {
+    /// The store knows nothing of a blob, or has no room for it.
+    pub fn unknown(&mut self, blob: BlobId, now: Duration) {
         for fetch in fetches(&mut self.active, blob) {
             fetch.stage = Stage::Map { asked: None };
+            // It was told the map: another answer needs time.
+            fetch.rests_until = fetch.map.is_some().then_some(now + REST);
         }
     }
 
@@ -149,6 +160,9 @@ impl Transfer {
     /// A peer told which chunks it has.
     pub fn has(&mut self, from: NodeId, blob: BlobId, have: Vec<bool>, now: Duration) {
         for fetch in fetches(&mut self.active, blob) {
+            if have.contains(&true) {
+                fetch.rests_until = None;
+            }
             if !have.is_empty() && have.iter().all(|has| *has) {
                 fetch.whole.insert(from);
                 fetch.refused.remove(&from);
@@ -220,11 +234,16 @@ impl Transfer {
     /// Everything to ask for now, of connected peers.
     pub fn poll(&mut self, connected: &BTreeSet<NodeId>, now: Duration) -> Vec<Effect> {
         let mut effects = Vec::new();
-        while self.active.len() < ACTIVE_FETCHES {
+        // One whose holders are away takes nobody's place.
+        let resting = |fetch: &&Fetch| fetch.rests_until.is_some();
+        let mut places =
+            ACTIVE_FETCHES.saturating_sub(self.active.len() - self.active.values().filter(resting).count());
+        while places > 0 {
             let Some((key, (map, whole))) = self.waiting.pop_first() else { break };
             effects.push(Effect::OpenBlob { blob: key.1, map: map.clone() });
             let (partial, refused) = (BTreeMap::new(), BTreeSet::new());
-            self.active.insert(key, Fetch { stage: Stage::Checking, map, whole, partial, refused });
+            self.active.insert(key, Fetch { stage: Stage::Checking, map, whole, partial, refused, rests_until: None });
+            places -= 1;
         }
         for ((_, blob), fetch) in &mut self.active {
             fetch.poll(*blob, connected, now, &mut self.in_flight, &mut effects);
@@ -242,6 +261,10 @@ impl Fetch {
         in_flight: &mut BTreeMap<NodeId, (u64, usize)>,
         effects: &mut Vec<Effect>,
     ) {
+        if self.rests_until.is_some_and(|until| now < until) {
+            return;
+        }
+        self.rests_until = None;
         let usable = |node: &&NodeId| connected.contains(*node) && !self.refused.contains(*node);
         match &mut self.stage {
             Stage::Checking => {}
@@ -256,7 +279,10 @@ impl Fetch {
                         *asked = Some((of, now));
                         effects.push(Effect::AskMap { of, blob });
                     }
-                    None => self.refused.clear(),
+                    None => {
+                        self.refused.clear();
+                        self.rests_until = Some(now + REST);
+                    }
                 }
             }
             Stage::Chunks { missing, flying } => {
@@ -285,8 +311,10 @@ impl Fetch {
                         }
                     }
                 }
-                if no_source && self.partial.values().all(|(_, have)| have.is_empty()) {
+                if no_source && flying.is_empty() && self.partial.values().all(|(_, have)| have.is_empty()) {
                     self.refused.clear();
+                    self.rests_until = Some(now + REST);
+                    return;
                 }
                 let mut total: u64 = in_flight.values().map(|(bytes, _)| bytes).sum();
                 let mut kept = Vec::new();
@@ -340,5 +368,51 @@ fn chunk_of(map: &Option<BlobMap>, index: u32) -> Option<ChunkRef> {
 fn release(in_flight: &mut BTreeMap<NodeId, (u64, usize)>, node: NodeId, bytes: u32) {
     if let Some(load) = in_flight.get_mut(&node) {
         *load = (load.0.saturating_sub(u64::from(bytes)), load.1.saturating_sub(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(byte: u8) -> NodeId {
+        NodeId([byte; 32])
+    }
+
+    fn blob(byte: u8) -> BlobId {
+        BlobId([byte; 32])
+    }
+
+    /// Asked for a map, this peer knows none.
+    fn answer_unknown(transfer: &mut Transfer, effects: &[Effect], now: Duration) -> usize {
+        for effect in effects {
+            match effect {
+                Effect::OpenBlob { blob, .. } => transfer.unknown(*blob, now),
+                Effect::AskMap { of, blob } => drop(transfer.mapped(*of, *blob, None)),
+                _ => {}
+            }
+        }
+        effects.iter().filter(|effect| matches!(effect, Effect::AskMap { .. })).count()
+    }
+
+    #[test]
+    fn blobs_nobody_has_are_asked_about_once_a_second_and_take_no_place() {
+        let (mut transfer, connected) = (Transfer::default(), BTreeSet::from([node(1), node(2)]));
+        // Results come before bundles; their holder, node 9, is away.
+        for byte in 0..2 * ACTIVE_FETCHES as u8 {
+            transfer.want(blob(byte), Urgency::Result, None, BTreeSet::from([node(9)]));
+        }
+        transfer.want(blob(255), Urgency::Bundle, None, BTreeSet::from([node(1)]));
+        let (mut asked, mut is_opened, mut now) = (0, false, Duration::from_secs(1));
+        let seconds = 10;
+        for _ in 0..seconds * 100 {
+            now += Duration::from_millis(10);
+            let effects = transfer.poll(&connected, now);
+            is_opened |= effects.iter().any(|e| matches!(e, Effect::OpenBlob { blob: b, .. } if *b == blob(255)));
+            asked += answer_unknown(&mut transfer, &effects, now);
+        }
+        assert!(is_opened, "the bundle gets its turn");
+        let blobs = 2 * ACTIVE_FETCHES + 1;
+        assert!(asked <= blobs * connected.len() * (seconds + 1), "{asked} questions in {seconds} s");
     }
 }

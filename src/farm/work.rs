@@ -65,7 +65,12 @@ impl Farm {
             let Some(units) = UnitSet::whole(choice.units.iter().map(|(unit, _)| unit.frame).collect()) else { return };
             let slots = slots as u32;
             let score = |unit| strength(self.me.node, slots, choice.job, unit, choice.epoch);
-            let weakest = choice.units.iter().map(|(unit, _)| score(*unit)).min().unwrap_or(0);
+            // What waits elsewhere is taken by the strongest claim there is: a weaker one would be given up at once, and
+            // made again.
+            let weakest = match choice.taken_from {
+                Some(_) => u32::MAX,
+                None => choice.units.iter().map(|(unit, _)| score(*unit)).min().unwrap_or(0),
+            };
             let claim = Op::Claim { epoch: choice.epoch, units, kind: choice.kind, score: weakest };
             self.say(choice.job, &claim);
             for (unit, epoch) in choice.units {
@@ -170,8 +175,8 @@ impl Farm {
         }
         let alive: BTreeSet<NodeId> = self.roster.alive(now.mono).map(|(node, _)| node).collect();
         for state in self.jobs.values() {
-            for unit in to_replicate(state, me, &alive) {
-                for output in pick(state, unit, |_| false).map(|o| o.outputs.as_slice()).unwrap_or_default() {
+            for (unit, outcome) in to_replicate(state, me, &alive) {
+                for output in &outcome.outputs {
                     if !self.local.contains(&output.blob) {
                         fetch.push((state.id, unit, output.blob, state.holders(output.blob)));
                     }
@@ -194,10 +199,14 @@ impl Farm {
             let Some(state) = self.jobs.get(job) else { continue };
             let stopped = is_stopped(state, &self.roster, now.mono);
             let given_up = |unit| state.canceled.is_some() || stopped || is_failed(state, unit, &self.roster, now.mono);
-            if collector.finished == Some(state.revision) || !collector.is_complete(state, given_up) {
+            if collector.finished == Some(state.revision) {
                 continue;
             }
-            collector.finished = Some(state.revision);
+            collector.ended = false;
+            if collector.finishing || !collector.is_complete(state, given_up) {
+                continue;
+            }
+            (collector.finished, collector.finishing) = (Some(state.revision), true);
             let missing = state.unfinished().iter().map(|unit| unit.frame).collect();
             effects.push(Effect::FinishVideo { job: *job, missing, canceled: state.canceled.is_some() });
         }

@@ -94,6 +94,12 @@ impl Delivery {
     ) {
         let (unit, epoch) = frame;
         while self.tasks.try_join_next().is_some() {}
+        if self.jobs.get(&job).is_some_and(|state| state.output != *to)
+            && let Some((_, task)) = self.jobs.remove(&job).and_then(|state| state.video)
+        {
+            // Collected anew to another place: what was made for the first one stays there.
+            task.abort();
+        }
         self.jobs.entry(job).or_insert_with(|| Job {
             spec: spec.clone(),
             output: to.clone(),

@@ -199,7 +199,6 @@ fn settings(request: &SubmitRequest, info: &SceneInfo) -> Result<RenderSettings,
             Err(ApiError::new(ErrorKind::BadRequest, text))
         }
     });
-    let percent = request.percent.or(request.resolution.map(|_| 100));
     let engine = engine.transpose()?;
     let old = engine.is_none()
         && !matches!(info.engine.as_str(), "CYCLES" | "BLENDER_WORKBENCH")
@@ -211,13 +210,24 @@ fn settings(request: &SubmitRequest, info: &SceneInfo) -> Result<RenderSettings,
         );
         return Err(ApiError::new(ErrorKind::Unsupported, text));
     }
-    Ok(RenderSettings {
-        engine,
-        samples: request.samples,
-        resolution: request.resolution,
-        percent,
-        device: request.device,
-    })
+    let (resolution, percent) = scaled(request.resolution, request.percent, info);
+    Ok(RenderSettings { engine, samples: request.samples, resolution, percent, device: request.device })
+}
+
+/// Resolution and percentage to set. `--percent` is of the size the frames would have without it, so a scene at half its
+/// resolution comes out a tenth as wide with 10, and not a fifth.
+fn scaled(resolution: Option<(u32, u32)>, percent: Option<u32>, info: &SceneInfo) -> (Option<(u32, u32)>, Option<u32>) {
+    let Some(percent) = percent else { return (resolution, resolution.map(|_| 100)) };
+    if resolution.is_some() {
+        return (resolution, Some(percent));
+    }
+    let product = info.percent.saturating_mul(percent);
+    if product > 0 && product.is_multiple_of(100) {
+        return (None, Some(product / 100));
+    }
+    // Blender takes no fractions of a percent, so its own percentage goes into the resolution.
+    let side = |side: u32| u32::try_from(u64::from(side) * u64::from(info.percent) / 100).unwrap_or(u32::MAX);
+    (Some((side(info.resolution.0), side(info.resolution.1))), Some(percent))
 }
 
 fn rate(request: &SubmitRequest, info: &SceneInfo) -> Result<FrameRate, ApiError> {
@@ -505,6 +515,43 @@ mod tests {
         assert_eq!(error.kind, ErrorKind::OutputUnwritable);
         assert!(!error.message.contains("os error"), "{error}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_percentage_is_of_the_size_the_scene_renders_at() {
+        let mut info = SceneInfo {
+            version: "4.1".parse().unwrap(),
+            subversion: 0,
+            min_version: 0,
+            engine: "CYCLES".into(),
+            scene: "Scene".into(),
+            frame_start: 1,
+            frame_end: 1,
+            frame_step: 1,
+            rate: FrameRate { fps: 24, base_millionths: 1_000_000 },
+            resolution: (3000, 2000),
+            percent: 50,
+            camera: None,
+            camera_optional: false,
+            format: ImageFormat::Png,
+            replaced_format: None,
+            movie_format: false,
+            samples: None,
+            denoising: false,
+            crop: None,
+        };
+        let check = |info: &SceneInfo, resolution, percent, set, size| {
+            let (resolution, percent) = scaled(resolution, percent, info);
+            assert_eq!((resolution, percent), set);
+            assert_eq!(info.size_with(resolution, percent), size);
+        };
+        check(&info, None, None, (None, None), (1500, 1000));
+        check(&info, None, Some(10), (None, Some(5)), (150, 100));
+        check(&info, None, Some(25), (Some((1500, 1000)), Some(25)), (375, 250));
+        check(&info, Some((640, 480)), None, (Some((640, 480)), Some(100)), (640, 480));
+        check(&info, Some((640, 480)), Some(10), (Some((640, 480)), Some(10)), (64, 48));
+        info.percent = 100;
+        check(&info, None, Some(10), (None, Some(10)), (300, 200));
     }
 
     #[test]

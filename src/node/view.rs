@@ -26,8 +26,12 @@ pub fn unit_state(farm: &Farm, job: &JobState, unit: Unit, now: Duration) -> (&'
     let delivered =
         farm.collectors().get(&job.id).is_some_and(|collector| collector.delivered.get(&unit) == Some(&state.epoch));
     if let Some((by, _)) = state.current_results().next() {
-        let word = if delivered || farm.is_done(job, unit, now) { "done" } else { "claimed" };
-        return (word, Some(by.node));
+        if delivered || farm.is_done(job, unit, now) {
+            return ("done", Some(by.node));
+        }
+        if farm.has_live_result(job.id, unit, now) {
+            return ("claimed", Some(by.node));
+        }
     }
     if is_failed(job, unit, farm.roster(), now) {
         return ("failed", state.current_failures().last().map(|(node, _)| node));

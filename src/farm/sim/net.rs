@@ -1,0 +1,96 @@
+//! Simulated links: like TCP connections that drop what a full queue would, and that notice late when they are cut.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// One connection. Each end notices its end by itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    /// Tells it from earlier ones of the same two machines.
+    pub serial: u64,
+    /// Whether the lower and the higher end take it for open.
+    pub open: [bool; 2],
+    /// Arrival of the last message towards the lower and the higher end: streams keep their order.
+    last: [Duration; 2],
+}
+
+#[derive(Default)]
+pub(super) struct Network {
+    links: BTreeMap<(usize, usize), Link>,
+    /// Which side of a cut each machine is on.
+    side: Vec<u32>,
+    serial: u64,
+}
+
+fn ends(a: usize, b: usize) -> (usize, usize) {
+    (a.min(b), a.max(b))
+}
+
+impl Network {
+    pub fn new(machines: usize) -> Self {
+        Self { links: BTreeMap::new(), side: vec![0; machines], serial: 0 }
+    }
+
+    /// Who is to be connected with whom: everyone with everyone.
+    pub fn pairs(machines: usize) -> impl Iterator<Item = (usize, usize)> {
+        (0..machines).flat_map(move |a| (a + 1..machines).map(move |b| (a, b)))
+    }
+
+    pub fn reaches(&self, a: usize, b: usize) -> bool {
+        self.side[a] == self.side[b]
+    }
+
+    pub fn cut(&mut self, sides: Vec<u32>) {
+        self.side = sides;
+    }
+
+    pub fn heal(&mut self) {
+        self.side.fill(0);
+    }
+
+    pub fn connect(&mut self, a: usize, b: usize) -> u64 {
+        self.serial += 1;
+        let link = Link { serial: self.serial, open: [true; 2], last: [Duration::ZERO; 2] };
+        self.links.insert(ends(a, b), link);
+        self.serial
+    }
+
+    /// Whether `me` takes its connection to `other` for open: its serial number.
+    pub fn open_at(&self, me: usize, other: usize) -> Option<u64> {
+        let link = self.links.get(&ends(me, other))?;
+        link.open[usize::from(me > other)].then_some(link.serial)
+    }
+
+    pub fn exists(&self, a: usize, b: usize) -> bool {
+        self.links.contains_key(&ends(a, b))
+    }
+
+    /// Closes one end of the connection of this number; whether it was open. Gone when both are closed.
+    pub fn close_at(&mut self, me: usize, other: usize, serial: u64) -> bool {
+        let Some(link) = self.links.get_mut(&ends(me, other)).filter(|link| link.serial == serial) else {
+            return false;
+        };
+        let was_open = std::mem::replace(&mut link.open[usize::from(me > other)], false);
+        if link.open == [false; 2] {
+            self.links.remove(&ends(me, other));
+        }
+        was_open
+    }
+
+    /// When something sent now after `delay` arrives; in order unless it overtakes.
+    pub fn arrival(&mut self, from: usize, to: usize, at: Duration, overtakes: bool) -> Duration {
+        let Some(link) = self.links.get_mut(&ends(from, to)) else { return at };
+        let last = &mut link.last[usize::from(to > from)];
+        if overtakes {
+            return at;
+        }
+        *last = at.max(*last);
+        *last
+    }
+
+    /// Everyone a machine has (half of) a connection with.
+    pub fn peers(&self, me: usize) -> Vec<(usize, u64)> {
+        let mine = self.links.iter().filter(|((a, b), _)| *a == me || *b == me);
+        mine.map(|((a, b), link)| (if *a == me { *b } else { *a }, link.serial)).collect()
+    }
+}

@@ -1,0 +1,300 @@
+//! Single stories of one to three farms in one thread: what is sent arrives at once, disks answer at once, a render ends
+//! when the test says so. The simulator is for many farms and bad luck.
+
+use super::blob::BlobMap;
+use super::config::{GONE_AFTER, SUSPECT_AFTER};
+use super::event::{Effect, Input, Now, Rendered};
+use super::id::{BlobId, BootId, JobId, NodeId, Unit};
+use super::job::{Device, FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings, Series};
+use super::message::{Capability, RendererInfo};
+use super::op::{Output, OutputRole};
+use super::{Farm, schedule};
+use crate::seal::Sealer;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// Between turns; what a test waits for is waited for in these.
+const STEP: Duration = Duration::from_millis(50);
+/// The bundle of every job here: an empty manifest.
+const BUNDLE: BlobId = BlobId([7; 32]);
+
+struct Machine {
+    farm: Farm,
+    is_up: bool,
+    store: BTreeSet<BlobId>,
+    rendering: BTreeSet<(JobId, Unit)>,
+    delivered: Vec<i32>,
+    videos: usize,
+    forgotten: BTreeSet<BlobId>,
+}
+
+struct Trio {
+    now: Duration,
+    machines: BTreeMap<NodeId, Machine>,
+    names: Vec<NodeId>,
+    inbox: VecDeque<(NodeId, Input)>,
+    rng: StdRng,
+}
+
+impl Trio {
+    fn new(count: u8) -> Self {
+        let mut trio = Self {
+            now: Duration::from_secs(100),
+            machines: BTreeMap::new(),
+            names: Vec::new(),
+            inbox: VecDeque::new(),
+            rng: StdRng::seed_from_u64(1),
+        };
+        (1..=count).for_each(|seed| trio.start(seed));
+        trio
+    }
+
+    /// A machine that was never here: it knows nobody and has no bundle.
+    fn start(&mut self, seed: u8) {
+        let sealer = Sealer::from_seed(&[seed; 32]);
+        let (node, boot) = (sealer.node(), BootId([seed; 8]));
+        let farm = Farm::new(sealer, boot, [0; 32], Vec::new(), Now { mono: self.now, wall_ms: 0 });
+        let machine = Machine {
+            farm,
+            is_up: true,
+            store: BTreeSet::new(),
+            rendering: BTreeSet::new(),
+            delivered: Vec::new(),
+            videos: 0,
+            forgotten: BTreeSet::new(),
+        };
+        self.machines.insert(node, machine);
+        self.names.push(node);
+        let renderer = RendererInfo {
+            version: (4, 5, 0),
+            path: "/blender".into(),
+            build: "b".into(),
+            denoiser: true,
+            devices: vec!["CPU".into()],
+        };
+        let capability = Capability { slots: 1, renderers: vec![renderer], ..Capability::default() };
+        self.give(node, Input::Capability(Box::new(capability)));
+        for other in self.names.clone().into_iter().filter(|other| *other != node) {
+            if self.machines[&other].is_up {
+                let boot_of = |node: &NodeId| self.machines[node].farm.me().boot;
+                let (here, there) = (boot_of(&node), boot_of(&other));
+                self.inbox.push_back((node, Input::Connected { node: other, boot: there }));
+                self.inbox.push_back((other, Input::Connected { node, boot: here }));
+            }
+        }
+        self.drain();
+    }
+
+    fn give(&mut self, node: NodeId, input: Input) {
+        self.inbox.push_back((node, input));
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some((node, input)) = self.inbox.pop_front() {
+            let Some(machine) = self.machines.get_mut(&node).filter(|machine| machine.is_up) else { continue };
+            let now = Now { mono: self.now, wall_ms: 0 };
+            let effects = machine.farm.handle(now, input, &mut self.rng);
+            for effect in effects {
+                Self::perform(node, machine, effect, &mut self.inbox);
+            }
+        }
+    }
+
+    fn perform(node: NodeId, machine: &mut Machine, effect: Effect, inbox: &mut VecDeque<(NodeId, Input)>) {
+        let mut answer = |input| inbox.push_back((node, input));
+        match effect {
+            Effect::Persist { token: Some(token), .. } => answer(Input::Persisted(token)),
+            Effect::Send { to, message } => inbox.push_back((to, Input::Received { from: node, message })),
+            Effect::OpenBlob { blob, map } => answer(match map {
+                _ if machine.store.contains(&blob) => Input::BlobComplete { blob },
+                Some(_) => {
+                    machine.store.insert(blob);
+                    Input::BlobComplete { blob }
+                }
+                None => Input::BlobUnknown { blob },
+            }),
+            // Every map is empty, so that whoever knows one has all of the blob.
+            Effect::AskMap { of, blob } => answer(Input::PeerMap { from: of, blob, map: Some(BlobMap::default()) }),
+            Effect::ReadManifest { bundle } => answer(Input::Manifest { bundle, files: Some(Vec::new()) }),
+            Effect::Render { job, unit, .. } => drop(machine.rendering.insert((job, unit))),
+            Effect::Stop { job, unit } => drop(machine.rendering.remove(&(job, unit))),
+            Effect::Deliver { job, unit, epoch, .. } => {
+                machine.delivered.push(unit.frame);
+                answer(Input::Delivered { job, unit, epoch });
+            }
+            Effect::FinishVideo { job, .. } => {
+                machine.videos += 1;
+                answer(Input::VideoFinished { job, outcome: Ok(()) });
+            }
+            Effect::Forget { blobs } => machine.forgotten.extend(blobs),
+            _ => {}
+        }
+    }
+
+    fn wait(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.now += STEP;
+            for node in self.names.clone() {
+                self.give(node, Input::Tick);
+            }
+        }
+    }
+
+    fn submit(&mut self, at: usize, frames: i32) -> JobId {
+        let node = self.names[at];
+        self.at(at).store.insert(BUNDLE);
+        self.give(node, Input::Submit { call: 1, spec: Box::new(spec(frames)) });
+        self.wait(STEP);
+        *self.machines[&node].farm.jobs().keys().next().expect("a job")
+    }
+
+    /// Ends whatever a machine renders.
+    fn render(&mut self, at: usize) {
+        let node = self.names[at];
+        for (job, unit) in std::mem::take(&mut self.at(at).rendering) {
+            let blob = BlobId([unit.frame as u8; 32]);
+            self.at(at).store.insert(blob);
+            let path = format!("{}.png", unit.frame);
+            let outputs = vec![Output { path, blob, bytes: 1, role: OutputRole::Image }];
+            let result = Rendered { outputs, millis: 60_000, device: "CPU".into(), build: "b".into() };
+            self.give(node, Input::Rendered { job, unit, epoch: 0, result });
+        }
+    }
+
+    fn at(&mut self, at: usize) -> &mut Machine {
+        self.machines.get_mut(&self.names[at]).expect("a machine")
+    }
+
+    /// The process dies: the others' connections to it end.
+    fn kill(&mut self, at: usize) {
+        let dead = self.names[at];
+        self.at(at).is_up = false;
+        for other in self.names.clone().into_iter().filter(|other| *other != dead) {
+            self.give(other, Input::Disconnected { node: dead });
+        }
+    }
+}
+
+fn spec(frames: i32) -> JobSpec {
+    JobSpec {
+        name: "shot".into(),
+        file: "/shot.blend".into(),
+        user: "ada".into(),
+        bundle: BUNDLE,
+        bundle_bytes: 0,
+        frames: FrameSet::range(1, frames, 1).expect("frames"),
+        series: Series { major: 4, minor: 5 },
+        min_version: 0,
+        settings: RenderSettings { engine: None, samples: None, resolution: None, percent: None, device: Device::Auto },
+        needs: Needs::default(),
+        format: ImageFormat::Png,
+        size: (8, 8),
+        rate: FrameRate { fps: 24, base_millionths: 1_000_000 },
+        output: OutputSpec {
+            directory: "/o".into(),
+            prefix: "shot_".into(),
+            suffix: String::new(),
+            digits: 4,
+            video: Some("/o.mp4".into()),
+        },
+        priority: 50,
+        nonce: 0,
+        created_ms: 0,
+    }
+}
+
+#[test]
+fn a_machine_that_joins_late_renders_within_a_heartbeat() {
+    let mut trio = Trio::new(2);
+    let job = trio.submit(0, 20);
+    trio.wait(Duration::from_secs(3));
+    trio.start(3);
+    trio.wait(Duration::from_secs(2));
+    let rendering = trio.at(2).rendering.clone();
+    assert_eq!(rendering.len(), 1, "the third has one slot, and work for it");
+    let (_, unit) = rendering.first().copied().expect("a unit");
+    let elsewhere = trio.at(0).rendering.contains(&(job, unit)) || trio.at(1).rendering.contains(&(job, unit));
+    assert!(!elsewhere, "and nobody else has it");
+}
+
+#[test]
+fn the_units_of_a_killed_process_are_open_four_seconds_later_and_of_a_silent_one_eight() {
+    for (is_killed, limit) in [(true, GONE_AFTER), (false, SUSPECT_AFTER)] {
+        let mut trio = Trio::new(2);
+        let job = trio.submit(0, 2);
+        trio.wait(Duration::from_secs(2));
+        let (_, unit) = trio.at(1).rendering.first().copied().expect("the second renders too");
+        match is_killed {
+            true => trio.kill(1),
+            false => trio.at(1).is_up = false,
+        }
+        trio.wait(STEP);
+        trio.render(0);
+        // The last word of a silent one may be a second old.
+        trio.wait(limit - Duration::from_secs(2));
+        assert!(!trio.at(0).rendering.contains(&(job, unit)), "it may yet come back");
+        trio.wait(Duration::from_secs(3));
+        assert!(trio.at(0).rendering.contains(&(job, unit)), "killed: {is_killed}");
+    }
+}
+
+#[test]
+fn a_job_ends_with_every_frame_delivered_and_only_then_are_second_copies_forgotten() {
+    let mut trio = Trio::new(3);
+    let job = trio.submit(0, 9);
+    for _ in 0..12 {
+        (0..3).for_each(|at| trio.render(at));
+        trio.wait(Duration::from_millis(500));
+    }
+    let now = trio.now;
+    let submitter = trio.at(0);
+    submitter.delivered.sort_unstable();
+    assert_eq!(submitter.delivered, (1..=9).collect::<Vec<_>>());
+    assert_eq!(submitter.videos, 1);
+    let state = &submitter.farm.jobs()[&job];
+    assert!(state.is_over() && state.duplicates() == 0);
+    let me = submitter.farm.me().node;
+    assert!(!submitter.forgotten.is_empty());
+    for blob in &submitter.forgotten {
+        let holders = state.holders(*blob);
+        assert!(!holders.contains(&me) && !holders.is_empty(), "what is forgotten is held elsewhere, and told");
+    }
+    assert!(schedule::eligible(state, submitter.farm.roster(), now).len() == 3);
+}
+
+#[test]
+fn a_second_result_of_a_delivered_frame_does_not_unend_its_collection() {
+    let mut trio = Trio::new(2);
+    let job = trio.submit(0, 2);
+    trio.wait(Duration::from_secs(1));
+    let late = trio.at(1).rendering.clone();
+    let (_, unit) = late.first().copied().expect("the second renders");
+    // Cut off, the first renders the second's unit too.
+    let (first, second) = (trio.names[0], trio.names[1]);
+    trio.at(1).is_up = false;
+    trio.give(first, Input::Disconnected { node: second });
+    trio.render(0);
+    trio.wait(Duration::from_secs(6));
+    trio.render(0);
+    trio.wait(Duration::from_secs(1));
+    assert!(trio.at(0).farm.collectors()[&job].ended);
+    // The second ends its unit before it hears of anything.
+    trio.at(1).is_up = true;
+    trio.give(second, Input::Disconnected { node: first });
+    trio.at(1).rendering = late;
+    trio.render(1);
+    for (at, other) in [(0, second), (1, first)] {
+        let boot = trio.machines[&other].farm.me().boot;
+        let here = trio.names[at];
+        trio.give(here, Input::Connected { node: other, boot });
+    }
+    trio.wait(Duration::from_secs(5));
+    let submitter = trio.at(0);
+    assert_eq!(submitter.farm.jobs()[&job].unit(unit).current_results().count(), 2);
+    assert!(submitter.farm.collectors()[&job].ended);
+    assert_eq!(submitter.videos, 1);
+}
