@@ -105,9 +105,9 @@ impl Invocation {
         self.cli.global.log_format
     }
 
-    /// What is logged unless `SWARM_LOG` says otherwise.
+    /// What is logged unless `SWARM_LOG` says otherwise. A command tells what concerns it by itself.
     pub fn default_log_filter(&self) -> &'static str {
-        if matches!(self.cli.command, Command::Daemon(_)) { "warn,swarm=info" } else { "warn" }
+        if matches!(self.cli.command, Command::Daemon(_)) { "warn,swarm=info" } else { "error" }
     }
 }
 

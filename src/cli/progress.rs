@@ -48,8 +48,9 @@ impl Progress {
             "progress" => self.progress(event),
             "warning" => {
                 let subject = text(event, "subject");
-                let about = if subject.is_empty() { String::new() } else { format!("{subject}: ") };
-                say(console, format!("warning: {about}{}", text(event, "message")))?;
+                let message = text(event, "message");
+                let about = if message.contains(subject) { String::new() } else { format!("{subject}: ") };
+                say(console, format!("warning: {about}{message}"))?;
             }
             "bundled" => {
                 let (all, new) = (bytes(number(event, "bytes")), bytes(number(event, "new_bytes")));

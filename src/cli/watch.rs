@@ -3,7 +3,7 @@
 //! One channel carries the events and the interrupt, one loop reads it: nothing is decided anywhere else.
 
 use super::client::{Client, Events, job_path};
-use super::print::{Console, short_path, text};
+use super::print::{Console, count, number, short_path, text};
 use super::progress::{Progress, shortfall};
 use super::session::Session;
 use super::{Exit, Failure};
@@ -186,8 +186,10 @@ fn interrupted(session: &Session, job: Option<&str>, cwd: &Path, console: &mut C
         Some(job) if session.is_embedded() => match cancel(&session.client, job) {
             Ok(answer) => {
                 let output = short_path(text(&answer, "output"), cwd);
-                let place = if output.is_empty() { String::new() } else { format!(" in {output}") };
-                format!("canceled job {job}; the frames that are done are kept{place}")
+                match number(&answer["frames"], "done") {
+                    0 => format!("canceled job {job}; no frame was done"),
+                    done => format!("canceled job {job}; what is done is kept: {} in {output}", count(done, "frame")),
+                }
             }
             Err(error) => format!("job {job} could not be canceled: {error}"),
         },

@@ -85,8 +85,12 @@ fn warning(kind: &str, subject: &str, message: &str) -> Value {
 pub enum Until {
     /// The job's end.
     End,
-    /// Another node that holds the whole bundle.
-    Replicated,
+    /// Another node that holds the whole bundle, or the end. `stays`: this node outlives the caller, who need not wait
+    /// for a node that may never come.
+    Replicated {
+        /// As said.
+        stays: bool,
+    },
     /// The end of collecting it here.
     Collected,
 }
@@ -128,7 +132,9 @@ impl Watcher {
         }
         let Some(job) = farm.jobs().get(&self.job) else { return true };
         let Some(spec) = &job.spec else { return false };
-        if self.until == Until::Replicated {
+        if let Until::Replicated { stays } = self.until
+            && !job.is_over()
+        {
             let me = farm.me().node;
             if job.holders(spec.bundle).iter().any(|node| *node != me) {
                 return self.stream.try_event(json!({"event": "replicated"}));
@@ -137,7 +143,7 @@ impl Watcher {
                 let text = "no other machine has the scene yet: keep this one on until one does";
                 self.said_alone = self.stream.try_event(warning("not_replicated", &spec.name, text));
             }
-            return false;
+            return stays && self.said_alone;
         }
         let mut done = 0;
         for unit in job.all_units() {
@@ -166,7 +172,9 @@ impl Watcher {
             self.stream.try_progress("render", done as u64, spec.frames.len() as u64, "frames");
         }
         let collector = farm.collectors().get(&self.job);
-        let reason = collector.and_then(|collector| collector.reason.clone());
+        // A video that failed is the last word, not a warning.
+        let waits = collector.filter(|collector| collector.video != VideoState::Failed);
+        let reason = waits.and_then(|collector| collector.reason.clone());
         if reason.is_some() && reason != self.said_reason && self.stream.room() > 2 {
             let text = reason.clone().unwrap_or_default();
             self.stream.try_event(warning("waiting", &spec.name, &text));

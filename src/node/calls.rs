@@ -276,7 +276,8 @@ impl Node {
         let rows = self.farm.ledger().logs().map(|log| LedgerRow::DropLog { log: log.0 }).collect();
         self.unwritten.push_back(Batch { token: None, rows });
         self.rejoin = true;
-        Ok(json!({"swarm": swarm, "nodes": 0}))
+        // Who is there shows in a moment, once the node has been started anew in it.
+        Ok(json!({"swarm": swarm}))
     }
 
     /// Answers who could render a scene, as far as it can be told now.

@@ -381,3 +381,17 @@ fn is_same(store: &Store, blob: BlobId, path: &Path) -> io::Result<bool> {
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_in_the_same_words_for_every_frame() {
+        let full = |what: &str| io::Error::new(io::ErrorKind::StorageFull, format!("cannot write {what}"));
+        let folder = Path::new("/shots/a");
+        let text = why_not(&full("/shots/a/a_0001.png"), folder);
+        assert_eq!(text, why_not(&full("/shots/a/a_0002.png"), folder));
+        assert!(text.starts_with("the disk of /shots/a is full; make room there"), "{text}");
+    }
+}

@@ -119,7 +119,7 @@ impl Node {
         let Some(submission) = self.submissions.remove(&call) else { return };
         tracing::info!(job = %job.short(), "submitted");
         submission.stream.try_event(serde_json::json!({"event": "submitted", "job": job.to_string()}));
-        let until = if submission.detach { Until::Replicated } else { Until::End };
+        let until = if submission.detach { Until::Replicated { stays: !self.options.embedded } } else { Until::End };
         self.watch(job, submission.stream, until);
     }
 

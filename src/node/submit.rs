@@ -503,6 +503,21 @@ mod tests {
     }
 
     #[test]
+    fn a_check_of_the_output_leaves_no_folder_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = |directory: &Path| {
+            output_in(Some(directory), &VideoChoice::File(dir.path().join("v/x.mp4")), Path::new("/"), "x", "").unwrap()
+        };
+        check_output(&made(&dir.path().join("a/b"))).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        std::fs::write(dir.path().join("file"), "in the way").unwrap();
+        let error = check_output(&made(&dir.path().join("file/b"))).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::OutputUnwritable);
+        assert!(!error.message.contains("os error"), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn a_percentage_is_of_the_size_the_scene_renders_at() {
         let mut info = SceneInfo {
             version: "4.1".parse().unwrap(),
