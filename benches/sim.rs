@@ -120,7 +120,7 @@ fn tell(scenario: &Scenario, reports: &[Report]) {
         of(|report| report.message_bytes as f64 / 1e6),
     );
     let times = |name: &str, of: fn(&Report) -> &[std::time::Duration]| {
-        let mut all: Vec<f64> = reports.iter().flat_map(|r| of(r)).map(|time| 1000.0 * time.as_secs_f64()).collect();
+        let mut all: Vec<f64> = reports.iter().flat_map(of).map(|time| 1000.0 * time.as_secs_f64()).collect();
         all.sort_by(f64::total_cmp);
         let at = |percent: usize| all.get((all.len() * percent / 100).min(all.len().saturating_sub(1)));
         if let (Some(p50), Some(p99), Some(most)) = (at(50), at(99), all.last()) {

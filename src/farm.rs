@@ -63,7 +63,7 @@ pub struct Farm {
     hands: BTreeMap<(JobId, Unit), Hand>,
     /// Those of them that wait for a slot, in order.
     queue: VecDeque<(JobId, Unit)>,
-    /// Those of them that ended and wait for the disk.
+    /// Those of them that need no slot any more, and wait for the disk.
     ended: BTreeSet<(JobId, Unit)>,
     transfer: Transfer,
     bundles: BTreeMap<BlobId, Bundle>,

@@ -1,7 +1,7 @@
 //! The world: network, disk, Blender, ffmpeg, HTTP, and the one loop that joins them to the farm.
 //!
 //! The loop reads the clock once per turn, turns what happened into one [`Input`], calls the farm and performs its
-//! effects. It never waits for a disk, a peer or a process: those are tasks and threads that report back as [`Event`]s
+//! effects. It never waits for a disk, a peer or a process: those are tasks and threads that report back as events
 //! through one bounded channel. Adapters do not know one another; only this file knows them all. It decides nothing: what
 //! is claimed, fetched, rendered and delivered is the farm's choice.
 
@@ -17,7 +17,9 @@ pub mod http;
 mod identity;
 pub mod machine;
 pub mod net;
+mod options;
 pub mod render;
+mod rows;
 pub mod scene;
 mod slots;
 pub mod store;
@@ -28,26 +30,26 @@ mod view;
 use crate::farm::Farm;
 use crate::farm::event::{Input, Now, Token};
 use crate::farm::id::JobId;
-use crate::farm::ledger::Row;
 use crate::farm::message::{Capability, GpuInfo, Problem, RendererInfo};
 use crate::seal::{self, Sealer};
+pub use options::{NodeError, Options};
+
 use answer::{Stream, Until, Watcher};
 use clock::Clock;
 use deliver::Delivery;
 use event::{Event, WhoCan};
 use http::{ApiCall, ApiError, ApiFile, ErrorKind};
 use identity::Identity;
-use net::{NetConfig, NetError, NetEvent, NetHandle, PortChoice};
+use net::{NetConfig, NetEvent, NetHandle, PortChoice};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use render::Discovery;
 use slots::Slots;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Batch, LedgerRow, Refused, Store, StoreError, StoreEvent, StoreWriter};
+use store::{Batch, Refused, Store, StoreError, StoreEvent, StoreWriter};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -60,78 +62,6 @@ const HOUSEKEEPING: Duration = Duration::from_secs(2);
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// A question who could render a scene is held this long after the start while nobody can: members are still arriving.
 const ARRIVAL: Duration = Duration::from_secs(8);
-
-/// What a node is told at its start.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Made if it is not there.
-    pub data_dir: PathBuf,
-    /// Name in the swarm; `None`: the host's.
-    pub name: Option<String>,
-    /// TCP port for members: given and taken is an error; `None`: the default one or the next free.
-    pub port: Option<u16>,
-    /// Addresses to listen on; none: all.
-    pub listen: Vec<IpAddr>,
-    /// Loopback address of the API; `None`: 127.0.0.1 and a port the system picks.
-    pub api: Option<SocketAddr>,
-    /// Addresses of other machines, as typed.
-    pub peers: Vec<String>,
-    /// Frames rendered at the same time.
-    pub slots: Option<u32>,
-    /// Blenders to use beside those found.
-    pub blender: Vec<PathBuf>,
-    /// CPU threads of each Blender.
-    pub threads: Option<u32>,
-    /// Look for other machines by multicast.
-    pub mdns: bool,
-    /// Render here.
-    pub render: bool,
-    /// Inside another command.
-    pub embedded: bool,
-}
-
-/// Why a node does not run.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The network.
-    #[error(transparent)]
-    Net(#[from] NetError),
-    /// The API's socket.
-    #[error("the API cannot listen on {address}: {source}; choose another address with --api")]
-    Api {
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file of the data directory.
-    #[error("{} cannot be written: {source}; check that the disk has room and this user may write there", path.display())]
-    DataDir {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-}
-
-impl From<&NodeError> for ApiError {
-    fn from(error: &NodeError) -> Self {
-        let kind = match error {
-            NodeError::Store(StoreError::InUse { .. }) => ErrorKind::DataDirInUse,
-            NodeError::Store(StoreError::Newer { .. }) => ErrorKind::StoreNewer,
-            NodeError::Store(StoreError::Unreadable { .. }) => ErrorKind::StoreUnreadable,
-            NodeError::Store(_) | NodeError::DataDir { .. } => ErrorKind::DataDir,
-            NodeError::Net(NetError::PortTaken(_) | NetError::NoPort { .. }) => ErrorKind::PortTaken,
-            NodeError::Net(NetError::Listen { .. } | NetError::Peer(_)) => ErrorKind::BadAddress,
-            NodeError::Net(NetError::Encryption(_)) => ErrorKind::Internal,
-            NodeError::Api { .. } => ErrorKind::PortTaken,
-        };
-        Self::new(kind, error.to_string())
-    }
-}
 
 /// Runs a node until `stop`. `ready` hears when its API answers, or why it does not.
 pub async fn run(options: Options, ready: oneshot::Sender<Result<(), NodeError>>, stop: CancellationToken) {
@@ -263,7 +193,7 @@ impl Node {
         let boot = crate::farm::id::BootId(rand::random());
         let clock = Clock::start();
         let now = Now { mono: clock.now(), wall_ms: clock::wall_ms() };
-        let rows = store.load_ledger()?.into_iter().filter_map(row_of).collect();
+        let rows = store.load_ledger()?.into_iter().filter_map(rows::row_of).collect();
         let swarm_id = seal::swarm_id(&identity.swarm_key);
         let mut farm = Farm::new(Sealer::from_seed(&identity.seed), boot, swarm_id, rows, now);
         for (node, capability) in identity::members(&store)? {
@@ -458,11 +388,26 @@ impl Node {
                 if let Input::Delivered { job, unit, .. } = &input {
                     self.delivery.delivered(*job, unit.frame);
                 }
+                if let Input::DeliveryFailed { job, reason, .. } | Input::VideoDelayed { job, reason } = &input
+                    && !self.options.embedded
+                    && self.farm.collectors().get(job).is_some_and(|c| c.reason.as_ref() != Some(reason))
+                {
+                    tracing::warn!(job = %job.short(), "{reason}");
+                }
                 self.turn(input);
+            }
+            Event::UnitDrawn(free) => {
+                let (job, unit) = (free.job, free.unit);
+                if self.slots.free(*free, self.clock.now()) {
+                    self.turn(Input::Drawn { job, unit });
+                }
             }
             Event::UnitFinished(finished) => {
                 let slots::Finished { job, unit, run, input, worker } = *finished;
-                if let Input::RenderFailed { unit, message, .. } = &input {
+                // Inside a command its own watcher tells.
+                if let Input::RenderFailed { unit, message, .. } = &input
+                    && !self.options.embedded
+                {
                     tracing::warn!(job = %job.short(), frame = unit.frame, "{message}");
                 }
                 if self.slots.finished(job, unit, run, worker, self.clock.now()) {
@@ -584,42 +529,4 @@ fn watch_load(tell: mpsc::Sender<Event>) {
             let _ = tell.try_send(Event::Load((load.cpu().clamp(0.0, 1.0) * 100.0) as u8));
         }
     });
-}
-
-/// A row as the store keeps it.
-fn stored_row(row: Row) -> LedgerRow {
-    let key = |actor: crate::farm::id::ActorId| {
-        let mut key = [0; 40];
-        key[..32].copy_from_slice(&actor.node.0);
-        key[32..].copy_from_slice(&actor.boot.0);
-        key
-    };
-    match row {
-        Row::Op { log, actor, seq, bytes } => {
-            LedgerRow::Op { log: log.0, actor: key(actor), seq, bytes: bytes.to_vec() }
-        }
-        Row::Head { log, actor, bytes } => LedgerRow::Head { log: log.0, actor: key(actor), bytes },
-        Row::Retired { log } => LedgerRow::DropLog { log: log.0 },
-    }
-}
-
-/// A row as the ledger takes it.
-fn row_of(row: LedgerRow) -> Option<Row> {
-    use crate::farm::id::{ActorId, BootId, NodeId};
-    let actor = |key: [u8; 40]| {
-        let (node, boot) = key.split_at(32);
-        Some(ActorId { node: NodeId(node.try_into().ok()?), boot: BootId(boot.try_into().ok()?) })
-    };
-    match row {
-        LedgerRow::Op { log, actor: key, seq, bytes } => {
-            Some(Row::Op { log: JobId(log), actor: actor(key)?, seq, bytes: bytes.into() })
-        }
-        LedgerRow::Head { log, actor: key, bytes } => Some(Row::Head { log: JobId(log), actor: actor(key)?, bytes }),
-        LedgerRow::DropLog { log } => Some(Row::Retired { log: JobId(log) }),
-    }
-}
-
-/// Batches carry what the ledger hands out.
-fn batch(token: Option<Token>, rows: Vec<Row>) -> Batch {
-    Batch { token: token.map(|token| token.0), rows: rows.into_iter().map(stored_row).collect() }
 }

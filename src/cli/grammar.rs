@@ -121,10 +121,10 @@ pub(crate) struct SubmitArgs {
     /// Samples per pixel [default: the scene's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) samples: Option<u32>,
-    /// Width and height in pixels, at 100 percent unless --percent is given [default: the scene's]
+    /// Width and height in pixels, instead of the scene's size and percentage [default: the scene's]
     #[arg(long, value_name = "WxH", value_parser = resolution)]
     pub(crate) resolution: Option<(u32, u32)>,
-    /// Percentage of the resolution [default: the scene's]
+    /// Percentage of the size the scene renders at, or of --resolution [default: 100]
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) percent: Option<u32>,
     /// Frames per second of the video [default: the scene's]

@@ -2,9 +2,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "a progress bar shows elapsed time")]
 
-use super::print::{Console, bytes, clock, clock_seconds, count, items, number, plain, plain_lines, short_path, text};
+use super::print::{
+    Console, bytes, clock, clock_seconds, count, cut, items, number, plain, plain_lines, short_id, short_path, text,
+};
 use super::screen::Screen;
 use crate::farm::job::FrameSet;
+use crate::node::http::{ApiError, ErrorKind};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -17,6 +20,8 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(200);
 /// Longest list of frames in a line, characters (guess: one line of a terminal).
 const FRAMES_MAX_CHARS: usize = 80;
+/// Longest message of another program in a line, characters (guess: a few lines of a terminal).
+const ERROR_MAX_CHARS: usize = 300;
 
 /// Follows the events of one job.
 pub(crate) struct Progress {
@@ -95,6 +100,7 @@ impl Progress {
 
     fn frame(&mut self, event: &Value, console: &mut Console<'_>) -> io::Result<()> {
         let (frame, node) = (event.get("frame").and_then(Value::as_i64).unwrap_or_default(), text(event, "node"));
+        let why = sentence(text(event, "error"), ERROR_MAX_CHARS);
         match text(event, "state") {
             "done" => {
                 self.rendered_here.insert(frame);
@@ -105,8 +111,8 @@ impl Progress {
                 }
                 Ok(())
             }
-            "retry" => say(console, format!("frame {frame} failed on {node} and is tried again")),
-            "failed" => say(console, format!("frame {frame} failed for good, last on {node}")),
+            "retry" => say(console, format!("frame {frame} failed on {node} and is tried again{why}")),
+            "failed" => say(console, format!("frame {frame} failed for good, last on {node}{why}")),
             _ => Ok(()),
         }
     }
@@ -120,7 +126,8 @@ impl Progress {
             let _ = write!(line, " in {}", seconds.unwrap_or_else(|| clock(self.started.elapsed())));
             let _ = write!(line, " on {}", count(self.machines.len() as u64, "machine"));
         }
-        let target = [text(event, "video"), text(event, "output")].into_iter().find(|path| !path.is_empty());
+        let places = [text(event, "video"), text(event, "output")];
+        let target = places.into_iter().find(|path| !path.is_empty() && number(event, "frames_done") > 0);
         if let Some(path) = target {
             let _ = write!(line, " → {}", short_path(path, &self.cwd));
         }
@@ -137,19 +144,39 @@ fn say(console: &mut Console<'_>, line: String) -> io::Result<()> {
 }
 
 /// Why a finished job is not a success, for the error line; `None` when it is one.
-pub(crate) fn shortfall(finished: &Value) -> Option<String> {
-    let job = text(finished, "job");
-    match text(finished, "state") {
-        "completed" => None,
-        "canceled" => Some("the job was canceled; the frames that were done are kept".to_owned()),
+/// `alone`: no daemon runs that could be asked more.
+pub(crate) fn shortfall(finished: &Value, alone: bool) -> Option<ApiError> {
+    let job = short_id(finished, "job");
+    let (kind, text) = match (text(finished, "state"), text(finished, "video_state")) {
+        ("completed", "failed") => {
+            let reason = sentence(text(finished, "reason"), ERROR_MAX_CHARS);
+            (ErrorKind::VideoFailed, format!("the frames are done and the video could not be made{reason}"))
+        }
+        ("completed", _) => return None,
+        ("canceled", _) => {
+            (ErrorKind::JobFailed, "the job was canceled; the frames that were done are kept".to_owned())
+        }
         _ => {
             let missing = frame_list(items(finished, "missing").iter().filter_map(Value::as_i64), FRAMES_MAX_CHARS);
             let failed = count(number(finished, "frames_failed"), "frame");
-            let which = if missing.is_empty() { String::new() } else { format!(" ({missing})") };
-            Some(format!(
-                "{failed} failed{which}; `swarm job log {job}` shows why, `swarm job requeue {job}` tries again"
-            ))
+            let what = match text(finished, "reason") {
+                "" if missing.is_empty() => format!("{failed} failed"),
+                "" => format!("{failed} failed ({missing})"),
+                reason => cut(plain(reason.lines().next().unwrap_or_default()).trim(), ERROR_MAX_CHARS),
+            };
+            let first = if alone { "start `swarm daemon`; then " } else { "" };
+            let next = format!("{first}`swarm job log {job}` shows more, `swarm job requeue {job}` tries again");
+            (ErrorKind::JobFailed, format!("{what}; {next}"))
         }
+    };
+    Some(ApiError::new(kind, text))
+}
+
+/// The first line of a message from elsewhere as the end of a sentence.
+fn sentence(message: &str, max_chars: usize) -> String {
+    match plain(message.lines().next().unwrap_or_default()).trim() {
+        "" => String::new(),
+        line => format!(": {}", cut(line, max_chars)),
     }
 }
 
@@ -217,13 +244,24 @@ mod tests {
     #[test]
     fn a_failed_job_says_which_frames_and_what_next() {
         let mut event = json!({"job": "3f2a", "state": "failed", "frames_failed": 3, "missing": [7, 8, 12]});
-        let text = shortfall(&event).unwrap_or_default();
+        let text = shortfall(&event, false).map(|error| error.message).unwrap_or_default();
         assert_eq!(
             text,
-            "3 frames failed (7-8,12); `swarm job log 3f2a` shows why, `swarm job requeue 3f2a` tries again"
+            "3 frames failed (7-8,12); `swarm job log 3f2a` shows more, `swarm job requeue 3f2a` tries again"
+        );
+        event["reason"] = "3 of 9 frames failed (7-8,12); frame 7: out of memory".into();
+        let text = shortfall(&event, true).map(|error| error.message).unwrap_or_default();
+        assert!(
+            text.starts_with("3 of 9 frames failed (7-8,12); frame 7: out of memory; start `swarm daemon`;"),
+            "{text}"
         );
         event["state"] = "completed".into();
-        assert_eq!(shortfall(&event), None);
+        assert_eq!(shortfall(&event, false), None);
+        event["video_state"] = "failed".into();
+        event["reason"] = "there is no ffmpeg".into();
+        let error = shortfall(&event, false).unwrap_or_else(|| ApiError::new(ErrorKind::Internal, ""));
+        assert_eq!((error.kind, error.kind.exit_code()), (ErrorKind::VideoFailed, 1));
+        assert_eq!(error.message, "the frames are done and the video could not be made: there is no ffmpeg");
     }
 
     #[test]

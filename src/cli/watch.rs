@@ -147,9 +147,9 @@ pub(crate) fn follow(
         progress.clear();
     }
     match (end?, job) {
-        (Some(finished), _) => match shortfall(&finished) {
+        (Some(finished), _) => match shortfall(&finished, session.is_embedded()) {
             None => Ok(Exit::Done),
-            Some(text) => Err(ApiError::new(ErrorKind::JobFailed, text).into()),
+            Some(error) => Err(error.into()),
         },
         (None, Some(job)) if detach => {
             if !console.json {

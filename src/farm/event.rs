@@ -103,6 +103,13 @@ pub enum Input {
         /// Hundredths.
         percent: u8,
     },
+    /// The renderer is done with a unit: its slot is free while the result is checked and stored.
+    Drawn {
+        /// Its job.
+        job: JobId,
+        /// Which.
+        unit: Unit,
+    },
     /// A unit in hand is rendered.
     Rendered {
         /// Its job.
@@ -204,6 +211,13 @@ pub enum Input {
         job: JobId,
         /// Which.
         unit: Unit,
+        /// For people: which path, what to do.
+        reason: String,
+    },
+    /// The video is encoded and cannot be put under its name now; that is tried again.
+    VideoDelayed {
+        /// Its job.
+        job: JobId,
         /// For people: which path, what to do.
         reason: String,
     },

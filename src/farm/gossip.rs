@@ -40,8 +40,9 @@ impl Farm {
         self.roster.heard(from, now.mono);
         match message {
             Message::Heartbeat(beat) => {
+                // Everyone's, every two seconds: what follows waits for the next review, a tick away at most.
                 self.roster.heartbeat(from, beat, now.mono);
-                true
+                false
             }
             Message::Capability(capability) => {
                 self.roster.capability(from, *capability);

@@ -56,6 +56,10 @@ impl Farm {
                 }
                 false
             }
+            Input::Drawn { job, unit } => {
+                self.end_hand(job, unit);
+                true
+            }
             Input::Rendered { job, unit, epoch, result } => {
                 self.rendered(job, unit, epoch, result);
                 true
@@ -108,6 +112,12 @@ impl Farm {
             Input::DeliveryFailed { job, unit, reason } => {
                 if let Some(collector) = self.collectors.get_mut(&job) {
                     collector.delivery_failed(unit, reason, now.mono);
+                }
+                false
+            }
+            Input::VideoDelayed { job, reason } => {
+                if let Some(collector) = self.collectors.get_mut(&job) {
+                    collector.reason = Some(reason);
                 }
                 false
             }
@@ -271,12 +281,10 @@ impl Farm {
         let video = outcome.is_ok();
         collector.video = match (&outcome, &collector.output.video) {
             (Err(_), _) => VideoState::Failed,
-            (Ok(()), Some(_)) => VideoState::Ready,
-            (Ok(()), None) => VideoState::None,
+            (Ok(()), Some(_)) if state.has_video_frames() => VideoState::Ready,
+            (Ok(()), _) => VideoState::None,
         };
-        if let Err(reason) = outcome {
-            collector.reason = Some(reason);
-        }
+        collector.reason = outcome.err();
         // Something was requeued meanwhile: what was made is not the last word.
         if collector.finished != Some(state.revision) {
             collector.finished = None;

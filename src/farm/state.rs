@@ -288,6 +288,11 @@ impl JobState {
         self.canceled.is_some() || self.collected.is_some_and(|(revision, _)| revision >= self.revision)
     }
 
+    /// Whether there is something a finished video can show: a canceled job gets none.
+    pub fn has_video_frames(&self) -> bool {
+        self.canceled.is_none() && self.all_units().any(|unit| self.unit(unit).has_result())
+    }
+
     /// The counter the next `Set` must carry.
     pub fn next_lamport(&self) -> u64 {
         self.lamport.saturating_add(1)

@@ -217,7 +217,7 @@ impl Watcher {
         let collector = farm.collectors().get(&self.job);
         let missing: Vec<i32> =
             job.all_units().filter(|unit| !job.unit(*unit).has_result()).map(|unit| unit.frame).collect();
-        let video = collector.filter(|collector| collector.video == VideoState::Ready);
+        let video = collector.filter(|_| view["video_state"] == VideoState::Ready.word());
         json!({
             "event": "finished",
             "job": self.job.to_string(),

@@ -115,8 +115,11 @@ impl Node {
         match over {
             None => Ok(id),
             Some(job) => {
-                let word = if job.canceled.is_some() { "canceled" } else { "finished" };
-                let text = format!("job {} is already {word}; `swarm job requeue` renders frames again", id.short());
+                let (word, what) = match job.canceled {
+                    Some(_) => ("canceled", "submit the scene again instead"),
+                    None => ("finished", "`swarm job requeue --frames` renders frames again"),
+                };
+                let text = format!("job {} is already {word}; {what}", id.short());
                 Err(ApiError::new(ErrorKind::JobState, text))
             }
         }
@@ -368,11 +371,12 @@ impl Node {
         check("network", !addresses.is_empty(), message, "check the network, and --listen if it was given");
         let others = self.farm.roster().alive(now).count() - 1;
         let message = match others {
-            0 => "no other machine is here".to_owned(),
+            // A swarm of one is no fault.
+            0 => "no other machine is here yet; run `swarm invite` here and `swarm join CODE` on another (where multicast is blocked start it with --peer ADDRESS)".to_owned(),
+            1 => "one other machine is here".to_owned(),
             n => format!("{n} other machines are here"),
         };
-        let fix = "run `swarm invite` here and `swarm join CODE` there; where multicast is blocked start them with --peer ADDRESS";
-        check("swarm", others > 0 || self.options.embedded, message, fix);
+        check("swarm", true, message, "");
         let sandbox = "Blender runs as this user, not in a sandbox: join only machines you trust";
         check("sandbox", true, sandbox.into(), "");
         Value::Array(checks)

@@ -7,6 +7,7 @@
 use super::event::Event;
 use super::render::{Renderer, encode_with_blender};
 use super::store::Store;
+use super::submit::{is_full, plain_cause};
 use super::video::{Encoder, VideoError, VideoSpec};
 use crate::farm::blob::chunk_id;
 use crate::farm::event::Input;
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -24,6 +26,8 @@ use tokio::task::{JoinHandle, JoinSet};
 const AT_ONCE: usize = 4;
 /// Frames announced to a video task and not yet taken.
 const MAX_WAITING: usize = 1024;
+/// Between two attempts to write a video to a full disk (guess: people make room within minutes).
+const RETRY_VIDEO: Duration = Duration::from_secs(5);
 
 /// What a job's video is told.
 enum Command {
@@ -111,10 +115,7 @@ impl Delivery {
             let input = match put.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
                 Ok(()) => Input::Delivered { job, unit, epoch },
                 Err(error) => {
-                    let full = error.kind() == io::ErrorKind::StorageFull;
-                    let what = if full { "make room on its disk" } else { "check that the folder may be written" };
-                    let reason = format!("{} cannot be written: {error}; {what}: it is tried again", path.display());
-                    Input::DeliveryFailed { job, unit, reason }
+                    Input::DeliveryFailed { job, unit, reason: why_not(&error, path.parent().unwrap_or(&path)) }
                 }
             };
             let _ = events.send(Event::Farm(input)).await;
@@ -191,7 +192,7 @@ impl Delivery {
         };
         let (events, known) = (self.events.clone(), state.frames.clone());
         let handle = tokio::spawn(async move {
-            if let Some(outcome) = task.run(known, commands).await {
+            if let Some(outcome) = task.run(known, commands, &events).await {
                 let _ = events.send(Event::Farm(Input::VideoFinished { job, outcome })).await;
             }
         });
@@ -222,18 +223,9 @@ impl Task {
         self,
         mut known: BTreeMap<i32, PathBuf>,
         mut commands: mpsc::Receiver<Command>,
+        events: &mpsc::Sender<Event>,
     ) -> Option<Result<(), String>> {
-        let spec = VideoSpec {
-            frames: self.frames.clone(),
-            rate: self.spec.rate,
-            out: self.out.clone(),
-            work_dir: self.work_dir.clone(),
-            size: self.spec.size,
-        };
-        let mut encoder = Encoder::open(spec).await;
-        for (frame, path) in known.clone() {
-            encoder = add(encoder, frame, path).await;
-        }
+        let mut encoder = self.open(&known).await;
         let missing = loop {
             match commands.recv().await? {
                 Command::Frame(frame, path) => {
@@ -251,12 +243,18 @@ impl Task {
             known.insert(frame, path.clone());
             encoder = add(encoder, frame, path).await;
         }
-        let finished = match encoder {
-            Ok(encoder) => {
-                super::fail::fail_point("mid-encode");
-                encoder.finish(&missing).await.map(|_| ())
+        let finished = loop {
+            match self.encode(encoder, &missing).await {
+                Err(VideoError::Io { path, source }) if is_full(&source) => {
+                    // Finished segments are kept, so that this costs the rest only.
+                    let path = path.display();
+                    let reason = format!("the disk of {path} is full; make room there: the video is tried again");
+                    events.send(Event::Farm(Input::VideoDelayed { job: self.job, reason })).await.ok()?;
+                    tokio::time::sleep(RETRY_VIDEO).await;
+                    encoder = self.open(&known).await;
+                }
+                other => break other,
             }
-            Err(error) => Err(error),
         };
         Some(match finished {
             Err(VideoError::NoFfmpeg | VideoError::NoX264 { .. } | VideoError::CannotStart { .. }) => {
@@ -267,8 +265,38 @@ impl Task {
         })
     }
 
+    /// An encoder that was told of the frames there are.
+    async fn open(&self, known: &BTreeMap<i32, PathBuf>) -> Result<Encoder, VideoError> {
+        let spec = VideoSpec {
+            frames: self.frames.clone(),
+            rate: self.spec.rate,
+            out: self.out.clone(),
+            work_dir: self.work_dir.clone(),
+            size: self.spec.size,
+        };
+        let mut encoder = Encoder::open(spec).await;
+        for (frame, path) in known {
+            encoder = add(encoder, *frame, path.clone()).await;
+        }
+        encoder
+    }
+
+    /// Brings the video to its place.
+    async fn encode(&self, encoder: Result<Encoder, VideoError>, missing: &[i32]) -> Result<(), VideoError> {
+        let encoder = encoder?;
+        self.make_folder().await.map_err(|source| VideoError::Io { path: self.out.clone(), source })?;
+        super::fail::fail_point("mid-encode");
+        encoder.finish(missing).await.map(|_| ())
+    }
+
+    async fn make_folder(&self) -> io::Result<()> {
+        let folder = self.out.parent().unwrap_or(Path::new("/")).to_path_buf();
+        let made = tokio::task::spawn_blocking(move || std::fs::create_dir_all(folder)).await;
+        made.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+    }
+
     async fn with_blender(&self, known: &BTreeMap<i32, PathBuf>) -> Result<(), String> {
-        let install = "install ffmpeg and run `swarm job collect`; the frames are kept";
+        let install = format!("install ffmpeg, then run `swarm job collect {}`; the frames are kept", self.job.short());
         let renderer = lock(&self.encoder).clone();
         let Some(renderer) = renderer else {
             return Err(format!("there is neither ffmpeg nor a Blender on this machine to make the video; {install}"));
@@ -277,6 +305,9 @@ impl Task {
         let first = known.values().next().cloned();
         let held = |frame: &i32| known.range(..=*frame).next_back().map(|(_, path)| path.clone()).or(first.clone());
         let frames: Vec<PathBuf> = self.frames.iter().filter_map(held).collect();
+        if let Err(error) = self.make_folder().await {
+            return Err(format!("{} cannot be written: {}", self.out.display(), plain_cause(&error)));
+        }
         match encode_with_blender(&renderer, &frames, self.spec.rate, &self.out, &self.work_dir).await {
             Ok(()) => {
                 let text = "ffmpeg is not installed: Blender's own encoder made the video".to_owned();
@@ -293,6 +324,26 @@ async fn add(encoder: Result<Encoder, VideoError>, frame: i32, path: PathBuf) ->
     let mut encoder = encoder?;
     encoder.add(frame, path).await?;
     Ok(encoder)
+}
+
+/// Why frames do not get into their folder, in the same words for each of them.
+fn why_not(error: &io::Error, folder: &Path) -> String {
+    let folder = folder.display();
+    match error.kind() {
+        _ if is_full(error) => {
+            format!(
+                "the disk of {folder} is full; make room there: finished frames are kept and go there by themselves"
+            )
+        }
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::NotFound => format!(
+            "{folder} cannot be written ({}); mend that: finished frames are kept and go there by themselves",
+            error.kind()
+        ),
+        _ => format!("{}; it is tried again", plain_cause(error)),
+    }
 }
 
 /// Puts the image of a unit under its name, unless it is there already.

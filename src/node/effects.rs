@@ -4,7 +4,7 @@ use super::fail::fail_point;
 use super::net::{BlobFailure, BlobReply, BlobRequest, ChunkSink, ChunkSource, Protocol};
 use super::slots::{Work, read_blob};
 use super::store::Store;
-use super::{Node, Until, batch};
+use super::{Node, Until, rows};
 use crate::farm::Farm;
 use crate::farm::blob::BlobMap;
 use crate::farm::event::{Effect, Input};
@@ -46,7 +46,7 @@ impl Node {
     /// Does what the farm wants done.
     pub(super) fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Persist { token, rows } => self.unwritten.push_back(batch(token, rows)),
+            Effect::Persist { token, rows } => self.unwritten.push_back(rows::batch(token, rows)),
             Effect::Send { to, message } => {
                 let protocol = if message.is_status() { Protocol::Status } else { Protocol::Ledger };
                 match wire::encode(&message) {

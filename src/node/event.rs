@@ -3,7 +3,7 @@
 use super::answer::Stream;
 use super::machine::Gpu;
 use super::render::Discovery;
-use super::slots::Finished;
+use super::slots::{Finished, Free};
 use super::submit::Prepared;
 use crate::farm::event::Input;
 use crate::farm::job::{Needs, Series};
@@ -13,6 +13,8 @@ use tokio::sync::oneshot;
 pub enum Event {
     /// Straight to the farm.
     Farm(Input),
+    /// Blender is free while its unit is being looked at.
+    UnitDrawn(Box<Free>),
     /// A unit ended.
     UnitFinished(Box<Finished>),
     /// Renderers were looked for.

@@ -21,7 +21,7 @@ pub use check::{CheckError, check_image};
 pub use encode::{EncodeError, encode_with_blender};
 pub use find::{Discovery, Search, discover, discover_in};
 pub use series::{Available, SeriesError, choose_renderer, choose_series};
-pub use worker::{RenderError, Rendered, UnitFailure, Worker, WorkerScene};
+pub use worker::{Drawn, RenderError, Rendered, UnitFailure, Worker, WorkerScene};
 
 use crate::farm::job::Series;
 use serde::{Deserialize, Serialize};

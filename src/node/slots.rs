@@ -1,7 +1,8 @@
 //! The machine's render slots: resident Blenders, one per slot and scene, and the units they are given.
 //!
 //! A unit runs as a task that owns its worker, so that stopping the unit is dropping the task: the worker's Blender dies
-//! with it. A worker that ends a unit alive waits for the next unit of its job; it leaves after [`IDLE`].
+//! with it. The moment Blender has drawn a unit its worker is free for the next; the task goes on to check the image and
+//! to store it. A worker without a unit leaves after [`IDLE`].
 
 use super::chunk::Chunking;
 use super::event::Event;
@@ -48,7 +49,19 @@ pub struct Work {
     pub fresh: bool,
 }
 
-/// How a unit ended, with the worker if it lives.
+/// Blender has drawn a unit and is free; what it drew is being looked at.
+pub struct Free {
+    /// Its job.
+    pub job: JobId,
+    /// Which.
+    pub unit: Unit,
+    /// Names the task that ran it.
+    pub run: u64,
+    /// For the next unit.
+    pub worker: Worker,
+}
+
+/// How a unit ended, with the worker if it lives and was not told [`Free`] before.
 pub struct Finished {
     /// Its job.
     pub job: JobId,
@@ -124,19 +137,34 @@ impl Slots {
         }
     }
 
-    /// A unit ended: keeps the worker and says whether the result still counts (it was not stopped meanwhile).
+    /// A worker is free; says whether its unit still counts (it was not stopped meanwhile).
+    pub fn free(&mut self, free: Free, now: Duration) -> bool {
+        let Free { job, unit, run, worker } = free;
+        self.keep_worker(job, Some(worker), now);
+        self.counts(job, unit, run)
+    }
+
+    /// A unit ended; says whether that still counts (it was not stopped meanwhile).
     pub fn finished(&mut self, job: JobId, unit: Unit, run: u64, worker: Option<Worker>, now: Duration) -> bool {
-        let counts = self.running.get(&(job, unit)).is_some_and(|(number, _)| *number == run);
+        self.keep_worker(job, worker, now);
+        let counts = self.counts(job, unit, run);
         if counts {
             self.running.remove(&(job, unit));
         }
+        counts
+    }
+
+    fn counts(&self, job: JobId, unit: Unit, run: u64) -> bool {
+        self.running.get(&(job, unit)).is_some_and(|(number, _)| *number == run)
+    }
+
+    fn keep_worker(&mut self, job: JobId, worker: Option<Worker>, now: Duration) {
         if let Some(worker) = worker
             && worker.lives()
             && self.idle.len() < MAX_IDLE
         {
             self.idle.push(Idle { job, worker, since: now });
         }
-        counts
     }
 
     /// Lets go of Blenders that have had nothing to do, or whose job is over.
@@ -183,7 +211,7 @@ impl Run {
     async fn unit(self, work: Work, worker: Option<Worker>) {
         let (job, unit, epoch) = (work.job, work.unit, work.epoch);
         let (input, worker) = match self.render(&work, worker).await {
-            Ok((result, worker)) => (Input::Rendered { job, unit, epoch, result }, Some(worker)),
+            Ok(result) => (Input::Rendered { job, unit, epoch, result }, None),
             Err((failure, worker)) => {
                 let store = self.store.clone();
                 let text = failure.log.clone();
@@ -200,11 +228,7 @@ impl Run {
         let _ = self.events.send(Event::UnitFinished(Box::new(finished))).await;
     }
 
-    async fn render(
-        &self,
-        work: &Work,
-        worker: Option<Worker>,
-    ) -> Result<(Rendered, Worker), (UnitFailure, Option<Worker>)> {
+    async fn render(&self, work: &Work, worker: Option<Worker>) -> Result<Rendered, (UnitFailure, Option<Worker>)> {
         let mut worker = match worker {
             Some(worker) => worker,
             None => self.start(work).await.map_err(|failure| (failure, None))?,
@@ -214,11 +238,11 @@ impl Run {
         let out = self.dir.join("out").join(name);
         let mut progress = worker.progress();
         let outcome = {
-            let rendering = worker.render(work.unit, &out);
-            tokio::pin!(rendering);
+            let drawing = worker.draw(work.unit, &out);
+            tokio::pin!(drawing);
             loop {
                 tokio::select! {
-                    outcome = &mut rendering => break outcome,
+                    outcome = &mut drawing => break outcome,
                     Ok(()) = progress.changed() => {
                         let percent = (progress.borrow_and_update().clamp(0.0, 1.0) * 100.0) as u8;
                         let told = Input::Progress { job: work.job, unit: work.unit, percent };
@@ -228,10 +252,13 @@ impl Run {
                 }
             }
         };
-        let done = match outcome {
-            Ok(done) => done,
+        let drawn = match outcome {
+            Ok(drawn) => drawn,
             Err(failure) => return Err((failure, Some(worker))),
         };
+        let free = Free { job: work.job, unit: work.unit, run: self.number, worker };
+        let _ = self.events.send(Event::UnitDrawn(Box::new(free))).await;
+        let done = drawn.keep().await.map_err(|failure| (failure, None))?;
         self.keep_log(work, &done.log).await;
         let (store, path) = (self.store.clone(), done.path.clone());
         let imported = tokio::task::spawn_blocking(move || store.import_file(&path, Chunking::Fixed)).await;
@@ -248,7 +275,7 @@ impl Run {
             .as_ref()
             .map_or(String::new(), |renderer| format!("{} {}", renderer.version_text(), renderer.build_hash));
         let millis = (done.seconds * 1000.0).clamp(0.0, f64::from(u32::MAX)) as u32;
-        Ok((Rendered { outputs, millis, device: clip(&done.device), build: clip(&build) }, worker))
+        Ok(Rendered { outputs, millis, device: clip(&done.device), build: clip(&build) })
     }
 
     async fn start(&self, work: &Work) -> Result<Worker, UnitFailure> {

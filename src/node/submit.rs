@@ -199,7 +199,6 @@ fn settings(request: &SubmitRequest, info: &SceneInfo) -> Result<RenderSettings,
             Err(ApiError::new(ErrorKind::BadRequest, text))
         }
     });
-    let percent = request.percent.or(request.resolution.map(|_| 100));
     let engine = engine.transpose()?;
     let old = engine.is_none()
         && !matches!(info.engine.as_str(), "CYCLES" | "BLENDER_WORKBENCH")
@@ -211,13 +210,24 @@ fn settings(request: &SubmitRequest, info: &SceneInfo) -> Result<RenderSettings,
         );
         return Err(ApiError::new(ErrorKind::Unsupported, text));
     }
-    Ok(RenderSettings {
-        engine,
-        samples: request.samples,
-        resolution: request.resolution,
-        percent,
-        device: request.device,
-    })
+    let (resolution, percent) = scaled(request.resolution, request.percent, info);
+    Ok(RenderSettings { engine, samples: request.samples, resolution, percent, device: request.device })
+}
+
+/// Resolution and percentage to set. `--percent` is of the size the frames would have without it, so a scene at half its
+/// resolution comes out a tenth as wide with 10, and not a fifth.
+fn scaled(resolution: Option<(u32, u32)>, percent: Option<u32>, info: &SceneInfo) -> (Option<(u32, u32)>, Option<u32>) {
+    let Some(percent) = percent else { return (resolution, resolution.map(|_| 100)) };
+    if resolution.is_some() {
+        return (resolution, Some(percent));
+    }
+    let product = info.percent.saturating_mul(percent);
+    if product > 0 && product.is_multiple_of(100) {
+        return (None, Some(product / 100));
+    }
+    // Blender takes no fractions of a percent, so its own percentage goes into the resolution.
+    let side = |side: u32| u32::try_from(u64::from(side) * u64::from(info.percent) / 100).unwrap_or(u32::MAX);
+    (Some((side(info.resolution.0), side(info.resolution.1))), Some(percent))
 }
 
 fn rate(request: &SubmitRequest, info: &SceneInfo) -> Result<FrameRate, ApiError> {
@@ -312,7 +322,7 @@ fn strip_image_extension(suffix: &str) -> &str {
     known.iter().find_map(|extension| suffix.strip_suffix(extension)).unwrap_or(suffix)
 }
 
-/// Makes the folders of the results and proves that they can be written.
+/// Proves that the results can be written, and leaves nothing behind: delivery makes the folders that are missing.
 pub fn check_output(output: &OutputSpec) -> Result<(), ApiError> {
     let directory = PathBuf::from(&output.directory);
     probe(&directory, "--output")?;
@@ -327,7 +337,7 @@ pub fn check_output(output: &OutputSpec) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Writes and removes a small file. Folders made on the way are removed again when that fails.
+/// Writes and removes a small file. Folders made for it are removed again.
 fn probe(directory: &Path, flag: &str) -> Result<(), ApiError> {
     let first_new = directory.ancestors().take_while(|folder| !folder.exists()).last().map(Path::to_path_buf);
     let attempt = || -> io::Result<()> {
@@ -337,22 +347,35 @@ fn probe(directory: &Path, flag: &str) -> Result<(), ApiError> {
         let removed = std::fs::remove_file(&file);
         written.and(removed)
     };
-    attempt().map_err(|error| {
-        if let Some(new) = first_new {
-            // Only folders that were made a moment ago, and only if nothing is in them.
-            let mut folder = directory;
-            while folder.starts_with(&new) && std::fs::remove_dir(folder).is_ok() {
-                let Some(parent) = folder.parent() else { break };
-                folder = parent;
-            }
+    let outcome = attempt();
+    if let Some(new) = first_new {
+        // Only folders that were made a moment ago, and only if nothing is in them.
+        let mut folder = directory;
+        while folder.starts_with(&new) && std::fs::remove_dir(folder).is_ok() {
+            let Some(parent) = folder.parent() else { break };
+            folder = parent;
         }
-        let full = error.kind() == io::ErrorKind::StorageFull;
-        let what = if full { "the disk is full; make room" } else { "check that it is a folder you may write to" };
+    }
+    outcome.map_err(|error| {
+        let full = is_full(&error);
+        let what = if full { "make room" } else { "check that it is a folder you may write to" };
         let kind = if full { ErrorKind::NoSpace } else { ErrorKind::OutputUnwritable };
+        let error = plain_cause(&error);
         let text =
             format!("{} cannot be written: {error}; {what}, or choose another place with {flag}", directory.display());
         ApiError::new(kind, text)
     })
+}
+
+/// Whether a write failed for want of room.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// What the system says, without its number.
+pub fn plain_cause(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 async fn warn_of_changes(request: &SubmitRequest, info: &SceneInfo, stream: &Stream) {
@@ -477,6 +500,43 @@ mod tests {
         assert_eq!(pattern.file_name(7, ImageFormat::Png), "f_007b.png");
         assert_eq!(pattern.directory, "/o");
         assert!(output_in(Some(Path::new("/o/a#b#")), &VideoChoice::None, Path::new("/"), "x", "").is_err());
+    }
+
+    #[test]
+    fn a_percentage_is_of_the_size_the_scene_renders_at() {
+        let mut info = SceneInfo {
+            version: "4.1".parse().unwrap(),
+            subversion: 0,
+            min_version: 0,
+            engine: "CYCLES".into(),
+            scene: "Scene".into(),
+            frame_start: 1,
+            frame_end: 1,
+            frame_step: 1,
+            rate: FrameRate { fps: 24, base_millionths: 1_000_000 },
+            resolution: (3000, 2000),
+            percent: 50,
+            camera: None,
+            camera_optional: false,
+            format: ImageFormat::Png,
+            replaced_format: None,
+            movie_format: false,
+            samples: None,
+            denoising: false,
+            crop: None,
+        };
+        let check = |info: &SceneInfo, resolution, percent, set, size| {
+            let (resolution, percent) = scaled(resolution, percent, info);
+            assert_eq!((resolution, percent), set);
+            assert_eq!(info.size_with(resolution, percent), size);
+        };
+        check(&info, None, None, (None, None), (1500, 1000));
+        check(&info, None, Some(10), (None, Some(5)), (150, 100));
+        check(&info, None, Some(25), (Some((1500, 1000)), Some(25)), (375, 250));
+        check(&info, Some((640, 480)), None, (Some((640, 480)), Some(100)), (640, 480));
+        check(&info, Some((640, 480)), Some(10), (Some((640, 480)), Some(10)), (64, 48));
+        info.percent = 100;
+        check(&info, None, Some(10), (None, Some(10)), (300, 200));
     }
 
     #[test]

@@ -4,11 +4,15 @@ use super::clock::rfc3339;
 use crate::farm::Farm;
 use crate::farm::collect::VideoState;
 use crate::farm::id::{JobId, NodeId, Unit};
+use crate::farm::job::FrameSet;
 use crate::farm::message::Capability;
 use crate::farm::schedule::{is_failed, is_stopped};
 use crate::farm::state::JobState;
 use serde_json::{Value, json};
 use std::time::Duration;
+
+/// Longest list of failed frames in a reason, characters (guess: one line of a terminal).
+const FRAMES_MAX_CHARS: usize = 80;
 
 /// What people call a node.
 pub fn node_name(farm: &Farm, node: NodeId) -> String {
@@ -74,9 +78,10 @@ pub fn job(farm: &Farm, job: &JobState, now: Duration) -> Value {
     let output = collector.map_or(&spec.output, |collector| &collector.output);
     let collected = job.collected.is_some_and(|(revision, _)| revision >= job.revision);
     let video_state = match (collector.map(|collector| collector.video), job.collected) {
-        (Some(VideoState::None), Some((_, true))) if spec.output.video.is_some() => VideoState::Ready,
+        _ if output.video.is_none() || !job.has_video_frames() => VideoState::None,
+        (Some(VideoState::None), Some((_, true))) => VideoState::Ready,
         (Some(state), _) => state,
-        (None, Some((_, true))) if spec.output.video.is_some() => VideoState::Ready,
+        (None, Some((_, true))) => VideoState::Ready,
         (None, Some((_, false))) => VideoState::Failed,
         (None, _) => VideoState::None,
     };
@@ -140,7 +145,10 @@ fn reason(farm: &Farm, job: &JobState, stopped: bool, now: Duration) -> Option<S
         job.unfinished().iter().copied().filter(|unit| is_failed(job, *unit, farm.roster(), now)).collect();
     if let Some(unit) = failures.first() {
         let last = job.unit(*unit).current_failures().last().map(|(_, attempt)| attempt.message.clone());
-        let what = format!("{} of {} frames failed", failures.len(), job.all_units().count());
+        let named = FrameSet::from_frames(failures.iter().map(|unit| unit.frame).collect());
+        let named = named.map(|frames| frames.to_string()).filter(|text| text.len() <= FRAMES_MAX_CHARS);
+        let named = named.map(|frames| format!(" ({frames})")).unwrap_or_default();
+        let what = format!("{} of {} frames failed{named}", failures.len(), job.all_units().count());
         let stop = if stopped { ", so the job was stopped" } else { "" };
         return Some(format!("{what}{stop}; frame {}: {}", unit.frame, last.unwrap_or_default()));
     }

@@ -162,10 +162,10 @@ pub struct SubmitRequest {
     /// Samples per pixel, at least 1.
     #[serde(default)]
     pub samples: Option<u32>,
-    /// Width and height in pixels. Implies 100 percent unless `percent` is given.
+    /// Width and height in pixels, instead of the scene's size and percentage.
     #[serde(default)]
     pub resolution: Option<(u32, u32)>,
-    /// Percentage of the resolution, at least 1.
+    /// Percentage of the size the scene renders at, or of `resolution`; at least 1.
     #[serde(default)]
     pub percent: Option<u32>,
     /// Frames per second of the video alone.

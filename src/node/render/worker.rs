@@ -247,16 +247,15 @@ impl Worker {
         self.child.is_some()
     }
 
-    /// Renders `unit` to the file `out`, which appears whole or not at all and replaces what is there. When the future
-    /// is dropped Blender is killed.
-    pub async fn render(&mut self, unit: Unit, out: &Path) -> Result<Rendered, UnitFailure> {
+    /// Has Blender draw `unit` for the file `out`, which [`Drawn::keep`] checks and makes appear, whole or not at all.
+    /// Blender is free for the next unit meanwhile. When the future is dropped Blender is killed.
+    pub async fn draw(&mut self, unit: Unit, out: &Path) -> Result<Drawn, UnitFailure> {
         let mut log = Log::default();
-        match self.render_logged(unit, out, &mut log).await {
-            Ok((seconds, bytes)) => {
+        match self.draw_logged(unit, out, &mut log).await {
+            Ok((seconds, part)) => {
                 self.warnings.iter().for_each(|warning| log.warn(warning));
-                let device = self.device.clone();
-                let (log, warnings) = (log.text(), log.warnings);
-                Ok(Rendered { path: out.to_path_buf(), bytes, seconds, device, warnings, log })
+                let (device, format, size) = (self.device.clone(), self.scene.format, self.scene.size);
+                Ok(Drawn { unit, part, out: out.to_path_buf(), format, size, seconds, device, log })
             }
             Err((kind, message)) => {
                 Err(UnitFailure { kind, message, log: log.text(), worker_lives: self.child.is_some() })
@@ -264,12 +263,12 @@ impl Worker {
         }
     }
 
-    async fn render_logged(
+    async fn draw_logged(
         &mut self,
         unit: Unit,
         out: &Path,
         log: &mut Log,
-    ) -> Result<(f64, u64), (FailureKind, String)> {
+    ) -> Result<(f64, Leftover), (FailureKind, String)> {
         let failed = |kind, message: String| Err((kind, message));
         if unit.part != Part::Whole {
             return failed(FailureKind::Error, format!("this version of swarm renders whole frames, not {unit}"));
@@ -281,7 +280,7 @@ impl Worker {
         let Some(child) = self.child.take() else {
             return failed(FailureKind::CannotStart, "this Blender was stopped; a new one is needed".into());
         };
-        let mut unfinished = Unfinished { child: Some(child), part: part.clone() };
+        let mut unfinished = Unfinished { child: Some(child), part: Leftover(part.clone()) };
         let Some(child) = unfinished.child.as_mut() else { return failed(FailureKind::CannotStart, String::new()) };
         self.progress.send_replace(0.0);
         // If it is gone, what follows says how.
@@ -320,14 +319,9 @@ impl Worker {
             }
             return failed(FailureKind::Error, message);
         }
-        let (from, to, format, size) = (part, out.to_path_buf(), self.scene.format, self.scene.size);
-        let kept = tokio::task::spawn_blocking(move || keep(&from, &to, format, size)).await;
-        let kept = kept.unwrap_or_else(|error| Err((FailureKind::BadOutput, error.to_string())));
         self.child = unfinished.child.take();
-        let bytes = kept.map_err(|(kind, why)| (kind, format!("frame {unit}: {why}")))?;
-        unfinished.part = PathBuf::new();
         self.progress.send_replace(1.0);
-        Ok((answer["seconds"].as_f64().unwrap_or(0.0), bytes))
+        Ok((answer["seconds"].as_f64().unwrap_or(0.0), unfinished.part))
     }
 
     /// Kills Blender and all it started, at once.
@@ -343,19 +337,53 @@ impl Worker {
     }
 }
 
-/// A render that has not ended well yet: dropped so, Blender is killed and what it has written goes.
-struct Unfinished {
-    child: Option<Child>,
-    part: PathBuf,
+/// What Blender has drawn and nobody has looked at yet. Dropped, it goes.
+#[derive(Debug)]
+pub struct Drawn {
+    unit: Unit,
+    part: Leftover,
+    out: PathBuf,
+    format: ImageFormat,
+    size: (u32, u32),
+    seconds: f64,
+    device: String,
+    log: Log,
 }
 
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        self.child = None;
-        if !self.part.as_os_str().is_empty() {
-            // Usually there is none.
-            let _ = std::fs::remove_file(&self.part);
+impl Drawn {
+    /// Checks the image and puts it in its place.
+    pub async fn keep(self) -> Result<Rendered, UnitFailure> {
+        let Self { unit, part, out, format, size, seconds, device, log } = self;
+        let to = out.clone();
+        let kept = tokio::task::spawn_blocking(move || keep(&part.0, &to, format, size)).await;
+        match kept.unwrap_or_else(|error| Err((FailureKind::BadOutput, error.to_string()))) {
+            Ok(bytes) => {
+                let (log, warnings) = (log.text(), log.warnings);
+                Ok(Rendered { path: out, bytes, seconds, device, warnings, log })
+            }
+            Err((kind, why)) => {
+                let message = format!("frame {unit}: {why}");
+                Err(UnitFailure { kind, message, log: log.text(), worker_lives: true })
+            }
         }
+    }
+}
+
+/// A render that has not ended yet: dropped so, Blender is killed and what it has written goes.
+struct Unfinished {
+    // In this order: Blender is gone before its file is.
+    child: Option<Child>,
+    part: Leftover,
+}
+
+/// A file that goes when nobody wants it any more, unless it has another name by then.
+#[derive(Debug)]
+struct Leftover(PathBuf);
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        // Usually there is none.
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 

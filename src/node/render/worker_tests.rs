@@ -27,6 +27,11 @@ async fn started(renderer: &Renderer, change: &str) -> (Result<Worker, RenderErr
     (Worker::start(renderer, of(&blend), dir.path()).await, dir)
 }
 
+/// Draws a unit and keeps what came of it.
+async fn render(worker: &mut Worker, unit: Unit, out: &Path) -> Result<Rendered, UnitFailure> {
+    worker.draw(unit, out).await?.keep().await
+}
+
 /// Waits until no process of the group uses the machine: the kernel needs a moment to end one.
 async fn gone(group: u32) {
     let over = async {
@@ -45,7 +50,7 @@ async fn a_worker_renders_frame_after_frame_the_same_as_blender_alone() {
         assert_eq!(worker.device().split(' ').next().unwrap(), renderer.devices[0].backend);
         for frame in [3, -1, 7] {
             let out = dir.path().join(format!("out # {{frame}} {frame}.png"));
-            let rendered = worker.render(Unit::whole(frame), &out).await.unwrap();
+            let rendered = render(&mut worker, Unit::whole(frame), &out).await.unwrap();
             assert_eq!(rendered.bytes, out.metadata().unwrap().len());
             assert!(rendered.seconds > 0.0 && rendered.log.contains("Saved:"), "{rendered:?}");
             assert_eq!(rendered.warnings, Vec::<String>::new());
@@ -74,13 +79,13 @@ async fn settings_of_the_job_win_over_the_files() {
         (wanted.size, wanted.format) = ((20, 10), ImageFormat::Exr);
         let mut worker = Worker::start(renderer, wanted.clone(), dir.path()).await.unwrap();
         let out = dir.path().join("small.exr");
-        worker.render(Unit::whole(1), &out).await.unwrap();
-        let log = worker.render(Unit::whole(2), &out).await.unwrap().log;
+        render(&mut worker, Unit::whole(1), &out).await.unwrap();
+        let log = render(&mut worker, Unit::whole(2), &out).await.unwrap().log;
         // From 5.0 on the samples are told to handlers alone.
         assert!(log.contains("Sample 2/2") || renderer.series.major >= 5, "{log}");
         wanted.size = (20, 11);
         let mut worker = Worker::start(renderer, wanted.clone(), dir.path()).await.unwrap();
-        let failure = worker.render(Unit::whole(1), &dir.path().join("other.exr")).await.unwrap_err();
+        let failure = render(&mut worker, Unit::whole(1), &dir.path().join("other.exr")).await.unwrap_err();
         assert_eq!((failure.kind, failure.worker_lives), (FailureKind::BadOutput, true), "{failure:?}");
         assert!(!dir.path().join("other.exr").exists());
         wanted.settings.engine = Some("OCTANE".into());
@@ -100,14 +105,14 @@ async fn a_dropped_render_leaves_no_process_no_file_and_no_worker() {
         let out = dir.path().join("never.png");
         let begun = tokio::time::timeout(PATIENCE, async {
             tokio::select! {
-                result = worker.render(Unit::whole(1), &out) => panic!("{result:?}"),
+                result = render(&mut worker, Unit::whole(1), &out) => panic!("{result:?}"),
                 begun = async { progress.wait_for(|now| *now > 0.0).await.map(|now| *now) } => begun,
             }
         });
         begun.await.expect("it renders").unwrap();
         gone(group).await;
         assert!(!worker.lives());
-        let failure = worker.render(Unit::whole(1), &out).await.unwrap_err();
+        let failure = render(&mut worker, Unit::whole(1), &out).await.unwrap_err();
         assert_eq!((failure.kind, failure.worker_lives), (FailureKind::CannotStart, false));
         assert!(!out.exists());
     }
@@ -128,11 +133,13 @@ async fn a_blender_that_dies_hangs_or_takes_too_long_fails_the_unit_each_in_its_
         ];
         for (signal, time_limit, kind, message) in cases {
             let wanted = WorkerScene { time_limit, ..of(&blend) };
-            let stall = Stall { after: Duration::from_secs(2), look: Duration::from_millis(100) };
+            // Only what is stopped may be taken for hung, however slow the machine.
+            let after = if signal == Some(Signal::STOP) { Duration::from_secs(10) } else { STALL };
+            let stall = Stall { after, look: Duration::from_millis(100) };
             let mut worker = Worker::start_with(renderer, wanted, dir.path(), stall).await.unwrap();
             let group = worker.child.as_ref().unwrap().group().id();
             let mut progress = worker.progress();
-            let (result, ()) = tokio::join!(worker.render(Unit::whole(4), &out), async {
+            let (result, ()) = tokio::join!(render(&mut worker, Unit::whole(4), &out), async {
                 let Some(signal) = signal else { return };
                 progress.wait_for(|now| *now > 0.0).await.unwrap();
                 kill_process_group(Pid::from_raw(group as i32).unwrap(), signal).unwrap();
@@ -174,7 +181,7 @@ async fn a_scene_that_cannot_be_rendered_is_refused_with_the_reason() {
     for renderer in renderers().await {
         let (worker, dir) = started(renderer, "scene.camera = None").await;
         let mut worker = worker.unwrap();
-        let failure = worker.render(Unit::whole(1), &dir.path().join("none.png")).await.unwrap_err();
+        let failure = render(&mut worker, Unit::whole(1), &dir.path().join("none.png")).await.unwrap_err();
         assert_eq!((failure.kind, failure.worker_lives), (FailureKind::Error, true));
         assert!(failure.message.to_lowercase().contains("no camera"), "{failure:?}");
 
@@ -225,7 +232,7 @@ if hasattr(scene, "node_tree"):
         let (worker, dir) = started(renderer, change).await;
         let mut worker = worker.unwrap();
         for frame in 1..=2 {
-            let rendered = worker.render(Unit::whole(frame), &dir.path().join("out.png")).await.unwrap();
+            let rendered = render(&mut worker, Unit::whole(frame), &dir.path().join("out.png")).await.unwrap();
             for word in ["sky.png", "Python in the file did not run"] {
                 assert!(rendered.warnings.iter().any(|w| w.contains(word)), "{rendered:?}");
             }

@@ -33,6 +33,13 @@ struct Node {
     library: Option<usize>,
 }
 
+impl Node {
+    /// Whether it is a scene or a collection: what these point to is in the scene. What an object instances is not.
+    fn holds_objects(&self) -> bool {
+        self.name.starts_with(b"SC") || self.name.starts_with(b"GR")
+    }
+}
+
 /// The datablocks of one .blend by the index of their block.
 #[derive(Debug, Default)]
 pub(super) struct Graph {
@@ -44,20 +51,15 @@ pub(super) struct Graph {
 impl Graph {
     /// Of a library.
     pub fn of_library(blend: &Blend) -> Self {
-        let mut graph = Self::of_main(blend);
-        let mut pointers = Pointers { blend, by_shape: BTreeMap::new() };
-        for (index, block) in blend.blocks().iter().enumerate() {
-            let mut targets = pointers.targets(index);
-            targets.remove(&block.owner);
-            if let Some(node) = graph.nodes.get_mut(&block.owner) {
-                node.edges.append(&mut targets);
-            }
-        }
-        graph
+        Self::new(blend, |_| true)
     }
 
-    /// Of the scene itself: all of it counts, so nobody asks for its edges.
+    /// Of the scene itself: all of it counts, so only the edges that say what is in a scene are looked for.
     pub fn of_main(blend: &Blend) -> Self {
+        Self::new(blend, Node::holds_objects)
+    }
+
+    fn new(blend: &Blend, with_edges: fn(&Node) -> bool) -> Self {
         let mut graph = Self::default();
         let mut library = None;
         for (index, block) in blend.blocks().iter().enumerate().filter(|(_, block)| &block.code != b"DATA") {
@@ -69,12 +71,15 @@ impl Graph {
             let camera = is_camera(blend, index);
             graph.nodes.insert(index, Node { name, edges: BTreeSet::new(), camera, library });
         }
+        let mut pointers = Pointers { blend, by_shape: BTreeMap::new() };
+        for (index, block) in blend.blocks().iter().enumerate() {
+            if let Some(node) = graph.nodes.get_mut(&block.owner).filter(|node| with_edges(node)) {
+                let mut targets = pointers.targets(index);
+                targets.remove(&block.owner);
+                node.edges.append(&mut targets);
+            }
+        }
         graph
-    }
-
-    /// Whether a camera is among `blocks`.
-    pub fn has_camera(&self, blocks: &BTreeSet<usize>) -> bool {
-        blocks.iter().any(|index| self.nodes.get(index).is_some_and(|node| node.camera))
     }
 
     /// The blocks used when a scene links `names`.
@@ -120,6 +125,29 @@ pub(super) fn used(main: &PathBuf, graphs: &BTreeMap<PathBuf, Graph>) -> BTreeMa
         }
     }
     used
+}
+
+/// Whether a camera is among the objects of the scene in block `scene` of `main`, linked ones and those of linked
+/// collections included. One in a collection that an object instances is none: Blender does not look there.
+pub(super) fn sees(main: &PathBuf, scene: usize, graphs: &BTreeMap<PathBuf, Graph>) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut open: Vec<_> = graphs.get_key_value(main).into_iter().map(|(path, graph)| (path, graph, scene)).collect();
+    while let Some((path, graph, index)) = open.pop() {
+        let Some(node) = graph.nodes.get(&index).filter(|_| seen.insert((path, index))) else { continue };
+        if node.camera {
+            return true;
+        }
+        if let Some(library) = node.library {
+            let target = graph.libraries.get(&library).and_then(|path| graphs.get_key_value(path));
+            let names = BTreeSet::from([node.name.clone()]);
+            open.extend(
+                target.iter().flat_map(|(path, graph)| graph.named(&names).map(|index| (*path, *graph, index))),
+            );
+        } else if node.holds_objects() {
+            open.extend(node.edges.iter().map(|index| (path, graph, *index)));
+        }
+    }
+    false
 }
 
 /// Finds the pointers in blocks, each struct's layout once.

@@ -220,7 +220,7 @@ impl Builder {
     }
 }
 
-/// A whole scene: `camera` or none, images at these paths, and materials linked from these libraries.
+/// A whole scene: `camera` or none, images at these paths, and objects linked from these libraries.
 pub fn scene(shape: Shape, camera: bool, images: &[&[u8]], libraries: &[&[u8]]) -> Vec<u8> {
     use Value::{Address, Float, Int, Text};
     let mut file = Builder::new(shape);
@@ -276,8 +276,9 @@ pub fn scene(shape: Shape, camera: bool, images: &[&[u8]], libraries: &[&[u8]]) 
         "IDProperty",
         &[&[("type", Int(1)), ("name", Text(b"use_denoising")), ("data.val", Int(1))]],
     );
-    // A list that bites its tail.
-    file.block(b"DATA", 0x40, "Base", &[&[("next", Address(0x40)), ("object", Address(0x50))]]);
+    // A list that bites its tail. What the first library gives is in the scene.
+    file.block(b"DATA", 0x40, "Base", &[&[("next", Address(0x41)), ("object", Address(0x50))]]);
+    file.block(b"DATA", 0x41, "Base", &[&[("next", Address(0x40)), ("object", Address(0x2001))]]);
     file.block(b"DATA", 0x70, "Editing", &[&[("seqbase.first", Address(0x71))]]);
     file.block(b"DATA", 0x71, "Sequence", &[&[("type", Int(0)), ("strip", Address(0x72))]]);
     file.block(b"DATA", 0x72, "Strip", &[&[("stripdata", Address(0x73)), ("dir", Text(b"//strip/"))]]);

@@ -187,6 +187,17 @@ fn a_trace_lists_what_is_there_and_what_is_missing() {
 }
 
 #[test]
+fn a_linked_camera_that_is_not_in_the_scene_is_no_view() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "camera.blend", &scene(USUAL, true, &[], &[]));
+    write(&dir, "none.blend", &scene(USUAL, false, &[], &[]));
+    let main = write(&dir, "m.blend", &scene(USUAL, false, &[], &[b"//none.blend", b"//camera.blend"]));
+    let found = trace(&main).unwrap();
+    assert_eq!(found.files.iter().filter(|file| file.kind == RefKind::Library).count(), 2);
+    assert!(!found.linked_camera && !read(&main).unwrap().has_view(&found));
+}
+
+#[test]
 fn a_bundle_is_complete_without_the_originals() {
     let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let absolute = write(&dir, "elsewhere/wörld tex.png", b"absolute");

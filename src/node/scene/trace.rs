@@ -6,7 +6,8 @@
 use super::SceneError;
 use super::dna::Blend;
 use super::names::{Split, os_bytes, os_path};
-use super::reach::{Graph, used};
+use super::reach::{Graph, sees, used};
+use super::read::current_scene;
 use super::refs::{Form, Reference, references};
 use crate::farm::blob::BUNDLE_MAX_FILES;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -103,7 +104,7 @@ pub struct Trace {
     pub files: Vec<Dependency>,
     /// What is not.
     pub missing: Vec<Missing>,
-    /// Whether what is linked from libraries has a camera in it.
+    /// Whether a camera is among the objects of the current scene, those linked from libraries included.
     pub linked_camera: bool,
     /// Every .blend that was read, as it was then: the scene and its libraries.
     pub blends: BTreeMap<PathBuf, Stamp>,
@@ -140,6 +141,7 @@ pub fn trace(path: &Path) -> Result<Trace, SceneError> {
     let mut disk = Disk::default();
     let mut trace = Trace::default();
     let mut graphs: BTreeMap<PathBuf, Graph> = BTreeMap::new();
+    let mut scene = None;
     let mut resolved: Vec<(PathBuf, Reference, Found)> = Vec::new();
     let mut queue = VecDeque::from([main.clone()]);
     while let Some(blend_path) = queue.pop_front() {
@@ -152,7 +154,12 @@ pub fn trace(path: &Path) -> Result<Trace, SceneError> {
         let unreadable = |source| SceneError::unreadable(&blend_path, source);
         let stamp = Stamp::of(&blend_path).map_err(unreadable)?;
         let blend = Blend::open(&blend_path)?;
-        let mut graph = if blend_path == main { Graph::of_main(&blend) } else { Graph::of_library(&blend) };
+        let mut graph = if blend_path == main {
+            scene = current_scene(&blend);
+            Graph::of_main(&blend)
+        } else {
+            Graph::of_library(&blend)
+        };
         for reference in references(&blend) {
             let found = disk.resolve(&blend, &blend_path, &reference);
             if let (RefKind::Library, Some((_, library))) = (reference.kind, found.files.first()) {
@@ -188,9 +195,7 @@ pub fn trace(path: &Path) -> Result<Trace, SceneError> {
             return Err(too_many(main));
         }
     }
-    let linked =
-        |(path, graph): (&PathBuf, &Graph)| *path != main && used.get(path).is_some_and(|used| graph.has_camera(used));
-    trace.linked_camera = graphs.iter().any(linked);
+    trace.linked_camera = scene.is_some_and(|scene| sees(&main, scene, &graphs));
     trace.blends.retain(|path, _| used.contains_key(path));
     Ok(trace)
 }

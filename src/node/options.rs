@@ -1,0 +1,79 @@
+//! What a node is told at its start, and why it may not run.
+
+use super::http::{ApiError, ErrorKind};
+use super::net::NetError;
+use super::store::StoreError;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+/// What a node is told at its start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Made if it is not there.
+    pub data_dir: PathBuf,
+    /// Name in the swarm; `None`: the host's.
+    pub name: Option<String>,
+    /// TCP port for members: given and taken is an error; `None`: the default one or the next free.
+    pub port: Option<u16>,
+    /// Addresses to listen on; none: all.
+    pub listen: Vec<IpAddr>,
+    /// Loopback address of the API; `None`: 127.0.0.1 and a port the system picks.
+    pub api: Option<SocketAddr>,
+    /// Addresses of other machines, as typed.
+    pub peers: Vec<String>,
+    /// Frames rendered at the same time.
+    pub slots: Option<u32>,
+    /// Blenders to use beside those found.
+    pub blender: Vec<PathBuf>,
+    /// CPU threads of each Blender.
+    pub threads: Option<u32>,
+    /// Look for other machines by multicast.
+    pub mdns: bool,
+    /// Render here.
+    pub render: bool,
+    /// Inside another command.
+    pub embedded: bool,
+}
+
+/// Why a node does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The network.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The API's socket.
+    #[error("the API cannot listen on {address}: {source}; choose another address with --api")]
+    Api {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file of the data directory.
+    #[error("{} cannot be written: {source}; check that the disk has room and this user may write there", path.display())]
+    DataDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl From<&NodeError> for ApiError {
+    fn from(error: &NodeError) -> Self {
+        let kind = match error {
+            NodeError::Store(StoreError::InUse { .. }) => ErrorKind::DataDirInUse,
+            NodeError::Store(StoreError::Newer { .. }) => ErrorKind::StoreNewer,
+            NodeError::Store(StoreError::Unreadable { .. }) => ErrorKind::StoreUnreadable,
+            NodeError::Store(_) | NodeError::DataDir { .. } => ErrorKind::DataDir,
+            NodeError::Net(NetError::PortTaken(_) | NetError::NoPort { .. }) => ErrorKind::PortTaken,
+            NodeError::Net(NetError::Listen { .. } | NetError::Peer(_)) => ErrorKind::BadAddress,
+            NodeError::Net(NetError::Encryption(_)) => ErrorKind::Internal,
+            NodeError::Api { .. } => ErrorKind::PortTaken,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
