@@ -270,10 +270,11 @@ impl Run {
         })?;
         let path = spec.output.file_name(work.unit.frame, spec.format);
         let outputs = vec![Output { path, blob, bytes: done.bytes, role: OutputRole::Image }];
-        let build = self
-            .renderer
-            .as_ref()
-            .map_or(String::new(), |renderer| format!("{} {}", renderer.version_text(), renderer.build_hash));
+        // Distributions build without a hash, and Blender then says `Unknown`.
+        let build = self.renderer.as_ref().map_or(String::new(), |renderer| match renderer.build_hash.as_str() {
+            "" | "Unknown" => renderer.version_text(),
+            hash => format!("{} {hash}", renderer.version_text()),
+        });
         let millis = (done.seconds * 1000.0).clamp(0.0, f64::from(u32::MAX)) as u32;
         Ok(Rendered { outputs, millis, device: clip(&done.device), build: clip(&build) })
     }
