@@ -113,9 +113,8 @@ impl Cutter {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::node::store::tests::noise;
     use std::collections::BTreeSet;
 
     fn map_of(bytes: &[u8], chunking: Chunking) -> BlobMap {
@@ -140,6 +139,13 @@ mod tests {
             self.0 = later;
             Ok(some)
         }
+    }
+
+    /// Bytes that look random and are the same on every run.
+    pub(in crate::node) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+        let mut noise = vec![0; bytes];
+        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut noise);
+        noise
     }
 
     #[test]

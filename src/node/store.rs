@@ -326,4 +326,4 @@ fn tidy(dir: &Path, known: &BTreeMap<BlobId, u64>) -> Vec<BlobId> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

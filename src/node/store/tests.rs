@@ -3,17 +3,11 @@
 
 use super::*;
 use crate::farm::blob::BlobMap;
+use crate::node::chunk::tests::noise;
 use crate::node::chunk::{self, Chunking};
 use tempfile::TempDir;
 
 mod faults;
-
-/// Bytes that look random and are the same on every run.
-pub(in crate::node) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
-    let mut noise = vec![0; bytes];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut noise);
-    noise
-}
 
 fn fresh() -> (TempDir, Arc<Store>) {
     let dir = tempfile::tempdir().unwrap();
