@@ -29,7 +29,7 @@ mod view;
 
 use crate::farm::Farm;
 use crate::farm::event::{Input, Now, Token};
-use crate::farm::id::JobId;
+use crate::farm::id::{JobId, NodeId};
 use crate::farm::message::{Capability, GpuInfo, Problem, RendererInfo};
 use crate::seal::{self, Sealer};
 pub use options::{NodeError, Options};
@@ -181,7 +181,8 @@ struct Node {
     watchers: Vec<Watcher>,
     watched_at: Duration,
     housekept_at: Duration,
-    remembered: Vec<(crate::farm::id::NodeId, Vec<String>)>,
+    /// Members and their addresses, and what they can do, as the store has them.
+    remembered: (Vec<(NodeId, Vec<String>)>, BTreeMap<NodeId, Capability>),
     rejoin: bool,
 }
 
@@ -255,7 +256,7 @@ impl Node {
             watchers: Vec::new(),
             watched_at: Duration::ZERO,
             housekept_at: Duration::ZERO,
-            remembered: Vec::new(),
+            remembered: Default::default(),
             rejoin: false,
             options,
         })
@@ -484,22 +485,24 @@ impl Node {
         self.turn(Input::Capability(Box::new(self.capability.clone())));
     }
 
-    /// Remembers who was met, for the next start.
+    /// Remembers who was met and what they can do, for the next start.
     fn keep_members(&mut self) {
-        let peers = self.net.members();
-        if peers == self.remembered || peers.is_empty() {
-            return;
-        }
         let me = self.identity.node;
         let members = self.farm.roster().members().iter();
-        let told =
-            members.filter(|(node, _)| **node != me).filter_map(|(node, m)| Some((*node, m.capability.clone()?)));
-        let kept = identity::remember_peers(&self.store, &peers)
-            .and_then(|()| identity::remember_members(&self.store, &told.collect()));
-        match kept {
-            Ok(()) => self.remembered = peers,
-            Err(error) => tracing::warn!("{error}"),
+        let told = members.filter(|(node, _)| **node != me);
+        let met = (self.net.members(), told.filter_map(|(node, m)| Some((*node, m.capability.clone()?))).collect());
+        if met == self.remembered {
+            return;
         }
+        self.remembered = met.clone();
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || {
+            let kept =
+                identity::remember_peers(&store, &met.0).and_then(|()| identity::remember_members(&store, &met.1));
+            if let Err(error) = kept {
+                tracing::warn!("{error}");
+            }
+        });
     }
 
     fn job_spec(&self, job: JobId) -> Option<Arc<crate::farm::job::JobSpec>> {

@@ -5,7 +5,7 @@ use super::event::{Effect, Input, JobCommand, Now, Rendered};
 use super::id::{ActorId, BlobId, JobId, Unit};
 use super::job::JobSpec;
 use super::message::SWARM_LOG;
-use super::op::{JobSetting, Op, UnitSet};
+use super::op::{JobSetting, Op};
 use super::state::JobState;
 use super::transfer::Urgency;
 use super::{Bundle, Farm};
@@ -305,12 +305,6 @@ impl Farm {
                 self.say(job, &Op::Drops { blobs: part.to_vec() });
             }
         }
-    }
-
-    /// Units of a job, as a set; for commands.
-    pub fn units_of(&self, job: JobId) -> Option<UnitSet> {
-        let spec = self.jobs.get(&job)?.spec.as_ref()?;
-        Some(UnitSet { frames: spec.frames.clone(), part: super::id::Part::Whole })
     }
 
     /// Reads a complete manifest: what its files consist of. For adapters and simulations alike.

@@ -6,9 +6,9 @@ use super::collect::{pick, to_replicate};
 use super::config::CLAIM_MAX_UNITS;
 use super::event::{Effect, Now};
 use super::id::{BlobId, JobId, NodeId, Unit};
-use super::op::{ClaimKind, MAX_BLOBS_PER_OP, Op, UnitSet};
+use super::op::{MAX_BLOBS_PER_OP, Op, UnitSet};
 use super::roster::fits;
-use super::schedule::{Hand, has_live_result, is_failed, is_stopped, strength};
+use super::schedule::{Hand, is_failed, is_stopped, strength};
 use super::state::JobState;
 use super::transfer::Urgency;
 use std::collections::btree_map::Entry;
@@ -241,15 +241,5 @@ impl Farm {
     pub(super) fn fetch(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let connected: BTreeSet<NodeId> = self.roster.neighbours().collect();
         effects.extend(self.transfer.poll(&connected, now.mono));
-    }
-
-    /// Whether a unit is begun here as a backup.
-    pub fn is_backup(&self, job: JobId, unit: Unit) -> bool {
-        self.hands.get(&(job, unit)).is_some_and(|hand| hand.kind == ClaimKind::Backup)
-    }
-
-    /// Whether a job has a result of a unit that can be had now.
-    pub fn has_live_result(&self, job: JobId, unit: Unit, now: std::time::Duration) -> bool {
-        self.jobs.get(&job).is_some_and(|state| has_live_result(state, unit, &self.roster, now))
     }
 }

@@ -275,14 +275,6 @@ pub enum NetError {
     Encryption(String),
 }
 
-/// The node that a seed is the secret of.
-///
-/// # Errors
-/// [`NetError::Encryption`] if libp2p will not have the seed; it takes any.
-pub fn node_of_secret(secret: [u8; 32]) -> Result<NodeId, NetError> {
-    driver::keypair(secret).map(|(_, node)| node)
-}
-
 /// Starts listening, looking and dialling.
 ///
 /// # Errors

@@ -91,10 +91,12 @@ pub struct Slots {
 impl Slots {
     /// No renderers yet. Scenes are laid out under `dir`, which is the node's own and emptied here.
     pub fn new(store: Arc<Store>, dir: PathBuf, threads: Option<u32>, events: mpsc::Sender<Event>) -> io::Result<Self> {
-        // What an earlier run left half-rendered counts for nothing.
-        match std::fs::remove_dir_all(dir.join("out")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => std::fs::create_dir_all(dir.join("out"))?,
+        // What an earlier run left half-rendered counts for nothing, and its scenes are laid out anew when they are wanted.
+        for gone in ["out", "scenes"] {
+            match std::fs::remove_dir_all(dir.join(gone)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => std::fs::create_dir_all(dir.join(gone))?,
+            }
         }
         let (renderers, idle, running) = (Vec::new(), Vec::new(), BTreeMap::new());
         Ok(Self { store, dir, threads, events, renderers, idle, running, runs: 0 })

@@ -6,7 +6,7 @@ use crate::farm::collect::VideoState;
 use crate::farm::id::{JobId, NodeId, Unit};
 use crate::farm::job::FrameSet;
 use crate::farm::message::Capability;
-use crate::farm::schedule::{is_failed, is_stopped};
+use crate::farm::schedule::{has_live_result, is_failed, is_stopped};
 use crate::farm::state::JobState;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub fn unit_state(farm: &Farm, job: &JobState, unit: Unit, now: Duration) -> (&'
         if delivered || farm.is_done(job, unit, now) {
             return ("done", Some(by.node));
         }
-        if farm.has_live_result(job.id, unit, now) {
+        if has_live_result(job, unit, farm.roster(), now) {
             return ("claimed", Some(by.node));
         }
     }

@@ -313,11 +313,6 @@ impl Blend {
         self.structs.get(sdna)
     }
 
-    /// How many structs the DNA has.
-    pub fn shapes(&self) -> usize {
-        self.structs.len()
-    }
-
     /// The number of the struct called `name`.
     pub fn shape_named(&self, name: &str) -> Option<usize> {
         self.struct_by_name.get(name).copied()
