@@ -153,6 +153,9 @@ struct Submission {
     detach: bool,
 }
 
+/// Members and where they answer, and what they can do.
+type Met = (Vec<(NodeId, Vec<String>)>, BTreeMap<NodeId, Capability>);
+
 /// One membership of one process in one swarm.
 struct Node {
     options: Options,
@@ -181,8 +184,8 @@ struct Node {
     watchers: Vec<Watcher>,
     watched_at: Duration,
     housekept_at: Duration,
-    /// Members and their addresses, and what they can do, as the store has them.
-    remembered: (Vec<(NodeId, Vec<String>)>, BTreeMap<NodeId, Capability>),
+    /// As the store has it.
+    remembered: Met,
     rejoin: bool,
 }
 
@@ -490,7 +493,8 @@ impl Node {
         let me = self.identity.node;
         let members = self.farm.roster().members().iter();
         let told = members.filter(|(node, _)| **node != me);
-        let met = (self.net.members(), told.filter_map(|(node, m)| Some((*node, m.capability.clone()?))).collect());
+        let met: Met =
+            (self.net.members(), told.filter_map(|(node, m)| Some((*node, m.capability.clone()?))).collect());
         if met == self.remembered {
             return;
         }
