@@ -24,6 +24,7 @@ pub use series::{Available, SeriesError, choose_renderer, choose_series};
 pub use worker::{Drawn, RenderError, Rendered, UnitFailure, Worker, WorkerScene};
 
 use crate::farm::job::Series;
+pub use crate::farm::op::FailureKind;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -88,28 +89,6 @@ pub struct Problem {
     pub message: String,
     /// What to do about it.
     pub fix: String,
-}
-
-/// How rendering a unit went wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FailureKind {
-    /// Blender died.
-    Crash,
-    /// Blender reported an error.
-    Error,
-    /// Blender reported success and wrote nothing.
-    NoOutput,
-    /// Blender wrote something that is not the image asked for.
-    BadOutput,
-    /// A GPU was asked for and none is usable.
-    WrongDevice,
-    /// Neither output nor use of the CPU for too long.
-    Stalled,
-    /// Longer than the job allows.
-    TimeLimit,
-    /// Blender, or the scene in it, could not be started.
-    CannotStart,
 }
 
 #[cfg(test)]

@@ -220,7 +220,7 @@ impl Run {
                 let stored = tokio::task::spawn_blocking(move || store.put_bytes(text.as_bytes())).await;
                 let log = stored.ok().and_then(Result::ok).map(|(blob, _)| blob).filter(|_| !failure.log.is_empty());
                 self.keep_log(&work, &failure.log).await;
-                let kind = failure_kind(failure.kind);
+                let kind = failure.kind;
                 let message = clip(&failure.message);
                 (Input::RenderFailed { job, unit, epoch, kind, message, log }, worker.filter(|_| failure.worker_lives))
             }
@@ -316,7 +316,7 @@ impl Run {
 }
 
 fn failure(message: String, log: String) -> UnitFailure {
-    UnitFailure { kind: super::render::FailureKind::CannotStart, message, log, worker_lives: false }
+    UnitFailure { kind: FailureKind::CannotStart, message, log, worker_lives: false }
 }
 
 /// Cut to what an op may carry, at a character.
@@ -326,20 +326,6 @@ fn clip(text: &str) -> String {
         end -= 1;
     }
     text[..end].to_owned()
-}
-
-fn failure_kind(kind: super::render::FailureKind) -> FailureKind {
-    use super::render::FailureKind as Seen;
-    match kind {
-        Seen::Crash => FailureKind::Crash,
-        Seen::Error => FailureKind::Error,
-        Seen::NoOutput => FailureKind::NoOutput,
-        Seen::BadOutput => FailureKind::BadOutput,
-        Seen::WrongDevice => FailureKind::WrongDevice,
-        Seen::Stalled => FailureKind::Stalled,
-        Seen::TimeLimit => FailureKind::TimeLimit,
-        Seen::CannotStart => FailureKind::CannotStart,
-    }
 }
 
 /// Reads a whole blob of the store that fits in memory: manifests.
