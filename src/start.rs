@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use std::time::Duration;
 use swarm::cli::{EmbeddedNode, NodeOptions, NodeStarter};
 use swarm::node::http::ApiError;
-use swarm::node::{self, NodeError, Options};
+use swarm::node::{self, NodeError};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -46,7 +46,7 @@ impl Running {
             .context("the threads of the node could not be started")?;
         let stop = CancellationToken::new();
         let (ready, is_ready) = oneshot::channel();
-        let task = runtime.spawn(node::run(node_options(options), ready, stop.clone()));
+        let task = runtime.spawn(node::run(options, ready, stop.clone()));
         match runtime.block_on(is_ready) {
             Ok(Ok(())) => Ok(Self { runtime, stop, task }),
             Ok(Err(error)) => Err(api_error(&error).into()),
@@ -67,12 +67,6 @@ impl EmbeddedNode for Running {
 
 fn api_error(error: &NodeError) -> ApiError {
     error.into()
-}
-
-fn node_options(options: NodeOptions) -> Options {
-    let NodeOptions { data_dir, name, port, listen, api, peers, slots, blender, threads, mdns, render, embedded } =
-        options;
-    Options { data_dir, name, port, listen, api, peers, slots, blender, threads, mdns, render, embedded }
 }
 
 /// Waits until somebody wants the daemon to end.

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// What a node is told at its start.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Made if it is not there.
     pub data_dir: PathBuf,
@@ -33,6 +33,26 @@ pub struct Options {
     pub render: bool,
     /// Inside another command.
     pub embedded: bool,
+}
+
+impl Options {
+    /// What a node inside another command is started with.
+    pub fn embedded(data_dir: PathBuf, render: bool) -> Self {
+        Self {
+            data_dir,
+            name: None,
+            port: None,
+            listen: Vec::new(),
+            api: None,
+            peers: Vec::new(),
+            slots: None,
+            blender: Vec::new(),
+            threads: None,
+            mdns: true,
+            render,
+            embedded: true,
+        }
+    }
 }
 
 /// Why a node does not run.
