@@ -30,7 +30,7 @@ renderers() {
 renderer_version() {
     case ${1##*/} in
     python*) "$1" -c 'import bpy; print(bpy.app.version_string.split()[0])' 2>/dev/null ;;
-    *) "$1" --version 2>/dev/null | sed -n 's/^Blender \([0-9.]*\).*/\1/p;' | head -n 1 | grep . ;;
+    *) "$1" --version 2>/dev/null | sed -n 's/^Blender \([0-9][0-9.]*\).*/\1/p' | grep . ;;
     esac
 }
 
