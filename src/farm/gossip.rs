@@ -50,9 +50,10 @@ impl Farm {
             }
             Message::Push(suffixes) => {
                 let mut changed = false;
-                for suffix in suffixes {
-                    changed |= self.merge(from, &suffix, effects);
+                for suffix in &suffixes {
+                    changed |= self.merge(from, suffix, effects);
                 }
+                self.tell_retired(from, suffixes.iter().map(|suffix| suffix.log), effects);
                 self.fenced_until = None;
                 changed
             }
@@ -77,8 +78,7 @@ impl Farm {
                 self.answer_versions(from, &versions, answer, effects);
                 false
             }
-            // Nothing retires jobs yet; a later build that says so is believed by later builds.
-            Message::Retired(_) => false,
+            Message::Retired(logs) => self.told_retired(from, &logs, effects),
         }
     }
 
@@ -153,6 +153,7 @@ impl Farm {
             .chain(told.keys().filter(|log| !mine.contains_key(*log) && !self.ledger.is_retired(**log)).copied());
         let versions: Vec<Versions> = differing.map(|log| self.ledger.versions(log)).collect();
         send_versions(from, versions, true, effects);
+        self.tell_retired(from, told.keys().copied(), effects);
     }
 
     fn answer_versions(&mut self, from: NodeId, theirs: &[Versions], answer: bool, effects: &mut Vec<Effect>) {
@@ -169,6 +170,7 @@ impl Farm {
                 behind.push(self.ledger.versions(versions.log));
             }
         }
+        self.tell_retired(from, theirs.iter().map(|versions| versions.log), effects);
         if answer && !behind.is_empty() {
             send_versions(from, behind, false, effects);
         }

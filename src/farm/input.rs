@@ -5,7 +5,7 @@ use super::event::{Effect, Input, JobCommand, Now, Rendered};
 use super::id::{ActorId, BlobId, JobId, Unit};
 use super::job::JobSpec;
 use super::message::SWARM_LOG;
-use super::op::{JobSetting, Op};
+use super::op::{JobSetting, Op, RetireReason};
 use super::state::JobState;
 use super::transfer::Urgency;
 use super::{Bundle, Farm};
@@ -146,7 +146,11 @@ impl Farm {
             _ => None,
         };
         let is_submit = matches!(op, Op::Submit { .. });
-        self.jobs.entry(log).or_insert_with(|| JobState::new(log)).apply(actor, seq, op);
+        let state = self.jobs.entry(log).or_insert_with(|| JobState::new(log));
+        state.apply(actor, seq, op);
+        if state.is_retired() {
+            self.due.insert(log);
+        }
         if let Some(unit) = unit {
             if actor == self.me {
                 self.hands.remove(&(log, unit));
@@ -210,6 +214,8 @@ impl Farm {
                 let collector = Collector::new(state, output);
                 self.collectors.insert(job, collector);
             }
+            JobCommand::Delete if state.may_retire() => self.say(job, &Op::Retire { why: RetireReason::Over }),
+            JobCommand::Delete => {}
         }
     }
 

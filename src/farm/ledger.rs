@@ -8,14 +8,17 @@
 //! stored, and only [`Ledger::durable`] lets digests, versions and suffixes see them, so that nothing is ever announced
 //! that a crash could take back.
 
+mod error;
 mod track;
+
+pub use error::{AppendError, Dropped, MergeError};
 
 use super::id::{ActorId, BootId};
 use super::job::JobSpec;
 use super::message::{LogId, Message, SWARM_LOG, SignedHead, Suffix, Versions};
 use super::op::{OP_VERSION, Op};
 use crate::seal::{self, Hash, Sealer};
-use crate::wire::{self, WireError};
+use crate::wire;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use track::{Seen, Track};
@@ -61,6 +64,13 @@ pub enum Row {
         /// Which.
         log: LogId,
     },
+    /// How long this node has seen the log's job lie idle, over all its starts; replaces what was said before.
+    Idle {
+        /// Which.
+        log: LogId,
+        /// Seconds.
+        seconds: u64,
+    },
 }
 
 /// Rows to make durable, and what to tell [`Ledger::durable`] once they are.
@@ -88,137 +98,8 @@ pub struct Loaded {
     pub ops: Vec<(LogId, ActorId, u64, Op)>,
     /// What was left behind; repair fetches it again from whoever has it.
     pub dropped: Vec<Dropped>,
-}
-
-/// Rows of the store that prove nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{ops} stored ops of {actor:?} in the log of job {log} are not vouched for by a signed head; they were left out and will be fetched again"
-)]
-pub struct Dropped {
-    /// Of which log.
-    pub log: LogId,
-    /// Whose.
-    pub actor: ActorId,
-    /// How many ops.
-    pub ops: u64,
-}
-
-/// Why an own op was not written down.
-#[derive(Debug, thiserror::Error)]
-pub enum AppendError {
-    /// Others would refuse it.
-    #[error("an op for job {log} would be refused by every other node")]
-    Op {
-        /// For which log.
-        log: LogId,
-        /// Why.
-        #[source]
-        source: WireError,
-    },
-    /// The job is over for good.
-    #[error("job {log} is retired and takes no more ops")]
-    Retired {
-        /// Which.
-        log: LogId,
-    },
-    /// A `Submit` must begin the log made for it.
-    #[error("a Submit cannot be written to log {log}, which is not its own")]
-    NotItsLog {
-        /// Which.
-        log: LogId,
-    },
-    /// Too many jobs.
-    #[error("this swarm already has {MAX_LOGS} jobs that are not retired; retire some before adding more")]
-    TooManyLogs,
-}
-
-/// Why a suffix was not taken in. Nothing of it was, and nothing has changed except what [`MergeError::Forked`] says.
-#[derive(Debug, thiserror::Error)]
-pub enum MergeError {
-    /// There are ops before it that are not here yet; repair will fetch them.
-    #[error("ops {have}..{from} of {actor:?} in job {log} are missing here")]
-    Gap {
-        /// Which log.
-        log: LogId,
-        /// Whose.
-        actor: ActorId,
-        /// Length here.
-        have: u64,
-        /// First op offered.
-        from: u64,
-    },
-    /// The head is not the actor's.
-    #[error("the head of {actor:?} in job {log} does not carry its signature")]
-    BadSignature {
-        /// Which log.
-        log: LogId,
-        /// Whose.
-        actor: ActorId,
-    },
-    /// The ops do not lead to the head.
-    #[error("the ops of {actor:?} in job {log} do not lead to the head that came with them")]
-    BadChain {
-        /// Which log.
-        log: LogId,
-        /// Whose.
-        actor: ActorId,
-    },
-    /// The actor signed two histories. The first seen is kept, and nothing more of it is taken or told.
-    #[error("{actor:?} signed two different histories of job {log}; only the first is kept")]
-    Forked {
-        /// Which log.
-        log: LogId,
-        /// Whose.
-        actor: ActorId,
-    },
-    /// More of this very start's log than it wrote.
-    #[error(
-        "a peer has ops in job {log} in the name of this daemon ({actor:?}) that it did not write; is its key used elsewhere?"
-    )]
-    Mine {
-        /// Which log.
-        log: LogId,
-        /// This one.
-        actor: ActorId,
-    },
-    /// An op others must refuse.
-    #[error("op {seq} of {actor:?} in job {log} is not acceptable")]
-    BadOp {
-        /// Which log.
-        log: LogId,
-        /// Whose.
-        actor: ActorId,
-        /// Which op.
-        seq: u64,
-        /// Why.
-        #[source]
-        source: WireError,
-    },
-    /// A `Submit` in a log that is not made from it.
-    #[error("op {seq} of {actor:?} submits a job that is not {log}")]
-    NotItsJob {
-        /// Which log.
-        log: LogId,
-        /// Whose.
-        actor: ActorId,
-        /// Which op.
-        seq: u64,
-    },
-    /// The job is over for good; the sender is to be told so.
-    #[error("job {log} is retired")]
-    Retired {
-        /// Which.
-        log: LogId,
-    },
-    /// A bound of the ledger.
-    #[error("the ledger has no room for {actor:?} in job {log}: retire finished jobs")]
-    Full {
-        /// Which log.
-        log: LogId,
-        /// Whose.
-        actor: ActorId,
-    },
+    /// How long jobs have lain idle, in seconds.
+    pub idle: BTreeMap<LogId, u64>,
 }
 
 #[derive(Default)]
@@ -417,6 +298,7 @@ impl Ledger {
     pub fn load(&mut self, rows: Vec<Row>) -> Loaded {
         let mut ops: BTreeMap<(LogId, ActorId), StoredOps> = BTreeMap::new();
         let mut heads: BTreeMap<(LogId, ActorId), Vec<SignedHead>> = BTreeMap::new();
+        let mut loaded = Loaded::default();
         for row in rows {
             match row {
                 Row::Op { log, actor, seq, bytes } => {
@@ -428,9 +310,11 @@ impl Ledger {
                 Row::Retired { log } => {
                     self.retired.insert(log);
                 }
+                Row::Idle { log, seconds } => {
+                    loaded.idle.insert(log, seconds);
+                }
             }
         }
-        let mut loaded = Loaded::default();
         for ((id, actor), stored) in ops {
             if self.retired.contains(&id) {
                 continue;
@@ -534,6 +418,11 @@ impl Ledger {
         }
         self.fresh.remove(&log);
         Some(Row::Retired { log })
+    }
+
+    /// Whether anything of a log is here.
+    pub fn knows(&self, log: LogId) -> bool {
+        self.logs.contains_key(&log)
     }
 
     /// Whether a log is gone for good.
