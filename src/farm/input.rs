@@ -172,6 +172,26 @@ impl Farm {
         }
     }
 
+    /// Folds a job anew: something that was folded does not count any more.
+    pub(super) fn refold(&mut self, log: JobId) {
+        if log == SWARM_LOG {
+            return;
+        }
+        let mut state = JobState::new(log);
+        let mut is_known = false;
+        for (actor, seq, op) in self.ledger.ops(log) {
+            is_known = true;
+            state.apply(actor, seq, op);
+        }
+        if let Some(collector) = self.collectors.get_mut(&log) {
+            state.all_units().for_each(|unit| collector.look_at(unit));
+        }
+        match is_known {
+            true => self.jobs.insert(log, state),
+            false => self.jobs.remove(&log),
+        };
+    }
+
     /// Starts collecting a job that this machine submitted and has not brought together yet.
     pub(super) fn collect_own(&mut self, job: JobId) {
         let Some(state) = self.jobs.get(&job) else { return };

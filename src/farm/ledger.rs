@@ -64,6 +64,15 @@ pub enum Row {
         /// Which.
         log: LogId,
     },
+    /// Proof that an actor signed two histories, instead of the one before: opaque to the store.
+    Fork {
+        /// Of which log.
+        log: LogId,
+        /// Whose.
+        actor: ActorId,
+        /// For [`Ledger::load`].
+        bytes: Vec<u8>,
+    },
     /// How long this node has seen the log's job lie idle, over all its starts; replaces what was said before.
     Idle {
         /// Which.
@@ -89,6 +98,8 @@ pub struct Merged {
     pub new_ops: Vec<(u64, Op)>,
     /// To be stored, without haste.
     pub rows: Vec<Row>,
+    /// The actor turned out to have signed two histories, which share so many ops: what was folded after those is void.
+    pub forked: Option<u64>,
 }
 
 /// What a start found in the store.
@@ -184,6 +195,9 @@ impl Ledger {
         let (me, swarm, sealer) = (self.me, &self.swarm, &self.sealer);
         let tracks = &mut self.logs.entry(log).or_default().tracks;
         let track = tracks.entry(me).or_insert_with(|| Track::new(seal::genesis(swarm, log, me)));
+        if track.forked().is_some() {
+            return Err(AppendError::Forked { log });
+        }
         if track.needs_checkpoint_before(bytes.len()) {
             track.seal(sealer.sign(swarm, log, me.boot, track.length(), track.tip()));
         }
@@ -201,6 +215,9 @@ impl Ledger {
         let (me, mut rows, mut runs) = (self.me, Vec::new(), Vec::new());
         for (log, from) in std::mem::take(&mut self.fresh) {
             let Some(track) = self.logs.get_mut(&log).and_then(|log| log.tracks.get_mut(&me)) else { continue };
+            if track.forked().is_some() {
+                continue;
+            }
             track.seal(self.sealer.sign(&self.swarm, log, me.boot, track.length(), track.tip()));
             rows.extend(track.op_rows(log, me, from));
             rows.push(track.head_row(log, me));
@@ -221,7 +238,7 @@ impl Ledger {
                 let before = track.digest_item(id, self.me);
                 track.reveal(to);
                 let after = track.digest_item(id, self.me);
-                ops.extend(track.decoded(from, to).map(|(seq, op)| (id, seq, op)));
+                ops.extend(track.decoded(from, to.min(track.visible())).map(|(seq, op)| (id, seq, op)));
                 for item in [before, after].iter().flatten() {
                     flip(&mut log.digest, item);
                     flip(&mut self.digest, item);
@@ -244,9 +261,12 @@ impl Ledger {
         let is_new_track = track.length() == 0;
         let new = match track.examine(suffix, |head| self.sealer.verify(swarm, id, actor, head))? {
             Seen::Nothing => return Ok(Merged::default()),
-            Seen::Fork => {
-                self.mark_forked(suffix);
-                return Err(MergeError::Forked { log: id, actor });
+            Seen::Fork(at) => {
+                let kept = self.fork(at, suffix);
+                // A proof that arrived fits a value; were it ever too long, it is learnt anew after a start.
+                let bytes = wire::encode_value(&kept).unwrap_or_default();
+                let rows = vec![Row::Fork { log: id, actor, bytes }];
+                return Ok(Merged { rows, forked: Some(at), ..Merged::default() });
             }
             Seen::Ops(new) => new,
         };
@@ -279,25 +299,32 @@ impl Ledger {
             flip(&mut self.digest, item);
         }
         let rows = track.op_rows(id, actor, from).chain([track.head_row(id, actor)]).collect();
-        Ok(Merged { new_ops, rows })
+        Ok(Merged { new_ops, rows, forked: None })
     }
 
-    fn mark_forked(&mut self, suffix: &Suffix) {
-        let Some(log) = self.logs.get_mut(&suffix.log) else { return };
-        let Some(track) = log.tracks.get_mut(&suffix.actor) else { return };
-        let before = track.digest_item(suffix.log, suffix.actor);
-        track.fork(suffix.head);
-        let after = track.digest_item(suffix.log, suffix.actor);
+    fn fork(&mut self, at: u64, suffix: &Suffix) -> Option<Suffix> {
+        let (id, actor, me) = (suffix.log, suffix.actor, self.me);
+        let log = self.logs.get_mut(&id)?;
+        let track = log.tracks.get_mut(&actor)?;
+        let before = track.digest_item(id, actor);
+        if actor == me {
+            // Own ops that no head vouches for yet are part of this history.
+            track.seal(self.sealer.sign(&self.swarm, id, me.boot, track.length(), track.tip()));
+        }
+        let kept = track.fork(at, suffix);
+        let after = track.digest_item(id, actor);
         for item in [before, after].iter().flatten() {
             flip(&mut log.digest, item);
             flip(&mut self.digest, item);
         }
+        Some(kept)
     }
 
     /// Takes in what the store kept, at start: everything vouched for by a head whose signature holds.
     pub fn load(&mut self, rows: Vec<Row>) -> Loaded {
         let mut ops: BTreeMap<(LogId, ActorId), StoredOps> = BTreeMap::new();
         let mut heads: BTreeMap<(LogId, ActorId), Vec<SignedHead>> = BTreeMap::new();
+        let mut forks: BTreeMap<(LogId, ActorId), Option<Suffix>> = BTreeMap::new();
         let mut loaded = Loaded::default();
         for row in rows {
             match row {
@@ -306,6 +333,9 @@ impl Ledger {
                 }
                 Row::Head { log, actor, bytes } => {
                     heads.insert((log, actor), wire::decode_value(&bytes).unwrap_or_default());
+                }
+                Row::Fork { log, actor, bytes } => {
+                    forks.insert((log, actor), wire::decode_value::<Option<Suffix>>(&bytes).ok().flatten());
                 }
                 Row::Retired { log } => {
                     self.retired.insert(log);
@@ -329,7 +359,13 @@ impl Ledger {
             if proven == 0 {
                 continue;
             }
-            loaded.ops.extend(track.decoded(0, proven).map(|(seq, op)| (id, actor, seq, op)));
+            if let Some(proof) = forks.remove(&(id, actor)).flatten()
+                && (proof.log, proof.actor) == (id, actor)
+                && let Ok(Seen::Fork(at)) = track.examine(&proof, |h| self.sealer.verify(&self.swarm, id, actor, h))
+            {
+                track.fork(at, &proof);
+            }
+            loaded.ops.extend(track.decoded(0, track.visible()).map(|(seq, op)| (id, actor, seq, op)));
             let log = self.logs.entry(id).or_default();
             if let Some(item) = track.digest_item(id, actor) {
                 flip(&mut log.digest, &item);
@@ -352,12 +388,26 @@ impl Ledger {
 
     /// How far each actor of a log is known here.
     pub fn versions(&self, log: LogId) -> Versions {
-        let tracks = self.logs.get(&log).into_iter().flat_map(|log| &log.tracks);
-        let lengths = tracks.map(|(actor, track)| (*actor, track.visible())).filter(|(_, length)| *length > 0);
-        Versions { log, lengths: lengths.collect() }
+        let known = self.logs.get(&log);
+        let tracks = || known.into_iter().flat_map(|log| &log.tracks);
+        let lengths = tracks().filter(|(_, track)| track.forked().is_none());
+        let lengths =
+            lengths.map(|(actor, track)| (*actor, track.visible())).filter(|(_, length)| *length > 0).collect();
+        let forks =
+            tracks().filter_map(|(actor, track)| track.forked().map(|(at, chain)| (*actor, at, chain))).collect();
+        Versions { log, digest: known.map_or([0; 32], |log| log.digest), lengths, forks }
     }
 
-    /// How far one actor of a log is known here.
+    /// The same, as if nothing were known of one actor: who answers tells all of it.
+    pub fn versions_without(&self, log: LogId, actor: ActorId) -> Versions {
+        let mut versions = self.versions(log);
+        versions.digest = [0; 32];
+        versions.lengths.retain(|(of, _)| *of != actor);
+        versions.forks.retain(|(of, _, _)| *of != actor);
+        versions
+    }
+
+    /// How many ops of an actor are known here.
     pub fn length(&self, log: LogId, actor: ActorId) -> u64 {
         self.logs.get(&log).and_then(|log| log.tracks.get(&actor)).map_or(0, Track::visible)
     }
@@ -365,10 +415,19 @@ impl Ledger {
     /// What somebody who is `theirs` far lacks, until about `budget_bytes` of ops; the rest is for the next time.
     pub fn suffixes_for(&self, theirs: &Versions, budget_bytes: u64) -> Vec<Suffix> {
         let known: BTreeMap<ActorId, u64> = theirs.lengths.iter().copied().collect();
+        let forks: BTreeMap<ActorId, (u64, Hash)> =
+            theirs.forks.iter().map(|(actor, at, chain)| (*actor, (*at, *chain))).collect();
         let (mut suffixes, mut bytes) = (Vec::new(), 0);
         let tracks = self.logs.get(&theirs.log).into_iter().flat_map(|log| &log.tracks);
         for (actor, track) in tracks {
-            let from = known.get(actor).copied().unwrap_or(0);
+            let from = match (track.forked(), forks.get(actor)) {
+                // They have a proof and this node has none, or one of a later place: theirs stands.
+                (None, Some(_)) => continue,
+                (Some((at, _)), Some((theirs, _))) if at > *theirs => continue,
+                (Some(mine), Some(theirs)) if mine == *theirs => continue,
+                (Some(_), Some((theirs, _))) => *theirs,
+                (_, None) => known.get(actor).copied().unwrap_or(0),
+            };
             for suffix in track.pieces(theirs.log, *actor, from) {
                 if bytes >= budget_bytes {
                     return suffixes;
@@ -383,15 +442,25 @@ impl Ledger {
     /// Whether somebody who is `theirs` far knows something of that log that is not known here.
     pub fn lacks(&self, theirs: &Versions) -> bool {
         let tracks = self.logs.get(&theirs.log).map(|log| &log.tracks);
+        let track = |actor: &ActorId| tracks.and_then(|tracks| tracks.get(actor));
+        let is_longer = |(actor, length): &(ActorId, u64)| {
+            track(actor).map_or(*length > 0, |track| track.forked().is_none() && track.visible() < *length)
+        };
+        let is_news = |(actor, at, chain): &(ActorId, u64, Hash)| {
+            track(actor).and_then(Track::forked).is_none_or(|mine| mine != (*at, *chain) && mine.0 >= *at)
+        };
         !self.retired.contains(&theirs.log)
-            && theirs.lengths.iter().any(|(actor, length)| {
-                tracks
-                    .and_then(|tracks| tracks.get(actor))
-                    .map_or(*length > 0, |track| !track.is_forked() && track.visible() < *length)
-            })
+            && (theirs.lengths.iter().any(is_longer) || theirs.forks.iter().any(is_news))
     }
 
-    /// Everything known of an actor's log from op `from` on, in pieces; `None` when nothing is.
+    /// The last head of each actor of a log, without ops: for somebody who has as many ops, and others.
+    pub fn bare_heads(&self, log: LogId) -> Vec<Suffix> {
+        let tracks = self.logs.get(&log).into_iter().flat_map(|log| &log.tracks);
+        tracks.filter_map(|(actor, track)| track.bare_head(log, *actor)).collect()
+    }
+
+    /// Everything known of an actor's log from op `from` on, in pieces; `None` when nothing is. Of an actor with two
+    /// histories, both.
     pub fn suffix(&self, log: LogId, actor: ActorId, from: u64) -> Option<Vec<Suffix>> {
         let pieces: Vec<_> = self.logs.get(&log)?.tracks.get(&actor)?.pieces(log, actor, from).collect();
         (!pieces.is_empty()).then_some(pieces)
@@ -433,7 +502,7 @@ impl Ledger {
     /// The actors caught signing two histories, by log.
     pub fn forked(&self) -> impl Iterator<Item = (LogId, ActorId)> + '_ {
         self.logs.iter().flat_map(|(id, log)| {
-            log.tracks.iter().filter(|(_, track)| track.is_forked()).map(|(actor, _)| (*id, *actor))
+            log.tracks.iter().filter(|(_, track)| track.forked().is_some()).map(|(actor, _)| (*id, *actor))
         })
     }
 }
@@ -463,5 +532,7 @@ pub fn pushes(suffixes: Vec<Suffix>) -> Vec<Message> {
     messages
 }
 
+#[cfg(test)]
+mod fork_tests;
 #[cfg(test)]
 mod tests;

@@ -6,9 +6,9 @@ use super::config::{GONE_AFTER, KEEP, KEEP_REVIEW, SUSPECT_AFTER};
 use super::event::{Effect, Input, JobCommand, Now, Rendered};
 use super::id::{BlobId, BootId, JobId, NodeId, Unit};
 use super::job::{Device, FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings, Series};
-use super::ledger::Row;
-use super::message::{Capability, RendererInfo};
-use super::op::{Output, OutputRole};
+use super::ledger::{Ledger, Row};
+use super::message::{Capability, Message, RendererInfo, Suffix};
+use super::op::{JobSetting, Op, Output, OutputRole, UnitSet};
 use super::{Farm, schedule};
 use crate::seal::Sealer;
 use rand::SeedableRng;
@@ -412,4 +412,49 @@ fn a_job_whose_submitter_never_comes_back_is_forgotten_after_the_keep_time() {
     trio.restart(0, 77);
     trio.wait(Duration::from_secs(4));
     assert!(!trio.knows(0, job));
+}
+
+/// One history of a member that signs another one too.
+fn signed(by: &Sealer, job: JobId, ops: &[Op]) -> Vec<Suffix> {
+    let mut ledger = Ledger::new(by.clone(), BootId([9; 8]), [0; 32]);
+    for op in ops {
+        ledger.append(job, op).expect("a sound op");
+        let mark = ledger.take_rows().expect("rows").mark;
+        ledger.durable(mark);
+    }
+    ledger.suffix(job, ledger.me(), 0).expect("pieces")
+}
+
+#[test]
+fn a_member_that_tells_two_histories_counts_for_what_both_begin_with_on_every_machine() {
+    let mut trio = Trio::new(3);
+    let job = trio.submit(0, 6);
+    trio.wait(Duration::from_secs(1));
+    let liar = Sealer::from_seed(&[9; 32]);
+    let first = Op::Set { lamport: 1, setting: JobSetting::Priority(70), at_ms: 0 };
+    let units = UnitSet::whole(vec![1, 2]).expect("frames");
+    let requeue = signed(&liar, job, &[first.clone(), Op::Requeue { units, epoch: 5 }]);
+    let pause = Op::Set { lamport: 2, setting: JobSetting::Paused(true), at_ms: 0 };
+    let pause = signed(&liar, job, &[first, pause]);
+    // Told at once to two machines that do not hear each other at the moment.
+    let (one, two) = (trio.names[0], trio.names[1]);
+    let push = |from, suffixes| Input::Received { from, message: Message::Push(suffixes) };
+    trio.inbox.push_back((one, push(two, requeue)));
+    trio.inbox.push_back((two, push(one, pause)));
+    trio.drain();
+    trio.wait(Duration::from_secs(4));
+    let views: Vec<_> = trio.machines.values().map(|machine| &machine.farm.jobs()[&job]).collect();
+    assert!(views.iter().all(|view| *view == views[0]), "all agree");
+    assert!(!views[0].is_over() && !views[0].is_paused());
+    assert_eq!((views[0].revision, views[0].unit(Unit::whole(1)).epoch), (0, 0));
+    assert_eq!(views[0].priority(), 70, "what both begin with counts");
+    trio.finish();
+    assert!(trio.at(0).farm.jobs()[&job].is_over());
+    assert_eq!(trio.at(0).delivered.len(), 6);
+    let digests: BTreeSet<_> = trio.machines.values().map(|machine| machine.farm.ledger().digest()).collect();
+    assert_eq!(digests.len(), 1);
+    // After a start too.
+    trio.restart(1, 40);
+    trio.wait(Duration::from_secs(4));
+    assert_eq!(trio.machines[&two].farm.jobs()[&job], trio.machines[&one].farm.jobs()[&job]);
 }

@@ -18,6 +18,7 @@ fn stored_row(row: Row) -> LedgerRow {
             LedgerRow::Op { log: log.0, actor: key(actor), seq, bytes: bytes.to_vec() }
         }
         Row::Head { log, actor, bytes } => LedgerRow::Head { log: log.0, actor: key(actor), bytes },
+        Row::Fork { log, actor, bytes } => LedgerRow::Fork { log: log.0, actor: key(actor), bytes },
         Row::Idle { log, seconds } => LedgerRow::Idle { log: log.0, seconds },
         Row::Retired { log } => LedgerRow::Retired { log: log.0 },
     }
@@ -36,7 +37,8 @@ pub fn row_of(row: LedgerRow) -> Option<Row> {
         LedgerRow::Head { log, actor: key, bytes } => Some(Row::Head { log: JobId(log), actor: actor(key)?, bytes }),
         LedgerRow::Idle { log, seconds } => Some(Row::Idle { log: JobId(log), seconds }),
         LedgerRow::Retired { log } => Some(Row::Retired { log: JobId(log) }),
-        LedgerRow::Fork { .. } | LedgerRow::DropLog { .. } => None,
+        LedgerRow::Fork { log, actor: key, bytes } => Some(Row::Fork { log: JobId(log), actor: actor(key)?, bytes }),
+        LedgerRow::DropLog { .. } => None,
     }
 }
 

@@ -84,7 +84,15 @@ fn messages() -> Vec<Message> {
         Message::Push(vec![Suffix { log, actor, from: 1, ops: vec![encode_op(&RETIRE).unwrap()], head }]),
         Message::Digest([8; 32]),
         Message::LogDigests(vec![(log, [9; 32])]),
-        Message::Versions { versions: vec![Versions { log, lengths: vec![(actor, 300)] }], answer: true },
+        Message::Versions {
+            versions: vec![Versions {
+                log,
+                digest: [7; 32],
+                lengths: vec![(actor, 300)],
+                forks: vec![(actor, 2, [6; 32])],
+            }],
+            answer: true,
+        },
         Message::Retired(vec![log]),
     ]
 }
@@ -223,7 +231,7 @@ fn the_largest_legal_submit_and_the_fullest_lists_fit() {
     assert!(encode_op(&Op::Submit { min_version: 1, spec: Box::new(spec) }).is_ok());
     let actor = ActorId { node: NodeId([255; 32]), boot: BootId([255; 8]) };
     let lengths = vec![(actor, u64::MAX); MAX_ENTRIES_PER_MESSAGE];
-    let versions = vec![Versions { log: SWARM_LOG, lengths }];
+    let versions = vec![Versions { log: SWARM_LOG, digest: [255; 32], lengths, forks: Vec::new() }];
     assert!(encode(&Message::Versions { versions, answer: true }).is_ok());
     assert!(encode(&Message::LogDigests(vec![(SWARM_LOG, [255; 32]); MAX_ENTRIES_PER_MESSAGE])).is_ok());
 }

@@ -37,6 +37,15 @@ pub enum AppendError {
         /// Which.
         log: LogId,
     },
+    /// Somebody else signs in the name of this very start.
+    #[error(
+        "another machine writes to job {log} in the name of this daemon: its data directory was copied while it ran; \
+         restart this daemon"
+    )]
+    Forked {
+        /// Which.
+        log: LogId,
+    },
     /// A `Submit` must begin the log made for it.
     #[error("a Submit cannot be written to log {log}, which is not its own")]
     NotItsLog {
@@ -48,7 +57,7 @@ pub enum AppendError {
     TooManyLogs,
 }
 
-/// Why a suffix was not taken in. Nothing of it was, and nothing has changed except what [`MergeError::Forked`] says.
+/// Why a suffix was not taken in. Nothing of it was, and nothing has changed.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
     /// There are ops before it that are not here yet; repair will fetch them.
@@ -79,9 +88,10 @@ pub enum MergeError {
         /// Whose.
         actor: ActorId,
     },
-    /// The actor signed two histories. The first seen is kept, and nothing more of it is taken or told.
-    #[error("{actor:?} signed two different histories of job {log}; only the first is kept")]
-    Forked {
+    /// The head is the actor's, and what comes before these ops is not what is here: another history of it, or ops that
+    /// were tampered with. The whole log tells which.
+    #[error("ops of {actor:?} in job {log} do not follow on those known here, though it signed their head")]
+    Apart {
         /// Which log.
         log: LogId,
         /// Whose.
