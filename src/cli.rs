@@ -271,6 +271,8 @@ impl Context<'_> {
                 .change(&job_path(&arg.job, "/resume"), &none, console, |job, out| jobs::changed(job, "resumed", out)),
             JobCommand::Cancel(arg) => self
                 .change(&job_path(&arg.job, "/cancel"), &none, console, |job, out| jobs::changed(job, "canceled", out)),
+            JobCommand::Delete(arg) => self
+                .change(&job_path(&arg.job, "/delete"), &none, console, |job, out| jobs::changed(job, "deleted", out)),
             JobCommand::Requeue { job, frames } => {
                 let body = json!({"frames": frames.map(|frames| frames.to_string())});
                 self.change(&job_path(&job.job, "/requeue"), &body, console, |job, out| {

@@ -21,6 +21,7 @@ pub mod job;
 pub mod ledger;
 pub mod message;
 pub mod op;
+mod retire;
 pub mod roster;
 pub mod schedule;
 pub mod sim;
@@ -32,6 +33,7 @@ pub mod transfer;
 mod work;
 
 use crate::seal::Sealer;
+use crate::wire;
 use collect::Collector;
 use config::{DIGEST_EVERY, HEARTBEAT, LATE_LOOP, TICK};
 use event::{Effect, Input, Now, Token};
@@ -80,6 +82,10 @@ pub struct Farm {
     collectors: BTreeMap<JobId, Collector>,
     /// Submissions waiting for the disk.
     submitted: Vec<(u64, JobId)>,
+    /// How long jobs have lain idle.
+    keeping: retire::Keeping,
+    /// Jobs that the fold found to be retired.
+    due: BTreeSet<JobId>,
     last_turn: Duration,
     heartbeat_at: Duration,
     digest_at: Duration,
@@ -108,6 +114,7 @@ impl Farm {
                 farm_jobs.entry(log).or_insert_with(|| JobState::new(log)).apply(actor, seq, op);
             }
         }
+        let due = farm_jobs.values().filter(|job| job.is_retired()).map(|job| job.id).collect();
         let mut farm = Self {
             me,
             ledger,
@@ -125,6 +132,8 @@ impl Farm {
             announced: BTreeSet::new(),
             collectors: BTreeMap::new(),
             submitted: Vec::new(),
+            keeping: retire::Keeping::new(loaded.idle, now.mono),
+            due,
             last_turn: now.mono,
             heartbeat_at: now.mono,
             digest_at: now.mono,
@@ -150,6 +159,8 @@ impl Farm {
         }
         self.last_turn = now.mono;
         let settles = self.take(now, input, rng, &mut effects);
+        self.retire_due(&mut effects);
+        self.review_keeping(now, &mut effects);
         if settles || now.mono >= self.review_at {
             self.review_at = now.mono + TICK;
             self.settle(now, &mut effects);
@@ -228,6 +239,9 @@ impl Farm {
 
     /// Writes an own op down. One that others would refuse is a fault of this program, told and dropped.
     fn say(&mut self, log: JobId, op: &op::Op) {
+        if self.ledger.is_retired(log) {
+            return;
+        }
         if let Err(error) = self.ledger.append(log, op) {
             tracing::error!(job = %log.short(), cause = error.source().map(ToString::to_string), "{error}");
         }

@@ -24,6 +24,7 @@ pub mod scene;
 mod slots;
 pub mod store;
 mod submit;
+mod sweep;
 pub mod video;
 mod view;
 
@@ -151,6 +152,8 @@ enum Exit {
 struct Submission {
     stream: Stream,
     detach: bool,
+    /// Until the job names them, nobody else says that its files are needed.
+    _held: sweep::Held,
 }
 
 /// Members and where they answer, and what they can do.
@@ -171,6 +174,7 @@ struct Node {
     tell: mpsc::Sender<Event>,
     slots: Slots,
     delivery: Delivery,
+    sweep: sweep::Sweep,
     /// Batches the writer had no room for.
     unwritten: VecDeque<Batch>,
     /// Requests the network had no room for: told to the farm a tick later, so that it does not ask in circles.
@@ -221,6 +225,7 @@ impl Node {
         let scratch = options.data_dir.join("scratch");
         let cannot = |source| NodeError::DataDir { path: options.data_dir.join("scratch"), source };
         let slots = Slots::new(store.clone(), scratch.clone(), options.threads, tell.clone()).map_err(cannot)?;
+        let sweep = sweep::Sweep::new(now.mono);
         let delivery = Delivery::new(store.clone(), scratch.join("videos"), tell.clone());
         let capability = Capability {
             name: options.name.clone().unwrap_or(machine.name),
@@ -248,6 +253,7 @@ impl Node {
             tell,
             slots,
             delivery,
+            sweep,
             unwritten: VecDeque::new(),
             unasked: Vec::new(),
             capability,
@@ -346,6 +352,7 @@ impl Node {
             let farm = &self.farm;
             self.slots.reap(now, |job| farm.jobs().get(&job).is_none_or(|job| job.is_over()));
             self.keep_members();
+            self.look_for_unnamed();
         }
     }
 
@@ -426,10 +433,17 @@ impl Node {
             Event::Prepared(prepared, stream) => {
                 self.next_call += 1;
                 let call = self.next_call;
-                self.submissions.insert(call, Submission { stream, detach: prepared.detach });
+                let (detach, held) = (prepared.detach, prepared.held);
+                self.submissions.insert(call, Submission { stream, detach, _held: held });
                 self.turn(Input::Submit { call, spec: Box::new(prepared.spec) });
             }
             Event::Load(percent) => self.turn(Input::Load(percent)),
+            Event::Unnamed(look) => self.looked(look),
+            Event::Swept => {
+                for (blob, map) in self.sweep.swept(self.clock.now()) {
+                    self.perform(crate::farm::event::Effect::OpenBlob { blob, map });
+                }
+            }
         }
     }
 

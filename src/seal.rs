@@ -47,6 +47,11 @@ pub fn digest_item(log: LogId, actor: ActorId, length: u64, chain: &Hash) -> Has
     derive("swarm ledger digest v1", &[&log.0, &actor.node.0, &actor.boot.0, &length.to_le_bytes(), chain])
 }
 
+/// The same for an actor that signed two histories, which begin with the same `at` ops that lead to `chain`.
+pub fn fork_item(log: LogId, actor: ActorId, at: u64, chain: &Hash) -> Hash {
+    derive("swarm ledger fork v1", &[&log.0, &actor.node.0, &actor.boot.0, &at.to_le_bytes(), chain])
+}
+
 /// Signs heads for one node, and checks those of all.
 #[derive(Clone)]
 pub enum Sealer {

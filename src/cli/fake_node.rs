@@ -187,6 +187,7 @@ fn answer(request: &ApiRequest) -> Result<Value, ApiError> {
         | ApiRequest::Pause { job: name }
         | ApiRequest::Resume { job: name }
         | ApiRequest::Cancel { job: name }
+        | ApiRequest::Delete { job: name }
         | ApiRequest::SetPriority { job: name, .. } => job(name),
         ApiRequest::Requeue { job: name, .. } => {
             let mut job = job(name)?;

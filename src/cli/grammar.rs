@@ -195,6 +195,8 @@ pub(crate) enum JobCommand {
     Resume(JobArg),
     /// End a job; frames that are done are kept
     Cancel(JobArg),
+    /// Forget a job that is over, on every machine; its frames and video stay where they are
+    Delete(JobArg),
     /// Render frames again
     Requeue {
         #[command(flatten)]

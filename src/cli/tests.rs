@@ -315,6 +315,7 @@ fn changes_reach_the_node_and_say_what_they_did() {
         ("job pause last", "paused IceModal (3f2a9c1b)\n"),
         ("job resume last", "resumed IceModal (3f2a9c1b)\n"),
         ("job cancel last", "canceled IceModal (3f2a9c1b)\n"),
+        ("job delete last", "deleted IceModal (3f2a9c1b)\n"),
         ("job requeue last --frames 3-4", "2 frames will be rendered again in IceModal (3f2a9c1b)\n"),
         ("job set last --priority 80", "priority 80 set for IceModal (3f2a9c1b)\n"),
         ("node pause", "paused ws1\n"),

@@ -66,5 +66,9 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 pub const REST: Duration = Duration::from_secs(1);
 /// After a failed delivery (disk full, unwritable) the next attempt is made this much later.
 pub const RETRY_DELIVERY: Duration = Duration::from_secs(5);
+/// A job that is over, or whose submitter is away, is forgotten after so long. DESIGN §8: `--keep 14d`.
+pub const KEEP: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Between looks at how long jobs have lain idle: what a crash takes from that time at most (guess).
+pub const KEEP_REVIEW: Duration = Duration::from_secs(3600);
 /// Most ledger bytes sent in answer to one `Versions`.
 pub const REPAIR_BYTES: u64 = 4 * 1024 * 1024;

@@ -48,6 +48,8 @@ pub enum JobCommand {
     Requeue(UnitSet),
     /// Bring every result to this machine.
     Collect(OutputSpec),
+    /// Forget it for ever, everywhere. Without effect unless it was collected or cancelled.
+    Delete,
 }
 
 /// What happened.
@@ -345,5 +347,10 @@ pub enum Effect {
     Forget {
         /// Blobs.
         blobs: Vec<BlobId>,
+    },
+    /// A job is forgotten for ever: whatever is kept for it alone may go, and what is under way for it ends.
+    Retired {
+        /// Which job.
+        job: JobId,
     },
 }

@@ -50,9 +50,10 @@ impl Farm {
             }
             Message::Push(suffixes) => {
                 let mut changed = false;
-                for suffix in suffixes {
-                    changed |= self.merge(from, &suffix, effects);
+                for suffix in &suffixes {
+                    changed |= self.merge(from, suffix, effects);
                 }
+                self.tell_retired(from, suffixes.iter().map(|suffix| suffix.log), effects);
                 self.fenced_until = None;
                 changed
             }
@@ -77,29 +78,41 @@ impl Farm {
                 self.answer_versions(from, &versions, answer, effects);
                 false
             }
-            // Nothing retires jobs yet; a later build that says so is believed by later builds.
-            Message::Retired(_) => false,
+            Message::Retired(logs) => self.told_retired(from, &logs, effects),
         }
     }
 
     fn merge(&mut self, from: NodeId, suffix: &Suffix, effects: &mut Vec<Effect>) -> bool {
         let merged = match self.ledger.merge(suffix) {
             Ok(merged) => merged,
+            // Everyday: a push overtook another. Repair mends it.
+            Err(MergeError::Gap { .. } | MergeError::Retired { .. }) => return false,
             Err(error) => {
-                // Gaps are everyday (a push overtook another) and mended by repair; the rest is somebody's fault.
-                if !matches!(error, MergeError::Gap { .. } | MergeError::Retired { .. }) {
-                    tracing::warn!(peer = %from.short(), %error, "refused part of a ledger");
+                tracing::warn!(peer = %from.short(), %error, "refused part of a ledger");
+                if let MergeError::Apart { log, actor } = error {
+                    let versions = vec![self.ledger.versions_without(log, actor)];
+                    effects.push(Effect::Send { to: from, message: Message::Versions { versions, answer: false } });
                 }
                 return false;
             }
         };
-        if merged.new_ops.is_empty() {
+        if merged.new_ops.is_empty() && merged.forked.is_none() {
             return false;
+        }
+        effects.push(Effect::Persist { token: None, rows: merged.rows });
+        if let Some(at) = merged.forked {
+            tracing::warn!(
+                node = %suffix.actor.node.short(), job = %suffix.log.short(), told_by = %from.short(), shared = at,
+                "a member signed two different histories of a job; only what both begin with counts"
+            );
+            self.refold(suffix.log);
+            // The one who told it may have only one half of it.
+            self.push(suffix.log, suffix.actor, at, None, effects);
+            return true;
         }
         for (seq, op) in merged.new_ops {
             self.fold(suffix.log, suffix.actor, seq, op);
         }
-        effects.push(Effect::Persist { token: None, rows: merged.rows });
         self.push(suffix.log, suffix.actor, suffix.from, Some(from), effects);
         true
     }
@@ -153,6 +166,7 @@ impl Farm {
             .chain(told.keys().filter(|log| !mine.contains_key(*log) && !self.ledger.is_retired(**log)).copied());
         let versions: Vec<Versions> = differing.map(|log| self.ledger.versions(log)).collect();
         send_versions(from, versions, true, effects);
+        self.tell_retired(from, told.keys().copied(), effects);
     }
 
     fn answer_versions(&mut self, from: NodeId, theirs: &[Versions], answer: bool, effects: &mut Vec<Effect>) {
@@ -162,13 +176,23 @@ impl Farm {
             if self.ledger.is_retired(versions.log) {
                 continue;
             }
-            let suffixes = self.ledger.suffixes_for(versions, budget);
+            let mine = self.ledger.versions(versions.log);
+            if mine.digest == versions.digest {
+                continue;
+            }
+            let mut suffixes = self.ledger.suffixes_for(versions, budget);
+            let lacks = self.ledger.lacks(versions);
+            if answer && suffixes.is_empty() && !lacks && budget > 0 {
+                // As far, and not the same: somebody signed two histories, and the heads show who.
+                suffixes = self.ledger.bare_heads(versions.log);
+            }
             budget = budget.saturating_sub(suffixes.iter().flat_map(|s| &s.ops).map(|op| op.len() as u64).sum());
             effects.extend(pushes(suffixes).into_iter().map(|message| Effect::Send { to: from, message }));
-            if self.ledger.lacks(versions) {
-                behind.push(self.ledger.versions(versions.log));
+            if lacks {
+                behind.push(mine);
             }
         }
+        self.tell_retired(from, theirs.iter().map(|versions| versions.log), effects);
         if answer && !behind.is_empty() {
             send_versions(from, behind, false, effects);
         }
@@ -234,7 +258,7 @@ fn send_versions(to: NodeId, versions: Vec<Versions>, answer: bool, effects: &mu
     let mut batch: Vec<Versions> = Vec::new();
     let mut actors = 0;
     for one in versions {
-        actors += one.lengths.len() + 1;
+        actors += one.lengths.len() + 2 * one.forks.len() + 1;
         batch.push(one);
         if actors >= ACTORS_PER_MESSAGE || batch.len() >= LOGS_PER_MESSAGE {
             actors = 0;

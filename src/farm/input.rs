@@ -5,7 +5,7 @@ use super::event::{Effect, Input, JobCommand, Now, Rendered};
 use super::id::{ActorId, BlobId, JobId, Unit};
 use super::job::JobSpec;
 use super::message::SWARM_LOG;
-use super::op::{JobSetting, Op};
+use super::op::{JobSetting, Op, RetireReason};
 use super::state::JobState;
 use super::transfer::Urgency;
 use super::{Bundle, Farm};
@@ -146,7 +146,11 @@ impl Farm {
             _ => None,
         };
         let is_submit = matches!(op, Op::Submit { .. });
-        self.jobs.entry(log).or_insert_with(|| JobState::new(log)).apply(actor, seq, op);
+        let state = self.jobs.entry(log).or_insert_with(|| JobState::new(log));
+        state.apply(actor, seq, op);
+        if state.is_retired() {
+            self.due.insert(log);
+        }
         if let Some(unit) = unit {
             if actor == self.me {
                 self.hands.remove(&(log, unit));
@@ -166,6 +170,26 @@ impl Farm {
             // A finished job goes on: its submitter collects again.
             self.collect_own(log);
         }
+    }
+
+    /// Folds a job anew: something that was folded does not count any more.
+    pub(super) fn refold(&mut self, log: JobId) {
+        if log == SWARM_LOG {
+            return;
+        }
+        let mut state = JobState::new(log);
+        let mut is_known = false;
+        for (actor, seq, op) in self.ledger.ops(log) {
+            is_known = true;
+            state.apply(actor, seq, op);
+        }
+        if let Some(collector) = self.collectors.get_mut(&log) {
+            state.all_units().for_each(|unit| collector.look_at(unit));
+        }
+        match is_known {
+            true => self.jobs.insert(log, state),
+            false => self.jobs.remove(&log),
+        };
     }
 
     /// Starts collecting a job that this machine submitted and has not brought together yet.
@@ -210,6 +234,8 @@ impl Farm {
                 let collector = Collector::new(state, output);
                 self.collectors.insert(job, collector);
             }
+            JobCommand::Delete if state.may_retire() => self.say(job, &Op::Retire { why: RetireReason::Over }),
+            JobCommand::Delete => {}
         }
     }
 

@@ -8,14 +8,17 @@
 //! stored, and only [`Ledger::durable`] lets digests, versions and suffixes see them, so that nothing is ever announced
 //! that a crash could take back.
 
+mod error;
 mod track;
+
+pub use error::{AppendError, Dropped, MergeError};
 
 use super::id::{ActorId, BootId};
 use super::job::JobSpec;
 use super::message::{LogId, Message, SWARM_LOG, SignedHead, Suffix, Versions};
 use super::op::{OP_VERSION, Op};
 use crate::seal::{self, Hash, Sealer};
-use crate::wire::{self, WireError};
+use crate::wire;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use track::{Seen, Track};
@@ -61,6 +64,22 @@ pub enum Row {
         /// Which.
         log: LogId,
     },
+    /// Proof that an actor signed two histories, instead of the one before: opaque to the store.
+    Fork {
+        /// Of which log.
+        log: LogId,
+        /// Whose.
+        actor: ActorId,
+        /// For [`Ledger::load`].
+        bytes: Vec<u8>,
+    },
+    /// How long this node has seen the log's job lie idle, over all its starts; replaces what was said before.
+    Idle {
+        /// Which.
+        log: LogId,
+        /// Seconds.
+        seconds: u64,
+    },
 }
 
 /// Rows to make durable, and what to tell [`Ledger::durable`] once they are.
@@ -79,6 +98,8 @@ pub struct Merged {
     pub new_ops: Vec<(u64, Op)>,
     /// To be stored, without haste.
     pub rows: Vec<Row>,
+    /// The actor turned out to have signed two histories, which share so many ops: what was folded after those is void.
+    pub forked: Option<u64>,
 }
 
 /// What a start found in the store.
@@ -88,137 +109,8 @@ pub struct Loaded {
     pub ops: Vec<(LogId, ActorId, u64, Op)>,
     /// What was left behind; repair fetches it again from whoever has it.
     pub dropped: Vec<Dropped>,
-}
-
-/// Rows of the store that prove nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{ops} stored ops of {actor:?} in the log of job {log} are not vouched for by a signed head; they were left out and will be fetched again"
-)]
-pub struct Dropped {
-    /// Of which log.
-    pub log: LogId,
-    /// Whose.
-    pub actor: ActorId,
-    /// How many ops.
-    pub ops: u64,
-}
-
-/// Why an own op was not written down.
-#[derive(Debug, thiserror::Error)]
-pub enum AppendError {
-    /// Others would refuse it.
-    #[error("an op for job {log} would be refused by every other node")]
-    Op {
-        /// For which log.
-        log: LogId,
-        /// Why.
-        #[source]
-        source: WireError,
-    },
-    /// The job is over for good.
-    #[error("job {log} is retired and takes no more ops")]
-    Retired {
-        /// Which.
-        log: LogId,
-    },
-    /// A `Submit` must begin the log made for it.
-    #[error("a Submit cannot be written to log {log}, which is not its own")]
-    NotItsLog {
-        /// Which.
-        log: LogId,
-    },
-    /// Too many jobs.
-    #[error("this swarm already has {MAX_LOGS} jobs that are not retired; retire some before adding more")]
-    TooManyLogs,
-}
-
-/// Why a suffix was not taken in. Nothing of it was, and nothing has changed except what [`MergeError::Forked`] says.
-#[derive(Debug, thiserror::Error)]
-pub enum MergeError {
-    /// There are ops before it that are not here yet; repair will fetch them.
-    #[error("ops {have}..{from} of {actor:?} in job {log} are missing here")]
-    Gap {
-        /// Which log.
-        log: LogId,
-        /// Whose.
-        actor: ActorId,
-        /// Length here.
-        have: u64,
-        /// First op offered.
-        from: u64,
-    },
-    /// The head is not the actor's.
-    #[error("the head of {actor:?} in job {log} does not carry its signature")]
-    BadSignature {
-        /// Which log.
-        log: LogId,
-        /// Whose.
-        actor: ActorId,
-    },
-    /// The ops do not lead to the head.
-    #[error("the ops of {actor:?} in job {log} do not lead to the head that came with them")]
-    BadChain {
-        /// Which log.
-        log: LogId,
-        /// Whose.
-        actor: ActorId,
-    },
-    /// The actor signed two histories. The first seen is kept, and nothing more of it is taken or told.
-    #[error("{actor:?} signed two different histories of job {log}; only the first is kept")]
-    Forked {
-        /// Which log.
-        log: LogId,
-        /// Whose.
-        actor: ActorId,
-    },
-    /// More of this very start's log than it wrote.
-    #[error(
-        "a peer has ops in job {log} in the name of this daemon ({actor:?}) that it did not write; is its key used elsewhere?"
-    )]
-    Mine {
-        /// Which log.
-        log: LogId,
-        /// This one.
-        actor: ActorId,
-    },
-    /// An op others must refuse.
-    #[error("op {seq} of {actor:?} in job {log} is not acceptable")]
-    BadOp {
-        /// Which log.
-        log: LogId,
-        /// Whose.
-        actor: ActorId,
-        /// Which op.
-        seq: u64,
-        /// Why.
-        #[source]
-        source: WireError,
-    },
-    /// A `Submit` in a log that is not made from it.
-    #[error("op {seq} of {actor:?} submits a job that is not {log}")]
-    NotItsJob {
-        /// Which log.
-        log: LogId,
-        /// Whose.
-        actor: ActorId,
-        /// Which op.
-        seq: u64,
-    },
-    /// The job is over for good; the sender is to be told so.
-    #[error("job {log} is retired")]
-    Retired {
-        /// Which.
-        log: LogId,
-    },
-    /// A bound of the ledger.
-    #[error("the ledger has no room for {actor:?} in job {log}: retire finished jobs")]
-    Full {
-        /// Which log.
-        log: LogId,
-        /// Whose.
-        actor: ActorId,
-    },
+    /// How long jobs have lain idle, in seconds.
+    pub idle: BTreeMap<LogId, u64>,
 }
 
 #[derive(Default)]
@@ -303,6 +195,9 @@ impl Ledger {
         let (me, swarm, sealer) = (self.me, &self.swarm, &self.sealer);
         let tracks = &mut self.logs.entry(log).or_default().tracks;
         let track = tracks.entry(me).or_insert_with(|| Track::new(seal::genesis(swarm, log, me)));
+        if track.forked().is_some() {
+            return Err(AppendError::Forked { log });
+        }
         if track.needs_checkpoint_before(bytes.len()) {
             track.seal(sealer.sign(swarm, log, me.boot, track.length(), track.tip()));
         }
@@ -320,6 +215,9 @@ impl Ledger {
         let (me, mut rows, mut runs) = (self.me, Vec::new(), Vec::new());
         for (log, from) in std::mem::take(&mut self.fresh) {
             let Some(track) = self.logs.get_mut(&log).and_then(|log| log.tracks.get_mut(&me)) else { continue };
+            if track.forked().is_some() {
+                continue;
+            }
             track.seal(self.sealer.sign(&self.swarm, log, me.boot, track.length(), track.tip()));
             rows.extend(track.op_rows(log, me, from));
             rows.push(track.head_row(log, me));
@@ -340,7 +238,7 @@ impl Ledger {
                 let before = track.digest_item(id, self.me);
                 track.reveal(to);
                 let after = track.digest_item(id, self.me);
-                ops.extend(track.decoded(from, to).map(|(seq, op)| (id, seq, op)));
+                ops.extend(track.decoded(from, to.min(track.visible())).map(|(seq, op)| (id, seq, op)));
                 for item in [before, after].iter().flatten() {
                     flip(&mut log.digest, item);
                     flip(&mut self.digest, item);
@@ -363,9 +261,12 @@ impl Ledger {
         let is_new_track = track.length() == 0;
         let new = match track.examine(suffix, |head| self.sealer.verify(swarm, id, actor, head))? {
             Seen::Nothing => return Ok(Merged::default()),
-            Seen::Fork => {
-                self.mark_forked(suffix);
-                return Err(MergeError::Forked { log: id, actor });
+            Seen::Fork(at) => {
+                let kept = self.fork(at, suffix);
+                // A proof that arrived fits a value; were it ever too long, it is learnt anew after a start.
+                let bytes = wire::encode_value(&kept).unwrap_or_default();
+                let rows = vec![Row::Fork { log: id, actor, bytes }];
+                return Ok(Merged { rows, forked: Some(at), ..Merged::default() });
             }
             Seen::Ops(new) => new,
         };
@@ -398,25 +299,33 @@ impl Ledger {
             flip(&mut self.digest, item);
         }
         let rows = track.op_rows(id, actor, from).chain([track.head_row(id, actor)]).collect();
-        Ok(Merged { new_ops, rows })
+        Ok(Merged { new_ops, rows, forked: None })
     }
 
-    fn mark_forked(&mut self, suffix: &Suffix) {
-        let Some(log) = self.logs.get_mut(&suffix.log) else { return };
-        let Some(track) = log.tracks.get_mut(&suffix.actor) else { return };
-        let before = track.digest_item(suffix.log, suffix.actor);
-        track.fork(suffix.head);
-        let after = track.digest_item(suffix.log, suffix.actor);
+    fn fork(&mut self, at: u64, suffix: &Suffix) -> Option<Suffix> {
+        let (id, actor, me) = (suffix.log, suffix.actor, self.me);
+        let log = self.logs.get_mut(&id)?;
+        let track = log.tracks.get_mut(&actor)?;
+        let before = track.digest_item(id, actor);
+        if actor == me {
+            // Own ops that no head vouches for yet are part of this history.
+            track.seal(self.sealer.sign(&self.swarm, id, me.boot, track.length(), track.tip()));
+        }
+        let kept = track.fork(at, suffix);
+        let after = track.digest_item(id, actor);
         for item in [before, after].iter().flatten() {
             flip(&mut log.digest, item);
             flip(&mut self.digest, item);
         }
+        Some(kept)
     }
 
     /// Takes in what the store kept, at start: everything vouched for by a head whose signature holds.
     pub fn load(&mut self, rows: Vec<Row>) -> Loaded {
         let mut ops: BTreeMap<(LogId, ActorId), StoredOps> = BTreeMap::new();
         let mut heads: BTreeMap<(LogId, ActorId), Vec<SignedHead>> = BTreeMap::new();
+        let mut forks: BTreeMap<(LogId, ActorId), Option<Suffix>> = BTreeMap::new();
+        let mut loaded = Loaded::default();
         for row in rows {
             match row {
                 Row::Op { log, actor, seq, bytes } => {
@@ -425,12 +334,17 @@ impl Ledger {
                 Row::Head { log, actor, bytes } => {
                     heads.insert((log, actor), wire::decode_value(&bytes).unwrap_or_default());
                 }
+                Row::Fork { log, actor, bytes } => {
+                    forks.insert((log, actor), wire::decode_value::<Option<Suffix>>(&bytes).ok().flatten());
+                }
                 Row::Retired { log } => {
                     self.retired.insert(log);
                 }
+                Row::Idle { log, seconds } => {
+                    loaded.idle.insert(log, seconds);
+                }
             }
         }
-        let mut loaded = Loaded::default();
         for ((id, actor), stored) in ops {
             if self.retired.contains(&id) {
                 continue;
@@ -445,7 +359,13 @@ impl Ledger {
             if proven == 0 {
                 continue;
             }
-            loaded.ops.extend(track.decoded(0, proven).map(|(seq, op)| (id, actor, seq, op)));
+            if let Some(proof) = forks.remove(&(id, actor)).flatten()
+                && (proof.log, proof.actor) == (id, actor)
+                && let Ok(Seen::Fork(at)) = track.examine(&proof, |h| self.sealer.verify(&self.swarm, id, actor, h))
+            {
+                track.fork(at, &proof);
+            }
+            loaded.ops.extend(track.decoded(0, track.visible()).map(|(seq, op)| (id, actor, seq, op)));
             let log = self.logs.entry(id).or_default();
             if let Some(item) = track.digest_item(id, actor) {
                 flip(&mut log.digest, &item);
@@ -468,12 +388,26 @@ impl Ledger {
 
     /// How far each actor of a log is known here.
     pub fn versions(&self, log: LogId) -> Versions {
-        let tracks = self.logs.get(&log).into_iter().flat_map(|log| &log.tracks);
-        let lengths = tracks.map(|(actor, track)| (*actor, track.visible())).filter(|(_, length)| *length > 0);
-        Versions { log, lengths: lengths.collect() }
+        let known = self.logs.get(&log);
+        let tracks = || known.into_iter().flat_map(|log| &log.tracks);
+        let lengths = tracks().filter(|(_, track)| track.forked().is_none());
+        let lengths =
+            lengths.map(|(actor, track)| (*actor, track.visible())).filter(|(_, length)| *length > 0).collect();
+        let forks =
+            tracks().filter_map(|(actor, track)| track.forked().map(|(at, chain)| (*actor, at, chain))).collect();
+        Versions { log, digest: known.map_or([0; 32], |log| log.digest), lengths, forks }
     }
 
-    /// How far one actor of a log is known here.
+    /// The same, as if nothing were known of one actor: who answers tells all of it.
+    pub fn versions_without(&self, log: LogId, actor: ActorId) -> Versions {
+        let mut versions = self.versions(log);
+        versions.digest = [0; 32];
+        versions.lengths.retain(|(of, _)| *of != actor);
+        versions.forks.retain(|(of, _, _)| *of != actor);
+        versions
+    }
+
+    /// How many ops of an actor are known here.
     pub fn length(&self, log: LogId, actor: ActorId) -> u64 {
         self.logs.get(&log).and_then(|log| log.tracks.get(&actor)).map_or(0, Track::visible)
     }
@@ -481,10 +415,19 @@ impl Ledger {
     /// What somebody who is `theirs` far lacks, until about `budget_bytes` of ops; the rest is for the next time.
     pub fn suffixes_for(&self, theirs: &Versions, budget_bytes: u64) -> Vec<Suffix> {
         let known: BTreeMap<ActorId, u64> = theirs.lengths.iter().copied().collect();
+        let forks: BTreeMap<ActorId, (u64, Hash)> =
+            theirs.forks.iter().map(|(actor, at, chain)| (*actor, (*at, *chain))).collect();
         let (mut suffixes, mut bytes) = (Vec::new(), 0);
         let tracks = self.logs.get(&theirs.log).into_iter().flat_map(|log| &log.tracks);
         for (actor, track) in tracks {
-            let from = known.get(actor).copied().unwrap_or(0);
+            let from = match (track.forked(), forks.get(actor)) {
+                // They have a proof and this node has none, or one of a later place: theirs stands.
+                (None, Some(_)) => continue,
+                (Some((at, _)), Some((theirs, _))) if at > *theirs => continue,
+                (Some(mine), Some(theirs)) if mine == *theirs => continue,
+                (Some(_), Some((theirs, _))) => *theirs,
+                (_, None) => known.get(actor).copied().unwrap_or(0),
+            };
             for suffix in track.pieces(theirs.log, *actor, from) {
                 if bytes >= budget_bytes {
                     return suffixes;
@@ -499,15 +442,25 @@ impl Ledger {
     /// Whether somebody who is `theirs` far knows something of that log that is not known here.
     pub fn lacks(&self, theirs: &Versions) -> bool {
         let tracks = self.logs.get(&theirs.log).map(|log| &log.tracks);
+        let track = |actor: &ActorId| tracks.and_then(|tracks| tracks.get(actor));
+        let is_longer = |(actor, length): &(ActorId, u64)| {
+            track(actor).map_or(*length > 0, |track| track.forked().is_none() && track.visible() < *length)
+        };
+        let is_news = |(actor, at, chain): &(ActorId, u64, Hash)| {
+            track(actor).and_then(Track::forked).is_none_or(|mine| mine != (*at, *chain) && mine.0 >= *at)
+        };
         !self.retired.contains(&theirs.log)
-            && theirs.lengths.iter().any(|(actor, length)| {
-                tracks
-                    .and_then(|tracks| tracks.get(actor))
-                    .map_or(*length > 0, |track| !track.is_forked() && track.visible() < *length)
-            })
+            && (theirs.lengths.iter().any(is_longer) || theirs.forks.iter().any(is_news))
     }
 
-    /// Everything known of an actor's log from op `from` on, in pieces; `None` when nothing is.
+    /// The last head of each actor of a log, without ops: for somebody who has as many ops, and others.
+    pub fn bare_heads(&self, log: LogId) -> Vec<Suffix> {
+        let tracks = self.logs.get(&log).into_iter().flat_map(|log| &log.tracks);
+        tracks.filter_map(|(actor, track)| track.bare_head(log, *actor)).collect()
+    }
+
+    /// Everything known of an actor's log from op `from` on, in pieces; `None` when nothing is. Of an actor with two
+    /// histories, both.
     pub fn suffix(&self, log: LogId, actor: ActorId, from: u64) -> Option<Vec<Suffix>> {
         let pieces: Vec<_> = self.logs.get(&log)?.tracks.get(&actor)?.pieces(log, actor, from).collect();
         (!pieces.is_empty()).then_some(pieces)
@@ -536,6 +489,11 @@ impl Ledger {
         Some(Row::Retired { log })
     }
 
+    /// Whether anything of a log is here.
+    pub fn knows(&self, log: LogId) -> bool {
+        self.logs.contains_key(&log)
+    }
+
     /// Whether a log is gone for good.
     pub fn is_retired(&self, log: LogId) -> bool {
         self.retired.contains(&log)
@@ -544,7 +502,7 @@ impl Ledger {
     /// The actors caught signing two histories, by log.
     pub fn forked(&self) -> impl Iterator<Item = (LogId, ActorId)> + '_ {
         self.logs.iter().flat_map(|(id, log)| {
-            log.tracks.iter().filter(|(_, track)| track.is_forked()).map(|(actor, _)| (*id, *actor))
+            log.tracks.iter().filter(|(_, track)| track.forked().is_some()).map(|(actor, _)| (*id, *actor))
         })
     }
 }
@@ -574,5 +532,7 @@ pub fn pushes(suffixes: Vec<Suffix>) -> Vec<Message> {
     messages
 }
 
+#[cfg(test)]
+mod fork_tests;
 #[cfg(test)]
 mod tests;

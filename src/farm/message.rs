@@ -37,13 +37,17 @@ pub struct Suffix {
     pub head: SignedHead,
 }
 
-/// How far each actor of a log is known: (actor, length).
+/// How far each actor of a log is known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Versions {
     /// Which log.
     pub log: LogId,
-    /// Sorted by actor.
+    /// Hash over all of it: tells two histories of equal length apart.
+    pub digest: [u8; 32],
+    /// Actors with one history, sorted: (actor, length).
     pub lengths: Vec<(ActorId, u64)>,
+    /// Actors proven to have signed two, sorted: (actor, ops both begin with, chain after those).
+    pub forks: Vec<(ActorId, u64, [u8; 32])>,
 }
 
 /// A unit in hand, as its node tells it.

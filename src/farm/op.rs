@@ -94,6 +94,15 @@ pub enum FailureKind {
     CannotStart,
 }
 
+/// Why a job may be forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum RetireReason {
+    /// It was collected or cancelled: counts from the moment that is known too.
+    Over,
+    /// Its submitter was away for the whole keep time.
+    Abandoned,
+}
+
 /// A setting of a job; the later (Lamport counter, actor) wins per variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobSetting {
@@ -215,8 +224,11 @@ pub enum Op {
         /// Wall clock for display, milliseconds since 1970.
         at_ms: u64,
     },
-    /// The job may be forgotten.
-    Retire,
+    /// The job is to be forgotten for ever, once the fold says that it may be.
+    Retire {
+        /// Why it may.
+        why: RetireReason,
+    },
     /// Swarm log: a machine belongs to the swarm.
     Member {
         /// Which.

@@ -191,6 +191,8 @@ struct World {
     submissions: Vec<Submission>,
     /// All jobs any machine announced.
     submitted: BTreeSet<JobId>,
+    /// Jobs that any machine forgot for good.
+    retired: BTreeSet<JobId>,
     maps: BTreeMap<BlobId, BlobMap>,
     manifests: BTreeMap<BlobId, Vec<BlobMap>>,
     checks: Checks,
@@ -240,6 +242,7 @@ impl World {
             net: Network::new(nodes),
             submissions: Vec::new(),
             submitted: BTreeSet::new(),
+            retired: BTreeSet::new(),
             maps: BTreeMap::new(),
             manifests: BTreeMap::new(),
             checks: Checks::default(),

@@ -6,7 +6,7 @@
 
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use super::job::JobSpec;
-use super::op::{ClaimKind, FailureKind, JobSetting, Op, Output};
+use super::op::{ClaimKind, FailureKind, JobSetting, Op, Output, RetireReason};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -122,6 +122,10 @@ pub struct JobState {
     pub collected: Option<(u64, bool)>,
     /// Sum of the epochs of all units: grows when something is to be rendered anew.
     pub revision: u64,
+    /// Somebody wants it forgotten, if it is over.
+    retire_over: bool,
+    /// Somebody saw that its submitter does not come back.
+    abandoned: bool,
     /// Wall clock of the end, for display.
     pub finished_ms: u64,
     /// What was done to it.
@@ -157,6 +161,8 @@ impl JobState {
             canceled: None,
             collected: None,
             revision: 0,
+            retire_over: false,
+            abandoned: false,
             finished_ms: 0,
             history: BTreeSet::new(),
             units: BTreeMap::new(),
@@ -258,12 +264,9 @@ impl JobState {
                 self.finished_ms = self.finished_ms.max(at_ms);
                 self.note(at_ms, actor, "collected".into());
             }
-            Op::Retire
-            | Op::Member { .. }
-            | Op::Evict { .. }
-            | Op::Trust { .. }
-            | Op::Setting { .. }
-            | Op::Unknown { .. } => {}
+            Op::Retire { why: RetireReason::Over } => self.retire_over = true,
+            Op::Retire { why: RetireReason::Abandoned } => self.abandoned = true,
+            Op::Member { .. } | Op::Evict { .. } | Op::Trust { .. } | Op::Setting { .. } | Op::Unknown { .. } => {}
         }
     }
 
@@ -301,6 +304,30 @@ impl JobState {
     /// Whether nothing more will be rendered: cancelled, or collected as it is now.
     pub fn is_over(&self) -> bool {
         self.canceled.is_some() || self.collected.is_some_and(|(revision, _)| revision >= self.revision)
+    }
+
+    /// Whether it may be forgotten at the word of anyone: it was collected once, or cancelled. What comes later does not
+    /// change that, so that whoever knows more ops never finds less retired.
+    pub fn may_retire(&self) -> bool {
+        self.canceled.is_some() || self.collected.is_some()
+    }
+
+    /// Whether it is to be forgotten.
+    pub fn is_retired(&self) -> bool {
+        self.abandoned || (self.retire_over && self.may_retire())
+    }
+
+    /// The bundles its units are rendered from.
+    pub fn bundles(&self) -> impl Iterator<Item = BlobId> + '_ {
+        self.spec.iter().map(|spec| spec.bundle)
+    }
+
+    /// Every blob its ops speak of: bundles, results of all epochs, logs of failures.
+    pub fn blobs(&self) -> BTreeSet<BlobId> {
+        let results = self.units.values().flat_map(|unit| unit.results.values());
+        let outputs = results.flat_map(|outcome| outcome.outputs.iter().map(|output| output.blob));
+        let failures = self.units.values().flat_map(|unit| unit.failures.values());
+        self.bundles().chain(outputs).chain(failures.filter_map(|attempt| attempt.log)).collect()
     }
 
     /// Whether there is something a finished video can show: a canceled job gets none.

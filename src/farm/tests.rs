@@ -2,12 +2,13 @@
 //! when the test says so. The simulator is for many farms and bad luck.
 
 use super::blob::BlobMap;
-use super::config::{GONE_AFTER, SUSPECT_AFTER};
-use super::event::{Effect, Input, Now, Rendered};
+use super::config::{GONE_AFTER, KEEP, KEEP_REVIEW, SUSPECT_AFTER};
+use super::event::{Effect, Input, JobCommand, Now, Rendered};
 use super::id::{BlobId, BootId, JobId, NodeId, Unit};
 use super::job::{Device, FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings, Series};
-use super::message::{Capability, RendererInfo};
-use super::op::{Output, OutputRole};
+use super::ledger::{Ledger, Row};
+use super::message::{Capability, Message, RendererInfo, Suffix};
+use super::op::{JobSetting, Op, Output, OutputRole, UnitSet};
 use super::{Farm, schedule};
 use crate::seal::Sealer;
 use rand::SeedableRng;
@@ -28,6 +29,8 @@ struct Machine {
     delivered: Vec<i32>,
     videos: usize,
     forgotten: BTreeSet<BlobId>,
+    retired: Vec<JobId>,
+    rows: Vec<Row>,
 }
 
 struct Trio {
@@ -64,6 +67,8 @@ impl Trio {
             delivered: Vec::new(),
             videos: 0,
             forgotten: BTreeSet::new(),
+            retired: Vec::new(),
+            rows: Vec::new(),
         };
         self.machines.insert(node, machine);
         self.names.push(node);
@@ -106,7 +111,11 @@ impl Trio {
     fn perform(node: NodeId, machine: &mut Machine, effect: Effect, inbox: &mut VecDeque<(NodeId, Input)>) {
         let mut answer = |input| inbox.push_back((node, input));
         match effect {
-            Effect::Persist { token: Some(token), .. } => answer(Input::Persisted(token)),
+            Effect::Persist { token, rows } => {
+                machine.rows.extend(rows);
+                token.into_iter().for_each(|token| answer(Input::Persisted(token)));
+            }
+            Effect::Retired { job } => machine.retired.push(job),
             Effect::Send { to, message } => inbox.push_back((to, Input::Received { from: node, message })),
             Effect::OpenBlob { blob, map } => answer(match map {
                 _ if machine.store.contains(&blob) => Input::BlobComplete { blob },
@@ -163,6 +172,43 @@ impl Trio {
             let result = Rendered { outputs, millis: 60_000, device: "CPU".into(), build: "b".into() };
             self.give(node, Input::Rendered { job, unit, epoch: 0, result });
         }
+    }
+
+    /// Renders everything there is to render.
+    fn finish(&mut self) {
+        for _ in 0..12 {
+            (0..self.names.len()).for_each(|at| self.render(at));
+            self.wait(Duration::from_millis(500));
+        }
+    }
+
+    /// Time passes that is none of the story.
+    fn leap(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.now += KEEP_REVIEW;
+            self.wait(STEP * 20);
+        }
+    }
+
+    /// A process dies and is started anew with what its disk has.
+    fn restart(&mut self, at: usize, boot: u8) {
+        let node = self.names[at];
+        let rows = self.at(at).rows.clone();
+        let sealer = Sealer::from_seed(&[at as u8 + 1; 32]);
+        self.at(at).farm = Farm::new(sealer, BootId([boot; 8]), [0; 32], rows, Now { mono: self.now, wall_ms: 0 });
+        self.at(at).is_up = true;
+        for other in self.names.clone().into_iter().filter(|other| *other != node && self.machines[other].is_up) {
+            let boot_of = |node: &NodeId| self.machines[node].farm.me().boot;
+            let (here, there) = (boot_of(&node), boot_of(&other));
+            self.inbox.push_back((node, Input::Connected { node: other, boot: there }));
+            self.inbox.push_back((other, Input::Connected { node, boot: here }));
+        }
+        self.drain();
+    }
+
+    fn knows(&self, at: usize, job: JobId) -> bool {
+        self.machines[&self.names[at]].farm.jobs().contains_key(&job)
     }
 
     fn at(&mut self, at: usize) -> &mut Machine {
@@ -246,10 +292,7 @@ fn the_units_of_a_killed_process_are_open_four_seconds_later_and_of_a_silent_one
 fn a_job_ends_with_every_frame_delivered_and_only_then_are_second_copies_forgotten() {
     let mut trio = Trio::new(3);
     let job = trio.submit(0, 9);
-    for _ in 0..12 {
-        (0..3).for_each(|at| trio.render(at));
-        trio.wait(Duration::from_millis(500));
-    }
+    trio.finish();
     let now = trio.now;
     let submitter = trio.at(0);
     submitter.delivered.sort_unstable();
@@ -297,4 +340,121 @@ fn a_second_result_of_a_delivered_frame_does_not_unend_its_collection() {
     assert_eq!(submitter.farm.jobs()[&job].unit(unit).current_results().count(), 2);
     assert!(submitter.farm.collectors()[&job].ended);
     assert_eq!(submitter.videos, 1);
+}
+
+#[test]
+fn a_stale_machine_that_comes_back_with_a_deleted_job_forgets_it_like_everyone() {
+    let mut trio = Trio::new(3);
+    let job = trio.submit(0, 3);
+    trio.wait(Duration::from_secs(2));
+    trio.kill(2);
+    let stale = trio.at(2).rows.clone();
+    trio.finish();
+    let owner = trio.names[0];
+    trio.give(owner, Input::Command { job, command: JobCommand::Delete });
+    trio.wait(Duration::from_secs(2));
+    assert!(!trio.knows(0, job) && !trio.knows(1, job));
+    assert_eq!((trio.at(0).retired.clone(), trio.at(1).retired.clone()), (vec![job], vec![job]));
+    // The third has the whole job, its own ops too, and says so to everyone.
+    trio.restart(2, 9);
+    assert!(stale.iter().any(|row| matches!(row, Row::Op { log, .. } if *log == job)) && trio.at(2).retired == [job]);
+    trio.wait(Duration::from_secs(4));
+    (0..3).for_each(|at| assert!(!trio.knows(at, job)));
+    let digests: BTreeSet<_> = trio.machines.values().map(|machine| machine.farm.ledger().digest()).collect();
+    assert_eq!(digests.len(), 1);
+    // What a disk has of it after that is its id, for ever.
+    for (at, boot) in [(0, 20), (2, 21)] {
+        trio.restart(at, boot);
+        assert!(!trio.knows(at, job) && trio.at(at).farm.ledger().is_retired(job));
+    }
+}
+
+#[test]
+fn a_job_that_goes_on_cannot_be_deleted() {
+    let mut trio = Trio::new(2);
+    let job = trio.submit(0, 3);
+    let owner = trio.names[0];
+    trio.give(owner, Input::Command { job, command: JobCommand::Delete });
+    trio.wait(Duration::from_secs(2));
+    assert!(trio.knows(0, job) && trio.knows(1, job));
+    trio.give(owner, Input::Command { job, command: JobCommand::Cancel("ada".into()) });
+    trio.give(owner, Input::Command { job, command: JobCommand::Delete });
+    trio.wait(Duration::from_secs(2));
+    assert!(!trio.knows(0, job) && !trio.knows(1, job));
+}
+
+#[test]
+fn a_job_that_is_over_is_forgotten_after_the_keep_time_whatever_restarts_there_were() {
+    let mut trio = Trio::new(2);
+    let job = trio.submit(0, 2);
+    trio.finish();
+    assert!(trio.at(0).farm.jobs()[&job].is_over());
+    trio.leap(KEEP / 2);
+    assert!(trio.knows(0, job));
+    (0..2).for_each(|at| trio.restart(at, 50 + at as u8));
+    trio.leap(KEEP / 2 - KEEP_REVIEW * 8);
+    assert!(trio.knows(0, job));
+    trio.leap(KEEP_REVIEW * 16);
+    assert!(!trio.knows(0, job) && !trio.knows(1, job));
+}
+
+#[test]
+fn a_job_whose_submitter_never_comes_back_is_forgotten_after_the_keep_time() {
+    let mut trio = Trio::new(2);
+    let job = trio.submit(0, 2);
+    trio.wait(Duration::from_secs(2));
+    trio.kill(0);
+    trio.leap(KEEP - KEEP_REVIEW * 4);
+    assert!(trio.knows(1, job) && !trio.at(1).farm.jobs()[&job].is_over());
+    trio.leap(KEEP_REVIEW * 8);
+    assert!(!trio.knows(1, job));
+    // It comes back after all, and has to believe it.
+    trio.restart(0, 77);
+    trio.wait(Duration::from_secs(4));
+    assert!(!trio.knows(0, job));
+}
+
+/// One history of a member that signs another one too.
+fn signed(by: &Sealer, job: JobId, ops: &[Op]) -> Vec<Suffix> {
+    let mut ledger = Ledger::new(by.clone(), BootId([9; 8]), [0; 32]);
+    for op in ops {
+        ledger.append(job, op).expect("a sound op");
+        let mark = ledger.take_rows().expect("rows").mark;
+        ledger.durable(mark);
+    }
+    ledger.suffix(job, ledger.me(), 0).expect("pieces")
+}
+
+#[test]
+fn a_member_that_tells_two_histories_counts_for_what_both_begin_with_on_every_machine() {
+    let mut trio = Trio::new(3);
+    let job = trio.submit(0, 6);
+    trio.wait(Duration::from_secs(1));
+    let liar = Sealer::from_seed(&[9; 32]);
+    let first = Op::Set { lamport: 1, setting: JobSetting::Priority(70), at_ms: 0 };
+    let units = UnitSet::whole(vec![1, 2]).expect("frames");
+    let requeue = signed(&liar, job, &[first.clone(), Op::Requeue { units, epoch: 5 }]);
+    let pause = Op::Set { lamport: 2, setting: JobSetting::Paused(true), at_ms: 0 };
+    let pause = signed(&liar, job, &[first, pause]);
+    // Told at once to two machines that do not hear each other at the moment.
+    let (one, two) = (trio.names[0], trio.names[1]);
+    let push = |from, suffixes| Input::Received { from, message: Message::Push(suffixes) };
+    trio.inbox.push_back((one, push(two, requeue)));
+    trio.inbox.push_back((two, push(one, pause)));
+    trio.drain();
+    trio.wait(Duration::from_secs(4));
+    let views: Vec<_> = trio.machines.values().map(|machine| &machine.farm.jobs()[&job]).collect();
+    assert!(views.iter().all(|view| *view == views[0]), "all agree");
+    assert!(!views[0].is_over() && !views[0].is_paused());
+    assert_eq!((views[0].revision, views[0].unit(Unit::whole(1)).epoch), (0, 0));
+    assert_eq!(views[0].priority(), 70, "what both begin with counts");
+    trio.finish();
+    assert!(trio.at(0).farm.jobs()[&job].is_over());
+    assert_eq!(trio.at(0).delivered.len(), 6);
+    let digests: BTreeSet<_> = trio.machines.values().map(|machine| machine.farm.ledger().digest()).collect();
+    assert_eq!(digests.len(), 1);
+    // After a start too.
+    trio.restart(1, 40);
+    trio.wait(Duration::from_secs(4));
+    assert_eq!(trio.machines[&two].farm.jobs()[&job], trio.machines[&one].farm.jobs()[&job]);
 }

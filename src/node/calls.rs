@@ -30,7 +30,9 @@ impl Node {
         match call.request {
             ApiRequest::Submit(request) => {
                 if let Some(stream) = Stream::of(call.reply) {
-                    tokio::spawn(submit::prepare(*request, self.store.clone(), self.tell.clone(), stream));
+                    let held = self.sweep.hold();
+                    let (store, tell) = (self.store.clone(), self.tell.clone());
+                    tokio::spawn(async move { submit::prepare(*request, store, tell, held.await, stream).await });
                 }
             }
             ApiRequest::Watch { job } => {
@@ -83,6 +85,7 @@ impl Node {
                 self.turn(Input::Command { job: id, command: JobCommand::Cancel(by) });
                 Ok(self.job_view(id))
             }
+            ApiRequest::Delete { job } => self.delete(&job),
             ApiRequest::Requeue { job, frames } => self.requeue(&job, frames),
             ApiRequest::Nodes => Ok(view::nodes(&self.farm, now)),
             ApiRequest::NodePause => self.set_paused(true),
@@ -138,6 +141,18 @@ impl Node {
             JobSetting::Paused(false) => {}
             JobSetting::Priority(priority) => view["priority"] = json!(priority),
         }
+        Ok(view)
+    }
+
+    fn delete(&mut self, job: &str) -> Answer {
+        let id = view::find(&self.farm, job)?;
+        if self.farm.jobs().get(&id).is_some_and(|state| !state.may_retire()) {
+            let text = format!("job {} goes on; `swarm job cancel` ends it, then it can be deleted", id.short());
+            return Err(ApiError::new(ErrorKind::JobState, text));
+        }
+        let mut view = self.job_view(id);
+        view["deleted"] = json!(true);
+        self.turn(Input::Command { job: id, command: JobCommand::Delete });
         Ok(view)
     }
 

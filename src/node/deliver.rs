@@ -159,6 +159,20 @@ impl Delivery {
         }
     }
 
+    /// A job is gone for good: so is what was under way for it. What is under its final names stays.
+    pub fn forget(&mut self, job: JobId) {
+        lock(&self.notes).remove(&job);
+        let video = self.jobs.remove(&job).and_then(|state| state.video);
+        let segments = self.dir.join(job.to_string());
+        self.tasks.spawn(async move {
+            if let Some((_, task)) = video {
+                task.abort();
+                let _ = task.await;
+            }
+            let _ = tokio::fs::remove_dir_all(segments).await;
+        });
+    }
+
     /// Ends everything at once; segments stay for the next start.
     pub async fn shut_down(&mut self) {
         self.tasks.shutdown().await;

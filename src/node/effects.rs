@@ -2,7 +2,7 @@
 
 use super::fail::fail_point;
 use super::net::{BlobFailure, BlobReply, BlobRequest, ChunkSink, ChunkSource, Protocol};
-use super::slots::{Work, read_blob};
+use super::slots::{Slots, Work, read_blob};
 use super::store::Store;
 use super::{Node, Until, rows};
 use crate::farm::Farm;
@@ -70,6 +70,8 @@ impl Node {
             }
             Effect::Stop { job, unit } => self.slots.stop(job, unit),
             Effect::OpenBlob { blob, map } => {
+                // One that is being freed is looked for once it is gone.
+                let Some((blob, map)) = self.sweep.defer(blob, map) else { return };
                 let store = self.store.clone();
                 self.answer_later(move || vec![open_blob(&store, blob, map)]);
             }
@@ -96,6 +98,15 @@ impl Node {
                 }
             }
             Effect::FinishVideo { job, missing, canceled } => self.delivery.finish(job, missing, canceled),
+            Effect::Retired { job } => {
+                self.delivery.forget(job);
+                self.sweep.hurry(self.clock.now());
+                let logs = Slots::logs_of(&self.options.data_dir.join("scratch"), job);
+                self.answer_later(move || {
+                    let _ = std::fs::remove_dir_all(logs);
+                    Vec::new()
+                });
+            }
             Effect::Forget { blobs } => {
                 let store = self.store.clone();
                 self.answer_later(move || {

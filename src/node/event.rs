@@ -5,6 +5,7 @@ use super::machine::Gpu;
 use super::render::Discovery;
 use super::slots::{Finished, Free};
 use super::submit::Prepared;
+use super::sweep::Look;
 use crate::farm::event::Input;
 use crate::farm::job::{Needs, Series};
 use tokio::sync::oneshot;
@@ -25,6 +26,10 @@ pub enum Event {
     Prepared(Box<Prepared>, Stream),
     /// Machine load, hundredths.
     Load(u8),
+    /// The store was looked through for what no job names.
+    Unnamed(Look),
+    /// What was found to be needed by nobody is gone.
+    Swept,
 }
 
 /// Asks which series is to render a scene.

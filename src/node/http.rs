@@ -10,7 +10,7 @@
 //! | `GET`, `POST /v1/jobs` | `Jobs`, `Submit` (stream) |
 //! | `GET /v1/jobs/JOB` | `Job` |
 //! | `GET /v1/jobs/JOB/frames`, `…/log?frame=N`, `…/watch` | `Frames`, `Log`, `Watch` (stream) |
-//! | `POST /v1/jobs/JOB/pause`, `…/resume`, `…/cancel` | `Pause`, `Resume`, `Cancel` |
+//! | `POST /v1/jobs/JOB/pause`, `…/resume`, `…/cancel`, `…/delete` | `Pause`, `Resume`, `Cancel`, `Delete` |
 //! | `POST /v1/jobs/JOB/requeue` `{"frames"}`, `…/priority` `{"priority"}`, `…/collect` | `Requeue`, `SetPriority`, `Collect` (stream) |
 //! | `GET /v1/nodes`; `POST /v1/node/pause`, `…/resume` | `Nodes`, `NodePause`, `NodeResume` |
 //! | `GET /v1/doctor`; `POST /v1/invite`; `POST /v1/join` `{"code"}` | `Doctor`, `Invite`, `Join` |
@@ -209,6 +209,7 @@ async fn job_action(State(calls): State<Calls>, path: JobPartPath, body: RawBody
         "pause" => ApiRequest::Pause { job },
         "resume" => ApiRequest::Resume { job },
         "cancel" => ApiRequest::Cancel { job },
+        "delete" => ApiRequest::Delete { job },
         "requeue" => {
             let RequeueBody { frames } = parse(body)?;
             let frames = frames

@@ -18,7 +18,9 @@ fn stored_row(row: Row) -> LedgerRow {
             LedgerRow::Op { log: log.0, actor: key(actor), seq, bytes: bytes.to_vec() }
         }
         Row::Head { log, actor, bytes } => LedgerRow::Head { log: log.0, actor: key(actor), bytes },
-        Row::Retired { log } => LedgerRow::DropLog { log: log.0 },
+        Row::Fork { log, actor, bytes } => LedgerRow::Fork { log: log.0, actor: key(actor), bytes },
+        Row::Idle { log, seconds } => LedgerRow::Idle { log: log.0, seconds },
+        Row::Retired { log } => LedgerRow::Retired { log: log.0 },
     }
 }
 
@@ -33,7 +35,10 @@ pub fn row_of(row: LedgerRow) -> Option<Row> {
             Some(Row::Op { log: JobId(log), actor: actor(key)?, seq, bytes: bytes.into() })
         }
         LedgerRow::Head { log, actor: key, bytes } => Some(Row::Head { log: JobId(log), actor: actor(key)?, bytes }),
-        LedgerRow::DropLog { log } => Some(Row::Retired { log: JobId(log) }),
+        LedgerRow::Idle { log, seconds } => Some(Row::Idle { log: JobId(log), seconds }),
+        LedgerRow::Retired { log } => Some(Row::Retired { log: JobId(log) }),
+        LedgerRow::Fork { log, actor: key, bytes } => Some(Row::Fork { log: JobId(log), actor: actor(key)?, bytes }),
+        LedgerRow::DropLog { .. } => None,
     }
 }
 

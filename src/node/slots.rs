@@ -195,7 +195,12 @@ impl Slots {
 
     /// Where a unit's output of the renderer is kept on the node that rendered it.
     pub fn log_path(dir: &Path, job: JobId, frame: i32) -> PathBuf {
-        dir.join("logs").join(job.to_string()).join(format!("{frame}.txt"))
+        Self::logs_of(dir, job).join(format!("{frame}.txt"))
+    }
+
+    /// Where a job's output of the renderer is kept.
+    pub fn logs_of(dir: &Path, job: JobId) -> PathBuf {
+        dir.join("logs").join(job.to_string())
     }
 }
 

@@ -217,7 +217,8 @@ impl Store {
         self.storage.write(Change::Setting { key: key.into(), value: value.into() })
     }
 
-    /// Every op and then every head on disk, each in order of (log, actor, seq).
+    /// Every op, head, proof of a fork, idle time and retired log on disk, in this order, each in order of (log, actor,
+    /// seq).
     ///
     /// # Errors
     /// The database cannot be read.

@@ -9,6 +9,7 @@ use super::event::{Event, WhoCan};
 use super::http::{ApiError, ErrorKind, SubmitRequest, VideoChoice};
 use super::scene::{self, BlobSink, BundleError, SceneError, SceneInfo, Trace};
 use super::store::{Intake, Store};
+use super::sweep::Held;
 use crate::farm::id::BlobId;
 use crate::farm::job::{FrameRate, FrameSet, JobSpec, Needs, OutputSpec, RenderSettings};
 use crate::wire;
@@ -32,14 +33,22 @@ pub struct Prepared {
     pub spec: JobSpec,
     /// Whether the caller leaves once it is replicated.
     pub detach: bool,
+    /// Keeps what was bundled in the store until the job that names it is written down.
+    pub held: Held,
 }
 
 /// Reads, checks and bundles; then hands the job to the loop, or tells the caller why not.
-pub async fn prepare(request: SubmitRequest, store: Arc<Store>, events: mpsc::Sender<Event>, stream: Stream) {
+pub async fn prepare(
+    request: SubmitRequest,
+    store: Arc<Store>,
+    events: mpsc::Sender<Event>,
+    held: Held,
+    stream: Stream,
+) {
     let detach = request.detach;
     match spec(request, store, &events, &stream).await {
         Ok(spec) => {
-            let prepared = Box::new(Prepared { spec, detach });
+            let prepared = Box::new(Prepared { spec, detach, held });
             let _ = events.send(Event::Prepared(prepared, stream)).await;
         }
         Err(error) => stream.fail(error).await,

@@ -114,7 +114,7 @@ fn write_op(op: &Op, into: &mut Vec<u8>) -> Result<u16, WireError> {
             body!(kind::REVISE, &(bundle, bundle_bytes, units, epoch))
         }
         Op::Collected { revision, video, at_ms } => body!(kind::COLLECTED, &(revision, video, at_ms)),
-        Op::Retire => kind::RETIRE,
+        Op::Retire { why } => body!(kind::RETIRE, why),
         Op::Member { node, name } => body!(kind::MEMBER, &(node, name)),
         Op::Evict { node, heads } => body!(kind::EVICT, &(node, heads)),
         Op::Trust { node, trusted } => body!(kind::TRUST, &(node, trusted)),
@@ -168,7 +168,7 @@ pub fn decode_op(bytes: &[u8]) -> Result<Op, WireError> {
             Op::Revise { bundle, bundle_bytes, units, epoch }
         }),
         kind::COLLECTED => read!("a Collected", (revision, video, at_ms) => Op::Collected { revision, video, at_ms }),
-        kind::RETIRE => read!("a Retire", () => Op::Retire),
+        kind::RETIRE => read!("a Retire", why => Op::Retire { why }),
         kind::MEMBER => read!("a Member", (node, name) => Op::Member { node, name }),
         kind::EVICT => read!("an Evict", (node, heads) => Op::Evict { node, heads }),
         kind::TRUST => read!("a Trust", (node, trusted) => Op::Trust { node, trusted }),
@@ -208,7 +208,10 @@ pub fn check_op(op: &Op) -> Result<(), WireError> {
         }
         Op::Holds { blobs: held } | Op::Drops { blobs: held } | Op::Lost { blobs: held } => blobs(held),
         Op::Set { setting: JobSetting::Priority(priority), .. } => sound(*priority <= 100, "its priority is over 100"),
-        Op::Set { setting: JobSetting::Paused(_), .. } | Op::Collected { .. } | Op::Retire | Op::Trust { .. } => Ok(()),
+        Op::Set { setting: JobSetting::Paused(_), .. }
+        | Op::Collected { .. }
+        | Op::Retire { .. }
+        | Op::Trust { .. } => Ok(()),
         Op::Cancel { by, .. } => text(by),
         Op::Member { name, .. } => text(name),
         Op::Evict { heads, .. } => sound(heads.len() <= MAX_EVICTED_HEADS, "it names too many heads"),

@@ -7,6 +7,8 @@ use crate::farm::message::*;
 use crate::farm::op::*;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
+const RETIRE: Op = Op::Retire { why: RetireReason::Over };
+
 pub(crate) fn spec() -> JobSpec {
     JobSpec {
         nonce: 0,
@@ -56,7 +58,7 @@ fn ops() -> Vec<Op> {
         Op::Cancel { by: text(), at_ms: 5 },
         Op::Revise { bundle: BlobId([5; 32]), bundle_bytes: 9, units, epoch: 4 },
         Op::Collected { revision: 0, video: true, at_ms: 5 },
-        Op::Retire,
+        Op::Retire { why: RetireReason::Abandoned },
         Op::Member { node: NodeId([6; 32]), name: text() },
         Op::Evict { node: NodeId([6; 32]), heads: vec![([1; 8], 5)] },
         Op::Trust { node: NodeId([6; 32]), trusted: true },
@@ -79,10 +81,18 @@ fn messages() -> Vec<Message> {
             neighbours: vec![actor.node],
         }),
         Message::Capability(Box::new(Capability { name: "n".into(), slots: 1, ..Capability::default() })),
-        Message::Push(vec![Suffix { log, actor, from: 1, ops: vec![encode_op(&Op::Retire).unwrap()], head }]),
+        Message::Push(vec![Suffix { log, actor, from: 1, ops: vec![encode_op(&RETIRE).unwrap()], head }]),
         Message::Digest([8; 32]),
         Message::LogDigests(vec![(log, [9; 32])]),
-        Message::Versions { versions: vec![Versions { log, lengths: vec![(actor, 300)] }], answer: true },
+        Message::Versions {
+            versions: vec![Versions {
+                log,
+                digest: [7; 32],
+                lengths: vec![(actor, 300)],
+                forks: vec![(actor, 2, [6; 32])],
+            }],
+            answer: true,
+        },
         Message::Retired(vec![log]),
     ]
 }
@@ -122,7 +132,7 @@ fn released_bytes_keep_their_meaning() {
         "040043000000000d01010002010c612f625f303030312e706e6704040404040404040404040404040404040404040404040404040404040404044d02fbd2040343505505342e352e31"
     );
     assert_eq!(golden(&ops()[9]), "0a0003000000090105");
-    assert_eq!(golden(&Op::Retire), "0f0000000000");
+    assert_eq!(golden(&RETIRE), "0f000100000000");
     assert_eq!(
         hex(blake3::hash(&encode_op(&ops()[0]).unwrap()).as_bytes()),
         "6b990264b3dae156afa7b0d65fa7f3ece4edf3aa7ba6f9ff6ecddbdc8570f9b3"
@@ -134,7 +144,7 @@ fn released_bytes_keep_their_meaning() {
     assert_eq!(hex(&encode(&messages()[6]).unwrap()), format!("0100140001{}", "03".repeat(16)));
     assert_eq!(
         hex(blake3::hash(&encode(&messages()[2]).unwrap()).as_bytes()),
-        "7a8a1926c2092c913248f82ee6638ae9268c22e441b18cc1875c07c389e4bfc6"
+        "24dfc5c9f5531208785c0f6f51755012cac479f1543db6497838a9fc8abbf518"
     );
     assert_eq!(
         hex(blake3::hash(&encode_manifest(&manifest()).unwrap()).as_bytes()),
@@ -199,7 +209,7 @@ fn what_breaks_a_limit_is_neither_written_nor_read() {
         bytes[2] = (bytes.len() - 6) as u8;
         assert!(matches!(decode_op(&bytes), Err(WireError::Unsound { .. })));
     }
-    let mut bytes = encode_op(&Op::Retire).unwrap();
+    let mut bytes = encode_op(&RETIRE).unwrap();
     bytes.push(0);
     assert!(matches!(decode_op(&bytes), Err(WireError::Length { .. })));
     let mut bytes = encode(&messages()[6]).unwrap();
@@ -221,7 +231,7 @@ fn the_largest_legal_submit_and_the_fullest_lists_fit() {
     assert!(encode_op(&Op::Submit { min_version: 1, spec: Box::new(spec) }).is_ok());
     let actor = ActorId { node: NodeId([255; 32]), boot: BootId([255; 8]) };
     let lengths = vec![(actor, u64::MAX); MAX_ENTRIES_PER_MESSAGE];
-    let versions = vec![Versions { log: SWARM_LOG, lengths }];
+    let versions = vec![Versions { log: SWARM_LOG, digest: [255; 32], lengths, forks: Vec::new() }];
     assert!(encode(&Message::Versions { versions, answer: true }).is_ok());
     assert!(encode(&Message::LogDigests(vec![(SWARM_LOG, [255; 32]); MAX_ENTRIES_PER_MESSAGE])).is_ok());
 }

@@ -5,14 +5,14 @@ use crate::farm::op::UnitSet;
 use proptest::prelude::*;
 
 const SWARM: Hash = [9; 32];
-const LOG: LogId = JobId([1; 16]);
+pub(super) const LOG: LogId = JobId([1; 16]);
 const OTHER_LOG: LogId = JobId([2; 16]);
 
-fn ledger(node: u8) -> Ledger {
+pub(super) fn ledger(node: u8) -> Ledger {
     Ledger::new(Sealer::Cheap(NodeId([node; 32])), BootId([node; 8]), SWARM)
 }
 
-fn op(frame: i32) -> Op {
+pub(super) fn op(frame: i32) -> Op {
     Op::Release { units: UnitSet::whole(vec![frame]).unwrap() }
 }
 
@@ -21,7 +21,7 @@ fn text_op(bytes: usize) -> Op {
 }
 
 /// Appends and makes durable in batches of `batch`.
-fn write(ledger: &mut Ledger, log: LogId, frames: impl IntoIterator<Item = i32>, batch: usize) {
+pub(super) fn write(ledger: &mut Ledger, log: LogId, frames: impl IntoIterator<Item = i32>, batch: usize) {
     for (i, frame) in frames.into_iter().enumerate() {
         ledger.append(log, &op(frame)).unwrap();
         if i % batch == batch - 1 {
@@ -31,7 +31,7 @@ fn write(ledger: &mut Ledger, log: LogId, frames: impl IntoIterator<Item = i32>,
     settle(ledger);
 }
 
-fn settle(ledger: &mut Ledger) -> Vec<Row> {
+pub(super) fn settle(ledger: &mut Ledger) -> Vec<Row> {
     let Some(batch) = ledger.take_rows() else { return Vec::new() };
     ledger.durable(batch.mark);
     batch.rows
@@ -52,12 +52,12 @@ fn repair(to: &mut Ledger, from: &Ledger) {
     }
 }
 
-fn all_ops(ledger: &Ledger) -> Vec<(LogId, ActorId, u64, Op)> {
+pub(super) fn all_ops(ledger: &Ledger) -> Vec<(LogId, ActorId, u64, Op)> {
     ledger.logs().flat_map(|log| ledger.ops(log).map(move |(a, s, op)| (log, a, s, op))).collect()
 }
 
 #[track_caller]
-fn check_equal(a: &Ledger, b: &Ledger) {
+pub(super) fn check_equal(a: &Ledger, b: &Ledger) {
     assert_eq!(all_ops(a), all_ops(b));
     assert_eq!(a.digest(), b.digest());
     assert_eq!(a.log_digests(), b.log_digests());
@@ -163,29 +163,6 @@ fn the_real_seal_holds_too() {
     assert!(matches!(b.merge(&suffix), Err(MergeError::BadSignature { .. })));
     repair(&mut b, &a);
     check_equal(&a, &b);
-}
-
-#[test]
-fn of_two_histories_the_first_is_kept_and_the_proof_travels() {
-    // The same key and boot id on two machines.
-    let (mut a, mut twin) = (ledger(1), ledger(1));
-    write(&mut a, LOG, [1, 2, 3], 1);
-    write(&mut twin, LOG, [1, 7], 1);
-    let (mut b, mut c, mut d) = (ledger(2), ledger(3), ledger(4));
-    repair(&mut b, &a);
-    repair(&mut c, &a);
-    repair(&mut d, &twin);
-    let other = twin.suffix(LOG, twin.me(), 0).unwrap().remove(0);
-    assert!(matches!(b.merge(&other), Err(MergeError::Forked { .. })));
-    assert_eq!(b.ops(LOG).count(), 0, "nothing of it is told any more");
-    assert_eq!(b.forked().collect::<Vec<_>>(), vec![(LOG, a.me())]);
-    // Who has either history learns it from the proof; then all agree and repair rests.
-    for peer in [&mut c, &mut d] {
-        let proof = b.suffixes_for(&peer.versions(LOG), PIECE_BYTES);
-        assert!(!proof.is_empty() && proof.iter().any(|s| matches!(peer.merge(s), Err(MergeError::Forked { .. }))));
-        assert_eq!(peer.digest(), b.digest());
-    }
-    assert!(matches!(a.merge(&other), Err(MergeError::Forked { .. })), "the actor itself learns of its twin");
 }
 
 #[test]

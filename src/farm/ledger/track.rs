@@ -1,4 +1,9 @@
 //! One actor's log: its framed ops, and the signed heads that vouch for them.
+//!
+//! An actor that signed two histories counts as far as they agree. Of each, what lies between there and its next head is
+//! kept: ordinary suffixes, from which whoever has either history (or none) finds the fork by itself, so that a proof
+//! needs no trust and no format of its own. Whatever order histories are met in, everyone ends at the place where the
+//! earliest two part.
 
 use super::{CHECKPOINT_BYTES, MergeError, PIECE_BYTES, Row, StoredOps};
 use crate::farm::id::ActorId;
@@ -32,8 +37,18 @@ pub(super) struct Track {
     checkpoints: Vec<Checkpoint>,
     /// What may be told: the length of a checkpoint, or 0.
     visible: u64,
-    /// Contradicts the ops here: the proof that the actor signed two histories.
-    fork: Option<SignedHead>,
+    /// The actor signed two histories.
+    fork: Option<Box<Fork>>,
+}
+
+/// Where two histories part.
+struct Fork {
+    /// Ops both begin with.
+    at: u64,
+    /// Chain after those.
+    chain: Hash,
+    /// The history that is not the one here, from there to a head of it.
+    other: Suffix,
 }
 
 /// What is new in a suffix: ops, and the chain after them.
@@ -46,7 +61,8 @@ pub(super) struct New {
 pub(super) enum Seen {
     Nothing,
     Ops(New),
-    Fork,
+    /// Another history: how many ops it shares with the one here.
+    Fork(u64),
 }
 
 impl Track {
@@ -58,21 +74,34 @@ impl Track {
         self.ops.len() as u64
     }
 
-    /// What may be told; nothing of an actor that signed two histories.
+    /// What counts: all that may be told, of an actor with two histories only what they share.
     pub fn visible(&self) -> u64 {
-        if self.is_forked() { 0 } else { self.visible }
+        self.fork.as_ref().map_or(self.visible, |fork| fork.at.min(self.visible))
     }
 
     pub fn tip(&self) -> Hash {
         self.tip
     }
 
-    pub fn is_forked(&self) -> bool {
-        self.fork.is_some()
+    /// Ops both histories of the actor begin with, and the chain after those, if it has two.
+    pub fn forked(&self) -> Option<(u64, Hash)> {
+        self.fork.as_ref().map(|fork| (fork.at, fork.chain))
     }
 
-    pub fn fork(&mut self, proof: SignedHead) {
-        self.fork.get_or_insert(proof);
+    /// `suffix` is another history, which shares the first `at` ops with this one; gives what is to be kept of it.
+    pub fn fork(&mut self, at: u64, suffix: &Suffix) -> Suffix {
+        let chain = self.chain_at(at);
+        let mut other = suffix.clone();
+        other.ops.drain(..at.saturating_sub(suffix.from) as usize);
+        other.from = at;
+        let first = self.checkpoints.partition_point(|c| c.head.length <= at);
+        if let Some(kept) = self.checkpoints.get(first).copied() {
+            self.checkpoints.truncate(first + 1);
+            self.ops.truncate(kept.head.length as usize);
+            (self.tip, self.bytes) = (kept.head.chain, kept.end);
+        }
+        self.fork = Some(Box::new(Fork { at, chain, other: other.clone() }));
+        other
     }
 
     pub fn push(&mut self, op: Arc<[u8]>) {
@@ -138,9 +167,6 @@ impl Track {
     /// What a suffix of this log brings, without changing anything.
     pub fn examine(&self, suffix: &Suffix, verify: impl Fn(&SignedHead) -> bool) -> Result<Seen, MergeError> {
         let (log, actor, head) = (suffix.log, suffix.actor, &suffix.head);
-        if self.is_forked() {
-            return Err(MergeError::Forked { log, actor });
-        }
         let have = self.length();
         if suffix.from > have {
             return Err(MergeError::Gap { log, actor, have, from: suffix.from });
@@ -148,28 +174,31 @@ impl Track {
         if suffix.from.checked_add(suffix.ops.len() as u64) != Some(head.length) {
             return Err(MergeError::BadChain { log, actor });
         }
-        if head.length <= have {
-            // Nothing new can be in it; two histories can.
-            return if self.chain_at(head.length) == head.chain {
-                Ok(Seen::Nothing)
-            } else if verify(head) {
-                Ok(Seen::Fork)
-            } else {
-                Err(MergeError::BadSignature { log, actor })
-            };
+        if head.length <= have && self.chain_at(head.length) == head.chain {
+            return Ok(Seen::Nothing);
         }
-        let known = (have - suffix.from) as usize;
-        let ops: Vec<Arc<[u8]>> = suffix.ops[known..].iter().map(|op| op.as_slice().into()).collect();
-        let tip = ops.iter().fold(self.tip, |hash, op| seal::chain(&hash, op));
+        let here = &self.ops[suffix.from as usize..];
+        let shared = here.iter().zip(&suffix.ops).take_while(|(mine, theirs)| mine[..] == theirs[..]).count();
+        let at = suffix.from + shared as u64;
+        let rest = &suffix.ops[shared..];
+        let tip = rest.iter().fold(self.chain_at(at), |hash, op| seal::chain(&hash, op));
         if !verify(head) {
             return Err(MergeError::BadSignature { log, actor });
         }
-        if tip == head.chain {
-            return Ok(Seen::Ops(New { ops, tip }));
+        if tip != head.chain {
+            // From the very beginning on there is no other history to blame.
+            return Err(match suffix.from {
+                0 => MergeError::BadChain { log, actor },
+                _ => MergeError::Apart { log, actor },
+            });
         }
-        // A chain that leads there from a place both share, through other ops than those here, is a second history.
-        let theirs = suffix.ops.iter().fold(self.chain_at(suffix.from), |hash, op| seal::chain(&hash, op));
-        if theirs == head.chain { Ok(Seen::Fork) } else { Err(MergeError::BadChain { log, actor }) }
+        if self.fork.as_ref().is_some_and(|fork| at >= fork.at) {
+            return Ok(Seen::Nothing);
+        }
+        if at < have {
+            return Ok(Seen::Fork(at));
+        }
+        Ok(Seen::Ops(New { ops: rest.iter().map(|op| op.as_slice().into()).collect(), tip }))
     }
 
     /// Fills an empty track from the store; how many ops are vouched for.
@@ -194,39 +223,33 @@ impl Track {
         self.visible
     }
 
-    /// What is told of everything after the first `from` ops, in pieces that each end at a head.
+    /// What is told of everything after the first `from` ops, in pieces that each end at a head. Of two histories both are
+    /// told, from where they part at the latest.
     pub fn pieces(&self, log: LogId, actor: ActorId, from: u64) -> impl Iterator<Item = Suffix> + '_ {
-        let mut at = from;
+        let mut at = self.fork.as_ref().map_or(from, |fork| from.min(fork.at));
         let ordinary = std::iter::from_fn(move || {
             let suffix = self.piece(log, actor, at)?;
             at = suffix.head.length;
             Some(suffix)
         });
-        ordinary.chain(self.proof(log, actor, from))
+        ordinary.chain(self.fork.as_ref().map(|fork| fork.other.clone()))
     }
 
-    /// Of an actor with two histories only the proof is told, to who knows `from` ops of either: a head of each that they
-    /// can compare with theirs, or the beginning of the history here when there is none.
-    fn proof(&self, log: LogId, actor: ActorId, from: u64) -> impl Iterator<Item = Suffix> + use<> {
-        let bare = |head: SignedHead| Suffix { log, actor, from: head.length, ops: Vec::new(), head };
-        let (mut mine, mut other) = (None, None);
-        if let Some(fork) = self.fork.filter(|_| from > 0) {
-            other = (fork.length <= from).then(|| bare(fork));
-            let at = self.checkpoints.partition_point(|c| c.head.length <= from);
-            mine = match at.checked_sub(1) {
-                Some(at) => Some(bare(self.checkpoints[at].head)),
-                None => self.checkpoints.first().map(|first| {
-                    let ops = self.ops[..first.head.length as usize].iter().map(|op| op.to_vec()).collect();
-                    Suffix { log, actor, from: 0, ops, head: first.head }
-                }),
-            };
-        }
-        mine.into_iter().chain(other)
+    /// The last head that may be told, alone: who has another history sees it at once.
+    pub fn bare_head(&self, log: LogId, actor: ActorId) -> Option<Suffix> {
+        let told = self.checkpoints.partition_point(|c| c.head.length <= self.tellable()).checked_sub(1)?;
+        let head = self.checkpoints[told].head;
+        Some(Suffix { log, actor, from: head.length, ops: Vec::new(), head })
+    }
+
+    /// What others may be sent: all that is left of either history, once there are two.
+    fn tellable(&self) -> u64 {
+        if self.fork.is_some() { self.length() } else { self.visible }
     }
 
     fn piece(&self, log: LogId, actor: ActorId, from: u64) -> Option<Suffix> {
         let first = self.checkpoints.partition_point(|c| c.head.length <= from);
-        let told = |c: &&Checkpoint| c.head.length <= self.visible();
+        let told = |c: &&Checkpoint| c.head.length <= self.tellable();
         let mut last = self.checkpoints.get(first).filter(told)?;
         let start =
             last.end - self.ops[from as usize..last.head.length as usize].iter().map(|op| cost(op)).sum::<u64>();
@@ -242,13 +265,14 @@ impl Track {
     }
 
     pub fn decoded(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, Op)> + '_ {
-        let ops = (from..).zip(&self.ops[from as usize..to as usize]);
+        let to = to.min(self.length());
+        let ops = (from..).zip(&self.ops[from.min(to) as usize..to as usize]);
         // Nothing undecodable is ever let in.
         ops.filter_map(|(seq, bytes)| Some((seq, wire::decode_op(bytes).ok()?)))
     }
 
     pub fn op_rows(&self, log: LogId, actor: ActorId, from: u64) -> impl Iterator<Item = Row> + '_ {
-        let ops = (from..).zip(&self.ops[from as usize..]);
+        let ops = (from..).zip(self.ops.iter().skip(from as usize));
         ops.map(move |(seq, bytes)| Row::Op { log, actor, seq, bytes: bytes.clone() })
     }
 
@@ -260,8 +284,8 @@ impl Track {
 
     /// What this adds to the digests: nothing before anything may be told.
     pub fn digest_item(&self, log: LogId, actor: ActorId) -> Option<Hash> {
-        if self.is_forked() {
-            return Some(seal::digest_item(log, actor, u64::MAX, &self.genesis));
+        if let Some(fork) = &self.fork {
+            return Some(seal::fork_item(log, actor, fork.at, &fork.chain));
         }
         let at = self.checkpoints.partition_point(|c| c.head.length <= self.visible).checked_sub(1)?;
         let head = &self.checkpoints[at].head;

@@ -233,7 +233,8 @@ impl World {
         for machine in &self.machines {
             let Some(farm) = &machine.farm else { return false };
             let all_over = farm.jobs().values().all(JobState::is_over);
-            if !all_over || farm.jobs().len() < self.submitted.len() || !farm.hands().is_empty() {
+            let all_here = self.submitted.iter().all(|job| farm.jobs().contains_key(job) || self.retired.contains(job));
+            if !all_over || !all_here || !farm.hands().is_empty() {
                 return false;
             }
             digests.insert(farm.ledger().digest());
@@ -300,6 +301,7 @@ impl World {
     pub(super) fn check_end(&mut self) {
         self.check();
         self.check_nothing_is_lost();
+        self.check_retired_are_gone();
         self.check_all_agree();
         self.check_fold_is_a_function();
         self.check_owners_have_all();
@@ -310,6 +312,9 @@ impl World {
         for (i, machine) in self.machines.iter().enumerate() {
             let Some(farm) = &machine.farm else { continue };
             for ((log, actor), length) in &self.checks.durable {
+                if self.retired.contains(log) {
+                    continue;
+                }
                 let have = farm.ledger().versions(*log).lengths.iter().find(|(of, _)| of == actor).map_or(0, |v| v.1);
                 if have < *length {
                     lost = Some(format!("machine {i} knows {have} of {length} ops of {actor:?} in {log:?}"));
@@ -318,6 +323,21 @@ impl World {
         }
         if let Some(detail) = lost {
             self.fail("nothing durable is lost", detail);
+        }
+    }
+
+    /// Nobody has a job that anybody retired, however long it was away; nor does any disk that is told so.
+    fn check_retired_are_gone(&mut self) {
+        let mut broken = None;
+        for (i, machine) in self.machines.iter().enumerate() {
+            let Some(farm) = &machine.farm else { continue };
+            let job = self.retired.iter().find(|job| farm.jobs().contains_key(job) || farm.ledger().knows(**job));
+            if let Some(job) = job.copied().or(machine.disk.undead()) {
+                broken = Some(format!("machine {i}, {job:?}"));
+            }
+        }
+        if let Some(detail) = broken {
+            self.fail("a retired job is gone everywhere and for good", detail);
         }
     }
 

@@ -156,6 +156,7 @@ impl World {
                     (0..25, _) => JobCommand::Set(JobSetting::Paused(self.rng.random())),
                     (25..50, _) => JobCommand::Set(JobSetting::Priority(self.rng.random_range(0..=100))),
                     (50..60, _) => JobCommand::Cancel("user".into()),
+                    (60..70, _) => JobCommand::Delete,
                     (_, Some(units)) => JobCommand::Requeue(units),
                     (_, None) => return,
                 };

@@ -20,6 +20,8 @@ pub(super) struct Disk {
     ops: BTreeMap<(LogId, ActorId, u64), Arc<[u8]>>,
     heads: BTreeMap<(LogId, ActorId), Vec<u8>>,
     retired: BTreeSet<LogId>,
+    forks: BTreeMap<(LogId, ActorId), Vec<u8>>,
+    idle: BTreeMap<LogId, u64>,
     waiting: Vec<(Option<Token>, Vec<Row>)>,
     writing: Vec<(Option<Token>, Vec<Row>)>,
     /// Whether a write is under way.
@@ -45,7 +47,7 @@ impl Disk {
         let rows = self.writing.iter().flat_map(|(_, rows)| rows);
         rows.filter_map(|row| match row {
             Row::Op { log, actor, seq, .. } if *actor == me => Some((*log, *seq)),
-            Row::Op { .. } | Row::Head { .. } | Row::Retired { .. } => None,
+            Row::Op { .. } | Row::Head { .. } | Row::Fork { .. } | Row::Retired { .. } | Row::Idle { .. } => None,
         })
         .collect()
     }
@@ -67,7 +69,15 @@ impl Disk {
                     Row::Retired { log } => {
                         self.ops.retain(|(of, _, _), _| *of != log);
                         self.heads.retain(|(of, _), _| *of != log);
+                        self.forks.retain(|(of, _), _| *of != log);
+                        self.idle.remove(&log);
                         self.retired.insert(log);
+                    }
+                    Row::Fork { log, actor, bytes } => {
+                        self.forks.insert((log, actor), bytes);
+                    }
+                    Row::Idle { log, seconds } => {
+                        self.idle.insert(log, seconds);
                     }
                 }
             }
@@ -94,7 +104,17 @@ impl Disk {
         });
         let heads = self.heads.iter();
         let heads = heads.map(|((log, actor), bytes)| Row::Head { log: *log, actor: *actor, bytes: bytes.clone() });
-        ops.chain(heads).chain(self.retired.iter().map(|log| Row::Retired { log: *log })).collect()
+        let forks = self.forks.iter();
+        let forks = forks.map(|((log, actor), bytes)| Row::Fork { log: *log, actor: *actor, bytes: bytes.clone() });
+        let heads = heads.chain(forks);
+        let idle = self.idle.iter().map(|(log, seconds)| Row::Idle { log: *log, seconds: *seconds });
+        ops.chain(heads).chain(idle).chain(self.retired.iter().map(|log| Row::Retired { log: *log })).collect()
+    }
+
+    /// Logs of which only the id is to be left, and that have rows nevertheless.
+    pub fn undead(&self) -> Option<LogId> {
+        let all = self.ops.keys().map(|(log, _, _)| log).chain(self.heads.keys().map(|(log, _)| log));
+        all.chain(self.idle.keys()).find(|log| self.retired.contains(log)).copied()
     }
 
     /// Ops of an actor that would survive a crash now.

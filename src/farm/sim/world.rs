@@ -110,6 +110,12 @@ impl World {
                     self.machines[i].blobs.whole.remove(&blob);
                 }
             }
+            Effect::Retired { job } => {
+                self.retired.insert(job);
+                if self.machines[i].renders.keys().any(|(of, _)| *of == job) {
+                    self.fail("nothing of a retired job is rendered", format!("machine {i}, {job:?}"));
+                }
+            }
         }
     }
 

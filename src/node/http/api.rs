@@ -78,6 +78,11 @@ pub enum ApiRequest {
         /// Which job.
         job: String,
     },
+    /// Forget a job that is over, on every machine and for ever. Answer: the job as it was, with `deleted`.
+    Delete {
+        /// Which job.
+        job: String,
+    },
     /// Render frames again. Answer: the job, with `requeued`, the number of frames.
     Requeue {
         /// Which job.
@@ -128,6 +133,7 @@ impl ApiRequest {
             | Self::Pause { .. }
             | Self::Resume { .. }
             | Self::Cancel { .. }
+            | Self::Delete { .. }
             | Self::Requeue { .. }
             | Self::SetPriority { .. }
             | Self::Nodes

@@ -50,6 +50,11 @@ impl Store {
         self.database.blobs()
     }
 
+    /// Every blob being fetched, or left half-fetched by an earlier run.
+    pub fn begun(&self) -> Vec<BlobId> {
+        self.downloads.ids()
+    }
+
     /// A complete blob, open. Forgets a blob whose file is gone or has another length.
     pub(super) fn opened(&self, id: BlobId) -> io::Result<Arc<OpenBlob>> {
         match self.open_known(id)? {

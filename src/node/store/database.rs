@@ -9,6 +9,9 @@
 //! | `settings` | name | the caller's |
 //! | `ops` | log 16 ‖ actor 40 ‖ seq u64 | op |
 //! | `heads` | log 16 ‖ actor 40 | signed head |
+//! | `forks` | log 16 ‖ actor 40 | proof of two histories |
+//! | `idle` | log 16 | u64: seconds the job has lain idle |
+//! | `retired` | log 16 | empty: a job that is gone for good |
 //! | `blobs` | blob id | map: (chunk id 32 ‖ length u32) each |
 //! | `chunks` | chunk id ‖ blob id | offset u64 in that blob |
 //! | `partials` | blob id | bitmap of a download, one byte a chunk; emptied after an unclean stop |
@@ -33,6 +36,9 @@ const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const SETTINGS: TableDefinition<&str, &[u8]> = TableDefinition::new("settings");
 const OPS: TableDefinition<&[u8; 64], &[u8]> = TableDefinition::new("ops");
 const HEADS: TableDefinition<&[u8; 56], &[u8]> = TableDefinition::new("heads");
+const FORKS: TableDefinition<&[u8; 56], &[u8]> = TableDefinition::new("forks");
+const IDLE: TableDefinition<&[u8; 16], u64> = TableDefinition::new("idle");
+const RETIRED: TableDefinition<&[u8; 16], ()> = TableDefinition::new("retired");
 const BLOBS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("blobs");
 const CHUNKS: TableDefinition<&[u8; 64], u64> = TableDefinition::new("chunks");
 const PARTIALS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("partials");
@@ -94,6 +100,9 @@ impl Database {
             tx.open_table(SETTINGS)?;
             tx.open_table(OPS)?;
             tx.open_table(HEADS)?;
+            tx.open_table(FORKS)?;
+            tx.open_table(IDLE)?;
+            tx.open_table(RETIRED)?;
             tx.open_table(BLOBS)?;
             tx.open_table(CHUNKS)?;
             let mut partials = tx.open_table(PARTIALS)?;
@@ -128,7 +137,7 @@ impl Database {
         self.read(|tx| Ok(tx.open_table(SETTINGS)?.get(key)?.map(|value| value.value().to_vec())))
     }
 
-    /// Every op, then every head, each sorted by key.
+    /// Every op, head, proof of a fork, idle time and retired log, in this order, each sorted by key.
     pub(super) fn ledger(&self) -> Result<Vec<LedgerRow>, StoreError> {
         self.read(|tx| {
             let mut rows = Vec::new();
@@ -141,6 +150,18 @@ impl Database {
                 let (key, value) = entry?;
                 let (log, actor) = split_head_key(key.value());
                 rows.push(LedgerRow::Head { log, actor, bytes: value.value().to_vec() });
+            }
+            for entry in tx.open_table(FORKS)?.range::<&[u8; 56]>(..)? {
+                let (key, value) = entry?;
+                let (log, actor) = split_head_key(key.value());
+                rows.push(LedgerRow::Fork { log, actor, bytes: value.value().to_vec() });
+            }
+            for entry in tx.open_table(IDLE)?.range::<&[u8; 16]>(..)? {
+                let (key, value) = entry?;
+                rows.push(LedgerRow::Idle { log: *key.value(), seconds: value.value() });
+            }
+            for entry in tx.open_table(RETIRED)?.range::<&[u8; 16]>(..)? {
+                rows.push(LedgerRow::Retired { log: *entry?.0.value() });
             }
             Ok(rows)
         })
@@ -295,13 +316,28 @@ fn apply_row(tx: &WriteTransaction, row: &LedgerRow) -> Result<(), redb::Error> 
         LedgerRow::Head { log, actor, bytes } => {
             tx.open_table(HEADS)?.insert(&head_key(log, actor), bytes.as_slice())?;
         }
-        LedgerRow::DropLog { log } => {
-            let (first, last) = (op_key(log, &[0; 40], 0), op_key(log, &[0xff; 40], u64::MAX));
-            tx.open_table(OPS)?.retain_in::<&[u8; 64], _>(&first..=&last, |_, _| false)?;
-            let (first, last) = (head_key(log, &[0; 40]), head_key(log, &[0xff; 40]));
-            tx.open_table(HEADS)?.retain_in::<&[u8; 56], _>(&first..=&last, |_, _| false)?;
+        LedgerRow::Fork { log, actor, bytes } => {
+            tx.open_table(FORKS)?.insert(&head_key(log, actor), bytes.as_slice())?;
+        }
+        LedgerRow::Idle { log, seconds } => {
+            tx.open_table(IDLE)?.insert(log, seconds)?;
+        }
+        LedgerRow::DropLog { log } => drop_log(tx, log)?,
+        LedgerRow::Retired { log } => {
+            drop_log(tx, log)?;
+            tx.open_table(RETIRED)?.insert(log, ())?;
         }
     }
+    Ok(())
+}
+
+fn drop_log(tx: &WriteTransaction, log: &[u8; 16]) -> Result<(), redb::Error> {
+    let (first, last) = (op_key(log, &[0; 40], 0), op_key(log, &[0xff; 40], u64::MAX));
+    tx.open_table(OPS)?.retain_in::<&[u8; 64], _>(&first..=&last, |_, _| false)?;
+    let (first, last) = (head_key(log, &[0; 40]), head_key(log, &[0xff; 40]));
+    tx.open_table(HEADS)?.retain_in::<&[u8; 56], _>(&first..=&last, |_, _| false)?;
+    tx.open_table(FORKS)?.retain_in::<&[u8; 56], _>(&first..=&last, |_, _| false)?;
+    tx.open_table(IDLE)?.remove(log)?;
     Ok(())
 }
 

@@ -115,6 +115,13 @@ impl Downloads {
         }
     }
 
+    /// All of them, begun or left.
+    pub(super) fn ids(&self) -> Vec<BlobId> {
+        let begun: Vec<BlobId> = lock(&self.begun).keys().copied().collect();
+        let dormant: Vec<BlobId> = lock(&self.dormant).keys().copied().collect();
+        begun.into_iter().chain(dormant).collect()
+    }
+
     pub(super) fn get(&self, id: BlobId) -> Option<Arc<Download>> {
         lock(&self.begun).get(&id).cloned()
     }

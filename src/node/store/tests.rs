@@ -96,6 +96,26 @@ fn a_dropped_log_is_gone_and_its_neighbours_stay() {
 }
 
 #[test]
+fn of_a_retired_log_the_id_is_left_for_ever() {
+    let (dir, store) = fresh();
+    let (log, actor) = ([2; 16], [1; 40]);
+    let fork = LedgerRow::Fork { log, actor, bytes: b"proof".into() };
+    let idle = |seconds| LedgerRow::Idle { log, seconds };
+    let send = |store: &Store, rows| store.writer().try_send(Batch { token: None, rows }).unwrap();
+    send(&store, vec![op(2, 1, 0, b"y"), head(2, 1, b"h"), fork.clone(), idle(5), idle(9)]);
+    drop(store);
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.load_ledger().unwrap(), vec![op(2, 1, 0, b"y"), head(2, 1, b"h"), fork, idle(9)]);
+    let retired = LedgerRow::Retired { log };
+    send(&store, vec![retired.clone()]);
+    drop(store);
+    for _ in 0..2 {
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.load_ledger().unwrap(), vec![retired.clone()]);
+    }
+}
+
+#[test]
 fn a_directory_in_use_is_refused_and_its_user_named() {
     let (dir, store) = fresh();
     let refused = Store::open(dir.path()).err().unwrap();

@@ -56,8 +56,29 @@ pub enum LedgerRow {
         /// The head.
         bytes: Vec<u8>,
     },
-    /// Removes all ops and heads of a log (a retired job); never read back.
+    /// Proof that an actor signed two histories of a log; replaces the one before.
+    Fork {
+        /// Which log.
+        log: [u8; 16],
+        /// Who signed them.
+        actor: [u8; 40],
+        /// The proof.
+        bytes: Vec<u8>,
+    },
+    /// How long a log's job has lain idle, in seconds; replaces what was said before.
+    Idle {
+        /// Which log.
+        log: [u8; 16],
+        /// Seconds.
+        seconds: u64,
+    },
+    /// Removes everything about a log; never read back.
     DropLog {
+        /// Which log.
+        log: [u8; 16],
+    },
+    /// Removes everything about a log and keeps its id for ever.
+    Retired {
         /// Which log.
         log: [u8; 16],
     },
@@ -67,8 +88,8 @@ impl LedgerRow {
     fn bytes(&self) -> usize {
         // Keys count too: many small ops are not free.
         64 + match self {
-            Self::Op { bytes, .. } | Self::Head { bytes, .. } => bytes.len(),
-            Self::DropLog { .. } => 0,
+            Self::Op { bytes, .. } | Self::Head { bytes, .. } | Self::Fork { bytes, .. } => bytes.len(),
+            Self::Idle { .. } | Self::DropLog { .. } | Self::Retired { .. } => 0,
         }
     }
 }

@@ -1,0 +1,151 @@
+//! Forgetting: jobs that are over leave the ledger and the store, and never come back.
+//!
+//! A job is retired by a `Retire` in its log that the fold finds legal: after `Collected` or `Cancel` at anyone's word
+//! (`swarm job delete`), or by a node that has seen it lie idle (over, or its submitter away) for [`KEEP`]. That time is
+//! counted by the monotonic clock while this daemon runs and kept over its starts, so that no wall clock decides and a
+//! machine that is off every night still gets there; one hour is lost by a crash at most.
+//!
+//! Only the id stays. It is told to whoever names the job, and is not in the digests, so that a node that comes back
+//! years later with the whole job in its ledger gives it up like everybody else. A member is believed when it says so:
+//! it could as well have cancelled the job. Ids of jobs that were never known here are not remembered, so that nobody
+//! can fill this node's memory with them.
+
+use super::config::{KEEP, KEEP_REVIEW};
+use super::event::{Effect, Now};
+use super::id::{BlobId, JobId, NodeId};
+use super::ledger::Row;
+use super::message::{LogId, Message};
+use super::op::{Op, RetireReason};
+use super::{Farm, wire};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How long jobs have lain idle.
+#[derive(Debug, Default)]
+pub(super) struct Keeping {
+    idle: BTreeMap<JobId, Duration>,
+    review_at: Duration,
+    reviewed: Duration,
+}
+
+impl Keeping {
+    pub fn new(idle_seconds: BTreeMap<LogId, u64>, now: Duration) -> Self {
+        let idle = idle_seconds.into_iter().map(|(log, seconds)| (log, Duration::from_secs(seconds))).collect();
+        Self { idle, review_at: now + KEEP_REVIEW, reviewed: now }
+    }
+}
+
+impl Farm {
+    /// Counts how long jobs lie idle, and says which of them are to be forgotten.
+    pub(super) fn review_keeping(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if now.mono < self.keeping.review_at {
+            return;
+        }
+        // A late review may have slept: what nobody saw does not count.
+        let passed = now.mono.saturating_sub(self.keeping.reviewed).min(KEEP_REVIEW * 2);
+        (self.keeping.review_at, self.keeping.reviewed) = (now.mono + KEEP_REVIEW, now.mono);
+        let (mut rows, mut due) = (Vec::new(), Vec::new());
+        for (id, job) in &self.jobs {
+            let is_away = job.owner().is_none_or(|owner| !self.roster.is_alive(owner, now.mono));
+            if !job.is_over() && !is_away {
+                if self.keeping.idle.remove(id).is_some() {
+                    rows.push(Row::Idle { log: *id, seconds: 0 });
+                }
+                continue;
+            }
+            let idle = self.keeping.idle.entry(*id).or_default();
+            *idle += passed;
+            rows.push(Row::Idle { log: *id, seconds: idle.as_secs() });
+            if *idle >= KEEP {
+                due.push((*id, if job.may_retire() { RetireReason::Over } else { RetireReason::Abandoned }));
+            }
+        }
+        if !rows.is_empty() {
+            effects.push(Effect::Persist { token: None, rows });
+        }
+        for (job, why) in due {
+            self.say(job, &Op::Retire { why });
+        }
+    }
+
+    /// Forgets what the fold found to be retired.
+    pub(super) fn retire_due(&mut self, effects: &mut Vec<Effect>) {
+        for job in std::mem::take(&mut self.due) {
+            self.retire(job, effects);
+        }
+    }
+
+    /// A member says that these jobs are over for good.
+    pub(super) fn told_retired(&mut self, from: NodeId, logs: &[LogId], effects: &mut Vec<Effect>) -> bool {
+        let known: Vec<LogId> = logs.iter().copied().filter(|log| self.jobs.contains_key(log)).collect();
+        for job in &known {
+            if self.jobs.get(job).is_some_and(|state| !state.may_retire()) {
+                tracing::warn!(peer = %from.short(), job = %job.short(), "a job that is not over here is forgotten at the word of a member");
+            }
+            self.retire(*job, effects);
+        }
+        !known.is_empty()
+    }
+
+    /// Tells who named retired jobs that they are.
+    pub(super) fn tell_retired(&self, to: NodeId, logs: impl IntoIterator<Item = LogId>, effects: &mut Vec<Effect>) {
+        let logs: BTreeSet<LogId> = logs.into_iter().filter(|log| self.ledger.is_retired(*log)).collect();
+        let logs: Vec<LogId> = logs.into_iter().collect();
+        for part in logs.chunks(wire::MAX_ENTRIES_PER_MESSAGE) {
+            effects.push(Effect::Send { to, message: Message::Retired(part.to_vec()) });
+        }
+    }
+
+    fn retire(&mut self, job: JobId, effects: &mut Vec<Effect>) {
+        let Some(row) = self.ledger.retire(job) else { return };
+        // Without haste: until it is stored, everyone who is asked will say it again.
+        effects.push(Effect::Persist { token: None, rows: vec![row] });
+        self.keeping.idle.remove(&job);
+        let Some(state) = self.jobs.remove(&job) else { return };
+        tracing::info!(job = %job.short(), "forgotten for good");
+        let hands: Vec<_> = self.hands.keys().filter(|(of, _)| *of == job).copied().collect();
+        for key in hands {
+            let is_running = self.hands.remove(&key).is_some_and(|hand| hand.started.is_some());
+            if is_running && !self.ended.contains(&key) {
+                effects.push(Effect::Stop { job, unit: key.1 });
+            }
+        }
+        self.queue.retain(|(of, _)| *of != job);
+        self.ended.retain(|(of, _)| *of != job);
+        self.collectors.remove(&job);
+        self.fresh.remove(&job);
+        self.announced.remove(&job);
+        self.wanted.retain(|blob, uses| {
+            uses.retain(|(of, _)| *of != job);
+            if uses.is_empty() {
+                self.transfer.done(*blob);
+            }
+            !uses.is_empty()
+        });
+        let others: BTreeSet<BlobId> = self.jobs.values().flat_map(|other| other.blobs()).collect();
+        for blob in state.blobs().difference(&others) {
+            self.local.remove(blob);
+            self.ready.remove(blob);
+            self.transfer.done(*blob);
+            if let Some(bundle) = self.bundles.remove(blob) {
+                let shared: BTreeSet<BlobId> =
+                    self.bundles.values().filter_map(|other| other.missing.as_ref()).flatten().copied().collect();
+                let missing = bundle.missing.unwrap_or_default();
+                missing.difference(&shared).for_each(|file| self.transfer.done(*file));
+            }
+        }
+        effects.push(Effect::Retired { job });
+    }
+
+    /// The bundles of all live jobs.
+    pub fn bundles_in_use(&self) -> BTreeSet<BlobId> {
+        self.jobs.values().flat_map(|job| job.bundles()).collect()
+    }
+
+    /// Every blob a live job names, not counting the files of bundles: what a store must keep.
+    pub fn blobs_in_use(&self) -> BTreeSet<BlobId> {
+        let named = self.jobs.values().flat_map(|job| job.blobs());
+        let under_way = self.bundles.keys().chain(&self.ready).chain(&self.local);
+        named.chain(under_way.copied()).collect()
+    }
+}
