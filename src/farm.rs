@@ -22,6 +22,7 @@ pub mod ledger;
 pub mod message;
 pub mod op;
 pub mod roster;
+pub mod rules;
 pub mod schedule;
 pub mod sim;
 pub mod state;

@@ -28,7 +28,7 @@ pub mod video;
 mod view;
 
 use crate::farm::Farm;
-use crate::farm::event::{Input, Now, Token};
+use crate::farm::event::{Input, Load, Now, Token};
 use crate::farm::id::{JobId, NodeId};
 use crate::farm::message::{Capability, GpuInfo, Problem, RendererInfo};
 use crate::seal::{self, Sealer};
@@ -429,7 +429,7 @@ impl Node {
                 self.submissions.insert(call, Submission { stream, detach: prepared.detach });
                 self.turn(Input::Submit { call, spec: Box::new(prepared.spec) });
             }
-            Event::Load(percent) => self.turn(Input::Load(percent)),
+            Event::Load(load) => self.turn(Input::Load(load)),
         }
     }
 
@@ -533,7 +533,8 @@ fn watch_load(tell: mpsc::Sender<Event>) {
                 () = tell.closed() => return,
             }
             // News that can be missed: a full queue means that the machine is busy indeed.
-            let _ = tell.try_send(Event::Load((load.cpu().clamp(0.0, 1.0) * 100.0) as u8));
+            let percent = (load.cpu().clamp(0.0, 1.0) * 100.0) as u8;
+            let _ = tell.try_send(Event::Load(Load { percent, ..Load::default() }));
         }
     });
 }

@@ -8,6 +8,7 @@ use super::id::{BlobId, BootId, JobId, NodeId, Unit};
 use super::job::{Device, FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings, Series};
 use super::message::{Capability, RendererInfo};
 use super::op::{Output, OutputRole};
+use super::rules::Rules;
 use super::{Farm, schedule};
 use crate::seal::Sealer;
 use rand::SeedableRng;
@@ -202,6 +203,7 @@ fn spec(frames: i32) -> JobSpec {
             video: Some("/o.mp4".into()),
         },
         priority: 50,
+        rules: Rules::default(),
         nonce: 0,
         created_ms: 0,
     }

@@ -69,6 +69,7 @@ impl Node {
                 }
             }
             Effect::Stop { job, unit } => self.slots.stop(job, unit),
+            Effect::SelfTest => {}
             Effect::OpenBlob { blob, map } => {
                 let store = self.store.clone();
                 self.answer_later(move || vec![open_blob(&store, blob, map)]);

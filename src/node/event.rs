@@ -5,7 +5,7 @@ use super::machine::Gpu;
 use super::render::Discovery;
 use super::slots::{Finished, Free};
 use super::submit::Prepared;
-use crate::farm::event::Input;
+use crate::farm::event::{Input, Load};
 use crate::farm::job::{Needs, Series};
 use tokio::sync::oneshot;
 
@@ -23,8 +23,8 @@ pub enum Event {
     WhoCan(WhoCan),
     /// A submission is bundled.
     Prepared(Box<Prepared>, Stream),
-    /// Machine load, hundredths.
-    Load(u8),
+    /// How the machine is doing.
+    Load(Load),
 }
 
 /// Asks which series is to render a scene.
