@@ -13,6 +13,7 @@ use swarm::farm::ledger::Ledger;
 use swarm::farm::message::{Capability, RendererInfo, SWARM_LOG, Suffix};
 use swarm::farm::op::{ClaimKind, Op, Output, OutputRole, UnitSet};
 use swarm::farm::roster::Roster;
+use swarm::farm::rules::Rules;
 use swarm::farm::schedule::View;
 use swarm::farm::state::JobState;
 use swarm::seal::{Sealer, swarm_id};
@@ -61,6 +62,7 @@ fn spec(frames: usize) -> JobSpec {
             video: None,
         },
         priority: 50,
+        rules: Rules::default(),
         nonce: 1,
         created_ms: 0,
     }

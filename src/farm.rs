@@ -23,6 +23,7 @@ pub mod message;
 pub mod op;
 mod retire;
 pub mod roster;
+pub mod rules;
 pub mod schedule;
 pub mod sim;
 pub mod state;

@@ -207,7 +207,7 @@ impl Farm {
         if now.mono >= self.heartbeat_at || early {
             self.heartbeat_at = jittered(now.mono, HEARTBEAT - HEARTBEAT / 8, rng);
             self.told = in_hand.clone();
-            self.roster.set_own_work(in_hand, None);
+            self.roster.set_own_work(in_hand);
             let beat = self.heartbeat();
             let neighbours: Vec<NodeId> = self.roster.neighbours().collect();
             for to in &neighbours {
@@ -240,6 +240,8 @@ impl Farm {
             counter: self.counter,
             boot: self.me.boot,
             load_percent: own.map_or(0, |own| own.load_percent),
+            free_memory_bytes: own.and_then(|own| own.free_memory_bytes),
+            at_desk: own.is_some_and(|own| own.at_desk),
             in_hand: self.in_hand(),
             neighbours: self.roster.neighbours().take(super::config::FULL_MESH).collect(),
         }

@@ -138,6 +138,8 @@ pub struct Capability {
     pub problems: Vec<Problem>,
     /// Whether its owner paused it.
     pub paused: bool,
+    /// Whether it claims nothing before a test frame renders: others rendered what failed here.
+    pub sick: bool,
 }
 
 /// A sign of life, every two seconds.
@@ -149,6 +151,10 @@ pub struct Heartbeat {
     pub boot: BootId,
     /// CPU load in hundredths.
     pub load_percent: u8,
+    /// Memory that renders could have, what they have now included, bytes; `None` where that is not known.
+    pub free_memory_bytes: Option<u64>,
+    /// Whether a person is at the desk: others' jobs are not begun here.
+    pub at_desk: bool,
     /// What it renders.
     pub in_hand: Vec<InHand>,
     /// Whom it is connected to: they need no forwarding of its ops.

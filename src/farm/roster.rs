@@ -5,6 +5,7 @@
 //! within one run.
 
 use super::config::{GONE_AFTER, MISSED_FOR, SUSPECT_AFTER};
+use super::event::Load;
 use super::id::{ActorId, BootId, JobId, NodeId, Unit};
 use super::job::{Device, JobSpec};
 use super::message::{Capability, Heartbeat, InHand, RendererInfo};
@@ -27,6 +28,10 @@ pub struct Member {
     pub counter: u64,
     /// CPU load, hundredths.
     pub load_percent: u8,
+    /// Memory that renders could have, bytes, if it is known.
+    pub free_memory_bytes: Option<u64>,
+    /// Whether a person is at the desk.
+    pub at_desk: bool,
     /// What it renders.
     pub in_hand: Vec<InHand>,
     /// When each of those was first heard of, on our clock.
@@ -78,10 +83,15 @@ impl Roster {
     }
 
     /// This machine's own work, so that it counts like anyone's.
-    pub fn set_own_work(&mut self, in_hand: Vec<InHand>, load_percent: Option<u8>) {
+    pub fn set_own_work(&mut self, in_hand: Vec<InHand>) {
+        self.members.entry(self.me.node).or_default().in_hand = in_hand;
+    }
+
+    /// How this machine is doing.
+    pub fn set_own_load(&mut self, load: Load) {
         let own = self.members.entry(self.me.node).or_default();
-        own.in_hand = in_hand;
-        own.load_percent = load_percent.unwrap_or(own.load_percent);
+        own.load_percent = load.percent;
+        (own.free_memory_bytes, own.at_desk) = (load.free_memory_bytes, load.at_desk);
     }
 
     /// A connection stands.
@@ -121,6 +131,7 @@ impl Roster {
         }
         member.heard = Some(now);
         (member.counter, member.load_percent, member.in_hand) = (beat.counter, beat.load_percent, beat.in_hand);
+        (member.free_memory_bytes, member.at_desk) = (beat.free_memory_bytes, beat.at_desk);
         member.neighbours = beat.neighbours.into_iter().collect();
     }
 

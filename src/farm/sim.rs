@@ -24,6 +24,7 @@ use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use super::job::{Device, FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings, Series};
 use super::message::{LogId, Message};
 use super::op::FailureKind;
+use super::rules::Rules;
 use crate::wire;
 use check::Checks;
 use machine::{Machine, capability};
@@ -351,6 +352,7 @@ impl World {
                 video: Some("/out.mp4".into()),
             },
             priority: 50,
+            rules: Rules::default(),
             nonce: seed,
             created_ms: WALL_MS,
         }

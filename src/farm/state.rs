@@ -7,6 +7,7 @@
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use super::job::JobSpec;
 use super::op::{ClaimKind, FailureKind, JobSetting, Op, Output, RetireReason};
+use super::rules::Rules;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -85,13 +86,16 @@ impl UnitState {
     }
 }
 
+/// Of a job whose `Submit` has not arrived.
+const DEFAULT_PRIORITY: u8 = 50;
+
 const FIRST_ACTOR: ActorId = ActorId { node: NodeId([0; 32]), boot: super::id::BootId([0; 8]) };
 
 /// The latest of a setting: the higher (Lamport counter, actor).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Latest<T> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Latest {
     at: (u64, ActorId),
-    value: T,
+    setting: JobSetting,
 }
 
 /// One line of a job's history.
@@ -134,8 +138,11 @@ pub struct JobState {
     unfinished: BTreeSet<Unit>,
     /// Those of them with a failed attempt, of whatever epoch.
     failing: BTreeSet<Unit>,
-    paused: Option<Latest<bool>>,
-    priority: Option<Latest<u8>>,
+    /// By [`JobSetting::slot`].
+    settings: BTreeMap<u8, Latest>,
+    /// As submitted, with the settings made since.
+    priority: u8,
+    rules: Rules,
     lamport: u64,
     /// Per blob and actor: whether the actor's last word was `Holds`.
     holders: BTreeMap<BlobId, BTreeMap<ActorId, bool>>,
@@ -168,8 +175,9 @@ impl JobState {
             units: BTreeMap::new(),
             unfinished: BTreeSet::new(),
             failing: BTreeSet::new(),
-            paused: None,
-            priority: None,
+            settings: BTreeMap::new(),
+            priority: DEFAULT_PRIORITY,
+            rules: Rules::default(),
             lamport: 0,
             holders: BTreeMap::new(),
             drops: false,
@@ -189,6 +197,7 @@ impl JobState {
                 });
                 self.note(spec.created_ms, actor, format!("submitted by {}", spec.user));
                 (self.min_version, self.submitter, self.spec) = (min_version, Some(actor), Some(Arc::from(spec)));
+                self.apply_settings();
             }
             Op::Claim { epoch, units, kind, score } => {
                 for unit in units.iter() {
@@ -241,15 +250,12 @@ impl JobState {
             Op::Set { lamport, setting, at_ms } => {
                 self.lamport = self.lamport.max(lamport);
                 let at = (lamport, actor);
-                match setting {
-                    JobSetting::Paused(value) => {
-                        take_later(&mut self.paused, at, value);
-                        self.note(at_ms, actor, if value { "paused" } else { "resumed" }.into());
-                    }
-                    JobSetting::Priority(value) => {
-                        take_later(&mut self.priority, at, value);
-                        self.note(at_ms, actor, format!("priority set to {value}"));
-                    }
+                self.note(at_ms, actor, setting.action());
+                // An actor's own come in order, so that of two with one number the later counts everywhere.
+                let slot = setting.slot();
+                if self.settings.get(&slot).is_none_or(|latest| latest.at <= at) {
+                    self.settings.insert(slot, Latest { at, setting });
+                    self.apply_settings();
                 }
             }
             Op::Cancel { by, at_ms } => {
@@ -292,13 +298,17 @@ impl JobState {
 
     /// Whether nothing of it may start.
     pub fn is_paused(&self) -> bool {
-        self.paused.is_some_and(|latest| latest.value)
+        self.rules.paused
     }
 
     /// 0–100.
     pub fn priority(&self) -> u8 {
-        let submitted = self.spec.as_ref().map_or(50, |spec| spec.priority);
-        self.priority.map_or(submitted, |latest| latest.value)
+        self.priority
+    }
+
+    /// Its rules as they are now.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// Whether nothing more will be rendered: cancelled, or collected as it is now.
@@ -409,13 +419,15 @@ impl JobState {
         }
     }
 
+    fn apply_settings(&mut self) {
+        let Some(spec) = &self.spec else { return };
+        (self.priority, self.rules) = (spec.priority, spec.rules.clone());
+        for latest in self.settings.values() {
+            latest.setting.apply(&mut self.priority, &mut self.rules);
+        }
+    }
+
     fn note(&mut self, at_ms: u64, by: ActorId, action: String) {
         self.history.insert(HistoryEntry { at_ms, by, action });
-    }
-}
-
-fn take_later<T>(slot: &mut Option<Latest<T>>, at: (u64, ActorId), value: T) {
-    if slot.as_ref().is_none_or(|latest| latest.at < at) {
-        *slot = Some(Latest { at, value });
     }
 }

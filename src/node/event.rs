@@ -6,7 +6,7 @@ use super::render::Discovery;
 use super::slots::{Finished, Free};
 use super::submit::Prepared;
 use super::sweep::Look;
-use crate::farm::event::Input;
+use crate::farm::event::{Input, Load};
 use crate::farm::job::{Needs, Series};
 use tokio::sync::oneshot;
 
@@ -24,8 +24,8 @@ pub enum Event {
     WhoCan(WhoCan),
     /// A submission is bundled.
     Prepared(Box<Prepared>, Stream),
-    /// Machine load, hundredths.
-    Load(u8),
+    /// How the machine is doing.
+    Load(Load),
     /// The store was looked through for what no job names.
     Unnamed(Look),
     /// What was found to be needed by nobody is gone.

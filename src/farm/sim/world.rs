@@ -28,6 +28,8 @@ const BYTES_PER_SECOND: u64 = 125_000_000;
 const STORE: Duration = Duration::from_millis(1);
 /// Putting a frame under its final name.
 const DELIVER: Duration = Duration::from_millis(15);
+/// A machine's test frame.
+const SELF_TEST: Duration = Duration::from_secs(10);
 /// Joining a video.
 const VIDEO: Duration = Duration::from_millis(300);
 /// Between a render's progress lines.
@@ -82,6 +84,7 @@ impl World {
                     self.report.stopped += 1;
                 }
             }
+            Effect::SelfTest => self.later(i, SELF_TEST, Input::SelfTested(Ok(()))),
             Effect::OpenBlob { blob, map } => self.open_blob(i, blob, map),
             Effect::AskMap { of, blob } => self.ask(i, of, Request::Map(blob)),
             Effect::AskHave { of, blob } => self.ask(i, of, Request::Have(blob)),
