@@ -166,6 +166,8 @@ pub struct Heartbeat {
 pub enum Message {
     /// Status: a sign of life.
     Heartbeat(Heartbeat),
+    /// Status: signs of life of others, handed on: (start, counter).
+    Beats(Vec<(BootId, u64)>),
     /// Status: what the sender can do, whole.
     Capability(Box<Capability>),
     /// Ledger: new ops.
@@ -188,6 +190,6 @@ pub enum Message {
 impl Message {
     /// Whether it travels on the status stream (else on the ledger stream).
     pub fn is_status(&self) -> bool {
-        matches!(self, Self::Heartbeat(_) | Self::Capability(_))
+        matches!(self, Self::Heartbeat(_) | Self::Beats(_) | Self::Capability(_))
     }
 }

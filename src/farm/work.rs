@@ -249,6 +249,9 @@ impl Farm {
 
     /// Asks for chunks.
     pub(super) fn fetch(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.transfer.is_idle() {
+            return;
+        }
         let connected: BTreeSet<NodeId> = self.roster.neighbours().collect();
         effects.extend(self.transfer.poll(&connected, now.mono));
     }

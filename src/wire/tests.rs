@@ -118,6 +118,7 @@ fn messages() -> Vec<Message> {
             answer: true,
         },
         Message::Retired(vec![log]),
+        Message::Beats(vec![(BootId([3; 8]), 7), (BootId([4; 8]), 1 << 40)]),
     ]
 }
 

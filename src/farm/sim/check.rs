@@ -85,6 +85,7 @@ impl World {
                 .flat_map(|of| of.lengths.iter().filter(|(actor, _)| *actor == me).map(|(_, length)| (of.log, *length)))
                 .collect(),
             Message::Heartbeat(_)
+            | Message::Beats(_)
             | Message::Capability(_)
             | Message::Digest(_)
             | Message::LogDigests(_)
