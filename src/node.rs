@@ -198,10 +198,10 @@ impl Node {
         let (store, options) = (world.store.clone(), world.options.clone());
         let machine = machine::read();
         let identity = identity::load(&store, machine.id.as_deref())?;
-        let boot = crate::farm::id::BootId(rand::random());
         let clock = Clock::start();
         let now = Now { mono: clock.now(), wall_ms: clock::wall_ms() };
-        let rows = store.load_ledger()?.into_iter().filter_map(rows::row_of).collect();
+        let rows: Vec<_> = store.load_ledger()?.into_iter().filter_map(rows::row_of).collect();
+        let boot = crate::farm::ledger::next_boot(identity.node, &rows, rand::random());
         let swarm_id = seal::swarm_id(&identity.swarm_key);
         let mut farm = Farm::new(Sealer::from_seed(&identity.seed), boot, swarm_id, rows, now);
         for (node, capability) in identity::members(&store)? {

@@ -45,7 +45,12 @@ pub enum JobCommand {
     /// End it; the login name of who did.
     Cancel(String),
     /// Render units anew.
-    Requeue(UnitSet),
+    Requeue {
+        /// Which.
+        units: UnitSet,
+        /// Login name of who wants it.
+        by: String,
+    },
     /// Bring every result to this machine.
     Collect(OutputSpec),
     /// Forget it for ever, everywhere. Without effect unless it was collected or cancelled.

@@ -226,9 +226,9 @@ impl Farm {
             JobCommand::Cancel(by) => {
                 self.say(job, &Op::Cancel { by, at_ms: now.wall_ms });
             }
-            JobCommand::Requeue(units) => {
-                let epoch = units.iter().map(|unit| state.unit(unit).epoch).max().unwrap_or(0).saturating_add(1);
-                self.say(job, &Op::Requeue { units, epoch });
+            JobCommand::Requeue { units, by } => {
+                let epoch = state.next_epoch(&units);
+                self.say(job, &Op::Requeue { units, epoch, by, at_ms: now.wall_ms });
             }
             JobCommand::Collect(output) => {
                 let collector = Collector::new(state, output);

@@ -187,6 +187,10 @@ pub enum Op {
         units: UnitSet,
         /// Their epoch from now on, if none is higher.
         epoch: u32,
+        /// Login name of who wants it.
+        by: String,
+        /// Wall clock for display, milliseconds since 1970.
+        at_ms: u64,
     },
     /// A setting.
     Set {

@@ -6,7 +6,7 @@
 
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use super::job::JobSpec;
-use super::op::{ClaimKind, FailureKind, JobSetting, Op, Output, RetireReason};
+use super::op::{ClaimKind, FailureKind, JobSetting, Op, Output, RetireReason, UnitSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -218,10 +218,11 @@ impl JobState {
             Op::Drops { blobs } => self.hold(actor, &blobs, false),
             // Kept for readers of the log: what reopens the unit is the `Requeue` written beside it.
             Op::Lost { .. } => {}
-            Op::Requeue { units, epoch } => {
+            Op::Requeue { units, epoch, by, at_ms } => {
                 for unit in units.iter() {
                     self.reopen(unit, epoch);
                 }
+                self.note(at_ms, actor, format!("frames {} requeued by {by}", units.frames));
             }
             Op::Revise { units, epoch, .. } => {
                 for unit in units.iter() {
@@ -325,16 +326,22 @@ impl JobState {
         self.lamport.saturating_add(1)
     }
 
+    /// The epoch that opens these units anew.
+    pub fn next_epoch(&self, units: &UnitSet) -> u32 {
+        units.iter().map(|unit| self.unit(unit).epoch).max().unwrap_or(0).saturating_add(1)
+    }
+
     /// The node that submitted it.
     pub fn owner(&self) -> Option<NodeId> {
         self.submitter.map(|actor| actor.node)
     }
 
-    /// Nodes that hold a blob: some start of the node said so and none took it back.
+    /// Nodes that hold a blob: the last word of a node is that of its latest start that spoke of the blob, and boot ids
+    /// order as the starts came.
     pub fn holders(&self, blob: BlobId) -> BTreeSet<NodeId> {
-        let Some(actors) = self.holders.get(&blob) else { return BTreeSet::new() };
-        let dropped: BTreeSet<NodeId> = actors.iter().filter(|(_, has)| !**has).map(|(actor, _)| actor.node).collect();
-        actors.keys().map(|actor| actor.node).filter(|node| !dropped.contains(node)).collect()
+        let last_words: BTreeMap<NodeId, bool> =
+            self.holders.get(&blob).into_iter().flatten().map(|(actor, has)| (actor.node, *has)).collect();
+        last_words.into_iter().filter(|(_, has)| *has).map(|(node, _)| node).collect()
     }
 
     /// Mean time of this job's frames on a node, or over all nodes, in milliseconds.
@@ -397,5 +404,26 @@ impl JobState {
 fn take_later<T>(slot: &mut Option<Latest<T>>, at: (u64, ActorId), value: T) {
     if slot.as_ref().is_none_or(|latest| latest.at < at) {
         *slot = Some(Latest { at, value });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::farm::id::BootId;
+
+    #[test]
+    fn the_last_word_on_a_blob_is_that_of_the_latest_start_whatever_came_first() {
+        let actor = |boot: u8| ActorId { node: NodeId([1; 32]), boot: BootId([boot; 8]) };
+        let blob = BlobId([5; 32]);
+        let (holds, drops) = (Op::Holds { blobs: vec![blob] }, Op::Drops { blobs: vec![blob] });
+        let said = [(actor(1), holds.clone()), (actor(2), drops.clone()), (actor(3), holds)];
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let mut job = JobState::new(JobId([0; 16]));
+            order.iter().for_each(|at| job.apply(said[*at].0, 0, said[*at].1.clone()));
+            assert_eq!(job.holders(blob), BTreeSet::from([NodeId([1; 32])]), "{order:?}");
+            job.apply(actor(3), 1, drops.clone());
+            assert_eq!(job.holders(blob), BTreeSet::new(), "{order:?}");
+        }
     }
 }

@@ -433,7 +433,7 @@ fn a_member_that_tells_two_histories_counts_for_what_both_begin_with_on_every_ma
     let liar = Sealer::from_seed(&[9; 32]);
     let first = Op::Set { lamport: 1, setting: JobSetting::Priority(70), at_ms: 0 };
     let units = UnitSet::whole(vec![1, 2]).expect("frames");
-    let requeue = signed(&liar, job, &[first.clone(), Op::Requeue { units, epoch: 5 }]);
+    let requeue = signed(&liar, job, &[first.clone(), Op::Requeue { units, epoch: 5, by: "liar".into(), at_ms: 0 }]);
     let pause = Op::Set { lamport: 2, setting: JobSetting::Paused(true), at_ms: 0 };
     let pause = signed(&liar, job, &[first, pause]);
     // Told at once to two machines that do not hear each other at the moment.

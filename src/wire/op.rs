@@ -102,7 +102,7 @@ fn write_op(op: &Op, into: &mut Vec<u8>) -> Result<u16, WireError> {
         Op::Holds { blobs } => body!(kind::HOLDS, blobs),
         Op::Drops { blobs } => body!(kind::DROPS, blobs),
         Op::Lost { blobs } => body!(kind::LOST, blobs),
-        Op::Requeue { units, epoch } => body!(kind::REQUEUE, &(units, epoch)),
+        Op::Requeue { units, epoch, by, at_ms } => body!(kind::REQUEUE, &(units, epoch, by, at_ms)),
         Op::Set { lamport, setting: JobSetting::Paused(paused), at_ms } => {
             body!(kind::SET_PAUSED, &(lamport, paused, at_ms))
         }
@@ -156,7 +156,7 @@ pub fn decode_op(bytes: &[u8]) -> Result<Op, WireError> {
         kind::HOLDS => read!("a Holds", blobs => Op::Holds { blobs }),
         kind::DROPS => read!("a Drops", blobs => Op::Drops { blobs }),
         kind::LOST => read!("a Lost", blobs => Op::Lost { blobs }),
-        kind::REQUEUE => read!("a Requeue", (units, epoch) => Op::Requeue { units, epoch }),
+        kind::REQUEUE => read!("a Requeue", (units, epoch, by, at_ms) => Op::Requeue { units, epoch, by, at_ms }),
         kind::SET_PAUSED => read!("a Set", (lamport, paused, at_ms) => {
             Op::Set { lamport, setting: JobSetting::Paused(paused), at_ms }
         }),
@@ -192,8 +192,10 @@ pub fn check_op(op: &Op) -> Result<(), WireError> {
     };
     match op {
         Op::Submit { spec, .. } => check_spec(spec),
-        Op::Claim { units, .. } | Op::Release { units } | Op::Requeue { units, .. } | Op::Revise { units, .. } => {
-            set(units)
+        Op::Claim { units, .. } | Op::Release { units } | Op::Revise { units, .. } => set(units),
+        Op::Requeue { units, by, .. } => {
+            set(units)?;
+            text(by)
         }
         Op::Done { unit, outputs, device, build, .. } => {
             sound(part_is_sound(unit.part), "its unit cannot be")?;

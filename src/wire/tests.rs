@@ -52,7 +52,7 @@ fn ops() -> Vec<Op> {
         Op::Holds { blobs: blobs.clone() },
         Op::Drops { blobs: blobs.clone() },
         Op::Lost { blobs },
-        Op::Requeue { units: units.clone(), epoch: 3 },
+        Op::Requeue { units: units.clone(), epoch: 3, by: text(), at_ms: 5 },
         Op::Set { lamport: 9, setting: JobSetting::Paused(true), at_ms: 5 },
         Op::Set { lamport: 9, setting: JobSetting::Priority(100), at_ms: 5 },
         Op::Cancel { by: text(), at_ms: 5 },

@@ -4,7 +4,8 @@ use super::machine::Machine;
 use super::{Event, SWARM, WALL_MS, World};
 use crate::farm::Farm;
 use crate::farm::event::{Input, JobCommand, Now};
-use crate::farm::id::{BootId, JobId};
+use crate::farm::id::JobId;
+use crate::farm::ledger::next_boot;
 use crate::farm::op::{JobSetting, UnitSet};
 use crate::seal::Sealer;
 use rand::RngExt;
@@ -15,10 +16,12 @@ impl World {
         if self.machines[i].is_up() {
             return;
         }
-        let boot = BootId(self.rng.random());
+        let random = self.rng.random();
         let machine = &mut self.machines[i];
         let now = Now { mono: machine.clock(self.now), wall_ms: WALL_MS };
-        let farm = Farm::new(Sealer::Cheap(machine.node), boot, SWARM, machine.disk.rows(), now);
+        let rows = machine.disk.rows();
+        let boot = next_boot(machine.node, &rows, random);
+        let farm = Farm::new(Sealer::Cheap(machine.node), boot, SWARM, rows, now);
         machine.farm = Some(farm);
         self.checks.forget(i);
         let capability = self.machines[i].capability.clone();
@@ -157,7 +160,7 @@ impl World {
                     (25..50, _) => JobCommand::Set(JobSetting::Priority(self.rng.random_range(0..=100))),
                     (50..60, _) => JobCommand::Cancel("user".into()),
                     (60..70, _) => JobCommand::Delete,
-                    (_, Some(units)) => JobCommand::Requeue(units),
+                    (_, Some(units)) => JobCommand::Requeue { units, by: "user".into() },
                     (_, None) => return,
                 };
                 self.feed(i, Input::Command { job, command });
