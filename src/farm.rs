@@ -77,11 +77,11 @@ pub struct Farm {
     wanted: BTreeMap<BlobId, BTreeSet<(JobId, Unit)>>,
     /// Blobs that became whole and are not yet in a `Holds`.
     fresh: BTreeMap<JobId, BTreeSet<BlobId>>,
-    /// Jobs whose bundle this start has said to hold.
-    announced: BTreeSet<JobId>,
+    /// Jobs whose bundles this start has said to hold.
+    announced: BTreeSet<(JobId, BlobId)>,
     collectors: BTreeMap<JobId, Collector>,
-    /// Submissions waiting for the disk.
-    submitted: Vec<(u64, JobId)>,
+    /// Submissions waiting for the disk, and revisions by id (0: none).
+    submitted: Vec<(u64, JobId, u32)>,
     /// How long jobs have lain idle.
     keeping: retire::Keeping,
     /// Jobs that the fold found to be retired.

@@ -43,10 +43,10 @@ pub struct Collector {
     pub output: OutputSpec,
     /// Units that may have something to deliver.
     pub pending: BTreeSet<Unit>,
-    /// Units being delivered, and the epoch of the result.
-    pub delivering: BTreeMap<Unit, u32>,
-    /// Units under their final names, and the epoch of the result.
-    pub delivered: BTreeMap<Unit, u32>,
+    /// Units being delivered, and the epoch and revision of the result.
+    pub delivering: BTreeMap<Unit, (u32, u32)>,
+    /// Units under their final names, and the epoch and revision of the result.
+    pub delivered: BTreeMap<Unit, (u32, u32)>,
     /// Not before this, after a failure.
     pub retry_at: Option<Duration>,
     /// Why it does not get on, for people.
@@ -85,8 +85,8 @@ impl Collector {
 
     /// A unit's files are under their final names.
     pub fn delivered(&mut self, unit: Unit, epoch: u32) {
-        self.delivering.remove(&unit);
-        if self.delivered.insert(unit, epoch).is_none() {
+        let version = self.delivering.remove(&unit).filter(|version| version.0 == epoch).unwrap_or((epoch, 0));
+        if self.delivered.insert(unit, version).is_none() {
             // The video of a job that had given this frame up shows another in its place.
             self.finished = None;
         }
@@ -121,7 +121,7 @@ impl Collector {
             && job.all_units().all(|unit| {
                 let state = job.unit(unit);
                 match state.has_result() {
-                    true => self.delivered.get(&unit) == Some(&state.epoch),
+                    true => self.delivered.get(&unit) == Some(&state.version()),
                     false => given_up(unit),
                 }
             })

@@ -132,12 +132,12 @@ impl Farm {
         for (log, from) in first {
             self.push(log, self.me, from, None, effects);
         }
-        let (done, waiting) = std::mem::take(&mut self.submitted)
-            .into_iter()
-            .partition(|(_, job)| self.jobs.get(job).is_some_and(|state| state.spec.is_some()));
+        let (done, waiting) = std::mem::take(&mut self.submitted).into_iter().partition(|(_, job, id)| {
+            self.jobs.get(job).is_some_and(|state| state.spec.is_some() && (*id == 0 || state.has_revision(*id)))
+        });
         self.submitted = waiting;
-        let done: Vec<(u64, super::id::JobId)> = done;
-        effects.extend(done.into_iter().map(|(call, job)| Effect::Submitted { call, job }));
+        let done: Vec<(u64, super::id::JobId, u32)> = done;
+        effects.extend(done.into_iter().map(|(call, job, _)| Effect::Submitted { call, job }));
     }
 
     fn push(&self, log: LogId, actor: ActorId, from: u64, learned_of: Option<NodeId>, effects: &mut Vec<Effect>) {

@@ -114,7 +114,7 @@ impl Farm {
         self.ended.retain(|(of, _)| *of != job);
         self.collectors.remove(&job);
         self.fresh.remove(&job);
-        self.announced.remove(&job);
+        self.announced.retain(|(of, _)| *of != job);
         self.wanted.retain(|blob, uses| {
             uses.retain(|(of, _)| *of != job);
             if uses.is_empty() {

@@ -4,8 +4,8 @@
 //! come in any order and give the same state, because what an actor says is kept under the actor and compared only when
 //! read. Nothing here knows who is alive; `schedule` and `collect` put that together with the roster.
 
-use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
-use super::job::JobSpec;
+use super::id::{ActorId, BlobId, JobId, NodeId, Part, Unit};
+use super::job::{JobSpec, Revision};
 use super::op::{ClaimKind, FailureKind, JobSetting, Op, Output, RetireReason, UnitSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,6 +24,8 @@ pub struct Claim {
 /// A result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
+    /// Which revision it was rendered from; 0 as submitted.
+    pub revision: u32,
     /// Files.
     pub outputs: Vec<Output>,
     /// Render time, milliseconds.
@@ -50,6 +52,8 @@ pub struct Attempt {
 pub struct UnitState {
     /// Highest epoch seen.
     pub epoch: u32,
+    /// The revision it comes from, if there was any: the one of the highest (epoch, actor, sequence number).
+    pub revised: Option<Revised>,
     /// Latest claim per actor, of any epoch.
     pub claims: BTreeMap<ActorId, Claim>,
     /// Results by (epoch, actor): two of one epoch are fine.
@@ -58,10 +62,33 @@ pub struct UnitState {
     pub failures: BTreeMap<(u32, ActorId, u64), Attempt>,
 }
 
+/// Which revision a unit comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revised {
+    /// The later one wins: epoch, then who said it and when.
+    at: RevisionKey,
+    /// Its id.
+    id: u32,
+}
+
+type RevisionKey = (u32, ActorId, u64);
+
 impl UnitState {
-    /// Results of the current epoch.
+    /// Which revision renders it; 0 as submitted.
+    pub fn revision(&self) -> u32 {
+        self.revised.map_or(0, |revised| revised.id)
+    }
+
+    /// What a result must be of to count: epoch and revision.
+    pub fn version(&self) -> (u32, u32) {
+        (self.epoch, self.revision())
+    }
+
+    /// Results of the current epoch and revision.
     pub fn current_results(&self) -> impl Iterator<Item = (ActorId, &Outcome)> {
-        self.results.range((self.epoch, FIRST_ACTOR)..).map(|((_, actor), outcome)| (*actor, outcome))
+        let of_epoch = self.results.range((self.epoch, FIRST_ACTOR)..);
+        let current = of_epoch.filter(|(_, outcome)| outcome.revision == self.revision());
+        current.map(|((_, actor), outcome)| (*actor, outcome))
     }
 
     /// Whether the current epoch has a result.
@@ -120,7 +147,7 @@ pub struct JobState {
     pub canceled: Option<(String, ActorId)>,
     /// The submitter has every result: of which revision, and whether with the video.
     pub collected: Option<(u64, bool)>,
-    /// Sum of the epochs of all units: grows when something is to be rendered anew.
+    /// Sum of the epochs of all units, and the number of revisions: grows when something is to be rendered anew.
     pub revision: u64,
     /// Somebody wants it forgotten, if it is over.
     retire_over: bool,
@@ -134,6 +161,12 @@ pub struct JobState {
     unfinished: BTreeSet<Unit>,
     /// Those of them with a failed attempt, of whatever epoch.
     failing: BTreeSet<Unit>,
+    /// What was revised: by id, the latest of that id.
+    revisions: BTreeMap<u32, (RevisionKey, Arc<Revision>)>,
+    /// The job as each revision has it.
+    specs: BTreeMap<u32, Arc<JobSpec>>,
+    /// How many of the job's units come from each revision, 0 among them.
+    shares: BTreeMap<u32, usize>,
     paused: Option<Latest<bool>>,
     priority: Option<Latest<u8>>,
     lamport: u64,
@@ -148,7 +181,7 @@ pub struct JobState {
 }
 
 static NO_UNIT: UnitState =
-    UnitState { epoch: 0, claims: BTreeMap::new(), results: BTreeMap::new(), failures: BTreeMap::new() };
+    UnitState { epoch: 0, revised: None, claims: BTreeMap::new(), results: BTreeMap::new(), failures: BTreeMap::new() };
 
 impl JobState {
     /// A job of which nothing is known yet.
@@ -167,6 +200,9 @@ impl JobState {
             history: BTreeSet::new(),
             units: BTreeMap::new(),
             unfinished: BTreeSet::new(),
+            revisions: BTreeMap::new(),
+            specs: BTreeMap::new(),
+            shares: BTreeMap::new(),
             failing: BTreeSet::new(),
             paused: None,
             priority: None,
@@ -189,6 +225,8 @@ impl JobState {
                 });
                 self.note(spec.created_ms, actor, format!("submitted by {}", spec.user));
                 (self.min_version, self.submitter, self.spec) = (min_version, Some(actor), Some(Arc::from(spec)));
+                self.respec();
+                self.count_shares();
             }
             Op::Claim { epoch, units, kind, score } => {
                 for unit in units.iter() {
@@ -200,7 +238,7 @@ impl JobState {
                     self.unit_mut(unit).claims.remove(&actor);
                 }
             }
-            Op::Done { epoch, unit, outputs, millis, device, build } => {
+            Op::Done { epoch, revision, unit, outputs, millis, device, build } => {
                 let speed = self.speed.entry(actor.node).or_default();
                 *speed = (speed.0.saturating_add(1), speed.1.saturating_add(u64::from(millis)));
                 for output in &outputs {
@@ -209,7 +247,7 @@ impl JobState {
                 self.raise(unit, epoch);
                 let state = self.unit_mut(unit);
                 state.claims.remove(&actor);
-                state.results.insert((epoch, actor), Outcome { outputs, millis, device, build });
+                state.results.insert((epoch, actor), Outcome { revision, outputs, millis, device, build });
                 if state.has_result() {
                     self.unfinished.remove(&unit);
                 }
@@ -234,10 +272,20 @@ impl JobState {
                 }
                 self.note(at_ms, actor, format!("frames {} requeued by {by}", units.frames));
             }
-            Op::Revise { units, epoch, .. } => {
+            Op::Revise { id, revision, units, epoch, by, at_ms } => {
+                let at = (epoch, actor, seq);
+                let known = self.revisions.entry(id);
+                let latest = known.or_insert_with(|| (at, Arc::from(revision.clone())));
+                if latest.0 < at {
+                    *latest = (at, Arc::from(revision));
+                }
+                self.respec();
+                self.revision = self.revision.saturating_add(1);
                 for unit in units.iter() {
+                    self.revise(unit, Revised { at, id });
                     self.reopen(unit, epoch);
                 }
+                self.note(at_ms, actor, format!("frames {} revised by {by}", units.frames));
             }
             Op::Set { lamport, setting, at_ms } => {
                 self.lamport = self.lamport.max(lamport);
@@ -318,9 +366,37 @@ impl JobState {
         self.abandoned || (self.retire_over && self.may_retire())
     }
 
-    /// The bundles its units are rendered from.
+    /// The bundles its units are or were rendered from.
     pub fn bundles(&self) -> impl Iterator<Item = BlobId> + '_ {
-        self.spec.iter().map(|spec| spec.bundle)
+        let revised = self.revisions.values().map(|(_, revision)| revision.bundle);
+        self.spec.iter().map(|spec| spec.bundle).chain(revised)
+    }
+
+    /// The job as one of its revisions has it; 0 as submitted.
+    pub fn spec_of(&self, revision: u32) -> Option<&Arc<JobSpec>> {
+        if revision == 0 { self.spec.as_ref() } else { self.specs.get(&revision) }
+    }
+
+    /// The job as each revision has it that some unit comes from now.
+    pub fn current_specs(&self) -> impl Iterator<Item = &Arc<JobSpec>> {
+        self.shares.iter().filter(|(_, units)| **units > 0).filter_map(|(id, _)| self.spec_of(*id))
+    }
+
+    /// Whether any unit comes from something else than was submitted.
+    pub fn is_revised(&self) -> bool {
+        !self.revisions.is_empty()
+    }
+
+    /// Whether a revision is known.
+    pub fn has_revision(&self, id: u32) -> bool {
+        self.revisions.contains_key(&id)
+    }
+
+    /// Who is known to have a bundle of it without having said so: who made it.
+    pub fn makers(&self, bundle: BlobId) -> impl Iterator<Item = NodeId> + '_ {
+        let submitter = self.owner().filter(|_| self.spec.as_ref().is_some_and(|spec| spec.bundle == bundle));
+        let revisers = self.revisions.values().filter(move |(_, revision)| revision.bundle == bundle);
+        submitter.into_iter().chain(revisers.map(|((_, actor, _), _)| actor.node))
     }
 
     /// Every blob its ops speak of: bundles, results of all epochs, logs of failures.
@@ -402,6 +478,39 @@ impl JobState {
         self.revision = self.revision.saturating_add(u64::from(raised));
     }
 
+    fn respec(&mut self) {
+        let Some(spec) = &self.spec else { return };
+        self.specs = self.revisions.iter().map(|(id, (_, revision))| (*id, Arc::new(revision.of(spec)))).collect();
+    }
+
+    fn count_shares(&mut self) {
+        let Some(spec) = self.spec.clone() else { return };
+        let frames = spec.frames.len();
+        let revised = self.units.iter().filter(|(unit, _)| is_of(&spec, **unit)).filter_map(|(_, state)| state.revised);
+        self.shares.clear();
+        for revised in revised {
+            *self.shares.entry(revised.id).or_default() += 1;
+        }
+        let others: usize = self.shares.values().sum();
+        self.shares.insert(0, frames.saturating_sub(others));
+    }
+
+    fn revise(&mut self, unit: Unit, revised: Revised) {
+        let counts = self.spec.as_ref().is_some_and(|spec| is_of(spec, unit));
+        let state = self.unit_mut(unit);
+        if state.revised.is_some_and(|before| before.at > revised.at) {
+            return;
+        }
+        let before = state.revision();
+        state.revised = Some(revised);
+        if counts {
+            self.shares.entry(before).and_modify(|units| *units = units.saturating_sub(1));
+            *self.shares.entry(revised.id).or_default() += 1;
+            // A share of nothing is none, or the fold would tell in which order ops came.
+            self.shares.retain(|id, units| *id == 0 || *units > 0);
+        }
+    }
+
     fn reopen(&mut self, unit: Unit, epoch: u32) {
         let known = self.spec.as_ref().is_some_and(|spec| spec.frames.contains(unit.frame));
         self.raise(unit, epoch);
@@ -419,6 +528,10 @@ impl JobState {
     fn note(&mut self, at_ms: u64, by: ActorId, action: String) {
         self.history.insert(HistoryEntry { at_ms, by, action });
     }
+}
+
+fn is_of(spec: &JobSpec, unit: Unit) -> bool {
+    unit.part == Part::Whole && spec.frames.contains(unit.frame)
 }
 
 fn take_later<T>(slot: &mut Option<Latest<T>>, at: (u64, ActorId), value: T) {

@@ -109,7 +109,7 @@ impl World {
         let machine = &self.machines[i];
         let Some(farm) = &machine.farm else { return };
         let state = farm.jobs().get(&job);
-        let bundle = state.and_then(|state| state.spec.as_ref()).map(|spec| spec.bundle);
+        let bundle = state.and_then(|state| state.spec_of(state.unit(unit).revision())).map(|spec| spec.bundle);
         let files = bundle.and_then(|bundle| self.manifests.get(&bundle));
         let is_whole = files.is_some_and(|files| files.iter().all(|map| machine.blobs.whole.contains(&map.id())));
         let broken = [
