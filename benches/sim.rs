@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use swarm::farm::planted::{Bug, plant};
-use swarm::farm::sim::{Report, Scenario, Summary, run, scenario, scenarios, shrink};
+use swarm::farm::sim::{Report, Scenario, Summary, run, run_logged, scenario, scenarios, shrink};
 
 const HELP: &str = "\
 usage: scripts/sim [--scenario NAME]... [--all] [--seeds N] [--first-seed N] [--nodes N] [--frames N] [--until SECONDS]
@@ -16,6 +16,7 @@ Simulates farms on a virtual clock. Without --scenario: every small one (fewer t
   --trace       one line per seed, with a hash of all that happened
   --planted BUG with a bug switched on: in how many seeds is it found? 1 when in none
   --no-shrink   tell a broken seed as it is
+  --events N    beside a broken seed that is not made small, the last N things that happened
   --gate        100 seeds of every scenario, those of many machines with fewer, `big` with 40 machines
 Of a broken seed it prints what can be left out and what happened last. Ends with 1 when an invariant broke.
 ";
@@ -37,6 +38,7 @@ struct Options {
     json: bool,
     trace: bool,
     shrink: bool,
+    events: usize,
     gate: bool,
     planted: Option<Bug>,
 }
@@ -49,6 +51,7 @@ fn options() -> Result<Options, String> {
         json: false,
         trace: false,
         shrink: true,
+        events: 0,
         gate: false,
         planted: None,
     };
@@ -72,6 +75,7 @@ fn options() -> Result<Options, String> {
             "--json" => options.json = true,
             "--trace" => options.trace = true,
             "--no-shrink" => options.shrink = false,
+            "--events" => options.events = number(value()?)? as usize,
             "--gate" => options.gate = true,
             "--planted" => {
                 let name = value()?;
@@ -134,7 +138,7 @@ fn tell_trace(name: &str, report: &Report) {
 }
 
 /// Tells what broke, on stderr, so that `--json` stays JSON.
-fn tell_broken(scenario: &Scenario, reports: &[Report], is_shrunk: bool) {
+fn tell_broken(scenario: &Scenario, reports: &[Report], options: &Options) {
     let broken = reports.iter().filter_map(|report| Some((report.seed, report.violation.as_ref()?)));
     for (i, (seed, violation)) in broken.take(MAX_TOLD).enumerate() {
         let chars = if i == 0 { usize::MAX } else { MORE_CHARS };
@@ -143,7 +147,10 @@ fn tell_broken(scenario: &Scenario, reports: &[Report], is_shrunk: bool) {
             "{}: seed {seed} at {:?}: {} was broken: {}\n  again: scripts/sim --scenario {} --nodes {} --frames {} --first-seed {seed} --seeds 1",
             scenario.name, violation.at, violation.invariant, detail, scenario.name, scenario.nodes, scenario.frames,
         );
-        if i > 0 || !is_shrunk {
+        if i > 0 || !options.shrink {
+            let most = if i == 0 { options.events } else { 0 };
+            let events = if most > 0 { run_logged(scenario, seed, most).1 } else { Vec::new() };
+            events.iter().for_each(|event| eprintln!("    {event}"));
             continue;
         }
         if let Some(small) = shrink(scenario, seed) {
@@ -198,7 +205,7 @@ fn main() -> ExitCode {
             (false, false) => println!("{}", summary.row()),
         }
         if options.planted.is_none() {
-            tell_broken(scenario, &reports, options.shrink);
+            tell_broken(scenario, &reports, &options);
         } else if let Some(report) = reports.iter().find(|report| report.violation.is_some()) {
             let invariant =
                 report.violation.as_ref().map(|violation| violation.invariant.to_string()).unwrap_or_default();

@@ -59,18 +59,16 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 const SWARM: [u8; 32] = [7; 32];
 /// Wall clock at the beginning, milliseconds since 1970.
 const WALL_MS: u64 = 1_700_000_000_000;
-/// Events that a log of a failed run goes back.
-const LOG_EVENTS: usize = 60;
 
 /// Runs `scenario` with `seed`.
 pub fn run(scenario: &Scenario, seed: u64) -> Report {
     World::new(scenario.clone(), seed).run().0
 }
 
-/// Runs `scenario` with `seed`; beside the report, the last things that happened.
-pub fn run_logged(scenario: &Scenario, seed: u64) -> (Report, Vec<String>) {
+/// Runs `scenario` with `seed`; beside the report, the last `events` things that happened.
+pub fn run_logged(scenario: &Scenario, seed: u64, events: usize) -> (Report, Vec<String>) {
     let mut world = World::new(scenario.clone(), seed);
-    world.log = Some(VecDeque::new());
+    world.log = Some((events, VecDeque::new()));
     world.run()
 }
 
@@ -114,7 +112,7 @@ struct World {
     spreading: BTreeMap<(LogId, ActorId, u64), Spread>,
     outages: Vec<Outage>,
     liars: BTreeMap<usize, Liar>,
-    log: Option<VecDeque<String>>,
+    log: Option<(usize, VecDeque<String>)>,
 }
 
 impl World {
@@ -243,15 +241,15 @@ impl World {
             }
             self.happen(next.event);
         }
-        let log = self.log.take().unwrap_or_default().into();
+        let log = self.log.take().unwrap_or_default().1.into();
         (self.finish(), log)
     }
 
     /// Notes what happens, if anybody wants to know.
     fn note(&mut self, what: impl FnOnce() -> String) {
         let now = self.now;
-        if let Some(log) = &mut self.log {
-            if log.len() >= LOG_EVENTS {
+        if let Some((most, log)) = &mut self.log {
+            if log.len() >= *most {
                 log.pop_front();
             }
             log.push_back(format!("{:>9.3} s {}", now.as_secs_f64(), what()));

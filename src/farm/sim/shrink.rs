@@ -3,14 +3,18 @@
 //! Greedy, after Zeller's delta debugging: each kind of fault off, then fewer jobs, frames and machines and less time. What
 //! is left out changes what is drawn, so that each simpler scenario is tried with a few seeds.
 
-use super::scenario::{Faults, Scenario};
+use super::scenario::Scenario;
 use super::{Invariant, Violation, run, run_logged};
 use std::time::Duration;
 
+/// No time of faults is made shorter than this.
+const SHORTEST: Duration = Duration::from_secs(4);
 /// Seeds each simpler scenario is tried with.
 const SEEDS: u64 = 12;
-/// Most simulations in all.
-const MAX_RUNS: usize = 600;
+/// Most inputs handled in all: a minute or two.
+const MAX_INPUTS: u64 = 6_000_000;
+/// Events told of the smallest.
+const EVENTS: usize = 60;
 
 /// A failure made small.
 #[derive(Clone, Debug)]
@@ -64,35 +68,47 @@ const STEPS: [Step; 28] = [
 /// The smallest scenario found in which what `seed` breaks in `scenario` still breaks; `None` when it breaks nothing.
 pub fn shrink(scenario: &Scenario, seed: u64) -> Option<Shrunk> {
     let invariant = run(scenario, seed).violation?.invariant;
-    let (mut best, mut best_seed, mut runs) = (scenario.clone(), seed, 1);
+    let mut search = Search { invariant, runs: 1, inputs: 0 };
+    let (mut best, mut best_seed) = (scenario.clone(), seed);
     loop {
         let before = best.clone();
         for step in STEPS {
             // The same step again and again, as long as it helps.
-            while runs < MAX_RUNS {
+            loop {
                 let mut simpler = best.clone();
                 step(&mut simpler);
-                if simpler == best
-                    || simpler.faults.until < Duration::from_secs(4) && simpler.faults != Faults::default()
-                {
+                if simpler == best || simpler.faults.until < SHORTEST && !simpler.is_calm() {
                     break;
                 }
-                let Some(seed) = breaks(&simpler, best_seed, invariant, &mut runs) else { break };
+                let Some(seed) = search.breaks(&simpler, best_seed) else { break };
                 (best, best_seed) = (simpler, seed);
             }
         }
-        if best == before || runs >= MAX_RUNS {
+        if best == before || search.inputs >= MAX_INPUTS {
             break;
         }
     }
-    let (report, events) = run_logged(&best, best_seed);
-    Some(Shrunk { scenario: best, seed: best_seed, violation: report.violation?, events, runs: runs + 1 })
+    let (report, events) = run_logged(&best, best_seed, EVENTS);
+    Some(Shrunk { scenario: best, seed: best_seed, violation: report.violation?, events, runs: search.runs + 1 })
 }
 
-/// A seed, this one first, with which the scenario breaks the invariant.
-fn breaks(scenario: &Scenario, seed: u64, invariant: Invariant, runs: &mut usize) -> Option<u64> {
-    std::iter::once(seed).chain(0..SEEDS).find(|seed| {
-        *runs += 1;
-        run(scenario, *seed).violation.is_some_and(|violation| violation.invariant == invariant)
-    })
+struct Search {
+    invariant: Invariant,
+    runs: usize,
+    inputs: u64,
+}
+
+impl Search {
+    /// A seed, this one first, with which the scenario breaks the invariant.
+    fn breaks(&mut self, scenario: &Scenario, seed: u64) -> Option<u64> {
+        std::iter::once(seed).chain(0..SEEDS).find(|seed| {
+            if self.inputs >= MAX_INPUTS {
+                return false;
+            }
+            let report = run(scenario, *seed);
+            self.runs += 1;
+            self.inputs += report.inputs;
+            report.violation.is_some_and(|violation| violation.invariant == self.invariant)
+        })
+    }
 }

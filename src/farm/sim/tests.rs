@@ -43,7 +43,7 @@ fn find(bug: Bug, name: &str, seeds: std::ops::Range<u64>) -> Option<(u64, Invar
 #[test]
 fn one_seed_is_one_history() {
     let scenario = scenario("chaos").unwrap();
-    let (a, b, c) = (run(&scenario, 1), run_logged(&scenario, 1).0, run(&scenario, 2));
+    let (a, b, c) = (run(&scenario, 1), run_logged(&scenario, 1, 10).0, run(&scenario, 2));
     assert_eq!((a.trace, a.messages, a.simulated), (b.trace, b.messages, b.simulated));
     assert_ne!(a.trace, c.trace);
 }
