@@ -6,13 +6,14 @@
 //! within a window of the earliest open units a node takes those first for which it is itself the strongest.
 
 use super::config::{
-    ATTEMPTS, ATTEMPTS_PER_NODE, BACKUP_MARGIN, CLAIM_AHEAD, CLAIM_MAX_UNITS, FAILURES_PER_NODE, FULL_MESH, MAX_COPIES,
-    STOP_FROM, STOP_PERCENT, WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT, YIELD_WITHIN,
+    ATTEMPTS, ATTEMPTS_PER_NODE, BACKUP_MARGIN, CLAIM_AHEAD, CLAIM_MAX_UNITS, FAILURES_PER_NODE, MAX_COPIES,
+    RANKED_AT_MOST, STOP_FROM, STOP_PERCENT, WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT, YIELD_WITHIN,
 };
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use super::op::ClaimKind;
-use super::roster::{Roster, fits};
+use super::roster::{Member, Roster, fits};
 use super::state::{JobState, UnitState};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -81,6 +82,57 @@ fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
+/// An open unit, as this machine sees it.
+#[derive(Clone, Copy)]
+struct Candidate {
+    unit: Unit,
+    epoch: u32,
+    /// This machine's strength at it.
+    own: u32,
+}
+
+impl Candidate {
+    fn strength_of(&self, (node, slots): &(NodeId, u32), job: JobId) -> u32 {
+        strength(*node, *slots, job, self.unit, self.epoch)
+    }
+}
+
+/// Those of some members that can render a job, with their slots.
+fn contenders<'m>(job: &JobState, members: impl Iterator<Item = (NodeId, &'m Member)>) -> Vec<(NodeId, u32)> {
+    let Some(spec) = &job.spec else { return Vec::new() };
+    members
+        .filter_map(|(node, member)| Some((node, member.capability.as_ref()?)))
+        .filter(|(_, capability)| fits(Some(capability), spec, job.min_version).is_ok())
+        .map(|(node, capability)| (node, capability.slots))
+        .collect()
+}
+
+/// The `count` candidates with the fewest stronger rivals, the strongest first.
+///
+/// Ranks are only looked for among the candidates at which this machine is strong itself: in a swarm of `n` nodes the
+/// first few of those are nearly always its own, so that a choice costs `n` draws and not `n` for each candidate.
+fn strongest_first(
+    mut candidates: Vec<Candidate>,
+    rivals: &[(NodeId, u32)],
+    job: JobId,
+    count: usize,
+) -> Vec<Candidate> {
+    candidates.sort_unstable_by_key(|candidate| (Reverse(candidate.own), candidate.unit));
+    let mut ranked: Vec<(usize, Candidate)> = Vec::new();
+    let mut own = 0;
+    for candidate in candidates.into_iter().take(RANKED_AT_MOST.max(count)) {
+        if own >= count {
+            break;
+        }
+        let rank = rivals.iter().filter(|rival| candidate.strength_of(rival, job) > candidate.own).count();
+        own += usize::from(rank == 0);
+        ranked.push((rank, candidate));
+    }
+    // Stable: among equals the strongest stays first.
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().take(count).map(|(_, candidate)| candidate).collect()
+}
+
 impl View<'_> {
     /// What to claim next, or `None` when there is nothing for this machine.
     pub fn choose(&self) -> Option<Choice> {
@@ -109,7 +161,7 @@ impl View<'_> {
             let owner = job.owner().and_then(|owner| busy_by_owner.get(&owner)).copied().unwrap_or(0);
             let busy = busy_by_job.get(&job.id).copied().unwrap_or(0);
             // The age is what the submitter's clock says: it only breaks ties, and the same way everywhere.
-            (std::cmp::Reverse(job.priority()), owner, busy, job.spec.as_ref().map(|spec| spec.created_ms), job.id)
+            (Reverse(job.priority()), owner, busy, job.spec.as_ref().map(|spec| spec.created_ms), job.id)
         });
         jobs
     }
@@ -133,13 +185,7 @@ impl View<'_> {
 
     /// Slots of everyone alive that can render the job.
     fn slots(&self, job: &JobState) -> usize {
-        let Some(spec) = &job.spec else { return 0 };
-        self.roster
-            .alive(self.now)
-            .filter_map(|(_, member)| member.capability.as_ref())
-            .filter(|capability| fits(Some(capability), spec, job.min_version).is_ok())
-            .map(|capability| capability.slots as usize)
-            .sum()
+        contenders(job, self.roster.alive(self.now)).iter().map(|(_, slots)| *slots as usize).sum()
     }
 
     /// Live claims on a unit by others.
@@ -162,51 +208,53 @@ impl View<'_> {
                     .any(|node| *node != self.me.node && state.failures_of(*node) == 0))
     }
 
-    /// Rule 1: open units of the window in this machine's rendezvous order.
+    /// Rule 1: open units of the window, those first for which this machine is the strongest.
+    ///
+    /// Units that fall to a member that vanished lately come after all others: on the far side of a cut it may well be
+    /// rendering them, and so each side ends its own share first. What it had claimed is open at once.
     fn open_units(&self, job: &JobState) -> Option<Choice> {
         let window = (WINDOW_PER_SLOT * self.slots(job)).max(WINDOW_MIN);
-        let mut rivals: Vec<(NodeId, u32)> = self
-            .roster
-            .alive(self.now)
-            .filter(|(node, _)| *node != self.me.node)
-            .filter_map(|(node, member)| Some((node, member.capability.as_ref()?.slots)))
-            .filter(|(_, slots)| *slots > 0)
-            .collect();
-        rivals.truncate(FULL_MESH);
         let own_slots = self.roster.own().map_or(1, |own| own.slots);
-        let open = job
-            .unfinished()
-            .iter()
-            .copied()
-            .filter(|unit| self.claims(job.unit(*unit)).next().is_none() && self.may_try(job, *unit))
-            .take(window);
-        let mut ranked: Vec<(usize, std::cmp::Reverse<u32>, Unit, u32)> = open
-            .map(|unit| {
-                let epoch = job.unit(unit).epoch;
-                let own = strength(self.me.node, own_slots, job.id, unit, epoch);
-                let stronger = |(node, slots): &&(NodeId, u32)| strength(*node, *slots, job.id, unit, epoch) > own;
-                (rivals.iter().filter(stronger).count(), std::cmp::Reverse(own), unit, epoch)
-            })
-            .collect();
-        ranked.sort_unstable();
-        let (_, _, first, epoch) = *ranked.first()?;
+        let rivals = contenders(job, self.roster.alive(self.now).filter(|(node, _)| *node != self.me.node));
+        let missing = contenders(job, self.roster.missing(self.now));
+        let open = |unit: &Unit| self.claims(job.unit(*unit)).next().is_none() && self.may_try(job, *unit);
+        let candidate = |unit: &Unit| {
+            let epoch = job.unit(*unit).epoch;
+            Candidate { unit: *unit, epoch, own: strength(self.me.node, own_slots, job.id, *unit, epoch) }
+        };
+        let falls_to_us = |open: &Candidate| {
+            let was_claimed = || job.unit(open.unit).current_claims().next().is_some();
+            let best = |nodes: &[(NodeId, u32)]| nodes.iter().map(|rival| open.strength_of(rival, job.id)).max();
+            match best(&missing) {
+                Some(theirs) => best(&rivals).max(Some(open.own)) > Some(theirs) || was_claimed(),
+                None => true,
+            }
+        };
+        let all = || job.unfinished().iter().filter(|unit| open(unit)).map(candidate);
+        let mut candidates: Vec<Candidate> = all().filter(falls_to_us).take(window).collect();
+        if candidates.is_empty() && !missing.is_empty() {
+            candidates.extend(all().take(window));
+        }
         // Short frames are claimed a few at a time: as many as fill the time ahead, and no more than a fair share.
-        let fair = ranked.len().div_ceil(rivals.len() + 1);
+        let fair = candidates.len().div_ceil(rivals.len() + 1);
         let count = match job.mean_millis(Some(self.me.node)) {
             Some(millis) => (CLAIM_AHEAD.as_millis() as u64 / millis.max(1)) as usize,
             None => 1,
         };
-        let same_epoch = ranked.iter().filter(|(_, _, _, other)| *other == epoch).map(|(_, _, unit, _)| (*unit, epoch));
-        let mut units: Vec<(Unit, u32)> = same_epoch.take(count.clamp(1, CLAIM_MAX_UNITS).min(fair.max(1))).collect();
-        if units.is_empty() {
-            units.push((first, epoch));
-        }
+        let count = count.clamp(1, CLAIM_MAX_UNITS).min(fair.max(1));
+        let best = strongest_first(candidates, &rivals, job.id, count);
+        let epoch = best.first()?.epoch;
+        let units = best.iter().filter(|one| one.epoch == epoch).map(|one| (one.unit, epoch)).collect();
         Some(Choice { job: job.id, units, epoch, kind: ClaimKind::Primary, taken_from: None })
     }
 
     /// Done units whose only holders are away, once the job has nothing else open: rendered anew rather than waited for.
     fn orphans(&self, job: &JobState) -> Option<Choice> {
         if !job.unfinished().iter().all(|unit| is_failed(job, *unit, self.roster, self.now)) {
+            return None;
+        }
+        // The usual case, told without looking at every unit.
+        if job.keepers().is_some_and(|mut nodes| nodes.all(|node| self.roster.is_alive(node, self.now))) {
             return None;
         }
         let unit = job.all_units().find(|unit| {
@@ -362,7 +410,7 @@ pub fn is_failed(job: &JobState, unit: Unit, roster: &Roster, now: Duration) -> 
 
 /// Whether so many units failed that the job stops.
 pub fn is_stopped(job: &JobState, roster: &Roster, now: Duration) -> bool {
-    let failed = job.unfinished().iter().filter(|unit| is_failed(job, **unit, roster, now)).count();
+    let failed = job.failing().filter(|unit| is_failed(job, *unit, roster, now)).count();
     let total = job.spec.as_ref().map_or(0, |spec| spec.frames.len());
     failed >= STOP_FROM && failed * 100 >= total * STOP_PERCENT
 }
