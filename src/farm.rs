@@ -21,9 +21,11 @@ pub mod job;
 pub mod ledger;
 pub mod message;
 pub mod op;
+pub mod planted;
 mod retire;
 pub mod roster;
 pub mod schedule;
+#[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod state;
 #[cfg(test)]
