@@ -190,7 +190,7 @@ impl Farm {
             state.apply(actor, seq, op);
         }
         if let Some(collector) = self.collectors.get_mut(&log) {
-            state.all_units().for_each(|unit| collector.look_at(unit));
+            collector.look_again(&state);
         }
         match is_known {
             true => self.jobs.insert(log, state),

@@ -95,6 +95,8 @@ struct World {
     submissions: Vec<Submission>,
     /// All jobs any machine announced.
     submitted: BTreeSet<JobId>,
+    /// What each result was rendered from.
+    drawn_from: BTreeMap<BlobId, BlobId>,
     /// Jobs that any machine forgot for good.
     retired: BTreeSet<JobId>,
     maps: BTreeMap<BlobId, BlobMap>,
@@ -164,6 +166,7 @@ impl World {
             pairs,
             submissions: Vec::new(),
             submitted: BTreeSet::new(),
+            drawn_from: BTreeMap::new(),
             retired: BTreeSet::new(),
             maps: BTreeMap::new(),
             manifests: BTreeMap::new(),

@@ -516,8 +516,11 @@ impl JobState {
     fn reopen(&mut self, unit: Unit, epoch: u32) {
         let known = self.spec.as_ref().is_some_and(|spec| spec.frames.contains(unit.frame));
         self.raise(unit, epoch);
-        if !self.unit(unit).has_result() && known {
-            self.unfinished.insert(unit);
+        match self.unit(unit).has_result() {
+            false if known => drop(self.unfinished.insert(unit)),
+            false => {}
+            // Its result came first, and what it was rendered from only now.
+            true => drop(self.unfinished.remove(&unit)),
         }
     }
 

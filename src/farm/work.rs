@@ -154,7 +154,7 @@ impl Farm {
                 let Some(outcome) = pick(state, unit, is_local) else { continue };
                 let is_delivering = collector.delivering.contains_key(&unit);
                 if !is_delivering && is_local(outcome) {
-                    collector.delivering.insert(unit, version);
+                    collector.takes(unit, version, outcome);
                     let outputs = outcome.outputs.clone();
                     effects.push(Effect::Deliver { job: *job, unit, epoch, outputs });
                     continue;

@@ -262,11 +262,13 @@ impl World {
     }
 
     fn check_unit(&mut self, i: usize, job: JobId, unit: Unit) {
-        let Some(state) = self.machines[i].farm.as_ref().and_then(|farm| farm.jobs().get(&job)) else { return };
+        let Some(farm) = &self.machines[i].farm else { return };
+        let Some(state) = farm.jobs().get(&job) else { return };
+        let is_forked = || farm.ledger().forked().any(|(log, _)| log == job);
         let now = state.unit(unit);
         let has_result = now.results.keys().any(|(epoch, _)| *epoch == now.epoch);
         let seen = self.checks.done.entry((i, job)).or_default();
-        if !has_result && seen.get(&unit) == Some(&now.epoch) {
+        if !has_result && seen.get(&unit) == Some(&now.epoch) && !is_forked() {
             let detail = format!("machine {i}, {job:?} frame {unit} epoch {}", now.epoch);
             return self.fail(Invariant::DoneStaysDone, detail);
         }
@@ -420,9 +422,6 @@ impl World {
     }
 
     fn check_all_agree(&mut self) {
-        if self.forks_divide() {
-            return;
-        }
         let honest = self.honest();
         let mut views = honest.iter().filter_map(|i| Some((i, self.machines[*i].farm.as_ref()?.jobs())));
         let Some((first, expected)) = views.next() else { return };
@@ -435,6 +434,7 @@ impl World {
     fn check_owners_have_all(&mut self) {
         let mut missing = None;
         let Some(farm) = self.machines.first().and_then(|machine| machine.farm.as_ref()) else { return };
+        let is_forked = |job: &JobId| farm.ledger().forked().any(|(log, _)| log == *job);
         for (id, job) in farm.jobs().iter().filter(|(id, job)| job.canceled.is_none() && self.submitted.contains(id)) {
             let Some(owner) = job.owner().and_then(|owner| self.by_node.get(&owner)) else { continue };
             for unit in job.all_units() {
@@ -442,13 +442,17 @@ impl World {
                 let wanted: Vec<Vec<_>> = state
                     .results
                     .iter()
-                    .filter(|((epoch, _), _)| *epoch == state.epoch)
+                    .filter(|((epoch, _), result)| (*epoch, result.revision) == state.version())
                     .map(|(_, result)| result.outputs.iter().map(|output| output.blob).collect())
                     .collect();
                 let folder = self.machines[*owner].folder.get(&(*id, unit));
-                let is_there = folder.is_some_and(|(epoch, blobs)| *epoch == state.epoch && wanted.contains(blobs));
-                let may_be_missing =
-                    wanted.is_empty() && state.failures.keys().any(|(epoch, _, _)| *epoch == state.epoch);
+                let is_there = folder.is_some_and(|(epoch, blobs)| {
+                    let scene = job.spec_of(state.revision()).map(|spec| spec.bundle);
+                    let is_of_it = blobs.iter().all(|blob| self.drawn_from.get(blob).copied() == scene);
+                    *epoch == state.epoch && wanted.contains(blobs) && is_of_it
+                });
+                let may_be_missing = wanted.is_empty()
+                    && (state.failures.keys().any(|(epoch, _, _)| *epoch == state.epoch) || is_forked(id));
                 if !is_there && !may_be_missing {
                     missing = Some(format!("{id:?} frame {unit} of epoch {}: {}", state.epoch, short(&folder)));
                 }

@@ -14,6 +14,8 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 use std::time::Duration;
 
+/// Told back for what somebody revised; submissions count from 0.
+pub(super) const REVISION_CALL: u64 = u64::MAX;
 /// A dead machine is back after this, milliseconds.
 const DOWN_MS: (u64, u64) = (500, 20_000);
 /// A cut, or a link that works one way, lasts this, milliseconds.
@@ -358,6 +360,12 @@ impl World {
                     (25..50, _) => JobCommand::Set(JobSetting::Priority(self.rng.random_range(0..=100))),
                     (50..60, _) => JobCommand::Cancel("user".into()),
                     (60..70, _) => JobCommand::Delete,
+                    (70..80, Some(units)) => {
+                        let revision = Box::new(self.make_revision(i));
+                        let revise = Input::Revise { call: REVISION_CALL, job, units, revision, by: "user".into() };
+                        self.feed(i, revise);
+                        return self.again(self.scenario.faults.command, Duration::ZERO, Event::Command);
+                    }
                     (_, Some(units)) => JobCommand::Requeue { units, by: "user".into() },
                     (_, None) => return,
                 };

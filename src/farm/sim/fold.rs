@@ -29,15 +29,26 @@ impl Reading {
         let all = || ops.iter().flat_map(|(actor, ops)| ops.iter().map(move |(_, op)| (*actor, op)));
         let (mut reading, mut results) = (Self::default(), BTreeSet::new());
         let (mut paused, mut priority) = (BTreeMap::new(), BTreeMap::new());
+        // Of each unit: which revision is the latest.
+        let mut revisions: BTreeMap<Unit, (u32, ActorId, u64, u32)> = BTreeMap::new();
+        for (actor, (seq, op)) in ops.iter().flat_map(|(actor, ops)| ops.iter().map(move |op| (*actor, op))) {
+            if let Op::Revise { id, units, epoch, .. } = op {
+                for unit in units.iter() {
+                    let said = (*epoch, actor, *seq, *id);
+                    let latest = revisions.entry(unit).or_insert(said);
+                    *latest = said.max(*latest);
+                }
+            }
+        }
         let mut raise = |unit: Unit, epoch: u32| {
             let highest = reading.epochs.entry(unit).or_default();
             *highest = epoch.max(*highest);
         };
         for (actor, op) in all() {
             match op {
-                Op::Done { unit, epoch, .. } => {
+                Op::Done { unit, epoch, revision, .. } => {
                     raise(*unit, *epoch);
-                    results.insert((*unit, *epoch));
+                    results.insert((*unit, *epoch, *revision));
                 }
                 Op::Requeue { units, epoch, .. } | Op::Revise { units, epoch, .. } => {
                     units.iter().for_each(|unit| raise(unit, *epoch));
@@ -58,7 +69,8 @@ impl Reading {
                 reading.priority = Some(spec.priority);
                 let is_open = |unit: &Unit| {
                     let epoch = reading.epochs.get(unit).copied().unwrap_or(0);
-                    !results.contains(&(*unit, epoch))
+                    let revision = revisions.get(unit).map_or(0, |latest| latest.3);
+                    !results.contains(&(*unit, epoch, revision))
                 };
                 reading.unfinished = spec.frames.iter().map(Unit::whole).filter(is_open).collect();
             }
@@ -107,9 +119,6 @@ fn fold(id: JobId, ops: &Ops, rng: &mut StdRng) -> JobState {
 impl World {
     /// What a machine makes of its ops is what they say, in whatever order they came.
     pub(super) fn check_fold(&mut self, i: usize) {
-        if self.forks_divide() {
-            return;
-        }
         let mut broken = None;
         let Some(farm) = &self.machines[i].farm else { return };
         for (id, job) in farm.jobs() {

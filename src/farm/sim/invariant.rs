@@ -13,7 +13,7 @@ pub enum Invariant {
     /// A machine tells of its own ops only what a crash could not take back.
     AnnouncedIsDurable,
     /// A unit that a start of a machine saw done in an epoch is done in it for as long as that start lives, unless its
-    /// files are told to be lost.
+    /// files are told to be lost, or somebody is caught with two histories of the job.
     DoneStaysDone,
     /// The state of a job is a function of the set of its ops: whatever the order between actors, and whoever folds.
     FoldIsFunction,

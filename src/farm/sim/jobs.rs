@@ -8,7 +8,9 @@ use crate::farm::Farm;
 use crate::farm::blob::{BlobMap, BundleFile, CHUNK_AVERAGE_BYTES, ChunkRef, Manifest, chunk_id};
 use crate::farm::event::Input;
 use crate::farm::id::BlobId;
-use crate::farm::job::{Device, FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings, Series};
+use crate::farm::job::{
+    Device, FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings, Revision, Series,
+};
 use crate::wire;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -42,27 +44,7 @@ impl World {
     /// A job of the scenario, its bundle in the owner's store.
     fn make_job(&mut self, job: usize, owner: usize) -> JobSpec {
         let seed: u64 = self.rng.random();
-        let mut files: Vec<BundleFile> = (0..self.scenario.files)
-            .map(|i| {
-                let chunks = self.scenario.file_bytes.div_ceil(u64::from(CHUNK_AVERAGE_BYTES));
-                let id = |chunk: u64| {
-                    chunk_id(&[seed.to_le_bytes(), (i as u64).to_le_bytes(), chunk.to_le_bytes()].concat())
-                };
-                let chunks = (0..chunks).map(|chunk| ChunkRef { id: id(chunk), bytes: CHUNK_AVERAGE_BYTES }).collect();
-                BundleFile { path: format!("f/{i:04}/file"), executable: false, map: BlobMap { chunks } }
-            })
-            .collect();
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        let manifest = Manifest { main: "f/0000/file".into(), files };
-        let bytes = wire::encode_manifest(&manifest).unwrap_or_default();
-        let map = BlobMap { chunks: vec![ChunkRef { id: chunk_id(&bytes), bytes: bytes.len() as u32 }] };
-        let bundle = map.id();
-        let files = Farm::manifest_files(&bytes).unwrap_or_default();
-        for map in files.iter().chain([&map]) {
-            self.maps.insert(map.id(), map.clone());
-            self.machines[owner].blobs.whole.insert(map.id());
-        }
-        self.manifests.insert(bundle, files);
+        let bundle = self.make_bundle(seed, owner);
         let frames = FrameSet::from_frames((1..=self.scenario.frames as i32).collect());
         let (major, minor, _) = CURRENT;
         JobSpec {
@@ -90,6 +72,45 @@ impl World {
             nonce: seed,
             created_ms: WALL_MS,
         }
+    }
+
+    /// What a person changed of a job's scene, its bundle in the store of the machine they changed it on.
+    pub(super) fn make_revision(&mut self, machine: usize) -> Revision {
+        let seed: u64 = self.rng.random();
+        Revision {
+            file: "/changed.blend".into(),
+            bundle: self.make_bundle(seed, machine),
+            bundle_bytes: self.scenario.file_bytes * self.scenario.files as u64,
+            min_version: 40500,
+            settings: RenderSettings::default(),
+            needs: Needs::default(),
+        }
+    }
+
+    /// A bundle in a machine's store.
+    fn make_bundle(&mut self, seed: u64, owner: usize) -> BlobId {
+        let mut files: Vec<BundleFile> = (0..self.scenario.files)
+            .map(|i| {
+                let chunks = self.scenario.file_bytes.div_ceil(u64::from(CHUNK_AVERAGE_BYTES));
+                let id = |chunk: u64| {
+                    chunk_id(&[seed.to_le_bytes(), (i as u64).to_le_bytes(), chunk.to_le_bytes()].concat())
+                };
+                let chunks = (0..chunks).map(|chunk| ChunkRef { id: id(chunk), bytes: CHUNK_AVERAGE_BYTES }).collect();
+                BundleFile { path: format!("f/{i:04}/file"), executable: false, map: BlobMap { chunks } }
+            })
+            .collect();
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        let manifest = Manifest { main: "f/0000/file".into(), files };
+        let bytes = wire::encode_manifest(&manifest).unwrap_or_default();
+        let map = BlobMap { chunks: vec![ChunkRef { id: chunk_id(&bytes), bytes: bytes.len() as u32 }] };
+        let bundle = map.id();
+        let files = Farm::manifest_files(&bytes).unwrap_or_default();
+        for map in files.iter().chain([&map]) {
+            self.maps.insert(map.id(), map.clone());
+            self.machines[owner].blobs.whole.insert(map.id());
+        }
+        self.manifests.insert(bundle, files);
+        bundle
     }
 
     pub(super) fn submit(&mut self, job: usize) {

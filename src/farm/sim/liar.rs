@@ -3,10 +3,6 @@
 //! A liar runs an honest farm beside its lies, so that what it says is mostly believed. Its seal is real, so that it can
 //! forge nothing in another's name. What it does not do: deliver results it does not have. Whoever is let into a swarm
 //! is trusted to render what it says it rendered; nothing short of rendering twice could tell.
-//!
-//! A fork is folded by each machine as far as that machine had heard of it. Until everyone folds only what both histories
-//! share, machines may see different jobs for equal ledgers where a liar forked: that is not checked then
-//! (`forks_divide`).
 
 use super::World;
 use super::event::Event;
@@ -19,9 +15,6 @@ use rand::RngExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Whether a fork leaves everyone with the same jobs and no claim of the forked actor. Not yet: until then liars keep to one
-/// history.
-const FORKS_ARE_FOLDED: bool = false;
 /// Longest piece of nothing sent, bytes.
 const GARBAGE_BYTES: usize = 400;
 
@@ -33,12 +26,6 @@ pub(super) struct Liar {
 }
 
 impl World {
-    /// Whether machines may see different jobs for equal ledgers: somebody wrote two histories.
-    pub(super) fn forks_divide(&self) -> bool {
-        let farms = self.machines.iter().filter_map(|machine| machine.farm.as_ref());
-        farms.flat_map(|farm| farm.ledger().forked()).next().is_some()
-    }
-
     pub(super) fn lie(&mut self, i: usize) {
         if self.peace {
             return;
@@ -56,7 +43,6 @@ impl World {
                 let altered = self.alter(i, suffix);
                 wire::encode(&Message::Push(vec![altered])).ok()
             }),
-            _ if !FORKS_ARE_FOLDED => Some(self.garbage()),
             _ => self.second_history(i).and_then(|suffix| wire::encode(&Message::Push(vec![suffix])).ok()),
         };
         if let Some(bytes) = bytes {
@@ -107,7 +93,7 @@ impl World {
             4 => suffix.actor = ActorId { node: victim, ..suffix.actor },
             5 => suffix.log = JobId(self.rng.random()),
             // Another end of its own history is a second one.
-            6 if FORKS_ARE_FOLDED => {
+            6 => {
                 let chain: [u8; 32] = self.rng.random();
                 suffix.actor = ActorId { node: NodeId(own.node.0), boot: own.boot };
                 let length = suffix.from + suffix.ops.len() as u64;

@@ -223,6 +223,8 @@ pub(super) struct Render {
     pub serial: u64,
     /// Epoch it was started for.
     pub epoch: u32,
+    /// The scene it is rendered from.
+    pub bundle: BlobId,
     /// When.
     pub began: Duration,
     /// When it ends if nothing happens.

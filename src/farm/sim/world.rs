@@ -2,6 +2,7 @@
 
 use super::check::Touched;
 use super::event::{Event, Request};
+use super::faults::REVISION_CALL;
 use super::machine::Render;
 use super::{Invariant, Spread, WALL_MS, World, event, failure, read};
 use crate::farm::blob::{BlobMap, ChunkRef, chunk_id};
@@ -103,12 +104,13 @@ impl World {
                 let after = if self.net.reaches(i, other) { self.millis(1, 20) } else { self.millis(500, 10_000) };
                 self.plan(after, Event::Close { at: other, other: i, link });
             }
+            Effect::Submitted { call: REVISION_CALL, .. } | Effect::Refused { call: REVISION_CALL, .. } => {}
             Effect::Submitted { call, job } => {
                 self.submissions[call as usize].asked = None;
                 self.submitted.insert(job);
             }
             Effect::Refused { reason, .. } => self.fail(Invariant::NothingSoundIsRefused, reason),
-            Effect::Render { job, unit, epoch, .. } => self.render(i, job, unit, epoch),
+            Effect::Render { job, unit, epoch, revision, .. } => self.render(i, job, unit, (epoch, revision)),
             Effect::Stop { job, unit } => {
                 if self.end_render(i, job, unit).is_some() {
                     self.report.stopped += 1;
@@ -427,10 +429,10 @@ impl World {
         self.later(i, STORE, input);
     }
 
-    fn render(&mut self, i: usize, job: JobId, unit: Unit, epoch: u32) {
+    fn render(&mut self, i: usize, job: JobId, unit: Unit, (epoch, revision): (u32, u32)) {
         self.check_render(i, job, unit, epoch);
         let farm = self.machines[i].farm.as_ref();
-        let Some(spec) = farm.and_then(|farm| farm.jobs().get(&job)?.spec.clone()) else {
+        let Some(spec) = farm.and_then(|farm| farm.jobs().get(&job)?.spec_of(revision).cloned()) else {
             return self.fail(Invariant::OnlyWhatIsThere, format!("machine {i} renders {job:?} that it does not know"));
         };
         let nonce = self.nonce_of(spec.bundle).unwrap_or(spec.nonce);
@@ -442,7 +444,7 @@ impl World {
         }
         self.serial += 1;
         let (serial, life) = (self.serial, self.machines[i].life);
-        let render = Render { serial, epoch, began: self.now, ends: self.now + takes };
+        let render = Render { serial, epoch, bundle: spec.bundle, began: self.now, ends: self.now + takes };
         self.machines[i].renders.insert((job, unit), render);
         self.plan(takes, Event::RenderEnd { to: i, life, job, unit, serial });
         self.plan(PROGRESS_EVERY, Event::RenderProgress { to: i, life, job, unit, serial });
@@ -472,7 +474,7 @@ impl World {
         {
             return;
         }
-        let Some(Render { epoch, began, .. }) = self.end_render(i, job, unit) else { return };
+        let Some(Render { epoch, bundle, began, .. }) = self.end_render(i, job, unit) else { return };
         if self.is_full(i) {
             let (kind, message) = (FailureKind::NoOutput, "the disk is full".into());
             return self.feed(i, Input::RenderFailed { job, unit, epoch, kind, message, log: None });
@@ -493,6 +495,7 @@ impl World {
         let map = BlobMap { chunks: vec![ChunkRef { id: chunk_id(&bytes), bytes: FRAME_BYTES }] };
         let blob = map.id();
         self.maps.insert(blob, map);
+        self.drawn_from.insert(blob, bundle);
         self.machines[i].blobs.whole.insert(blob);
         let path = format!("f_{:04}.png", unit.frame);
         let outputs = vec![Output { path, blob, bytes: u64::from(FRAME_BYTES), role: OutputRole::Image }];
