@@ -84,6 +84,8 @@ pub struct Farm {
     collectors: BTreeMap<JobId, Collector>,
     /// Submissions waiting for the disk, and revisions by id (0: none).
     submitted: Vec<(u64, JobId, u32)>,
+    /// How often something of a ledger was refused, by who told it.
+    refusals: BTreeMap<NodeId, u64>,
     /// How long jobs have lain idle.
     keeping: retire::Keeping,
     /// Jobs that the fold found to be retired.
@@ -134,6 +136,7 @@ impl Farm {
             announced: BTreeSet::new(),
             collectors: BTreeMap::new(),
             submitted: Vec::new(),
+            refusals: BTreeMap::new(),
             keeping: retire::Keeping::new(loaded.idle, now.mono),
             due,
             last_turn: now.mono,
@@ -212,6 +215,12 @@ impl Farm {
     /// The ledger, for comparing machines.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// How often this start refused something of a ledger, by the member that told it: not what came in another order
+    /// or twice, only what nobody may say.
+    pub fn refusals(&self) -> &BTreeMap<NodeId, u64> {
+        &self.refusals
     }
 
     /// Whether a bundle is whole here.

@@ -89,6 +89,7 @@ impl Farm {
             Err(MergeError::Gap { .. } | MergeError::Retired { .. }) => return false,
             Err(error) => {
                 tracing::warn!(peer = %from.short(), %error, "refused part of a ledger");
+                *self.refusals.entry(from).or_default() += 1;
                 if let MergeError::Apart { log, actor } = error {
                     let versions = vec![self.ledger.versions_without(log, actor)];
                     effects.push(Effect::Send { to: from, message: Message::Versions { versions, answer: false } });
@@ -141,7 +142,9 @@ impl Farm {
     }
 
     fn push(&self, log: LogId, actor: ActorId, from: u64, learned_of: Option<NodeId>, effects: &mut Vec<Effect>) {
-        let origin = self.roster.member(actor.node);
+        // Only the start that wrote them pushes them itself, and only to those it talks to: in a partial mesh every other
+        // neighbour depends on being handed them on.
+        let origin = self.roster.member(actor.node).filter(|origin| origin.boot == Some(actor.boot));
         let knows = |node: &NodeId| {
             Some(*node) == learned_of
                 || *node == actor.node

@@ -45,16 +45,28 @@ struct Trio {
     machines: BTreeMap<NodeId, Machine>,
     names: Vec<NodeId>,
     inbox: VecDeque<(NodeId, Input)>,
+    /// Who is connected to whom, by place.
+    mesh: fn(usize, usize) -> bool,
+    /// Of pushes, and what repair sends, every second one is lost.
+    loses: bool,
+    pushes: usize,
     rng: StdRng,
 }
 
 impl Trio {
     fn new(count: u8) -> Self {
+        Self::meshed(count, |_, _| true)
+    }
+
+    fn meshed(count: u8, mesh: fn(usize, usize) -> bool) -> Self {
         let mut trio = Self {
             now: Duration::from_secs(100),
             machines: BTreeMap::new(),
             names: Vec::new(),
             inbox: VecDeque::new(),
+            mesh,
+            loses: false,
+            pushes: 0,
             rng: StdRng::seed_from_u64(1),
         };
         (1..=count).for_each(|seed| trio.start(seed));
@@ -90,7 +102,7 @@ impl Trio {
         };
         let capability = Capability { slots: 1, renderers: vec![renderer], ..Capability::default() };
         self.give(node, Input::Capability(Box::new(capability)));
-        for other in self.names.clone().into_iter().filter(|other| *other != node) {
+        for other in self.neighbours(node) {
             if self.machines[&other].is_up {
                 let boot_of = |node: &NodeId| self.machines[node].farm.me().boot;
                 let (here, there) = (boot_of(&node), boot_of(&other));
@@ -101,6 +113,12 @@ impl Trio {
         self.drain();
     }
 
+    fn neighbours(&self, node: NodeId) -> Vec<NodeId> {
+        let place = |node: NodeId| self.names.iter().position(|name| *name == node).expect("a machine");
+        let meets = |other: &NodeId| *other != node && (self.mesh)(place(node), place(*other));
+        self.names.iter().copied().filter(meets).collect()
+    }
+
     fn give(&mut self, node: NodeId, input: Input) {
         self.inbox.push_back((node, input));
         self.drain();
@@ -108,6 +126,11 @@ impl Trio {
 
     fn drain(&mut self) {
         while let Some((node, input)) = self.inbox.pop_front() {
+            self.pushes += usize::from(matches!(input, Input::Received { message: Message::Push(_), .. }));
+            if self.loses && self.pushes % 2 == 1 && matches!(input, Input::Received { message: Message::Push(_), .. })
+            {
+                continue;
+            }
             let Some(machine) = self.machines.get_mut(&node).filter(|machine| machine.is_up) else { continue };
             let now = Now { mono: self.now, wall_ms: 0 };
             let effects = machine.farm.handle(now, input, &mut self.rng);
@@ -214,7 +237,7 @@ impl Trio {
         let sealer = Sealer::from_seed(&[at as u8 + 1; 32]);
         self.at(at).farm = Farm::new(sealer, BootId([boot; 8]), [0; 32], rows, Now { mono: self.now, wall_ms: 0 });
         self.at(at).is_up = true;
-        for other in self.names.clone().into_iter().filter(|other| *other != node && self.machines[other].is_up) {
+        for other in self.neighbours(node).into_iter().filter(|other| self.machines[other].is_up).collect::<Vec<_>>() {
             let boot_of = |node: &NodeId| self.machines[node].farm.me().boot;
             let (here, there) = (boot_of(&node), boot_of(&other));
             self.inbox.push_back((node, Input::Connected { node: other, boot: there }));

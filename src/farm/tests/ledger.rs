@@ -217,3 +217,143 @@ fn of_two_revisions_at_once_one_wins_everywhere_and_results_of_the_other_do_not_
     let collector = &trio.machines[&one].farm.collectors()[&job];
     assert!(collector.ended && collector.delivered[&unit] == a.unit(unit).version());
 }
+
+/// Ops, retirement and forks reach everyone over neighbours alone.
+#[test]
+fn in_a_line_of_machines_the_last_hears_what_the_first_says_even_where_every_second_push_is_lost() {
+    for loses in [false, true] {
+        let mut trio = Trio::meshed(6, |a, b| a.abs_diff(b) == 1);
+        trio.loses = loses;
+        let job = trio.submit(0, 3);
+        let patience = Duration::from_secs(if loses { 30 } else { 1 });
+        trio.wait(patience);
+        (0..6).for_each(|at| assert!(trio.knows(at, job), "machine {at}, lossy {loses}"));
+        let (first, last) = (trio.names[0], trio.names[5]);
+        trio.give(last, Input::Command { job, command: JobCommand::Set(JobSetting::Priority(77)) });
+        trio.wait(patience);
+        assert_eq!(trio.machines[&first].farm.jobs()[&job].priority(), 77);
+        // A member tells one end one history and the other end another.
+        let liar = Sealer::from_seed(&[99; 32]);
+        let says = |priority| Op::Set { lamport: 9, setting: JobSetting::Priority(priority), at_ms: 0 };
+        for (at, priority) in [(first, 1), (last, 2)] {
+            let message = Message::Push(signed(&liar, job, &[says(priority)]));
+            let from = trio.neighbours(at)[0];
+            trio.pushes = 1;
+            trio.give(at, Input::Received { from, message });
+        }
+        trio.wait(patience);
+        for machine in trio.machines.values() {
+            assert_eq!(machine.farm.jobs()[&job].priority(), 77);
+            assert_eq!(machine.farm.ledger().forked().count(), 1);
+        }
+        for command in [JobCommand::Cancel("ada".into()), JobCommand::Delete] {
+            trio.give(last, Input::Command { job, command });
+            trio.wait(patience);
+        }
+        (0..6).for_each(|at| assert!(!trio.knows(at, job), "machine {at}, lossy {loses}"));
+    }
+}
+
+#[test]
+fn what_nobody_may_say_is_refused_and_told_by_whom() {
+    let mut trio = Trio::new(3);
+    let job = trio.submit(0, 3);
+    trio.wait(Duration::from_secs(2));
+    let (here, peer) = (trio.names[0], trio.names[1]);
+    let before = trio.at(0).farm.ledger().digest();
+    let refusals = |trio: &Trio| trio.machines[&here].farm.refusals().get(&peer).copied().unwrap_or(0);
+    let member = Sealer::from_seed(&[50; 32]);
+    let ops: Vec<Op> =
+        (0..4).map(|n| Op::Set { lamport: n, setting: JobSetting::Priority(n as u8), at_ms: 0 }).collect();
+    let pieces = signed(&member, job, &ops);
+    let mut say = |suffix: &Suffix| {
+        trio.inbox.push_back((here, Input::Received { from: peer, message: Message::Push(vec![suffix.clone()]) }));
+        let Some((node, input)) = trio.inbox.pop_front() else { return (0, true) };
+        let now = Now { mono: trio.now, wall_ms: 0 };
+        let machine = trio.machines.get_mut(&node).expect("a machine");
+        machine.farm.handle(now, input, &mut trio.rng);
+        (refusals(&trio), trio.machines[&here].farm.ledger().digest() == before)
+    };
+    // Everyday: what came too early, and later what comes twice.
+    let mut early = pieces[0].clone();
+    (early.from, early.ops) = (2, early.ops.split_off(2));
+    assert_eq!(say(&early), (0, true));
+    let mut altered = pieces[0].clone();
+    altered.ops[0][7] ^= 1;
+    let mut oversized = pieces[0].clone();
+    oversized.ops[0] = vec![0; crate::wire::MAX_OP_BYTES + 1];
+    let mut anothers = pieces[0].clone();
+    anothers.actor.node = here;
+    let mut short = pieces[0].clone();
+    short.ops.clear();
+    for (nth, bad) in [altered, oversized, anothers, short].iter().enumerate() {
+        assert_eq!(say(bad), (nth as u64 + 1, true), "{nth}");
+    }
+    // Signed, and still nothing anybody may say: a Submit in a log that is not its own.
+    let mut liar = Ledger::new(Sealer::from_seed(&[51; 32]), BootId([9; 8]), [0; 32]);
+    let own = liar.submit(spec(1)).expect("a job");
+    let mark = liar.take_rows().expect("rows").mark;
+    liar.durable(mark);
+    let mut moved = liar.suffix(own, liar.me(), 0).expect("pieces").remove(0);
+    let (sealer, swarm) = (Sealer::from_seed(&[51; 32]), [0; 32]);
+    let chain = crate::seal::chain(&crate::seal::genesis(&swarm, job, moved.actor), &moved.ops[0]);
+    (moved.log, moved.head) = (job, sealer.sign(&swarm, job, BootId([9; 8]), 1, chain));
+    assert_eq!(say(&moved), (5, true));
+    // What is sound is taken, from the same peer, and once.
+    pieces.iter().for_each(|piece| assert_eq!(say(piece).0, 5));
+    let after = trio.at(0).farm.ledger().digest();
+    assert_ne!(after, before);
+    let here_now = |trio: &Trio| trio.machines[&here].farm.ledger().digest();
+    trio.give(here, Input::Received { from: peer, message: Message::Push(pieces) });
+    assert_eq!((here_now(&trio), refusals(&trio)), (after, 5));
+}
+
+/// A build that knows one more kind of op, beside those that do not.
+#[test]
+fn machines_of_two_versions_finish_a_job_together_and_the_older_hands_on_what_it_cannot_read() {
+    let mut trio = Trio::new(3);
+    let job = trio.submit(0, 9);
+    let news = |n: u8| Op::Unknown { kind: 200, body: vec![n; 5] };
+    for n in 0..6 {
+        trio.at(2).farm.ledger.append(job, &news(n)).expect("a sound op");
+        (0..3).for_each(|at| trio.render(at));
+        trio.wait(Duration::from_millis(500));
+    }
+    trio.finish();
+    let unknown = |trio: &Trio, at: usize| -> Vec<Op> {
+        let ops = trio.machines[&trio.names[at]].farm.ledger().ops(job);
+        ops.map(|(_, _, op)| op).filter(|op| matches!(op, Op::Unknown { .. })).collect()
+    };
+    let expected: Vec<Op> = (0..6).map(news).collect();
+    assert!(trio.at(0).farm.jobs()[&job].is_over());
+    assert_eq!(trio.at(0).delivered.len(), 9);
+    let later = trio.names[2];
+    assert!(trio.machines[&later].farm.jobs()[&job].speeds().contains_key(&later), "it rendered too");
+    (0..3).for_each(|at| assert_eq!(unknown(&trio, at), expected));
+    // The later build is gone; a machine that never met it has its ops from one that cannot read them, after a start.
+    trio.kill(2);
+    trio.restart(1, 60);
+    trio.kill(0);
+    trio.start(4);
+    trio.wait(Duration::from_secs(4));
+    assert_eq!(unknown(&trio, 3), expected);
+    assert_eq!(trio.machines[&trio.names[3]].farm.jobs()[&job], trio.machines[&trio.names[1]].farm.jobs()[&job]);
+}
+
+#[test]
+fn a_job_of_a_later_version_is_left_alone_and_said_to_be() {
+    let mut trio = Trio::new(2);
+    let later = crate::farm::op::OP_VERSION + 1;
+    let submit = Op::Submit { min_version: later, spec: Box::new(spec(3)) };
+    trio.at(0).store.insert(BUNDLE);
+    let me = trio.at(0).farm.me();
+    let bytes = crate::wire::encode_op(&submit).expect("a sound op");
+    let job = crate::seal::job_id(me, 0, &bytes);
+    trio.at(0).farm.ledger.append(job, &submit).expect("a sound op");
+    trio.wait(Duration::from_secs(3));
+    for machine in trio.machines.values() {
+        assert!(machine.farm.jobs().contains_key(&job) && machine.begun.is_empty());
+        let fits = crate::farm::roster::fits(machine.farm.roster().own(), &spec(3), later);
+        assert_eq!(fits.unwrap_err().to_string(), "runs an older swarm than the job needs");
+    }
+}
