@@ -3,28 +3,59 @@
 //! A benchmark of the farm's choices and a search for seeds that break an invariant. Exit code 1 when one does.
 
 use std::process::ExitCode;
-use swarm::farm::sim::{Report, Scenario, run, scenario, scenarios};
+use std::time::{Duration, Instant};
+use swarm::farm::planted::{Bug, plant};
+use swarm::farm::sim::{Report, Scenario, Summary, run, run_logged, scenario, scenarios, shrink};
 
-const HELP: &str =
-    "usage: scripts/sim [--scenario NAME]... [--seeds N] [--first-seed N] [--nodes N] [--frames N] [--json]
-Simulates farms on a virtual clock. Without --scenario: every small one.
+const HELP: &str = "\
+usage: scripts/sim [--scenario NAME]... [--all] [--seeds N] [--first-seed N] [--nodes N] [--frames N] [--until SECONDS]
+                   [--json] [--trace] [--planted BUG] [--no-shrink] [--gate]
+Simulates farms on a virtual clock. Without --scenario: every small one (fewer than 10 machines).
+  --all         every scenario but `big`
+  --json        one object per scenario, on one line
+  --trace       one line per seed, with a hash of all that happened
+  --planted BUG with a bug switched on: in how many seeds is it found? 1 when in none
+  --no-shrink   tell a broken seed as it is
+  --events N    beside a broken seed that is not made small, the last N things that happened
+  --gate        100 seeds of every scenario, those of many machines with fewer, `big` with 40 machines
+Of a broken seed it prints what can be left out and what happened last. Ends with 1 when an invariant broke.
 ";
 
-/// Most violations told per scenario.
+/// Most violations told per scenario; the first of them made small.
 const MAX_TOLD: usize = 5;
+/// What is told of those after the first, characters.
+const MORE_CHARS: usize = 300;
+/// Seeds of each scenario in the gate.
+const GATE_SEEDS: u64 = 100;
+/// Units on all machines, times seeds, that the gate affords a scenario; at least [`GATE_MIN_SEEDS`].
+const GATE_UNITS: usize = 1_600_000;
+const GATE_MIN_SEEDS: u64 = 5;
 
 struct Options {
     scenarios: Vec<Scenario>,
     seeds: u64,
     first_seed: u64,
-    nodes: Option<usize>,
-    frames: Option<usize>,
     json: bool,
+    trace: bool,
+    shrink: bool,
+    events: usize,
+    gate: bool,
+    planted: Option<Bug>,
 }
 
 fn options() -> Result<Options, String> {
-    let mut options =
-        Options { scenarios: Vec::new(), seeds: 10, first_seed: 0, nodes: None, frames: None, json: false };
+    let mut options = Options {
+        scenarios: Vec::new(),
+        seeds: 10,
+        first_seed: 0,
+        json: false,
+        trace: false,
+        shrink: true,
+        events: 0,
+        gate: false,
+        planted: None,
+    };
+    let (mut nodes, mut frames, mut until) = (None, None, None);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} wants a value\n{HELP}"));
@@ -33,110 +64,113 @@ fn options() -> Result<Options, String> {
             "--scenario" => {
                 let name = value()?;
                 let known: Vec<&str> = scenarios().iter().map(|scenario| scenario.name).collect();
-                options.scenarios.push(scenario(&name).ok_or(format!("no scenario `{name}`; there are {known:?}"))?);
+                options.scenarios.push(scenario(&name).ok_or(format!("no scenario `{name}`; there are {known:?}\n"))?);
             }
+            "--all" => options.scenarios.extend(scenarios().into_iter().filter(|scenario| scenario.name != "big")),
             "--seeds" => options.seeds = number(value()?)?,
             "--first-seed" => options.first_seed = number(value()?)?,
-            "--nodes" => options.nodes = Some(number(value()?)? as usize),
-            "--frames" => options.frames = Some(number(value()?)? as usize),
+            "--nodes" => nodes = Some(number(value()?)? as usize),
+            "--frames" => frames = Some(number(value()?)? as usize),
+            "--until" => until = Some(Duration::from_secs(number(value()?)?)),
             "--json" => options.json = true,
-            // What cargo adds.
-            "--bench" => {}
+            "--trace" => options.trace = true,
+            "--no-shrink" => options.shrink = false,
+            "--events" => options.events = number(value()?)? as usize,
+            "--gate" => options.gate = true,
+            "--planted" => {
+                let name = value()?;
+                let bug = Bug::ALL.into_iter().find(|(of, _)| *of == name);
+                options.planted = Some(bug.ok_or(format!("no bug `{name}`; there are {:?}\n", Bug::ALL))?.1);
+            }
             _ => {
                 let about: String = scenarios()
                     .iter()
-                    .map(|s| format!("  {:<10} {:>3} machines: {}\n", s.name, s.nodes, s.about))
+                    .map(|s| format!("  {:<11} {:>3} machines: {}\n", s.name, s.nodes, s.about))
                     .collect();
                 return Err(format!("{HELP}Scenarios:\n{about}"));
             }
+        }
+    }
+    if options.gate {
+        options.seeds = GATE_SEEDS;
+        options.scenarios = scenarios();
+        for big in options.scenarios.iter_mut().filter(|scenario| scenario.name == "big") {
+            (big.nodes, big.frames) = (40, 400);
         }
     }
     if options.scenarios.is_empty() {
         options.scenarios = scenarios().into_iter().filter(|scenario| scenario.nodes < 10).collect();
     }
     for scenario in &mut options.scenarios {
-        scenario.nodes = options.nodes.unwrap_or(scenario.nodes).max(1);
-        scenario.frames = options.frames.unwrap_or(scenario.frames).max(1);
+        scenario.nodes = nodes.unwrap_or(scenario.nodes).max(1 + scenario.liars);
+        scenario.frames = frames.unwrap_or(scenario.frames).max(1);
+        scenario.faults.until = until.unwrap_or(scenario.faults.until);
     }
     Ok(options)
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+/// Seeds of a scenario the gate affords.
+fn gate_seeds(scenario: &Scenario) -> u64 {
+    let units = scenario.nodes * scenario.jobs * scenario.frames;
+    ((GATE_UNITS / units.max(1)) as u64).clamp(GATE_MIN_SEEDS, GATE_SEEDS)
 }
 
-fn percent(part: usize, whole: usize) -> f64 {
-    if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
-}
-
-fn ratio(report: &Report) -> f64 {
-    report.makespan.as_secs_f64() / report.bound.as_secs_f64().max(1e-9)
-}
-
-fn tell_json(name: &str, report: &Report) {
+fn tell_trace(name: &str, report: &Report) {
     let violation = report.violation.as_ref().map_or("null".into(), |violation| {
-        format!("{{\"invariant\":{:?},\"at_seconds\":{:.3}}}", violation.invariant, violation.at.as_secs_f64())
+        format!("{{\"invariant\":\"{}\",\"at_seconds\":{:.3}}}", violation.invariant, violation.at.as_secs_f64())
     });
     println!(
         "{{\"scenario\":{name:?},\"seed\":{},\"violation\":{violation},\"makespan_seconds\":{:.3},\"bound_seconds\":{:.3},\
-         \"ratio\":{:.4},\"delivered_seconds\":{:.3},\"units\":{},\"duplicates\":{},\"stopped\":{},\"idle\":{:.4},\
-         \"messages\":{},\"message_bytes\":{},\"simulated_seconds\":{:.3},\"trace\":\"{:016x}\"}}",
+         \"delivered_seconds\":{:.3},\"units\":{},\"duplicates\":{},\"messages\":{},\"message_bytes\":{},\"inputs\":{},\
+         \"simulated_seconds\":{:.3},\"trace\":\"{:016x}\"}}",
         report.seed,
         report.makespan.as_secs_f64(),
         report.bound.as_secs_f64(),
-        ratio(report),
         report.delivered.as_secs_f64(),
         report.units,
         report.duplicates,
-        report.stopped,
-        report.idle,
         report.messages,
         report.message_bytes,
+        report.inputs,
         report.simulated.as_secs_f64(),
         report.trace,
     );
 }
 
-fn tell(scenario: &Scenario, reports: &[Report]) {
-    let of = |value: fn(&Report) -> f64| median(reports.iter().map(value).collect());
-    let broken = reports.iter().filter(|report| report.violation.is_some()).count();
-    let units: usize = reports.iter().map(|report| report.units).sum();
-    let duplicates: usize = reports.iter().map(|report| report.duplicates).sum();
-    let stopped: usize = reports.iter().map(|report| report.stopped).sum();
-    println!(
-        "{:<10} {:>4} machines {:>5} seeds {broken:>3} broken | makespan/bound {:.3} | makespan {:.1} s, delivered {:.1} s | \
-         duplicates {:.2}%, stopped {:.2}% | idle {:.1}% | {:.0} messages, {:.1} MB",
-        scenario.name,
-        scenario.nodes,
-        reports.len(),
-        of(ratio),
-        of(|report| report.makespan.as_secs_f64()),
-        of(|report| report.delivered.as_secs_f64()),
-        percent(duplicates, units),
-        percent(stopped, units),
-        100.0 * of(|report| report.idle),
-        of(|report| report.messages as f64),
-        of(|report| report.message_bytes as f64 / 1e6),
-    );
-    let times = |name: &str, of: fn(&Report) -> &[std::time::Duration]| {
-        let mut all: Vec<f64> = reports.iter().flat_map(&of).map(|time| 1000.0 * time.as_secs_f64()).collect();
-        all.sort_by(f64::total_cmp);
-        let at = |percent: usize| all.get((all.len() * percent / 100).min(all.len().saturating_sub(1)));
-        if let (Some(p50), Some(p99), Some(most)) = (at(50), at(99), all.last()) {
-            println!("  {name}: {} times, p50 {p50:.0} ms, p99 {p99:.0} ms, most {most:.0} ms", all.len());
+/// Tells what broke, on stderr, so that `--json` stays JSON.
+fn tell_broken(scenario: &Scenario, reports: &[Report], options: &Options) {
+    let broken = reports.iter().filter_map(|report| Some((report.seed, report.violation.as_ref()?)));
+    for (i, (seed, violation)) in broken.take(MAX_TOLD).enumerate() {
+        let chars = if i == 0 { usize::MAX } else { MORE_CHARS };
+        let detail: String = violation.detail.chars().take(chars).collect();
+        eprintln!(
+            "{}: seed {seed} at {:?}: {} was broken: {}\n  again: scripts/sim --scenario {} --nodes {} --frames {} --first-seed {seed} --seeds 1",
+            scenario.name, violation.at, violation.invariant, detail, scenario.name, scenario.nodes, scenario.frames,
+        );
+        if i > 0 || !options.shrink {
+            let most = if i == 0 { options.events } else { 0 };
+            let events = if most > 0 { run_logged(scenario, seed, most).1 } else { Vec::new() };
+            events.iter().for_each(|event| eprintln!("    {event}"));
+            continue;
         }
-    };
-    times("units taken over", |report| &report.takeovers);
-    times("op everywhere", |report| &report.spread);
-    for report in reports.iter().filter(|report| report.violation.is_some()).take(MAX_TOLD) {
-        if let Some(violation) = &report.violation {
-            println!(
-                "  seed {} at {:?}: {} was broken: {}",
-                report.seed, violation.at, violation.invariant, violation.detail
+        if let Some(small) = shrink(scenario, seed) {
+            let left = &small.scenario;
+            eprintln!(
+                "  made small in {} runs: seed {}, {} machines, {} jobs of {} frames, {} liars, {:?}",
+                small.runs, small.seed, left.nodes, left.jobs, left.frames, left.liars, left.faults
             );
+            for event in &small.events {
+                eprintln!("    {event}");
+            }
+            eprintln!("    {:?}: {}", small.violation.at, small.violation.detail);
         }
     }
+}
+
+// The one clock here: how long simulations take.
+#[allow(clippy::disallowed_methods)]
+fn clock() -> Instant {
+    Instant::now()
 }
 
 fn main() -> ExitCode {
@@ -147,21 +181,38 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let mut broken = false;
+    plant(options.planted);
+    if !options.json && !options.trace {
+        println!("{}", Summary::header());
+    }
+    let mut violations = 0;
     for scenario in &options.scenarios {
-        let seeds = options.first_seed..options.first_seed + options.seeds;
+        let seeds = if options.gate { gate_seeds(scenario) } else { options.seeds };
+        let begun = clock();
         let mut reports = Vec::new();
-        for seed in seeds {
+        for seed in options.first_seed..options.first_seed + seeds {
             let report = run(scenario, seed);
-            broken |= report.violation.is_some();
-            if options.json {
-                tell_json(scenario.name, &report);
+            if options.trace {
+                tell_trace(scenario.name, &report);
             }
             reports.push(report);
         }
-        if !options.json {
-            tell(scenario, &reports);
+        let summary = Summary::new(scenario, &reports, begun.elapsed());
+        violations += summary.violations;
+        match (options.json, options.trace) {
+            (true, _) => println!("{}", summary.json()),
+            (false, true) => {}
+            (false, false) => println!("{}", summary.row()),
+        }
+        if options.planted.is_none() {
+            tell_broken(scenario, &reports, &options);
+        } else if let Some(report) = reports.iter().find(|report| report.violation.is_some()) {
+            let invariant =
+                report.violation.as_ref().map(|violation| violation.invariant.to_string()).unwrap_or_default();
+            let (found, name) = (summary.violations, scenario.name);
+            println!("  {name}: found in {found} of {seeds} seeds, first in {}: {invariant}", report.seed);
         }
     }
-    ExitCode::from(u8::from(broken))
+    // A planted bug is to be found; nothing else is.
+    ExitCode::from(u8::from((violations > 0) != options.planted.is_some()))
 }

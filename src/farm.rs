@@ -22,10 +22,12 @@ pub mod ledger;
 mod mesh;
 pub mod message;
 pub mod op;
+pub mod planted;
 mod retire;
 pub mod roster;
 pub mod rules;
 pub mod schedule;
+#[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod state;
 #[cfg(test)]
@@ -79,11 +81,13 @@ pub struct Farm {
     wanted: BTreeMap<BlobId, BTreeSet<(JobId, Unit)>>,
     /// Blobs that became whole and are not yet in a `Holds`.
     fresh: BTreeMap<JobId, BTreeSet<BlobId>>,
-    /// Jobs whose bundle this start has said to hold.
-    announced: BTreeSet<JobId>,
+    /// Jobs whose bundles this start has said to hold.
+    announced: BTreeSet<(JobId, BlobId)>,
     collectors: BTreeMap<JobId, Collector>,
-    /// Submissions waiting for the disk.
-    submitted: Vec<(u64, JobId)>,
+    /// Submissions waiting for the disk, and revisions by id (0: none).
+    submitted: Vec<(u64, JobId, u32)>,
+    /// How often something of a ledger was refused, by who told it.
+    refusals: BTreeMap<NodeId, u64>,
     /// How long jobs have lain idle.
     keeping: retire::Keeping,
     /// Jobs that the fold found to be retired.
@@ -136,6 +140,7 @@ impl Farm {
             announced: BTreeSet::new(),
             collectors: BTreeMap::new(),
             submitted: Vec::new(),
+            refusals: BTreeMap::new(),
             keeping: retire::Keeping::new(loaded.idle, now.mono),
             due,
             last_turn: now.mono,
@@ -216,6 +221,12 @@ impl Farm {
     /// The ledger, for comparing machines.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// How often this start refused something of a ledger, by the member that told it: not what came in another order
+    /// or twice, only what nobody may say.
+    pub fn refusals(&self) -> &BTreeMap<NodeId, u64> {
+        &self.refusals
     }
 
     /// Whether a bundle is whole here.

@@ -25,6 +25,7 @@ mod slots;
 pub mod store;
 mod submit;
 mod sweep;
+mod update;
 pub mod video;
 mod view;
 
@@ -54,6 +55,7 @@ use store::{Batch, Refused, Store, StoreError, StoreEvent, StoreWriter};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use update::Update;
 
 /// Reports of tasks that wait for the loop. Tasks wait when it is full; news that can be missed is dropped.
 const MAX_EVENTS: usize = 1024;
@@ -198,10 +200,10 @@ impl Node {
         let (store, options) = (world.store.clone(), world.options.clone());
         let machine = machine::read();
         let identity = identity::load(&store, machine.id.as_deref())?;
-        let boot = crate::farm::id::BootId(rand::random());
         let clock = Clock::start();
         let now = Now { mono: clock.now(), wall_ms: clock::wall_ms() };
-        let rows = store.load_ledger()?.into_iter().filter_map(rows::row_of).collect();
+        let rows: Vec<_> = store.load_ledger()?.into_iter().filter_map(rows::row_of).collect();
+        let boot = crate::farm::ledger::next_boot(identity.node, &rows, rand::random());
         let swarm_id = seal::swarm_id(&identity.swarm_key);
         let mut farm = Farm::new(Sealer::from_seed(&identity.seed), boot, swarm_id, rows, now);
         for (node, capability) in identity::members(&store)? {
@@ -408,20 +410,20 @@ impl Node {
                 self.turn(input);
             }
             Event::UnitDrawn(free) => {
-                let (job, unit) = (free.job, free.unit);
+                let (job, unit) = (free.scene.0, free.unit);
                 if self.slots.free(*free, self.clock.now()) {
                     self.turn(Input::Drawn { job, unit });
                 }
             }
             Event::UnitFinished(finished) => {
-                let slots::Finished { job, unit, run, input, worker } = *finished;
+                let slots::Finished { scene, unit, run, input, worker } = *finished;
                 // Inside a command its own watcher tells.
                 if let Input::RenderFailed { unit, message, .. } = &input
                     && !self.options.embedded
                 {
-                    tracing::warn!(job = %job.short(), frame = unit.frame, "{message}");
+                    tracing::warn!(job = %scene.0.short(), frame = unit.frame, "{message}");
                 }
-                if self.slots.finished(job, unit, run, worker, self.clock.now()) {
+                if self.slots.finished(scene, unit, run, worker, self.clock.now()) {
                     self.turn(input);
                 }
             }
@@ -430,12 +432,21 @@ impl Node {
                 self.questions.push(question);
                 self.answer_questions(self.clock.now());
             }
+            Event::WhichJob(question) => {
+                let answer = self.to_update(&question.text);
+                let _ = question.reply.send(answer);
+            }
             Event::Prepared(prepared, stream) => {
                 self.next_call += 1;
                 let call = self.next_call;
-                let (detach, held) = (prepared.detach, prepared.held);
+                let submit::Prepared { what, detach, held } = *prepared;
                 self.submissions.insert(call, Submission { stream, detach, _held: held });
-                self.turn(Input::Submit { call, spec: Box::new(prepared.spec) });
+                self.turn(match what {
+                    submit::What::Job(spec) => Input::Submit { call, spec },
+                    submit::What::Update(Update { job, units, revision, by }) => {
+                        Input::Revise { call, job, units, revision, by }
+                    }
+                });
             }
             Event::Load(load) => self.turn(Input::Load(load)),
             Event::Unnamed(look) => self.looked(look),

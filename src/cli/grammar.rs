@@ -153,6 +153,14 @@ pub(crate) struct SubmitArgs {
     /// Use nothing that earlier jobs rendered or sent
     #[arg(long)]
     pub(crate) no_reuse: bool,
+    /// Render frames of this job from FILE, all or those of --frames; the others stay, and the video is made anew
+    #[arg(
+        long,
+        value_name = "JOB",
+        value_parser = Text::new(),
+        conflicts_with_all = ["name", "fps", "series", "priority", "output", "video", "no_video"]
+    )]
+    pub(crate) update: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -35,6 +35,7 @@ pub(crate) fn request(args: SubmitArgs, cwd: &Path) -> Result<SubmitRequest, Fai
         detach: args.detach,
         allow_missing: args.allow_missing,
         no_reuse: args.no_reuse,
+        update: args.update,
     })
 }
 

@@ -105,6 +105,17 @@ fn a_submit_under_json_is_the_events_one_object_per_line() {
 }
 
 #[test]
+fn an_update_names_a_job_and_changes_nothing_of_the_whole() {
+    let stage = Stage::with_daemon(Script::Complete);
+    assert_eq!(stage.run(&format!("submit {} --update last --frames 3-4", stage.blend())).code, 0);
+    let Some(ApiRequest::Submit(request)) = stage.seen().last().cloned() else { panic!("a submit") };
+    assert_eq!((request.update.as_deref(), request.frames.as_deref()), (Some("last"), Some("3-4")));
+    for flag in ["--name n", "--fps 24", "--series 4.5", "--priority 3", "--output o", "--video v.mp4", "--no-video"] {
+        assert_eq!(stage.run(&format!("submit {} --update last {flag}", stage.blend())).code, 2, "{flag}");
+    }
+}
+
+#[test]
 fn what_was_typed_arrives_as_the_request() {
     let stage = Stage::with_daemon(Script::Complete);
     let args = "--frames -3--1,5 --engine cycles --samples 4 --resolution 640x480 --percent 10 --fps 23.976 --device gpu \

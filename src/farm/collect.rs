@@ -4,7 +4,7 @@
 //! here. It knows which frames are under their final names and what is left; fetching and encoding are effects.
 
 use super::config::RETRY_DELIVERY;
-use super::id::{NodeId, Unit};
+use super::id::{BlobId, NodeId, Unit};
 use super::job::OutputSpec;
 use super::state::{JobState, Outcome};
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,10 +43,12 @@ pub struct Collector {
     pub output: OutputSpec,
     /// Units that may have something to deliver.
     pub pending: BTreeSet<Unit>,
-    /// Units being delivered, and the epoch of the result.
-    pub delivering: BTreeMap<Unit, u32>,
-    /// Units under their final names, and the epoch of the result.
-    pub delivered: BTreeMap<Unit, u32>,
+    /// Units being delivered, and the epoch and revision of the result.
+    pub delivering: BTreeMap<Unit, (u32, u32)>,
+    /// Units under their final names, and the epoch and revision of the result.
+    pub delivered: BTreeMap<Unit, (u32, u32)>,
+    /// Which file of each was taken last.
+    taken: BTreeMap<Unit, BlobId>,
     /// Not before this, after a failure.
     pub retry_at: Option<Duration>,
     /// Why it does not get on, for people.
@@ -69,6 +71,7 @@ impl Collector {
             pending: job.all_units().collect(),
             delivering: BTreeMap::new(),
             delivered: BTreeMap::new(),
+            taken: BTreeMap::new(),
             retry_at: None,
             reason: None,
             video: VideoState::None,
@@ -83,10 +86,34 @@ impl Collector {
         self.pending.insert(unit);
     }
 
+    /// A result is on its way to its final names.
+    pub fn takes(&mut self, unit: Unit, version: (u32, u32), outcome: &Outcome) {
+        self.delivering.insert(unit, version);
+        self.taken.extend(outcome.outputs.first().map(|output| (unit, output.blob)));
+    }
+
+    /// The job was folded anew: what was taken of results that do not count any more is replaced once there are others.
+    pub fn look_again(&mut self, job: &JobState) {
+        let counts = |unit: &Unit| {
+            let taken = self.taken.get(unit);
+            job.unit(*unit).current_results().any(|(_, outcome)| outcome.outputs.first().map(|o| &o.blob) == taken)
+        };
+        let gone: Vec<Unit> = job.all_units().filter(|unit| !counts(unit)).collect();
+        for unit in gone {
+            self.delivering.remove(&unit);
+            self.delivered.remove(&unit);
+        }
+        self.pending = job.all_units().collect();
+    }
+
     /// A unit's files are under their final names.
     pub fn delivered(&mut self, unit: Unit, epoch: u32) {
-        self.delivering.remove(&unit);
-        if self.delivered.insert(unit, epoch).is_none() {
+        let Some(version) = self.delivering.remove(&unit).filter(|version| version.0 == epoch) else {
+            // Of a result that does not count any more.
+            self.pending.insert(unit);
+            return;
+        };
+        if self.delivered.insert(unit, version).is_none() {
             // The video of a job that had given this frame up shows another in its place.
             self.finished = None;
         }
@@ -121,7 +148,7 @@ impl Collector {
             && job.all_units().all(|unit| {
                 let state = job.unit(unit);
                 match state.has_result() {
-                    true => self.delivered.get(&unit) == Some(&state.epoch),
+                    true => self.delivered.get(&unit) == Some(&state.version()),
                     false => given_up(unit),
                 }
             })

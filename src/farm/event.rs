@@ -5,7 +5,7 @@
 
 use super::blob::BlobMap;
 use super::id::{BlobId, BootId, JobId, NodeId, Unit};
-use super::job::{JobSpec, OutputSpec};
+use super::job::{JobSpec, OutputSpec, Revision};
 use super::ledger::Row;
 use super::message::{Capability, Message};
 use super::op::{FailureKind, JobSetting, Output, UnitSet};
@@ -56,7 +56,12 @@ pub enum JobCommand {
     /// End it; the login name of who did.
     Cancel(String),
     /// Render units anew.
-    Requeue(UnitSet),
+    Requeue {
+        /// Which.
+        units: UnitSet,
+        /// Login name of who wants it.
+        by: String,
+    },
     /// Bring every result to this machine.
     Collect(OutputSpec),
     /// Forget it for ever, everywhere. Without effect unless it was collected or cancelled.
@@ -105,6 +110,19 @@ pub enum Input {
         call: u64,
         /// The job.
         spec: Box<JobSpec>,
+    },
+    /// Somebody here wants units of a job from something else, whose bundle is in the store.
+    Revise {
+        /// Comes back in [`Effect::Submitted`].
+        call: u64,
+        /// Which job.
+        job: JobId,
+        /// Which units.
+        units: UnitSet,
+        /// From what.
+        revision: Box<Revision>,
+        /// Login name of who wants it.
+        by: String,
     },
     /// Somebody here commands a job.
     Command {
@@ -271,16 +289,16 @@ pub enum Effect {
         /// Whom.
         node: NodeId,
     },
-    /// A job of this machine is durable.
+    /// A job of this machine, or what it revised of any, is durable.
     Submitted {
-        /// From [`Input::Submit`].
+        /// From [`Input::Submit`] or [`Input::Revise`].
         call: u64,
         /// Its id.
         job: JobId,
     },
-    /// A job of this machine could not be written down.
+    /// It could not be written down.
     Refused {
-        /// From [`Input::Submit`].
+        /// From [`Input::Submit`] or [`Input::Revise`].
         call: u64,
         /// For people.
         reason: String,
@@ -293,6 +311,8 @@ pub enum Effect {
         unit: Unit,
         /// Epoch.
         epoch: u32,
+        /// From which revision of the job, for [`JobState::spec_of`](super::state::JobState::spec_of); 0 as submitted.
+        revision: u32,
         /// In a Blender that has rendered nothing yet.
         fresh: bool,
     },

@@ -94,6 +94,7 @@ impl Farm {
             Err(MergeError::Gap { .. } | MergeError::Retired { .. }) => return false,
             Err(error) => {
                 tracing::warn!(peer = %from.short(), %error, "refused part of a ledger");
+                *self.refusals.entry(from).or_default() += 1;
                 if let MergeError::Apart { log, actor } = error {
                     let versions = vec![self.ledger.versions_without(log, actor)];
                     effects.push(Effect::Send { to: from, message: Message::Versions { versions, answer: false } });
@@ -138,12 +139,12 @@ impl Farm {
         for (log, from) in first {
             self.push(log, self.me, from, None, effects);
         }
-        let (done, waiting) = std::mem::take(&mut self.submitted)
-            .into_iter()
-            .partition(|(_, job)| self.jobs.get(job).is_some_and(|state| state.spec.is_some()));
+        let (done, waiting) = std::mem::take(&mut self.submitted).into_iter().partition(|(_, job, id)| {
+            self.jobs.get(job).is_some_and(|state| state.spec.is_some() && (*id == 0 || state.has_revision(*id)))
+        });
         self.submitted = waiting;
-        let done: Vec<(u64, super::id::JobId)> = done;
-        effects.extend(done.into_iter().map(|(call, job)| Effect::Submitted { call, job }));
+        let done: Vec<(u64, super::id::JobId, u32)> = done;
+        effects.extend(done.into_iter().map(|(call, job, _)| Effect::Submitted { call, job }));
     }
 
     fn answer_log_digests(&mut self, from: NodeId, theirs: &[(LogId, [u8; 32])], effects: &mut Vec<Effect>) {

@@ -63,7 +63,8 @@ byte_id!(
     NodeId, 32
 );
 byte_id!(
-    /// Drawn at random at every start of a daemon: tells one run of a node from the next.
+    /// One start of a daemon: how many starts of its node are known to have come before, three bytes, then five drawn at
+    /// random. Later starts of a node order after earlier ones, without any clock; see [`BootId::next`].
     BootId, 8
 );
 byte_id!(
@@ -78,6 +79,20 @@ byte_id!(
     /// A chunk: the BLAKE3 hash of its bytes.
     ChunkId, 32
 );
+
+impl BootId {
+    /// The id of a start of a node whose earlier starts left `earlier` in its ledger. All that one of them said of a job
+    /// is there, since own ops are durable before they are told; so whatever they said, this start comes later. Only a
+    /// ledger put back from a backup has forgotten starts: then the random part keeps the ids apart, as it does on a
+    /// cloned disk, and who of the two has the last word is arbitrary.
+    pub fn next(earlier: impl Iterator<Item = Self>, random: [u8; 8]) -> Self {
+        let count = |boot: Self| u32::from_be_bytes([0, boot.0[0], boot.0[1], boot.0[2]]);
+        let [_, high, mid, low] = earlier.map(count).max().unwrap_or(0).saturating_add(1).min(0xff_ffff).to_be_bytes();
+        let mut id = random;
+        id[..3].copy_from_slice(&[high, mid, low]);
+        Self(id)
+    }
+}
 
 /// One run of one node: the only writer of its logs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -146,6 +161,17 @@ impl fmt::Display for Unit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_later_start_orders_after_every_earlier_one_whatever_is_drawn() {
+        let first = BootId::next([].into_iter(), [0xff; 8]);
+        let second = BootId::next([first].into_iter(), [0; 8]);
+        let many = BootId([0, 1, 0xff, 9, 9, 9, 9, 9]);
+        let third = BootId::next([many, first, second].into_iter(), [0; 8]);
+        assert!(first < second && second < third && many < third);
+        assert_eq!(third.0[..3], [0, 2, 0]);
+        assert_ne!(BootId::next([first].into_iter(), [7; 8]), second, "a copy of the disk draws another");
+    }
 
     #[test]
     fn an_id_survives_its_text_form_and_nothing_else_is_an_id() {

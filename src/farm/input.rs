@@ -3,9 +3,9 @@
 use super::collect::{Collector, VideoState};
 use super::event::{Effect, Input, JobCommand, Now, Rendered};
 use super::id::{ActorId, BlobId, JobId, Unit};
-use super::job::JobSpec;
+use super::job::{JobSpec, Revision};
 use super::message::SWARM_LOG;
-use super::op::{JobSetting, Op, RetireReason};
+use super::op::{JobSetting, Op, RetireReason, UnitSet};
 use super::state::JobState;
 use super::transfer::Urgency;
 use super::{Bundle, Farm};
@@ -49,6 +49,12 @@ impl Farm {
             Input::SelfTested(_) => true,
             Input::Submit { call, spec } => {
                 self.submit(call, *spec, rng, effects);
+                true
+            }
+            Input::Revise { call, job, units, revision, by } => {
+                if let Err(reason) = self.revise(now, call, (job, units), revision, by, rng) {
+                    effects.push(Effect::Refused { call, reason });
+                }
                 true
             }
             Input::Command { job, command } => {
@@ -189,7 +195,7 @@ impl Farm {
             state.apply(actor, seq, op);
         }
         if let Some(collector) = self.collectors.get_mut(&log) {
-            state.all_units().for_each(|unit| collector.look_at(unit));
+            collector.look_again(&state);
         }
         match is_known {
             true => self.jobs.insert(log, state),
@@ -216,9 +222,34 @@ impl Farm {
     fn submit(&mut self, call: u64, mut spec: JobSpec, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
         spec.nonce = rng.random();
         match self.ledger.submit(spec) {
-            Ok(job) => self.submitted.push((call, job)),
+            Ok(job) => self.submitted.push((call, job, 0)),
             Err(error) => effects.push(Effect::Refused { call, reason: error.to_string() }),
         }
+    }
+
+    fn revise(
+        &mut self,
+        now: Now,
+        call: u64,
+        (job, units): (JobId, UnitSet),
+        revision: Box<Revision>,
+        by: String,
+        rng: &mut dyn Rng,
+    ) -> Result<(), String> {
+        let known = self.jobs.get(&job).and_then(|state| Some((state, state.spec.as_ref()?)));
+        let Some((state, spec)) = known else { return Err(format!("there is no job {} any more", job.short())) };
+        if state.canceled.is_some() {
+            return Err(format!("job {} was canceled; submit the scene as a new job instead", job.short()));
+        }
+        if let Some(unit) = units.iter().find(|unit| !spec.frames.contains(unit.frame)) {
+            return Err(format!("frame {} is not one of the job's; it has {}", unit.frame, spec.frames));
+        }
+        let epoch = state.next_epoch(&units);
+        let id = rng.random_range(1..=u32::MAX);
+        let op = Op::Revise { id, revision, units, epoch, by, at_ms: now.wall_ms };
+        self.ledger.append(job, &op).map_err(|error| error.to_string())?;
+        self.submitted.push((call, job, id));
+        Ok(())
     }
 
     fn command(&mut self, now: Now, job: JobId, command: JobCommand) {
@@ -231,9 +262,9 @@ impl Farm {
             JobCommand::Cancel(by) => {
                 self.say(job, &Op::Cancel { by, at_ms: now.wall_ms });
             }
-            JobCommand::Requeue(units) => {
-                let epoch = units.iter().map(|unit| state.unit(unit).epoch).max().unwrap_or(0).saturating_add(1);
-                self.say(job, &Op::Requeue { units, epoch });
+            JobCommand::Requeue { units, by } => {
+                let epoch = state.next_epoch(&units);
+                self.say(job, &Op::Requeue { units, epoch, by, at_ms: now.wall_ms });
             }
             JobCommand::Collect(output) => {
                 let collector = Collector::new(state, output);
@@ -248,7 +279,9 @@ impl Farm {
         self.local.extend(result.outputs.iter().map(|output| output.blob));
         self.end_hand(job, unit);
         let Rendered { outputs, millis, device, build } = result;
-        self.say(job, &Op::Done { epoch, unit, outputs, millis, device, build });
+        let known = self.jobs.get(&job).map_or(0, |state| state.unit(unit).revision());
+        let revision = self.hands.get(&(job, unit)).map_or(known, |hand| hand.revision);
+        self.say(job, &Op::Done { epoch, revision, unit, outputs, millis, device, build });
     }
 
     fn end_hand(&mut self, job: JobId, unit: Unit) {

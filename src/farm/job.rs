@@ -392,6 +392,31 @@ pub struct JobSpec {
     pub created_ms: u64,
 }
 
+/// What later units of a job come from, instead of what was submitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// As in [`JobSpec::file`].
+    pub file: String,
+    /// As in [`JobSpec::bundle`].
+    pub bundle: BlobId,
+    /// As in [`JobSpec::bundle_bytes`].
+    pub bundle_bytes: u64,
+    /// As in [`JobSpec::min_version`].
+    pub min_version: u32,
+    /// As in [`JobSpec::settings`].
+    pub settings: RenderSettings,
+    /// As in [`JobSpec::needs`].
+    pub needs: Needs,
+}
+
+impl Revision {
+    /// The job as its revised units see it: frames keep their size, format, names and place, and so does the video.
+    pub fn of(&self, spec: &JobSpec) -> JobSpec {
+        let Self { file, bundle, bundle_bytes, min_version, settings, needs } = self.clone();
+        JobSpec { file, bundle, bundle_bytes, min_version, settings, needs, ..spec.clone() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

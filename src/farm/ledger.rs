@@ -13,7 +13,7 @@ mod track;
 
 pub use error::{AppendError, Dropped, MergeError};
 
-use super::id::{ActorId, BootId};
+use super::id::{ActorId, BootId, NodeId};
 use super::job::JobSpec;
 use super::message::{LogId, Message, SWARM_LOG, SignedHead, Suffix, Versions};
 use super::op::{OP_VERSION, Op};
@@ -80,6 +80,15 @@ pub enum Row {
         /// Seconds.
         seconds: u64,
     },
+}
+
+/// The id of a new start of `node`, which orders after all that these rows tell of.
+pub fn next_boot(node: NodeId, rows: &[Row], random: [u8; 8]) -> BootId {
+    let own = rows.iter().filter_map(|row| match row {
+        Row::Op { actor, .. } | Row::Head { actor, .. } | Row::Fork { actor, .. } => Some(*actor),
+        Row::Retired { .. } | Row::Idle { .. } => None,
+    });
+    BootId::next(own.filter(|actor| actor.node == node).map(|actor| actor.boot), random)
 }
 
 /// Rows to make durable, and what to tell [`Ledger::durable`] once they are.

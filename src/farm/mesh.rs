@@ -121,7 +121,8 @@ impl Farm {
 
     /// Whether `node` is told of `actor`'s ops by somebody else.
     fn has(&self, actor: ActorId, learned_of: Option<NodeId>, node: NodeId) -> bool {
-        let origin = self.roster.member(actor.node);
+        // Only the start that wrote them pushes them itself, and only to those it talks to.
+        let origin = self.roster.member(actor.node).filter(|origin| origin.boot == Some(actor.boot));
         Some(node) == learned_of
             || node == actor.node
             || (actor != self.me && origin.is_some_and(|origin| origin.neighbours.contains(&node)))

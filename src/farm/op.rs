@@ -6,7 +6,7 @@
 
 use super::id::Part;
 use super::id::{BlobId, JobId, NodeId, Unit};
-use super::job::{FrameSet, JobSpec};
+use super::job::{FrameSet, JobSpec, Revision};
 use super::rules::{Chunk, Glob, Order, Rules, gigabytes, span};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -228,6 +228,8 @@ pub enum Op {
     Done {
         /// Epoch it was rendered for.
         epoch: u32,
+        /// [`Op::Revise::id`] of what it was rendered from; 0 as submitted.
+        revision: u32,
         /// Which.
         unit: Unit,
         /// What came of it.
@@ -273,6 +275,10 @@ pub enum Op {
         units: UnitSet,
         /// Their epoch from now on, if none is higher.
         epoch: u32,
+        /// Login name of who wants it.
+        by: String,
+        /// Wall clock for display, milliseconds since 1970.
+        at_ms: u64,
     },
     /// A setting.
     Set {
@@ -290,16 +296,20 @@ pub enum Op {
         /// Wall clock for display, milliseconds since 1970.
         at_ms: u64,
     },
-    /// Some units come from a new bundle.
+    /// Some units are to be rendered anew, from something else.
     Revise {
-        /// The new bundle.
-        bundle: BlobId,
-        /// Bytes of its files.
-        bundle_bytes: u64,
+        /// Drawn at random, never 0: tells results of one revision from those of another of the same epoch.
+        id: u32,
+        /// From what.
+        revision: Box<Revision>,
         /// Which units.
         units: UnitSet,
-        /// Their epoch.
+        /// Their epoch from now on, if none is higher.
         epoch: u32,
+        /// Login name of who wants it.
+        by: String,
+        /// Wall clock for display, milliseconds since 1970.
+        at_ms: u64,
     },
     /// Every result is where the submitter wanted it.
     Collected {

@@ -77,7 +77,7 @@ impl Farm {
 
     /// A member says that these jobs are over for good.
     pub(super) fn told_retired(&mut self, from: NodeId, logs: &[LogId], effects: &mut Vec<Effect>) -> bool {
-        let known: Vec<LogId> = logs.iter().copied().filter(|log| self.jobs.contains_key(log)).collect();
+        let known: Vec<LogId> = logs.iter().copied().filter(|log| self.ledger.knows(*log)).collect();
         for job in &known {
             if self.jobs.get(job).is_some_and(|state| !state.may_retire()) {
                 tracing::warn!(peer = %from.short(), job = %job.short(), "a job that is not over here is forgotten at the word of a member");
@@ -114,7 +114,7 @@ impl Farm {
         self.ended.retain(|(of, _)| *of != job);
         self.collectors.remove(&job);
         self.fresh.remove(&job);
-        self.announced.remove(&job);
+        self.announced.retain(|(of, _)| *of != job);
         self.wanted.retain(|blob, uses| {
             uses.retain(|(of, _)| *of != job);
             if uses.is_empty() {

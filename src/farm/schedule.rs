@@ -10,6 +10,7 @@ use super::config::{
     RANKED_AT_MOST, STOP_FROM, STOP_PERCENT, WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT, YIELD_WITHIN,
 };
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
+use super::job::JobSpec;
 use super::op::ClaimKind;
 use super::roster::{Member, Roster, fits};
 use super::state::{JobState, UnitState};
@@ -30,6 +31,8 @@ pub struct Hand {
     pub started: Option<Duration>,
     /// Hundredths.
     pub percent: u8,
+    /// Which revision of the job it is rendered from, once begun.
+    pub revision: u32,
 }
 
 /// Everything a choice depends on.
@@ -168,13 +171,22 @@ impl View<'_> {
 
     /// Whether units of a job may start here at all.
     pub fn may_render(&self, job: &JobState) -> bool {
-        let Some(spec) = &job.spec else { return false };
         !job.is_paused()
             && !job.is_over()
-            && self.ready.contains(&spec.bundle)
-            && fits(self.roster.own(), spec, job.min_version).is_ok()
+            && job.current_specs().any(|spec| self.has_scene(job, spec))
             && (job.failures_of(self.me.node) < FAILURES_PER_NODE || !self.others_fit(job))
             && !is_stopped(job, self.roster, self.now)
+    }
+
+    /// Whether this machine has, and can render, what some of the job's units come from.
+    fn has_scene(&self, job: &JobState, spec: &JobSpec) -> bool {
+        self.ready.contains(&spec.bundle) && fits(self.roster.own(), spec, job.min_version).is_ok()
+    }
+
+    /// The same for one unit of a job of which that is known of some.
+    fn has_scene_of(&self, job: &JobState, unit: Unit) -> bool {
+        let of_unit = || job.spec_of(job.unit(unit).revision()).is_some_and(|spec| self.has_scene(job, spec));
+        !job.is_revised() || of_unit()
     }
 
     fn others_fit(&self, job: &JobState) -> bool {
@@ -200,6 +212,7 @@ impl View<'_> {
         let state = job.unit(unit);
         let mine = state.failures_of(self.me.node);
         !self.hands.contains_key(&(job.id, unit))
+            && self.has_scene_of(job, unit)
             && !is_failed(job, unit, self.roster, self.now)
             && mine < ATTEMPTS_PER_NODE
             && (mine == 0
@@ -261,6 +274,7 @@ impl View<'_> {
             let state = job.unit(*unit);
             state.has_result()
                 && !self.hands.contains_key(&(job.id, *unit))
+                && self.has_scene_of(job, *unit)
                 && self.claims(state).next().is_none()
                 && !has_live_result(job, *unit, self.roster, self.now)
         })?;
@@ -344,7 +358,8 @@ impl View<'_> {
     fn must_give_up(&self, job: JobId, unit: Unit, hand: &Hand) -> bool {
         let Some(job) = self.jobs.get(&job) else { return true };
         let state = job.unit(unit);
-        if job.is_over() || state.epoch != hand.epoch {
+        let is_revised = hand.started.is_some() && state.revision() != hand.revision;
+        if job.is_over() || state.epoch != hand.epoch || is_revised {
             return true;
         }
         if is_stopped(job, self.roster, self.now) {

@@ -2,181 +2,82 @@
 //!
 //! One seed decides everything that happens, so a seed is a bug report. Messages pass through `wire` as they would
 //! between machines; rows survive a crash only once their write ended; renders take times drawn per frame. What must
-//! always hold is checked while it runs (`check`), then faults stop and everything must come to its end. The same runs
-//! are the benchmark of the choices in `schedule`: makespan against its lower bound, duplicates, idle time.
+//! always hold ([`Invariant`]) is checked while it runs, then faults stop and everything must come to its end. The same
+//! runs are the benchmark of the choices in `schedule`: makespan against its lower bound and against others' policies
+//! (`peers`), duplicates, lost claims, idle time, convergence.
 //!
+//! Reading order: `scenario` (what is simulated), `event` (what happens), this file (the clock), `world` (what effects
+//! do), `faults` and `liar` (what goes wrong), `invariant` and `check` (what must hold), `report`, `shrink`.
 //! Nothing here decides anything for a farm: it only plays the world of `farm/event.rs`.
 
 mod check;
+mod event;
 mod faults;
+mod fold;
+mod invariant;
+mod jobs;
+mod left;
+mod liar;
 mod machine;
 mod net;
+mod peers;
+mod report;
 mod scenario;
+mod shrink;
 mod world;
 
 pub use check::Violation;
-pub use scenario::{Faults, Scenario, scenario, scenarios};
+pub use invariant::Invariant;
+pub use peers::Peers;
+pub use report::{Report, Summary};
+pub use scenario::{Faults, Scenario, Speeds, scenario, scenarios};
+pub use shrink::{Shrunk, shrink};
 
-use super::Farm;
-use super::blob::{BlobMap, BundleFile, CHUNK_AVERAGE_BYTES, ChunkRef, Manifest, chunk_id};
+use super::blob::BlobMap;
 use super::event::Input;
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
-use super::job::{Device, FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings, Series};
 use super::message::{LogId, Message};
-use super::op::FailureKind;
-use super::rules::Rules;
+use super::op::{ClaimKind, FailureKind};
+use crate::seal::Sealer;
 use crate::wire;
 use check::Checks;
+use event::{Event, Scheduled};
+use jobs::Submission;
+use liar::Liar;
 use machine::{Machine, capability};
 use net::Network;
+use peers::Outage;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
-/// Between checks of what must hold everywhere.
+/// Between looks at whether everything is done.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// The simulated swarm.
 const SWARM: [u8; 32] = [7; 32];
 /// Wall clock at the beginning, milliseconds since 1970.
 const WALL_MS: u64 = 1_700_000_000_000;
 
-/// How one simulation went.
-#[derive(Clone, Debug, Default)]
-pub struct Report {
-    /// Its seed.
-    pub seed: u64,
-    /// Why it was stopped, if it was.
-    pub violation: Option<Violation>,
-    /// Simulated time it took in all.
-    pub simulated: Duration,
-    /// From the first submission to the last first result.
-    pub makespan: Duration,
-    /// From the first submission until every owner had everything.
-    pub delivered: Duration,
-    /// No schedule could be shorter: all work at all speeds.
-    pub bound: Duration,
-    /// Units that got a result.
-    pub units: usize,
-    /// Results beyond the first of a unit and epoch.
-    pub duplicates: usize,
-    /// Renders stopped before their end.
-    pub stopped: usize,
-    /// Share of the slots' time until the makespan in which nothing that became a first result was rendered.
-    pub idle: f64,
-    /// From a machine's death until another began what it rendered.
-    pub takeovers: Vec<Duration>,
-    /// From an op's being durable until every machine had it; only where nothing goes wrong.
-    pub spread: Vec<Duration>,
-    /// Messages sent.
-    pub messages: u64,
-    /// Their bytes.
-    pub message_bytes: u64,
-    /// Inputs handled.
-    pub inputs: u64,
-    /// A hash of everything that happened: equal for equal seeds.
-    pub trace: u64,
-}
-
 /// Runs `scenario` with `seed`.
 pub fn run(scenario: &Scenario, seed: u64) -> Report {
-    World::new(scenario.clone(), seed).run()
+    World::new(scenario.clone(), seed).run().0
 }
 
-/// What is to happen to whom.
-#[derive(Debug)]
-enum Event {
-    /// A farm asked to be called.
-    Wake { to: usize, life: u32, at: Duration },
-    /// Something completes on a machine.
-    Input { to: usize, life: u32, input: Box<Input> },
-    /// A message arrives.
-    Arrive { to: usize, from: usize, link: u64, bytes: Vec<u8> },
-    /// A request over the network is answered, or its connection is gone.
-    Answer { to: usize, life: u32, of: usize, link: u64, request: Request },
-    /// The disk ended a write.
-    Committed { to: usize, life: u32 },
-    /// A render ends.
-    RenderEnd { to: usize, life: u32, job: JobId, unit: Unit, serial: u64 },
-    /// A render tells its progress.
-    RenderProgress { to: usize, life: u32, job: JobId, unit: Unit, serial: u64 },
-    /// Files come to lie under their final names.
-    Deliver { to: usize, life: u32, job: JobId, unit: Unit, epoch: u32, blobs: Vec<BlobId> },
-    /// One end notices that its connection is gone.
-    Close { at: usize, other: usize, link: u64 },
-    /// A connection is tried.
-    Dial { a: usize, b: usize },
-    /// Somebody submits a job.
-    Submit { job: usize },
-    /// A machine dies.
-    Crash,
-    /// It comes back.
-    Start { machine: usize },
-    /// A machine dies and stays away.
-    Leave { machine: usize },
-    /// It comes back.
-    Return { machine: usize },
-    /// The network is cut.
-    Cut,
-    /// It heals.
-    Heal,
-    /// A machine is suspended.
-    Suspend,
-    /// An owner pauses a machine, or lifts it.
-    Pause { machine: Option<usize> },
-    /// Somebody commands a job.
-    Command,
-    /// Somebody sets a job's priority: an op to follow through the swarm.
-    Chat,
-    /// Faults are over.
-    Peace,
-    /// Look at everything.
-    Check,
+/// Runs `scenario` with `seed`; beside the report, the last `events` things that happened.
+pub fn run_logged(scenario: &Scenario, seed: u64, events: usize) -> (Report, Vec<String>) {
+    let mut world = World::new(scenario.clone(), seed);
+    world.log = Some((events, VecDeque::new()));
+    world.run()
 }
 
-/// What one machine asks of another's store.
-#[derive(Clone, Copy, Debug)]
-enum Request {
-    Map(BlobId),
-    Have(BlobId),
-    Chunk(BlobId, u32),
-}
-
-/// An event in its place: earlier first, then as they were made.
-#[derive(Debug)]
-struct Scheduled {
-    at: Duration,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
-/// A job the simulation submitted.
-struct Submission {
-    owner: usize,
-    spec: JobSpec,
-    /// Which start of the owner was asked and has not answered.
-    asked: Option<u32>,
+/// An own op on its way to everyone.
+struct Spread {
+    /// When the last thing that kept it from spreading ended.
+    since: Duration,
+    /// Who lacks it, of those that can hear of it.
+    lacking: BTreeSet<usize>,
 }
 
 /// Everything there is.
@@ -189,9 +90,13 @@ struct World {
     machines: Vec<Machine>,
     by_node: BTreeMap<NodeId, usize>,
     net: Network,
+    /// Pairs that keep a connection.
+    pairs: BTreeSet<(usize, usize)>,
     submissions: Vec<Submission>,
     /// All jobs any machine announced.
     submitted: BTreeSet<JobId>,
+    /// What each result was rendered from.
+    drawn_from: BTreeMap<BlobId, BlobId>,
     /// Jobs that any machine forgot for good.
     retired: BTreeSet<JobId>,
     maps: BTreeMap<BlobId, BlobMap>,
@@ -205,35 +110,52 @@ struct World {
     peace: bool,
     /// Units whose machine died: which, when.
     orphans: BTreeMap<(JobId, Unit), (usize, Duration)>,
-    /// Own ops that became durable and are not everywhere yet: when, and how many machines lack them.
-    spreading: BTreeMap<(LogId, ActorId, u64), (Duration, usize)>,
+    /// What each machine claimed and has neither rendered nor given up.
+    claims: BTreeMap<(usize, JobId, Unit), ClaimKind>,
+    /// Own ops that became durable and are not everywhere yet.
+    spreading: BTreeMap<(LogId, ActorId, u64), Spread>,
+    outages: Vec<Outage>,
+    liars: BTreeMap<usize, Liar>,
+    log: Option<(usize, VecDeque<String>)>,
 }
 
 impl World {
     fn new(scenario: Scenario, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let nodes = scenario.nodes;
-        let (slow, fast) = scenario.speeds;
+        let has_keys = scenario.liars > 0 || scenario.real_seal;
         let machines: Vec<Machine> = (0..nodes)
-            .map(|i| Machine {
-                node: NodeId(rng.random()),
-                speed: rng.random_range(slow..=fast),
-                capability: capability(format!("m{i}"), scenario.slots),
-                farm: None,
-                life: 0,
-                rng: StdRng::seed_from_u64(rng.random()),
-                disk: machine::Disk::default(),
-                blobs: machine::Blobs::default(),
-                folder: BTreeMap::new(),
-                renders: BTreeMap::new(),
-                offset: Duration::from_millis(rng.random_range(0..100_000)),
-                asleep_until: Duration::ZERO,
-                wake_at: None,
-                uplink: Duration::ZERO,
-                downlink: Duration::ZERO,
+            .map(|i| {
+                let secret: [u8; 32] = rng.random();
+                let key = has_keys.then_some(secret);
+                let is_fit = i >= scenario.misfits;
+                Machine {
+                    node: key.map_or(NodeId(secret), |key| Sealer::from_seed(&key).node()),
+                    key,
+                    speed: scenario.speed(i, rng.random()),
+                    is_fit,
+                    capability: capability(format!("m{i}"), scenario.slots, is_fit),
+                    farm: None,
+                    life: 0,
+                    rng: StdRng::seed_from_u64(rng.random()),
+                    disk: machine::Disk::default(),
+                    blobs: machine::Blobs::default(),
+                    folder: BTreeMap::new(),
+                    renders: BTreeMap::new(),
+                    offset: Duration::from_millis(rng.random_range(0..100_000)),
+                    asleep_until: Duration::ZERO,
+                    woke: None,
+                    wake_at: None,
+                    uplink: Duration::ZERO,
+                    downlink: Duration::ZERO,
+                    is_at_desk: false,
+                    is_leaving: false,
+                    away: Some((peers::Away::Gone, Duration::ZERO)),
+                }
             })
             .collect();
         let by_node = machines.iter().enumerate().map(|(i, machine)| (machine.node, i)).collect();
+        let pairs = net::topology(nodes, |below| rng.random_range(0..below));
         let mut world = Self {
             now: Duration::ZERO,
             queue: BinaryHeap::new(),
@@ -241,8 +163,10 @@ impl World {
             machines,
             by_node,
             net: Network::new(nodes),
+            pairs,
             submissions: Vec::new(),
             submitted: BTreeSet::new(),
+            drawn_from: BTreeMap::new(),
             retired: BTreeSet::new(),
             maps: BTreeMap::new(),
             manifests: BTreeMap::new(),
@@ -254,7 +178,11 @@ impl World {
             serial: 0,
             peace: false,
             orphans: BTreeMap::new(),
+            claims: BTreeMap::new(),
             spreading: BTreeMap::new(),
+            outages: Vec::new(),
+            liars: BTreeMap::new(),
+            log: None,
             rng,
             scenario,
         };
@@ -263,99 +191,21 @@ impl World {
     }
 
     fn prepare(&mut self) {
+        self.prepare_jobs();
+        let owners: BTreeSet<usize> = self.submissions.iter().map(|submission| submission.owner).collect();
         for machine in 0..self.machines.len() {
-            let after = Duration::from_millis(self.rng.random_range(0..1000));
+            // Whoever submits is there from the beginning.
+            let late = self.scenario.faults.late.filter(|_| machine % 2 == 1 && !owners.contains(&machine));
+            let most = late.map_or(1000, |late| late.as_millis() as u64);
+            let after = self.millis(0, most.max(1));
             self.plan(after, Event::Start { machine });
         }
-        for (a, b) in Network::pairs(self.machines.len()) {
+        for (a, b) in self.pairs.clone() {
             let after = self.millis(1000, 2500);
             self.plan(after, Event::Dial { a, b });
         }
-        for job in 0..self.scenario.jobs {
-            let owner = self.rng.random_range(0..self.machines.len());
-            let spec = self.make_job(job, owner);
-            self.submissions.push(Submission { owner, spec, asked: None });
-            // Spread over the time of faults, so that there is work throughout.
-            let share = self.scenario.faults.until / self.scenario.jobs.max(1) as u32;
-            let after = Duration::from_secs(3) + (share * job as u32).max(Duration::from_secs(2 * job as u64));
-            self.plan(after, Event::Submit { job });
-        }
-        let faults = self.scenario.faults.clone();
-        let kinds = [
-            (faults.crash, Event::Crash),
-            (faults.partition, Event::Cut),
-            (faults.suspend, Event::Suspend),
-            (faults.pause, Event::Pause { machine: None }),
-            (faults.command, Event::Command),
-            (self.scenario.chat, Event::Chat),
-        ];
-        for (mean, event) in kinds {
-            if let Some(mean) = mean {
-                let after = Duration::from_secs(3) + self.around(mean);
-                self.plan(after, event);
-            }
-        }
-        if let Some((leaves, returns)) = faults.away {
-            let owner = self.submissions[0].owner;
-            self.plan(leaves, Event::Leave { machine: owner });
-            self.plan(returns, Event::Return { machine: owner });
-        }
-        self.plan(faults.until, Event::Peace);
+        self.prepare_faults();
         self.plan(CHECK_EVERY, Event::Check);
-    }
-
-    /// A job of the scenario, its bundle in the owner's store.
-    fn make_job(&mut self, job: usize, owner: usize) -> JobSpec {
-        let seed: u64 = self.rng.random();
-        let mut files: Vec<BundleFile> = (0..self.scenario.files)
-            .map(|i| {
-                let chunks = self.scenario.file_bytes.div_ceil(u64::from(CHUNK_AVERAGE_BYTES));
-                let id = |chunk: u64| {
-                    chunk_id(&[seed.to_le_bytes(), (i as u64).to_le_bytes(), chunk.to_le_bytes()].concat())
-                };
-                let chunks = (0..chunks).map(|chunk| ChunkRef { id: id(chunk), bytes: CHUNK_AVERAGE_BYTES }).collect();
-                BundleFile { path: format!("f/{i:04}/file"), executable: false, map: BlobMap { chunks } }
-            })
-            .collect();
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        let manifest = Manifest { main: "f/0000/file".into(), files };
-        let bytes = wire::encode_manifest(&manifest).unwrap_or_default();
-        let map = BlobMap { chunks: vec![ChunkRef { id: chunk_id(&bytes), bytes: bytes.len() as u32 }] };
-        let bundle = map.id();
-        let files = Farm::manifest_files(&bytes).unwrap_or_default();
-        for map in files.iter().chain([&map]) {
-            self.maps.insert(map.id(), map.clone());
-            self.machines[owner].blobs.whole.insert(map.id());
-        }
-        self.manifests.insert(bundle, files);
-        let frames = FrameSet::from_frames((1..=self.scenario.frames as i32).collect());
-        let (major, minor, _) = machine::VERSION;
-        JobSpec {
-            name: format!("job{job}"),
-            file: "/scene.blend".into(),
-            user: "user".into(),
-            bundle,
-            bundle_bytes: self.scenario.file_bytes * self.scenario.files as u64,
-            frames: frames.unwrap_or_else(|| unreachable!("a scenario has frames")),
-            series: Series { major, minor },
-            min_version: 40500,
-            settings: RenderSettings { device: Device::Auto, ..RenderSettings::default() },
-            needs: Needs::default(),
-            format: ImageFormat::Png,
-            size: (1920, 1080),
-            rate: FrameRate { fps: 24, base_millionths: 1_000_000 },
-            output: OutputSpec {
-                directory: "/out".into(),
-                prefix: "f_".into(),
-                suffix: String::new(),
-                digits: 4,
-                video: Some("/out.mp4".into()),
-            },
-            priority: 50,
-            rules: Rules::default(),
-            nonce: seed,
-            created_ms: WALL_MS,
-        }
     }
 
     fn plan(&mut self, after: Duration, event: Event) {
@@ -380,13 +230,13 @@ impl World {
         !self.peace && ppm > 0 && self.rng.random_range(0..1_000_000) < ppm
     }
 
-    fn run(mut self) -> Report {
+    fn run(mut self) -> (Report, Vec<String>) {
         let deadline = self.scenario.faults.until + self.scenario.patience;
         while let Some(Reverse(next)) = self.queue.pop() {
             self.now = next.at;
             if self.now > deadline {
                 let detail = self.what_is_left();
-                self.fail("everything comes to its end once faults stop", detail);
+                self.fail(Invariant::EverythingEnds, detail);
             }
             if self.report.violation.is_some() {
                 break;
@@ -397,27 +247,30 @@ impl World {
             }
             self.happen(next.event);
         }
-        self.finish()
+        let log = self.log.take().unwrap_or_default().1.into();
+        (self.finish(), log)
+    }
+
+    /// Notes what happens, if anybody wants to know.
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        let now = self.now;
+        if let Some((most, log)) = &mut self.log {
+            if log.len() >= *most {
+                log.pop_front();
+            }
+            log.push_back(format!("{:>9.3} s {}", now.as_secs_f64(), what()));
+        }
     }
 
     fn happen(&mut self, event: Event) {
-        // A sleeping machine takes everything when it wakes, in order.
-        let asleep = match &event {
-            Event::Wake { to, .. }
-            | Event::Input { to, .. }
-            | Event::Arrive { to, .. }
-            | Event::Answer { to, .. }
-            | Event::Committed { to, .. }
-            | Event::RenderEnd { to, .. }
-            | Event::RenderProgress { to, .. }
-            | Event::Deliver { to, .. } => Some(*to),
-            Event::Close { at, .. } => Some(*at),
-            _ => None,
-        };
-        if let Some(until) = asleep.map(|machine| self.machines[machine].asleep_until).filter(|until| *until > self.now)
-        {
+        let asleep = event.concerns().map(|machine| self.machines[machine].asleep_until);
+        if let Some(until) = asleep.filter(|until| *until > self.now) {
             self.plan_at(until, event);
             return;
+        }
+        // What messages and ticks do shows in the effects.
+        if !matches!(event, Event::Wake { .. } | Event::Arrive { .. } | Event::Input { .. } | Event::Check) {
+            self.note(|| event::short(&event));
         }
         match event {
             Event::Wake { to, life, at } => {
@@ -437,15 +290,7 @@ impl World {
             Event::RenderEnd { to, life, job, unit, serial } => self.render_ends(to, life, job, unit, serial),
             Event::RenderProgress { to, life, job, unit, serial } => self.render_goes_on(to, life, job, unit, serial),
             Event::Deliver { to, life, job, unit, epoch, blobs } => self.deliver(to, life, job, unit, epoch, blobs),
-            Event::Close { at, other, link } => {
-                if self.net.close_at(at, other, link) {
-                    self.feed(at, Input::Disconnected { node: self.machines[other].node });
-                }
-                if !self.net.exists(at, other) {
-                    let after = self.millis(300, 2000);
-                    self.plan(after, Event::Dial { a: at, b: other });
-                }
-            }
+            Event::Close { at, other, link } => self.close(at, other, link),
             Event::Dial { a, b } => self.dial(a, b),
             Event::Submit { job } => self.submit(job),
             Event::Crash => self.crash(),
@@ -456,16 +301,25 @@ impl World {
                 self.start(machine);
             }
             Event::Cut => self.cut(),
-            Event::Heal => self.net.heal(),
+            Event::Heal => self.heal(),
+            Event::Split { until } => self.split(until),
+            Event::OneWay => self.one_way(),
+            Event::BothWays { from, to } => {
+                self.net.deafen(from, to, false);
+                self.spread_anew();
+            }
             Event::Suspend => self.suspend(),
+            Event::Awake { machine } => self.awake(machine),
             Event::Pause { machine } => self.pause(machine),
+            Event::Owner => self.owner(),
+            Event::Drain => self.drain(),
+            Event::Drained { machine, life } => self.drained(machine, life),
+            Event::BadDisk { full } => self.bad_disk(full),
             Event::Command => self.command(),
             Event::Chat => self.chat(),
+            Event::Lie { machine } => self.lie(machine),
             Event::Peace => self.make_peace(),
-            Event::Check => {
-                self.check();
-                self.plan(CHECK_EVERY, Event::Check);
-            }
+            Event::Check => self.plan(CHECK_EVERY, Event::Check),
         }
     }
 
@@ -480,6 +334,7 @@ impl World {
             return;
         }
         self.net.connect(a, b);
+        self.report.links = self.report.links.max(self.net.count());
         for (me, other) in [(a, b), (b, a)] {
             let Some(boot) = self.machines[other].farm.as_ref().map(|farm| farm.me().boot) else { continue };
             let node = self.machines[other].node;
@@ -487,16 +342,14 @@ impl World {
         }
     }
 
-    fn submit(&mut self, job: usize) {
-        let (owner, spec) = (self.submissions[job].owner, self.submissions[job].spec.clone());
-        let machine = &self.machines[owner];
-        if !machine.is_up() || machine.asleep_until > self.now {
-            self.plan(Duration::from_secs(1), Event::Submit { job });
-            return;
+    fn close(&mut self, at: usize, other: usize, link: u64) {
+        if self.net.close_at(at, other, link) {
+            self.feed(at, Input::Disconnected { node: self.machines[other].node });
         }
-        self.submissions[job].asked = Some(machine.life);
-        self.started.get_or_insert(self.now);
-        self.feed(owner, Input::Submit { call: job as u64, spec: Box::new(spec) });
+        if !self.net.exists(at, other) && self.pairs.contains(&(at.min(other), at.max(other))) {
+            let after = self.millis(300, 2000);
+            self.plan(after, Event::Dial { a: at, b: other });
+        }
     }
 
     fn trace(&mut self, value: u64) {
@@ -506,15 +359,12 @@ impl World {
     fn finish(mut self) -> Report {
         let started = self.started.unwrap_or_default();
         let last = self.first_results.values().max().copied().unwrap_or(started);
-        let speed: u64 = self.machines.iter().map(|m| u64::from(m.speed * m.capability.slots)).sum();
-        let work: Duration = (0..self.submissions.len())
-            .flat_map(|job| (1..=self.scenario.frames as i32).map(move |frame| (job, frame)))
-            .map(|(job, frame)| self.frame_time(self.submissions[job].spec.nonce, frame))
-            .sum();
-        let slots: u32 = self.machines.iter().map(|m| m.capability.slots).sum();
+        let workload = self.workload();
+        let slots: u32 = workload.machines.iter().map(|(_, slots)| slots).sum();
         self.report.simulated = self.now;
         self.report.makespan = last.saturating_sub(started);
-        self.report.bound = work.mul_f64(100.0 / speed as f64);
+        self.report.bound = workload.bound();
+        self.report.peers = workload.peers();
         self.report.units = self.first_results.len();
         let offered = self.report.makespan.as_secs_f64() * f64::from(slots);
         self.report.idle = if offered > 0.0 { 1.0 - self.useful.as_secs_f64() / offered } else { 0.0 };

@@ -4,9 +4,10 @@
 //! come in any order and give the same state, because what an actor says is kept under the actor and compared only when
 //! read. Nothing here knows who is alive; `schedule` and `collect` put that together with the roster.
 
-use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
-use super::job::JobSpec;
-use super::op::{ClaimKind, FailureKind, JobSetting, Op, Output, RetireReason};
+use super::id::{ActorId, BlobId, JobId, NodeId, Part, Unit};
+use super::job::{JobSpec, Revision};
+use super::op::{ClaimKind, FailureKind, JobSetting, Op, Output, RetireReason, UnitSet};
+use super::planted::{Bug, is_planted};
 use super::rules::Rules;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub struct Claim {
 /// A result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
+    /// Which revision it was rendered from; 0 as submitted.
+    pub revision: u32,
     /// Files.
     pub outputs: Vec<Output>,
     /// Render time, milliseconds.
@@ -51,6 +54,8 @@ pub struct Attempt {
 pub struct UnitState {
     /// Highest epoch seen.
     pub epoch: u32,
+    /// The revision it comes from, if there was any: the one of the highest (epoch, actor, sequence number).
+    pub revised: Option<Revised>,
     /// Latest claim per actor, of any epoch.
     pub claims: BTreeMap<ActorId, Claim>,
     /// Results by (epoch, actor): two of one epoch are fine.
@@ -59,10 +64,34 @@ pub struct UnitState {
     pub failures: BTreeMap<(u32, ActorId, u64), Attempt>,
 }
 
+/// Which revision a unit comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revised {
+    /// The later one wins: epoch, then who said it and when.
+    at: RevisionKey,
+    /// Its id.
+    id: u32,
+}
+
+type RevisionKey = (u32, ActorId, u64);
+
 impl UnitState {
-    /// Results of the current epoch.
+    /// Which revision renders it; 0 as submitted.
+    pub fn revision(&self) -> u32 {
+        self.revised.map_or(0, |revised| revised.id)
+    }
+
+    /// What a result must be of to count: epoch and revision.
+    pub fn version(&self) -> (u32, u32) {
+        (self.epoch, self.revision())
+    }
+
+    /// Results of the current epoch and revision.
     pub fn current_results(&self) -> impl Iterator<Item = (ActorId, &Outcome)> {
-        self.results.range((self.epoch, FIRST_ACTOR)..).map(|((_, actor), outcome)| (*actor, outcome))
+        let from = if is_planted(Bug::EpochIgnored) { 0 } else { self.epoch };
+        let of_epoch = self.results.range((from, FIRST_ACTOR)..);
+        let current = of_epoch.filter(|(_, outcome)| outcome.revision == self.revision());
+        current.map(|((_, actor), outcome)| (*actor, outcome))
     }
 
     /// Whether the current epoch has a result.
@@ -124,7 +153,7 @@ pub struct JobState {
     pub canceled: Option<(String, ActorId)>,
     /// The submitter has every result: of which revision, and whether with the video.
     pub collected: Option<(u64, bool)>,
-    /// Sum of the epochs of all units: grows when something is to be rendered anew.
+    /// Sum of the epochs of all units, and the number of revisions: grows when something is to be rendered anew.
     pub revision: u64,
     /// Somebody wants it forgotten, if it is over.
     retire_over: bool,
@@ -143,6 +172,12 @@ pub struct JobState {
     /// As submitted, with the settings made since.
     priority: u8,
     rules: Rules,
+    /// What was revised: by id, the latest of that id.
+    revisions: BTreeMap<u32, (RevisionKey, Arc<Revision>)>,
+    /// The job as each revision has it.
+    specs: BTreeMap<u32, Arc<JobSpec>>,
+    /// How many of the job's units come from each revision, 0 among them.
+    shares: BTreeMap<u32, usize>,
     lamport: u64,
     /// Per blob and actor: whether the actor's last word was `Holds`.
     holders: BTreeMap<BlobId, BTreeMap<ActorId, bool>>,
@@ -155,7 +190,7 @@ pub struct JobState {
 }
 
 static NO_UNIT: UnitState =
-    UnitState { epoch: 0, claims: BTreeMap::new(), results: BTreeMap::new(), failures: BTreeMap::new() };
+    UnitState { epoch: 0, revised: None, claims: BTreeMap::new(), results: BTreeMap::new(), failures: BTreeMap::new() };
 
 impl JobState {
     /// A job of which nothing is known yet.
@@ -174,6 +209,9 @@ impl JobState {
             history: BTreeSet::new(),
             units: BTreeMap::new(),
             unfinished: BTreeSet::new(),
+            revisions: BTreeMap::new(),
+            specs: BTreeMap::new(),
+            shares: BTreeMap::new(),
             failing: BTreeSet::new(),
             settings: BTreeMap::new(),
             priority: DEFAULT_PRIORITY,
@@ -198,6 +236,8 @@ impl JobState {
                 self.note(spec.created_ms, actor, format!("submitted by {}", spec.user));
                 (self.min_version, self.submitter, self.spec) = (min_version, Some(actor), Some(Arc::from(spec)));
                 self.apply_settings();
+                self.respec();
+                self.count_shares();
             }
             Op::Claim { epoch, units, kind, score } => {
                 for unit in units.iter() {
@@ -209,7 +249,7 @@ impl JobState {
                     self.unit_mut(unit).claims.remove(&actor);
                 }
             }
-            Op::Done { epoch, unit, outputs, millis, device, build } => {
+            Op::Done { epoch, revision, unit, outputs, millis, device, build } => {
                 let speed = self.speed.entry(actor.node).or_default();
                 *speed = (speed.0.saturating_add(1), speed.1.saturating_add(u64::from(millis)));
                 for output in &outputs {
@@ -218,7 +258,7 @@ impl JobState {
                 self.raise(unit, epoch);
                 let state = self.unit_mut(unit);
                 state.claims.remove(&actor);
-                state.results.insert((epoch, actor), Outcome { outputs, millis, device, build });
+                state.results.insert((epoch, actor), Outcome { revision, outputs, millis, device, build });
                 if state.has_result() {
                     self.unfinished.remove(&unit);
                 }
@@ -237,15 +277,26 @@ impl JobState {
             }
             // Kept for readers of the log: what reopens the unit is the `Requeue` written beside it.
             Op::Lost { .. } => {}
-            Op::Requeue { units, epoch } => {
+            Op::Requeue { units, epoch, by, at_ms } => {
                 for unit in units.iter() {
                     self.reopen(unit, epoch);
                 }
+                self.note(at_ms, actor, format!("frames {} requeued by {by}", units.frames));
             }
-            Op::Revise { units, epoch, .. } => {
+            Op::Revise { id, revision, units, epoch, by, at_ms } => {
+                let at = (epoch, actor, seq);
+                let known = self.revisions.entry(id);
+                let latest = known.or_insert_with(|| (at, Arc::from(revision.clone())));
+                if latest.0 < at {
+                    *latest = (at, Arc::from(revision));
+                }
+                self.respec();
+                self.revision = self.revision.saturating_add(1);
                 for unit in units.iter() {
+                    self.revise(unit, Revised { at, id });
                     self.reopen(unit, epoch);
                 }
+                self.note(at_ms, actor, format!("frames {} revised by {by}", units.frames));
             }
             Op::Set { lamport, setting, at_ms } => {
                 self.lamport = self.lamport.max(lamport);
@@ -253,7 +304,8 @@ impl JobState {
                 self.note(at_ms, actor, setting.action());
                 // An actor's own come in order, so that of two with one number the later counts everywhere.
                 let slot = setting.slot();
-                if self.settings.get(&slot).is_none_or(|latest| latest.at <= at) {
+                let is_tie = |latest: &Latest| is_planted(Bug::WrongTieBreak) && latest.at.0 == at.0;
+                if self.settings.get(&slot).is_none_or(|latest| latest.at <= at || is_tie(latest)) {
                     self.settings.insert(slot, Latest { at, setting });
                     self.apply_settings();
                 }
@@ -327,9 +379,37 @@ impl JobState {
         self.abandoned || (self.retire_over && self.may_retire())
     }
 
-    /// The bundles its units are rendered from.
+    /// The bundles its units are or were rendered from.
     pub fn bundles(&self) -> impl Iterator<Item = BlobId> + '_ {
-        self.spec.iter().map(|spec| spec.bundle)
+        let revised = self.revisions.values().map(|(_, revision)| revision.bundle);
+        self.spec.iter().map(|spec| spec.bundle).chain(revised)
+    }
+
+    /// The job as one of its revisions has it; 0 as submitted.
+    pub fn spec_of(&self, revision: u32) -> Option<&Arc<JobSpec>> {
+        if revision == 0 { self.spec.as_ref() } else { self.specs.get(&revision) }
+    }
+
+    /// The job as each revision has it that some unit comes from now.
+    pub fn current_specs(&self) -> impl Iterator<Item = &Arc<JobSpec>> {
+        self.shares.iter().filter(|(_, units)| **units > 0).filter_map(|(id, _)| self.spec_of(*id))
+    }
+
+    /// Whether any unit comes from something else than was submitted.
+    pub fn is_revised(&self) -> bool {
+        !self.revisions.is_empty()
+    }
+
+    /// Whether a revision is known.
+    pub fn has_revision(&self, id: u32) -> bool {
+        self.revisions.contains_key(&id)
+    }
+
+    /// Who is known to have a bundle of it without having said so: who made it.
+    pub fn makers(&self, bundle: BlobId) -> impl Iterator<Item = NodeId> + '_ {
+        let submitter = self.owner().filter(|_| self.spec.as_ref().is_some_and(|spec| spec.bundle == bundle));
+        let revisers = self.revisions.values().filter(move |(_, revision)| revision.bundle == bundle);
+        submitter.into_iter().chain(revisers.map(|((_, actor, _), _)| actor.node))
     }
 
     /// Every blob its ops speak of: bundles, results of all epochs, logs of failures.
@@ -350,16 +430,22 @@ impl JobState {
         self.lamport.saturating_add(1)
     }
 
+    /// The epoch that opens these units anew.
+    pub fn next_epoch(&self, units: &UnitSet) -> u32 {
+        units.iter().map(|unit| self.unit(unit).epoch).max().unwrap_or(0).saturating_add(1)
+    }
+
     /// The node that submitted it.
     pub fn owner(&self) -> Option<NodeId> {
         self.submitter.map(|actor| actor.node)
     }
 
-    /// Nodes that hold a blob: some start of the node said so and none took it back.
+    /// Nodes that hold a blob: the last word of a node is that of its latest start that spoke of the blob, and boot ids
+    /// order as the starts came.
     pub fn holders(&self, blob: BlobId) -> BTreeSet<NodeId> {
-        let Some(actors) = self.holders.get(&blob) else { return BTreeSet::new() };
-        let dropped: BTreeSet<NodeId> = actors.iter().filter(|(_, has)| !**has).map(|(actor, _)| actor.node).collect();
-        actors.keys().map(|actor| actor.node).filter(|node| !dropped.contains(node)).collect()
+        let last_words: BTreeMap<NodeId, bool> =
+            self.holders.get(&blob).into_iter().flatten().map(|(actor, has)| (actor.node, *has)).collect();
+        last_words.into_iter().filter(|(_, has)| *has).map(|(node, _)| node).collect()
     }
 
     /// Nodes that rendered something of it and hold all they rendered; `None` once anybody let go of anything.
@@ -405,11 +491,47 @@ impl JobState {
         self.revision = self.revision.saturating_add(u64::from(raised));
     }
 
+    fn respec(&mut self) {
+        let Some(spec) = &self.spec else { return };
+        self.specs = self.revisions.iter().map(|(id, (_, revision))| (*id, Arc::new(revision.of(spec)))).collect();
+    }
+
+    fn count_shares(&mut self) {
+        let Some(spec) = self.spec.clone() else { return };
+        let frames = spec.frames.len();
+        let revised = self.units.iter().filter(|(unit, _)| is_of(&spec, **unit)).filter_map(|(_, state)| state.revised);
+        self.shares.clear();
+        for revised in revised {
+            *self.shares.entry(revised.id).or_default() += 1;
+        }
+        let others: usize = self.shares.values().sum();
+        self.shares.insert(0, frames.saturating_sub(others));
+    }
+
+    fn revise(&mut self, unit: Unit, revised: Revised) {
+        let counts = self.spec.as_ref().is_some_and(|spec| is_of(spec, unit));
+        let state = self.unit_mut(unit);
+        if state.revised.is_some_and(|before| before.at > revised.at) {
+            return;
+        }
+        let before = state.revision();
+        state.revised = Some(revised);
+        if counts {
+            self.shares.entry(before).and_modify(|units| *units = units.saturating_sub(1));
+            *self.shares.entry(revised.id).or_default() += 1;
+            // A share of nothing is none, or the fold would tell in which order ops came.
+            self.shares.retain(|id, units| *id == 0 || *units > 0);
+        }
+    }
+
     fn reopen(&mut self, unit: Unit, epoch: u32) {
         let known = self.spec.as_ref().is_some_and(|spec| spec.frames.contains(unit.frame));
         self.raise(unit, epoch);
-        if !self.unit(unit).has_result() && known {
-            self.unfinished.insert(unit);
+        match self.unit(unit).has_result() {
+            false if known => drop(self.unfinished.insert(unit)),
+            false => {}
+            // Its result came first, and what it was rendered from only now.
+            true => drop(self.unfinished.remove(&unit)),
         }
     }
 
@@ -429,5 +551,30 @@ impl JobState {
 
     fn note(&mut self, at_ms: u64, by: ActorId, action: String) {
         self.history.insert(HistoryEntry { at_ms, by, action });
+    }
+}
+
+fn is_of(spec: &JobSpec, unit: Unit) -> bool {
+    unit.part == Part::Whole && spec.frames.contains(unit.frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::farm::id::BootId;
+
+    #[test]
+    fn the_last_word_on_a_blob_is_that_of_the_latest_start_whatever_came_first() {
+        let actor = |boot: u8| ActorId { node: NodeId([1; 32]), boot: BootId([boot; 8]) };
+        let blob = BlobId([5; 32]);
+        let (holds, drops) = (Op::Holds { blobs: vec![blob] }, Op::Drops { blobs: vec![blob] });
+        let said = [(actor(1), holds.clone()), (actor(2), drops.clone()), (actor(3), holds)];
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let mut job = JobState::new(JobId([0; 16]));
+            order.iter().for_each(|at| job.apply(said[*at].0, 0, said[*at].1.clone()));
+            assert_eq!(job.holders(blob), BTreeSet::from([NodeId([1; 32])]), "{order:?}");
+            job.apply(actor(3), 1, drops.clone());
+            assert_eq!(job.holders(blob), BTreeSet::new(), "{order:?}");
+        }
     }
 }

@@ -5,7 +5,9 @@ use super::blob::BlobMap;
 use super::config::{GONE_AFTER, KEEP, KEEP_REVIEW, SUSPECT_AFTER};
 use super::event::{Effect, Input, JobCommand, Now, Rendered};
 use super::id::{BlobId, BootId, JobId, NodeId, Unit};
-use super::job::{Device, FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings, Series};
+use super::job::{
+    Device, FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings, Revision, Series,
+};
 use super::ledger::{Ledger, Row};
 use super::message::{Capability, Message, RendererInfo, Suffix};
 use super::op::{JobSetting, Op, Output, OutputRole, UnitSet};
@@ -17,6 +19,8 @@ use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+mod ledger;
+
 /// Between turns; what a test waits for is waited for in these.
 const STEP: Duration = Duration::from_millis(50);
 /// The bundle of every job here: an empty manifest.
@@ -27,10 +31,13 @@ struct Machine {
     is_up: bool,
     store: BTreeSet<BlobId>,
     rendering: BTreeSet<(JobId, Unit)>,
+    /// What was begun: frame, epoch, and the bundle it comes from.
+    begun: Vec<(i32, u32, BlobId)>,
     delivered: Vec<i32>,
     videos: usize,
     forgotten: BTreeSet<BlobId>,
     retired: Vec<JobId>,
+    answers: Vec<(u64, bool)>,
     rows: Vec<Row>,
 }
 
@@ -39,16 +46,28 @@ struct Trio {
     machines: BTreeMap<NodeId, Machine>,
     names: Vec<NodeId>,
     inbox: VecDeque<(NodeId, Input)>,
+    /// Who is connected to whom, by place.
+    mesh: fn(usize, usize) -> bool,
+    /// Of pushes, and what repair sends, every second one is lost.
+    loses: bool,
+    pushes: usize,
     rng: StdRng,
 }
 
 impl Trio {
     fn new(count: u8) -> Self {
+        Self::meshed(count, |_, _| true)
+    }
+
+    fn meshed(count: u8, mesh: fn(usize, usize) -> bool) -> Self {
         let mut trio = Self {
             now: Duration::from_secs(100),
             machines: BTreeMap::new(),
             names: Vec::new(),
             inbox: VecDeque::new(),
+            mesh,
+            loses: false,
+            pushes: 0,
             rng: StdRng::seed_from_u64(1),
         };
         (1..=count).for_each(|seed| trio.start(seed));
@@ -65,10 +84,12 @@ impl Trio {
             is_up: true,
             store: BTreeSet::new(),
             rendering: BTreeSet::new(),
+            begun: Vec::new(),
             delivered: Vec::new(),
             videos: 0,
             forgotten: BTreeSet::new(),
             retired: Vec::new(),
+            answers: Vec::new(),
             rows: Vec::new(),
         };
         self.machines.insert(node, machine);
@@ -82,7 +103,7 @@ impl Trio {
         };
         let capability = Capability { slots: 1, renderers: vec![renderer], ..Capability::default() };
         self.give(node, Input::Capability(Box::new(capability)));
-        for other in self.names.clone().into_iter().filter(|other| *other != node) {
+        for other in self.neighbours(node) {
             if self.machines[&other].is_up {
                 let boot_of = |node: &NodeId| self.machines[node].farm.me().boot;
                 let (here, there) = (boot_of(&node), boot_of(&other));
@@ -93,6 +114,12 @@ impl Trio {
         self.drain();
     }
 
+    fn neighbours(&self, node: NodeId) -> Vec<NodeId> {
+        let place = |node: NodeId| self.names.iter().position(|name| *name == node).expect("a machine");
+        let meets = |other: &NodeId| *other != node && (self.mesh)(place(node), place(*other));
+        self.names.iter().copied().filter(meets).collect()
+    }
+
     fn give(&mut self, node: NodeId, input: Input) {
         self.inbox.push_back((node, input));
         self.drain();
@@ -100,6 +127,11 @@ impl Trio {
 
     fn drain(&mut self) {
         while let Some((node, input)) = self.inbox.pop_front() {
+            self.pushes += usize::from(matches!(input, Input::Received { message: Message::Push(_), .. }));
+            if self.loses && self.pushes % 2 == 1 && matches!(input, Input::Received { message: Message::Push(_), .. })
+            {
+                continue;
+            }
             let Some(machine) = self.machines.get_mut(&node).filter(|machine| machine.is_up) else { continue };
             let now = Now { mono: self.now, wall_ms: 0 };
             let effects = machine.farm.handle(now, input, &mut self.rng);
@@ -117,6 +149,8 @@ impl Trio {
                 token.into_iter().for_each(|token| answer(Input::Persisted(token)));
             }
             Effect::Retired { job } => machine.retired.push(job),
+            Effect::Submitted { call, .. } => machine.answers.push((call, true)),
+            Effect::Refused { call, .. } => machine.answers.push((call, false)),
             Effect::Send { to, message } => inbox.push_back((to, Input::Received { from: node, message })),
             Effect::OpenBlob { blob, map } => answer(match map {
                 _ if machine.store.contains(&blob) => Input::BlobComplete { blob },
@@ -129,7 +163,11 @@ impl Trio {
             // Every map is empty, so that whoever knows one has all of the blob.
             Effect::AskMap { of, blob } => answer(Input::PeerMap { from: of, blob, map: Some(BlobMap::default()) }),
             Effect::ReadManifest { bundle } => answer(Input::Manifest { bundle, files: Some(Vec::new()) }),
-            Effect::Render { job, unit, .. } => drop(machine.rendering.insert((job, unit))),
+            Effect::Render { job, unit, epoch, revision, .. } => {
+                let spec = machine.farm.jobs()[&job].spec_of(revision).expect("a known revision");
+                machine.begun.push((unit.frame, epoch, spec.bundle));
+                machine.rendering.insert((job, unit));
+            }
             Effect::Stop { job, unit } => drop(machine.rendering.remove(&(job, unit))),
             Effect::Deliver { job, unit, epoch, .. } => {
                 machine.delivered.push(unit.frame);
@@ -166,12 +204,13 @@ impl Trio {
     fn render(&mut self, at: usize) {
         let node = self.names[at];
         for (job, unit) in std::mem::take(&mut self.at(at).rendering) {
-            let blob = BlobId([unit.frame as u8; 32]);
+            let epoch = self.machines[&node].farm.jobs()[&job].unit(unit).epoch;
+            let blob = BlobId([unit.frame as u8 + 100 * epoch as u8; 32]);
             self.at(at).store.insert(blob);
             let path = format!("{}.png", unit.frame);
             let outputs = vec![Output { path, blob, bytes: 1, role: OutputRole::Image }];
             let result = Rendered { outputs, millis: 60_000, device: "CPU".into(), build: "b".into() };
-            self.give(node, Input::Rendered { job, unit, epoch: 0, result });
+            self.give(node, Input::Rendered { job, unit, epoch, result });
         }
     }
 
@@ -199,7 +238,7 @@ impl Trio {
         let sealer = Sealer::from_seed(&[at as u8 + 1; 32]);
         self.at(at).farm = Farm::new(sealer, BootId([boot; 8]), [0; 32], rows, Now { mono: self.now, wall_ms: 0 });
         self.at(at).is_up = true;
-        for other in self.names.clone().into_iter().filter(|other| *other != node && self.machines[other].is_up) {
+        for other in self.neighbours(node).into_iter().filter(|other| self.machines[other].is_up).collect::<Vec<_>>() {
             let boot_of = |node: &NodeId| self.machines[node].farm.me().boot;
             let (here, there) = (boot_of(&node), boot_of(&other));
             self.inbox.push_back((node, Input::Connected { node: other, boot: there }));
@@ -342,121 +381,4 @@ fn a_second_result_of_a_delivered_frame_does_not_unend_its_collection() {
     assert_eq!(submitter.farm.jobs()[&job].unit(unit).current_results().count(), 2);
     assert!(submitter.farm.collectors()[&job].ended);
     assert_eq!(submitter.videos, 1);
-}
-
-#[test]
-fn a_stale_machine_that_comes_back_with_a_deleted_job_forgets_it_like_everyone() {
-    let mut trio = Trio::new(3);
-    let job = trio.submit(0, 3);
-    trio.wait(Duration::from_secs(2));
-    trio.kill(2);
-    let stale = trio.at(2).rows.clone();
-    trio.finish();
-    let owner = trio.names[0];
-    trio.give(owner, Input::Command { job, command: JobCommand::Delete });
-    trio.wait(Duration::from_secs(2));
-    assert!(!trio.knows(0, job) && !trio.knows(1, job));
-    assert_eq!((trio.at(0).retired.clone(), trio.at(1).retired.clone()), (vec![job], vec![job]));
-    // The third has the whole job, its own ops too, and says so to everyone.
-    trio.restart(2, 9);
-    assert!(stale.iter().any(|row| matches!(row, Row::Op { log, .. } if *log == job)) && trio.at(2).retired == [job]);
-    trio.wait(Duration::from_secs(4));
-    (0..3).for_each(|at| assert!(!trio.knows(at, job)));
-    let digests: BTreeSet<_> = trio.machines.values().map(|machine| machine.farm.ledger().digest()).collect();
-    assert_eq!(digests.len(), 1);
-    // What a disk has of it after that is its id, for ever.
-    for (at, boot) in [(0, 20), (2, 21)] {
-        trio.restart(at, boot);
-        assert!(!trio.knows(at, job) && trio.at(at).farm.ledger().is_retired(job));
-    }
-}
-
-#[test]
-fn a_job_that_goes_on_cannot_be_deleted() {
-    let mut trio = Trio::new(2);
-    let job = trio.submit(0, 3);
-    let owner = trio.names[0];
-    trio.give(owner, Input::Command { job, command: JobCommand::Delete });
-    trio.wait(Duration::from_secs(2));
-    assert!(trio.knows(0, job) && trio.knows(1, job));
-    trio.give(owner, Input::Command { job, command: JobCommand::Cancel("ada".into()) });
-    trio.give(owner, Input::Command { job, command: JobCommand::Delete });
-    trio.wait(Duration::from_secs(2));
-    assert!(!trio.knows(0, job) && !trio.knows(1, job));
-}
-
-#[test]
-fn a_job_that_is_over_is_forgotten_after_the_keep_time_whatever_restarts_there_were() {
-    let mut trio = Trio::new(2);
-    let job = trio.submit(0, 2);
-    trio.finish();
-    assert!(trio.at(0).farm.jobs()[&job].is_over());
-    trio.leap(KEEP / 2);
-    assert!(trio.knows(0, job));
-    (0..2).for_each(|at| trio.restart(at, 50 + at as u8));
-    trio.leap(KEEP / 2 - KEEP_REVIEW * 8);
-    assert!(trio.knows(0, job));
-    trio.leap(KEEP_REVIEW * 16);
-    assert!(!trio.knows(0, job) && !trio.knows(1, job));
-}
-
-#[test]
-fn a_job_whose_submitter_never_comes_back_is_forgotten_after_the_keep_time() {
-    let mut trio = Trio::new(2);
-    let job = trio.submit(0, 2);
-    trio.wait(Duration::from_secs(2));
-    trio.kill(0);
-    trio.leap(KEEP - KEEP_REVIEW * 4);
-    assert!(trio.knows(1, job) && !trio.at(1).farm.jobs()[&job].is_over());
-    trio.leap(KEEP_REVIEW * 8);
-    assert!(!trio.knows(1, job));
-    // It comes back after all, and has to believe it.
-    trio.restart(0, 77);
-    trio.wait(Duration::from_secs(4));
-    assert!(!trio.knows(0, job));
-}
-
-/// One history of a member that signs another one too.
-fn signed(by: &Sealer, job: JobId, ops: &[Op]) -> Vec<Suffix> {
-    let mut ledger = Ledger::new(by.clone(), BootId([9; 8]), [0; 32]);
-    for op in ops {
-        ledger.append(job, op).expect("a sound op");
-        let mark = ledger.take_rows().expect("rows").mark;
-        ledger.durable(mark);
-    }
-    ledger.suffix(job, ledger.me(), 0).expect("pieces")
-}
-
-#[test]
-fn a_member_that_tells_two_histories_counts_for_what_both_begin_with_on_every_machine() {
-    let mut trio = Trio::new(3);
-    let job = trio.submit(0, 6);
-    trio.wait(Duration::from_secs(1));
-    let liar = Sealer::from_seed(&[9; 32]);
-    let first = Op::Set { lamport: 1, setting: JobSetting::Priority(70), at_ms: 0 };
-    let units = UnitSet::whole(vec![1, 2]).expect("frames");
-    let requeue = signed(&liar, job, &[first.clone(), Op::Requeue { units, epoch: 5 }]);
-    let pause = Op::Set { lamport: 2, setting: JobSetting::Paused(true), at_ms: 0 };
-    let pause = signed(&liar, job, &[first, pause]);
-    // Told at once to two machines that do not hear each other at the moment.
-    let (one, two) = (trio.names[0], trio.names[1]);
-    let push = |from, suffixes| Input::Received { from, message: Message::Push(suffixes) };
-    trio.inbox.push_back((one, push(two, requeue)));
-    trio.inbox.push_back((two, push(one, pause)));
-    trio.drain();
-    trio.wait(Duration::from_secs(4));
-    let views: Vec<_> = trio.machines.values().map(|machine| &machine.farm.jobs()[&job]).collect();
-    assert!(views.iter().all(|view| *view == views[0]), "all agree");
-    assert!(!views[0].is_over() && !views[0].is_paused());
-    assert_eq!((views[0].revision, views[0].unit(Unit::whole(1)).epoch), (0, 0));
-    assert_eq!(views[0].priority(), 70, "what both begin with counts");
-    trio.finish();
-    assert!(trio.at(0).farm.jobs()[&job].is_over());
-    assert_eq!(trio.at(0).delivered.len(), 6);
-    let digests: BTreeSet<_> = trio.machines.values().map(|machine| machine.farm.ledger().digest()).collect();
-    assert_eq!(digests.len(), 1);
-    // After a start too.
-    trio.restart(1, 40);
-    trio.wait(Duration::from_secs(4));
-    assert_eq!(trio.machines[&two].farm.jobs()[&job], trio.machines[&one].farm.jobs()[&job]);
 }

@@ -84,7 +84,7 @@ impl Farm {
             let claim = Op::Claim { epoch: choice.epoch, units, kind: choice.kind, score: weakest };
             self.say(choice.job, &claim);
             for (unit, epoch) in choice.units {
-                let hand = Hand { epoch, kind: choice.kind, score: weakest, started: None, percent: 0 };
+                let hand = Hand { epoch, kind: choice.kind, score: weakest, started: None, percent: 0, revision: 0 };
                 self.hands.insert((choice.job, unit), hand);
                 self.queue.push_back((choice.job, unit));
             }
@@ -93,9 +93,10 @@ impl Farm {
 
     fn begin(&mut self, now: Now, job: JobId, unit: Unit, effects: &mut Vec<Effect>) {
         let Some(hand) = self.hands.get_mut(&(job, unit)) else { return };
-        hand.started = Some(now.mono);
+        let revision = self.jobs.get(&job).map_or(0, |state| state.unit(unit).revision());
+        (hand.started, hand.revision) = (Some(now.mono), revision);
         let fresh = self.jobs.get(&job).is_some_and(|state| state.unit(unit).failures_of(self.me.node) > 0);
-        effects.push(Effect::Render { job, unit, epoch: hand.epoch, fresh });
+        effects.push(Effect::Render { job, unit, epoch: hand.epoch, revision, fresh });
     }
 
     /// Wants the bundle of every job this machine could work on, whether or not it may at the moment.
@@ -107,10 +108,12 @@ impl Farm {
             .jobs
             .values()
             .filter(|job| !job.is_over() && !is_stopped(job, &self.roster, now.mono))
-            .filter_map(|job| job.spec.as_ref().map(|spec| (job, spec)))
+            .flat_map(|job| job.current_specs().map(move |spec| (job, spec)))
             .filter(|(job, spec)| fits(Some(&own), spec, job.min_version).is_ok() || job.owner() == Some(self.me.node))
             .map(|(_, spec)| spec.bundle)
             .filter(|bundle| !self.ready.contains(bundle))
+            .collect::<BTreeSet<_>>()
+            .into_iter()
             .collect();
         for bundle in wanted {
             let sources = self.bundle_sources(bundle);
@@ -129,12 +132,12 @@ impl Farm {
         }
     }
 
-    /// Who has a whole bundle: its submitters and everyone who said so.
+    /// Who has a whole bundle: whoever made it and everyone who said so.
     pub(super) fn bundle_sources(&self, bundle: BlobId) -> BTreeSet<NodeId> {
-        let uses = |job: &&JobState| job.spec.as_ref().is_some_and(|spec| spec.bundle == bundle);
+        let uses = |job: &&JobState| job.bundles().any(|used| used == bundle);
         let jobs = self.jobs.values().filter(uses);
         let mut sources: BTreeSet<NodeId> =
-            jobs.flat_map(|job| job.holders(bundle).into_iter().chain(job.owner())).collect();
+            jobs.flat_map(|job| job.holders(bundle).into_iter().chain(job.makers(bundle))).collect();
         sources.remove(&self.me.node);
         sources
     }
@@ -150,8 +153,9 @@ impl Farm {
             }
             let mut left = BTreeSet::new();
             for unit in std::mem::take(&mut collector.pending) {
-                let epoch = state.unit(unit).epoch;
-                if collector.delivered.get(&unit) == Some(&epoch) || collector.delivering.get(&unit) == Some(&epoch) {
+                let version = state.unit(unit).version();
+                let epoch = version.0;
+                if [&collector.delivered, &collector.delivering].iter().any(|at| at.get(&unit) == Some(&version)) {
                     continue;
                 }
                 let is_local = |outcome: &super::state::Outcome| {
@@ -160,7 +164,7 @@ impl Farm {
                 let Some(outcome) = pick(state, unit, is_local) else { continue };
                 let is_delivering = collector.delivering.contains_key(&unit);
                 if !is_delivering && is_local(outcome) {
-                    collector.delivering.insert(unit, epoch);
+                    collector.takes(unit, version, outcome);
                     let outputs = outcome.outputs.clone();
                     effects.push(Effect::Deliver { job: *job, unit, epoch, outputs });
                     continue;
@@ -236,13 +240,14 @@ impl Farm {
         let late: Vec<(JobId, BlobId)> = self
             .jobs
             .values()
-            .filter(|job| !job.is_over() && !self.announced.contains(&job.id))
-            .filter_map(|job| job.spec.as_ref().map(|spec| (job, spec.bundle)))
+            .filter(|job| !job.is_over())
+            .flat_map(|job| job.current_specs().map(move |spec| (job, spec.bundle)))
+            .filter(|(job, bundle)| !self.announced.contains(&(job.id, *bundle)))
             .filter(|(job, bundle)| self.ready.contains(bundle) && !job.holders(*bundle).contains(&self.me.node))
             .map(|(job, bundle)| (job.id, bundle))
             .collect();
         for (job, bundle) in late {
-            self.announced.insert(job);
+            self.announced.insert((job, bundle));
             self.say(job, &Op::Holds { blobs: vec![bundle] });
         }
     }

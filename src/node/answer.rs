@@ -136,7 +136,8 @@ impl Watcher {
             && !job.is_over()
         {
             let me = farm.me().node;
-            if job.holders(spec.bundle).iter().any(|node| *node != me) {
+            let is_elsewhere = |bundle| job.holders(bundle).iter().any(|node| *node != me);
+            if job.current_specs().all(|spec| is_elsewhere(spec.bundle)) {
                 return self.stream.try_event(json!({"event": "replicated"}));
             }
             if !self.said_alone && farm.is_alone(now) && now.saturating_sub(self.started) > Duration::from_secs(10) {

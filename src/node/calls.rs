@@ -81,7 +81,7 @@ impl Node {
             ApiRequest::SetPriority { job, priority } => self.set(&job, JobSetting::Priority(priority)),
             ApiRequest::Cancel { job } => {
                 let id = self.live(&job)?;
-                let by = std::env::var("USER").unwrap_or_else(|_| self.capability.name.clone());
+                let by = self.user();
                 self.turn(Input::Command { job: id, command: JobCommand::Cancel(by) });
                 Ok(self.job_view(id))
             }
@@ -144,6 +144,11 @@ impl Node {
         Ok(view)
     }
 
+    /// Who gives orders on this machine, for the history of jobs.
+    fn user(&self) -> String {
+        std::env::var("USER").unwrap_or_else(|_| self.capability.name.clone())
+    }
+
     fn delete(&mut self, job: &str) -> Answer {
         let id = view::find(&self.farm, job)?;
         if self.farm.jobs().get(&id).is_some_and(|state| !state.may_retire()) {
@@ -183,7 +188,8 @@ impl Node {
             return Err(ApiError::new(ErrorKind::JobState, text));
         };
         let count = units.frames.len();
-        self.turn(Input::Command { job: id, command: JobCommand::Requeue(units) });
+        let by = self.user();
+        self.turn(Input::Command { job: id, command: JobCommand::Requeue { units, by } });
         let mut view = self.job_view(id);
         view["requeued"] = json!(count);
         Ok(view)

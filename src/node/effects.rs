@@ -62,10 +62,11 @@ impl Node {
                     submission.stream.try_fail(super::ApiError::new(super::ErrorKind::Internal, reason));
                 }
             }
-            Effect::Render { job, unit, epoch, fresh } => {
-                if let Some(spec) = self.job_spec(job) {
+            Effect::Render { job, unit, epoch, revision, fresh } => {
+                let state = self.farm.jobs().get(&job);
+                if let Some(spec) = state.and_then(|state| state.spec_of(revision)).cloned() {
                     tracing::debug!(job = %job.short(), frame = unit.frame, "rendering");
-                    self.slots.render(Work { job, spec, unit, epoch, fresh });
+                    self.slots.render(Work { scene: (job, revision), spec, unit, epoch, fresh });
                 }
             }
             Effect::Stop { job, unit } => self.slots.stop(job, unit),

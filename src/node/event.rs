@@ -6,6 +6,7 @@ use super::render::Discovery;
 use super::slots::{Finished, Free};
 use super::submit::Prepared;
 use super::sweep::Look;
+use super::update::WhichJob;
 use crate::farm::event::{Input, Load};
 use crate::farm::job::{Needs, Series};
 use tokio::sync::oneshot;
@@ -22,6 +23,8 @@ pub enum Event {
     Discovered(Box<Discovery>, Vec<Gpu>),
     /// A submission wants to know who could render it.
     WhoCan(WhoCan),
+    /// Somebody wants to change a job.
+    WhichJob(WhichJob),
     /// A submission is bundled.
     Prepared(Box<Prepared>, Stream),
     /// How the machine is doing.

@@ -28,18 +28,21 @@ const IDLE: Duration = Duration::from_secs(30);
 /// Most idle workers looked through; more than any machine has slots.
 const MAX_IDLE: usize = 256;
 
+/// What a worker has open: a job as one of its revisions has it.
+pub type Scene = (JobId, u32);
+
 /// A worker between units.
 struct Idle {
-    job: JobId,
+    scene: Scene,
     worker: Worker,
     since: Duration,
 }
 
 /// A unit to render.
 pub struct Work {
-    /// Its job.
-    pub job: JobId,
-    /// As submitted.
+    /// Its job, and which revision of that.
+    pub scene: Scene,
+    /// The job as that revision has it.
     pub spec: Arc<JobSpec>,
     /// Which.
     pub unit: Unit,
@@ -51,8 +54,8 @@ pub struct Work {
 
 /// Blender has drawn a unit and is free; what it drew is being looked at.
 pub struct Free {
-    /// Its job.
-    pub job: JobId,
+    /// Its job, and which revision of that.
+    pub scene: Scene,
     /// Which.
     pub unit: Unit,
     /// Names the task that ran it.
@@ -63,8 +66,8 @@ pub struct Free {
 
 /// How a unit ended, with the worker if it lives and was not told [`Free`] before.
 pub struct Finished {
-    /// Its job.
-    pub job: JobId,
+    /// Its job, and which revision of that.
+    pub scene: Scene,
     /// Which.
     pub unit: Unit,
     /// Names the task that ran it.
@@ -104,9 +107,9 @@ impl Slots {
 
     /// Begins a unit.
     pub fn render(&mut self, work: Work) {
-        let key = (work.job, work.unit);
+        let key = (work.scene.0, work.unit);
         let mut worker = None;
-        if let Some(at) = self.idle.iter().position(|idle| idle.job == work.job) {
+        if let Some(at) = self.idle.iter().position(|idle| idle.scene == work.scene) {
             let idle = self.idle.swap_remove(at);
             // A fresh one is asked for when the unit failed before: what lives may be the reason.
             worker = (!work.fresh && idle.worker.lives()).then_some(idle.worker);
@@ -141,14 +144,15 @@ impl Slots {
 
     /// A worker is free; says whether its unit still counts (it was not stopped meanwhile).
     pub fn free(&mut self, free: Free, now: Duration) -> bool {
-        let Free { job, unit, run, worker } = free;
-        self.keep_worker(job, Some(worker), now);
-        self.counts(job, unit, run)
+        let Free { scene, unit, run, worker } = free;
+        self.keep_worker(scene, Some(worker), now);
+        self.counts(scene.0, unit, run)
     }
 
     /// A unit ended; says whether that still counts (it was not stopped meanwhile).
-    pub fn finished(&mut self, job: JobId, unit: Unit, run: u64, worker: Option<Worker>, now: Duration) -> bool {
-        self.keep_worker(job, worker, now);
+    pub fn finished(&mut self, scene: Scene, unit: Unit, run: u64, worker: Option<Worker>, now: Duration) -> bool {
+        let job = scene.0;
+        self.keep_worker(scene, worker, now);
         let counts = self.counts(job, unit, run);
         if counts {
             self.running.remove(&(job, unit));
@@ -160,12 +164,12 @@ impl Slots {
         self.running.get(&(job, unit)).is_some_and(|(number, _)| *number == run)
     }
 
-    fn keep_worker(&mut self, job: JobId, worker: Option<Worker>, now: Duration) {
+    fn keep_worker(&mut self, scene: Scene, worker: Option<Worker>, now: Duration) {
         if let Some(worker) = worker
             && worker.lives()
             && self.idle.len() < MAX_IDLE
         {
-            self.idle.push(Idle { job, worker, since: now });
+            self.idle.push(Idle { scene, worker, since: now });
         }
     }
 
@@ -173,7 +177,7 @@ impl Slots {
     pub fn reap(&mut self, now: Duration, is_over: impl Fn(JobId) -> bool) {
         let mut kept = Vec::new();
         for idle in std::mem::take(&mut self.idle) {
-            if now.saturating_sub(idle.since) >= IDLE || is_over(idle.job) {
+            if now.saturating_sub(idle.since) >= IDLE || is_over(idle.scene.0) {
                 tokio::spawn(idle.worker.close());
             } else {
                 kept.push(idle);
@@ -216,7 +220,7 @@ struct Run {
 
 impl Run {
     async fn unit(self, work: Work, worker: Option<Worker>) {
-        let (job, unit, epoch) = (work.job, work.unit, work.epoch);
+        let (job, unit, epoch) = (work.scene.0, work.unit, work.epoch);
         let (input, worker) = match self.render(&work, worker).await {
             Ok(result) => (Input::Rendered { job, unit, epoch, result }, None),
             Err((failure, worker)) => {
@@ -230,7 +234,7 @@ impl Run {
                 (Input::RenderFailed { job, unit, epoch, kind, message, log }, worker.filter(|_| failure.worker_lives))
             }
         };
-        let finished = Finished { job, unit, run: self.number, input, worker };
+        let finished = Finished { scene: work.scene, unit, run: self.number, input, worker };
         // The loop is gone when this fails, and so is whoever would use the worker.
         let _ = self.events.send(Event::UnitFinished(Box::new(finished))).await;
     }
@@ -241,7 +245,7 @@ impl Run {
             None => self.start(work).await.map_err(|failure| (failure, None))?,
         };
         let spec = &work.spec;
-        let name = format!("{}-{}-{}.{}", work.job.short(), work.unit.frame, self.number, spec.format.extension());
+        let name = format!("{}-{}-{}.{}", work.scene.0.short(), work.unit.frame, self.number, spec.format.extension());
         let out = self.dir.join("out").join(name);
         let mut progress = worker.progress();
         let outcome = {
@@ -252,7 +256,7 @@ impl Run {
                     outcome = &mut drawing => break outcome,
                     Ok(()) = progress.changed() => {
                         let percent = (progress.borrow_and_update().clamp(0.0, 1.0) * 100.0) as u8;
-                        let told = Input::Progress { job: work.job, unit: work.unit, percent };
+                        let told = Input::Progress { job: work.scene.0, unit: work.unit, percent };
                         // Progress is news, not a promise: a full queue drops it.
                         let _ = self.events.try_send(Event::Farm(told));
                     }
@@ -263,7 +267,7 @@ impl Run {
             Ok(drawn) => drawn,
             Err(failure) => return Err((failure, Some(worker))),
         };
-        let free = Free { job: work.job, unit: work.unit, run: self.number, worker };
+        let free = Free { scene: work.scene, unit: work.unit, run: self.number, worker };
         let _ = self.events.send(Event::UnitDrawn(Box::new(free))).await;
         let done = drawn.keep().await.map_err(|failure| (failure, None))?;
         self.keep_log(work, &done.log).await;
@@ -310,7 +314,7 @@ impl Run {
 
     /// What Blender printed is kept here, for `job log`. Failing to keep it fails nothing.
     async fn keep_log(&self, work: &Work, text: &str) {
-        let path = Slots::log_path(&self.dir, work.job, work.unit.frame);
+        let path = Slots::log_path(&self.dir, work.scene.0, work.unit.frame);
         if let Some(folder) = path.parent() {
             let _ = tokio::fs::create_dir_all(folder).await;
         }

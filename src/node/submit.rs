@@ -10,6 +10,7 @@ use super::http::{ApiError, ErrorKind, SubmitRequest, VideoChoice};
 use super::scene::{self, BlobSink, BundleError, SceneError, SceneInfo, Trace};
 use super::store::{Intake, Store};
 use super::sweep::Held;
+use super::update::{Update, update};
 use crate::farm::id::BlobId;
 use crate::farm::job::{FrameRate, FrameSet, JobSpec, Needs, OutputSpec, RenderSettings};
 use crate::farm::rules::Rules;
@@ -30,12 +31,20 @@ const PROBE_WAIT: Duration = Duration::from_secs(90);
 
 /// A submission ready to be written down.
 pub struct Prepared {
-    /// The job, its bundle in the store.
-    pub spec: JobSpec,
+    /// What is to be written down.
+    pub what: What,
     /// Whether the caller leaves once it is replicated.
     pub detach: bool,
     /// Keeps what was bundled in the store until the job that names it is written down.
     pub held: Held,
+}
+
+/// A new job or a changed one, its bundle in the store.
+pub enum What {
+    /// A new one.
+    Job(Box<JobSpec>),
+    /// Frames of one that is there.
+    Update(Update),
 }
 
 /// Reads, checks and bundles; then hands the job to the loop, or tells the caller why not.
@@ -47,21 +56,21 @@ pub async fn prepare(
     stream: Stream,
 ) {
     let detach = request.detach;
-    match spec(request, store, &events, &stream).await {
-        Ok(spec) => {
-            let prepared = Box::new(Prepared { spec, detach, held });
+    let what = match request.update.clone() {
+        Some(job) => update(&job, request, store, &events, &stream).await.map(What::Update),
+        None => spec(request, store, &events, &stream).await.map(|spec| What::Job(Box::new(spec))),
+    };
+    match what {
+        Ok(what) => {
+            let prepared = Box::new(Prepared { what, detach, held });
             let _ = events.send(Event::Prepared(prepared, stream)).await;
         }
         Err(error) => stream.fail(error).await,
     }
 }
 
-async fn spec(
-    request: SubmitRequest,
-    store: Arc<Store>,
-    events: &mpsc::Sender<Event>,
-    stream: &Stream,
-) -> Result<JobSpec, ApiError> {
+/// Reads a scene and what it needs; whether it can be rendered at all.
+pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<(SceneInfo, Trace), ApiError> {
     stream.progress("trace", 0, 1, "files").await;
     let file = request.file.clone();
     let (info, trace) = blocking(move || {
@@ -79,9 +88,24 @@ async fn spec(
         );
         return Err(ApiError::new(ErrorKind::NoCamera, text));
     }
-    check_missing(&trace, &request, stream).await?;
+    check_missing(&trace, request, stream).await?;
     let found = (trace.files.len() + 1) as u64;
     stream.progress("trace", found, found, "files").await;
+    Ok((info, trace))
+}
+
+/// What a renderer must be able to do for a scene.
+pub(super) fn needs(info: &SceneInfo, settings: &RenderSettings) -> Needs {
+    Needs { denoiser: info.needs_denoiser(settings.engine.as_deref()) }
+}
+
+async fn spec(
+    request: SubmitRequest,
+    store: Arc<Store>,
+    events: &mpsc::Sender<Event>,
+    stream: &Stream,
+) -> Result<JobSpec, ApiError> {
+    let (info, trace) = look(&request, stream).await?;
     let frames = frames(&request, &info)?;
     let settings = settings(&request, &info)?;
     let size = info.size_with(settings.resolution, settings.percent);
@@ -89,7 +113,7 @@ async fn spec(
         let text = format!("a frame would be {}×{} pixels; raise --percent or --resolution", size.0, size.1);
         return Err(ApiError::new(ErrorKind::BadRequest, text));
     }
-    let needs = Needs { denoiser: info.needs_denoiser(settings.engine.as_deref()) };
+    let needs = needs(&info, &settings);
     let output = output(&request, &info, &frames)?;
     {
         let output = output.clone();
@@ -200,7 +224,7 @@ fn frames(request: &SubmitRequest, info: &SceneInfo) -> Result<FrameSet, ApiErro
     }
 }
 
-fn settings(request: &SubmitRequest, info: &SceneInfo) -> Result<RenderSettings, ApiError> {
+pub(super) fn settings(request: &SubmitRequest, info: &SceneInfo) -> Result<RenderSettings, ApiError> {
     let engine = request.engine.as_ref().map(|engine| match engine.to_ascii_lowercase().as_str() {
         "cycles" => Ok("CYCLES".to_owned()),
         "eevee" | "blender_eevee" | "blender_eevee_next" => Ok("BLENDER_EEVEE".to_owned()),
@@ -404,7 +428,7 @@ async fn warn_of_changes(request: &SubmitRequest, info: &SceneInfo, stream: &Str
     }
 }
 
-async fn who_can(
+pub(super) async fn who_can(
     request: &SubmitRequest,
     info: &SceneInfo,
     needs: &Needs,
@@ -440,7 +464,7 @@ impl BlobSink for Sink<'_> {
     }
 }
 
-async fn make_bundle(
+pub(super) async fn make_bundle(
     request: &SubmitRequest,
     trace: Trace,
     store: Arc<Store>,

@@ -23,8 +23,10 @@ pub fn node_name(farm: &Farm, node: NodeId) -> String {
 /// The word for a unit, and the node that has it or made it.
 pub fn unit_state(farm: &Farm, job: &JobState, unit: Unit, now: Duration) -> (&'static str, Option<NodeId>) {
     let state = job.unit(unit);
-    let delivered =
-        farm.collectors().get(&job.id).is_some_and(|collector| collector.delivered.get(&unit) == Some(&state.epoch));
+    let delivered = farm
+        .collectors()
+        .get(&job.id)
+        .is_some_and(|collector| collector.delivered.get(&unit) == Some(&state.version()));
     if let Some((by, _)) = state.current_results().next() {
         if delivered || farm.is_done(job, unit, now) {
             return ("done", Some(by.node));

@@ -2,7 +2,7 @@
 
 use super::{WireError, is_safe_path, read_body, within, write_body};
 use crate::farm::id::{BlobId, Part};
-use crate::farm::job::JobSpec;
+use crate::farm::job::{JobSpec, RenderSettings};
 use crate::farm::op::{JobSetting, MAX_BLOBS_PER_OP, MAX_OUTPUTS, MAX_TEXT_BYTES, Op, UnitSet};
 use crate::farm::rules::Rules;
 
@@ -117,8 +117,8 @@ fn write_op(op: &Op, into: &mut Vec<u8>) -> Result<u16, WireError> {
         Op::Submit { min_version, spec } => body!(kind::SUBMIT, &(min_version, spec)),
         Op::Claim { epoch, units, kind, score } => body!(kind::CLAIM, &(epoch, units, kind, score)),
         Op::Release { units } => body!(kind::RELEASE, units),
-        Op::Done { epoch, unit, outputs, millis, device, build } => {
-            body!(kind::DONE, &(epoch, unit, outputs, millis, device, build))
+        Op::Done { epoch, revision, unit, outputs, millis, device, build } => {
+            body!(kind::DONE, &(epoch, revision, unit, outputs, millis, device, build))
         }
         Op::Failed { epoch, unit, kind, message, log } => {
             body!(kind::FAILED, &(epoch, unit, kind, message, log))
@@ -126,7 +126,7 @@ fn write_op(op: &Op, into: &mut Vec<u8>) -> Result<u16, WireError> {
         Op::Holds { blobs } => body!(kind::HOLDS, blobs),
         Op::Drops { blobs } => body!(kind::DROPS, blobs),
         Op::Lost { blobs } => body!(kind::LOST, blobs),
-        Op::Requeue { units, epoch } => body!(kind::REQUEUE, &(units, epoch)),
+        Op::Requeue { units, epoch, by, at_ms } => body!(kind::REQUEUE, &(units, epoch, by, at_ms)),
         Op::Set { lamport, setting, at_ms } => {
             macro_rules! set {
                 ($kind:expr, $value:expr) => {
@@ -149,8 +149,8 @@ fn write_op(op: &Op, into: &mut Vec<u8>) -> Result<u16, WireError> {
             }
         }
         Op::Cancel { by, at_ms } => body!(kind::CANCEL, &(by, at_ms)),
-        Op::Revise { bundle, bundle_bytes, units, epoch } => {
-            body!(kind::REVISE, &(bundle, bundle_bytes, units, epoch))
+        Op::Revise { id, revision, units, epoch, by, at_ms } => {
+            body!(kind::REVISE, &(id, revision, units, epoch, by, at_ms))
         }
         Op::Collected { revision, video, at_ms } => body!(kind::COLLECTED, &(revision, video, at_ms)),
         Op::Retire { why } => body!(kind::RETIRE, why),
@@ -191,8 +191,8 @@ pub fn decode_op(bytes: &[u8]) -> Result<Op, WireError> {
         kind::SUBMIT => read!("a Submit", (min_version, spec) => Op::Submit { min_version, spec }),
         kind::CLAIM => read!("a Claim", (epoch, units, kind, score) => Op::Claim { epoch, units, kind, score }),
         kind::RELEASE => read!("a Release", units => Op::Release { units }),
-        kind::DONE => read!("a Done", (epoch, unit, outputs, millis, device, build) => {
-            Op::Done { epoch, unit, outputs, millis, device, build }
+        kind::DONE => read!("a Done", (epoch, revision, unit, outputs, millis, device, build) => {
+            Op::Done { epoch, revision, unit, outputs, millis, device, build }
         }),
         kind::FAILED => read!("a Failed", (epoch, unit, kind, message, log) => {
             Op::Failed { epoch, unit, kind, message, log }
@@ -200,7 +200,7 @@ pub fn decode_op(bytes: &[u8]) -> Result<Op, WireError> {
         kind::HOLDS => read!("a Holds", blobs => Op::Holds { blobs }),
         kind::DROPS => read!("a Drops", blobs => Op::Drops { blobs }),
         kind::LOST => read!("a Lost", blobs => Op::Lost { blobs }),
-        kind::REQUEUE => read!("a Requeue", (units, epoch) => Op::Requeue { units, epoch }),
+        kind::REQUEUE => read!("a Requeue", (units, epoch, by, at_ms) => Op::Requeue { units, epoch, by, at_ms }),
         kind::SET_PAUSED => set!(JobSetting::Paused),
         kind::SET_PRIORITY => set!(JobSetting::Priority),
         kind::SET_MAX_NODES => set!(JobSetting::MaxNodes),
@@ -214,8 +214,8 @@ pub fn decode_op(bytes: &[u8]) -> Result<Op, WireError> {
         kind::SET_DEADLINE => set!(JobSetting::Deadline),
         kind::SET_AFTER => set!(JobSetting::After),
         kind::CANCEL => read!("a Cancel", (by, at_ms) => Op::Cancel { by, at_ms }),
-        kind::REVISE => read!("a Revise", (bundle, bundle_bytes, units, epoch) => {
-            Op::Revise { bundle, bundle_bytes, units, epoch }
+        kind::REVISE => read!("a Revise", (id, revision, units, epoch, by, at_ms) => {
+            Op::Revise { id, revision, units, epoch, by, at_ms }
         }),
         kind::COLLECTED => read!("a Collected", (revision, video, at_ms) => Op::Collected { revision, video, at_ms }),
         kind::RETIRE => read!("a Retire", why => Op::Retire { why }),
@@ -242,8 +242,17 @@ pub fn check_op(op: &Op) -> Result<(), WireError> {
     };
     match op {
         Op::Submit { spec, .. } => check_spec(spec),
-        Op::Claim { units, .. } | Op::Release { units } | Op::Requeue { units, .. } | Op::Revise { units, .. } => {
-            set(units)
+        Op::Claim { units, .. } | Op::Release { units } => set(units),
+        Op::Revise { id, revision, units, by, .. } => {
+            sound(*id != 0, "its id is that of no revision")?;
+            set(units)?;
+            text(by)?;
+            text(&revision.file)?;
+            check_settings(&revision.settings)
+        }
+        Op::Requeue { units, by, .. } => {
+            set(units)?;
+            text(by)
         }
         Op::Done { unit, outputs, device, build, .. } => {
             sound(part_is_sound(unit.part), "its unit cannot be")?;
@@ -284,6 +293,18 @@ pub(super) fn part_is_sound(part: Part) -> bool {
     }
 }
 
+fn check_settings(settings: &RenderSettings) -> Result<(), WireError> {
+    let sound = |holds: bool, why: &'static str| {
+        if holds { Ok(()) } else { Err(WireError::Unsound { what: "what a job sets on its scene", why }) }
+    };
+    let side = |pixels: u32| (1..=MAX_SIDE).contains(&pixels);
+    sound(settings.engine.as_ref().is_none_or(|engine| engine.len() <= MAX_TEXT_BYTES), "its engine is too long")?;
+    sound(settings.resolution.is_none_or(|(width, height)| side(width) && side(height)), "its resolution cannot be")?;
+    sound(settings.percent.is_none_or(|percent| (1..=MAX_PERCENT).contains(&percent)), "its percentage cannot be")?;
+    sound(settings.samples.is_none_or(|samples| samples <= MAX_SAMPLES), "it has too many samples")?;
+    Ok(())
+}
+
 fn check_spec(spec: &JobSpec) -> Result<(), WireError> {
     let sound = |holds: bool, why: &'static str| {
         if holds { Ok(()) } else { Err(WireError::Unsound { what: "a job's specification", why }) }
@@ -291,16 +312,10 @@ fn check_spec(spec: &JobSpec) -> Result<(), WireError> {
     let JobSpec { settings, output, .. } = spec;
     let side = |pixels: u32| (1..=MAX_SIDE).contains(&pixels);
     let texts = [&spec.name, &spec.file, &spec.user, &output.directory, &output.prefix, &output.suffix];
-    let optional = [settings.engine.as_ref(), output.video.as_ref()];
-    sound(
-        texts.into_iter().chain(optional.into_iter().flatten()).all(|text| text.len() <= MAX_TEXT_BYTES),
-        "a text in it is too long",
-    )?;
+    sound(texts.into_iter().chain(&output.video).all(|text| text.len() <= MAX_TEXT_BYTES), "a text in it is too long")?;
     sound(spec.frames.is_sound(), "its frames cannot be")?;
     sound(side(spec.size.0) && side(spec.size.1), "its frames have an impossible size")?;
-    sound(settings.resolution.is_none_or(|(width, height)| side(width) && side(height)), "its resolution cannot be")?;
-    sound(settings.percent.is_none_or(|percent| (1..=MAX_PERCENT).contains(&percent)), "its percentage cannot be")?;
-    sound(settings.samples.is_none_or(|samples| samples <= MAX_SAMPLES), "it has too many samples")?;
+    check_settings(settings)?;
     sound(spec.rate.fps >= 1 && spec.rate.base_millionths >= 1, "its frame rate is zero")?;
     sound(output.digits <= MAX_DIGITS, "its frame numbers are too long")?;
     sound(spec.priority <= MAX_PRIORITY, "its priority is over 100")?;

@@ -56,6 +56,11 @@ fn settings() -> Vec<JobSetting> {
     ]
 }
 
+fn revision() -> Revision {
+    let JobSpec { file, min_version, settings, needs, .. } = spec();
+    Revision { file, bundle: BlobId([5; 32]), bundle_bytes: 9, min_version, settings, needs }
+}
+
 fn ops() -> Vec<Op> {
     let units = UnitSet::whole(vec![1, 2, 3, 9]).unwrap();
     let unit = Unit { frame: -7, part: Part::Tile { x: 1, y: 0, of: 2 } };
@@ -66,16 +71,24 @@ fn ops() -> Vec<Op> {
         Op::Submit { min_version: 1, spec: Box::new(spec()) },
         Op::Claim { epoch: 1, units: units.clone(), kind: ClaimKind::Backup, score: 300 },
         Op::Release { units: units.clone() },
-        Op::Done { epoch: 0, unit, outputs: vec![output], millis: 1234, device: "CPU".into(), build: "4.5.1".into() },
+        Op::Done {
+            epoch: 0,
+            revision: 0,
+            unit,
+            outputs: vec![output],
+            millis: 1234,
+            device: "CPU".into(),
+            build: "4.5.1".into(),
+        },
         Op::Failed { epoch: 2, unit, kind: FailureKind::Stalled, message: text(), log: Some(blobs[1]) },
         Op::Holds { blobs: blobs.clone() },
         Op::Drops { blobs: blobs.clone() },
         Op::Lost { blobs },
-        Op::Requeue { units: units.clone(), epoch: 3 },
+        Op::Requeue { units: units.clone(), epoch: 3, by: text(), at_ms: 5 },
         Op::Set { lamport: 9, setting: JobSetting::Paused(true), at_ms: 5 },
         Op::Set { lamport: 9, setting: JobSetting::Priority(100), at_ms: 5 },
         Op::Cancel { by: text(), at_ms: 5 },
-        Op::Revise { bundle: BlobId([5; 32]), bundle_bytes: 9, units, epoch: 4 },
+        Op::Revise { id: 7, revision: Box::new(revision()), units, epoch: 4, by: text(), at_ms: 5 },
         Op::Collected { revision: 0, video: true, at_ms: 5 },
         Op::Retire { why: RetireReason::Abandoned },
         Op::Member { node: NodeId([6; 32]), name: text() },
@@ -154,7 +167,7 @@ fn released_bytes_keep_their_meaning() {
     assert_eq!(golden(&ops()[1]), "02000d00000001020206011212010001fb2c01");
     assert_eq!(
         golden(&ops()[3]),
-        "040043000000000d01010002010c612f625f303030312e706e6704040404040404040404040404040404040404040404040404040404040404044d02fbd2040343505505342e352e31"
+        "04004400000000000d01010002010c612f625f303030312e706e6704040404040404040404040404040404040404040404040404040404040404044d02fbd2040343505505342e352e31"
     );
     assert_eq!(golden(&ops()[9]), "0a0003000000090105");
     assert_eq!(golden(&RETIRE), "0f000100000000");
@@ -212,6 +225,7 @@ fn what_breaks_a_limit_is_neither_written_nor_read() {
     let unit = Unit::whole(1);
     let done = |path: &str, n| Op::Done {
         epoch: 0,
+        revision: 0,
         unit,
         outputs: vec![Output { path: path.into(), blob: BlobId([0; 32]), bytes: 0, role: OutputRole::Image }; n],
         millis: 0,
@@ -240,6 +254,20 @@ fn what_breaks_a_limit_is_neither_written_nor_read() {
         bad_spec(|spec| spec.rate.base_millionths = 0),
         bad_spec(|spec| spec.settings.percent = Some(0)),
     ];
+    let revise = |id, revision: Revision| Op::Revise {
+        id,
+        revision: Box::new(revision),
+        units: UnitSet::whole(vec![1]).unwrap(),
+        epoch: 1,
+        by: String::new(),
+        at_ms: 0,
+    };
+    let huge = RenderSettings { samples: Some(u32::MAX), ..RenderSettings::default() };
+    let bad = bad.into_iter().chain([
+        revise(0, revision()),
+        revise(1, Revision { settings: huge, ..revision() }),
+        revise(1, Revision { file: long(), ..revision() }),
+    ]);
     for op in bad {
         assert!(matches!(encode_op(&op), Err(WireError::Unsound { .. })), "{op:?}");
     }

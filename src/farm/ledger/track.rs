@@ -168,6 +168,10 @@ impl Track {
     pub fn examine(&self, suffix: &Suffix, verify: impl Fn(&SignedHead) -> bool) -> Result<Seen, MergeError> {
         let (log, actor, head) = (suffix.log, suffix.actor, &suffix.head);
         let have = self.length();
+        if self.fork.as_ref().is_some_and(|fork| suffix.from > fork.at) {
+            // More of some history after the place where it counts no more.
+            return Ok(Seen::Nothing);
+        }
         if suffix.from > have {
             return Err(MergeError::Gap { log, actor, have, from: suffix.from });
         }

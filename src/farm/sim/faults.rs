@@ -1,63 +1,159 @@
-//! What goes wrong, and what people do: crashes, cuts, suspends, pauses, commands; and peace.
+//! What goes wrong, and what people do: crashes, cuts, suspends, bad disks, pauses, commands; and peace.
 
+use super::event::Event;
 use super::machine::Machine;
-use super::{Event, SWARM, WALL_MS, World};
+use super::peers::Away;
+use super::{SWARM, WALL_MS, World};
 use crate::farm::Farm;
 use crate::farm::event::{Input, JobCommand, Now};
-use crate::farm::id::{BootId, JobId};
+use crate::farm::id::JobId;
+use crate::farm::ledger::next_boot;
 use crate::farm::op::{JobSetting, UnitSet};
 use crate::seal::Sealer;
 use rand::RngExt;
+use rand::seq::SliceRandom;
 use std::time::Duration;
 
+/// Told back for what somebody revised; submissions count from 0.
+pub(super) const REVISION_CALL: u64 = u64::MAX;
+/// A dead machine is back after this, milliseconds.
+const DOWN_MS: (u64, u64) = (500, 20_000);
+/// A cut, or a link that works one way, lasts this, milliseconds.
+const CUT_MS: (u64, u64) = (3000, 30_000);
+/// A suspend, milliseconds: longer than any loop is late.
+const SUSPEND_MS: (u64, u64) = (3100, 30_000);
+/// A pause, milliseconds.
+const PAUSE_MS: (u64, u64) = (2000, 20_000);
+/// A person at the desk, of times a frame's, hundredths: from a moment to a few frames.
+const DESK_PERCENT: (u64, u64) = (50, 400);
+/// A disk is slow or full for this, milliseconds.
+const BAD_DISK_MS: (u64, u64) = (2000, 15_000);
+/// Between looks at whether a leaving machine has ended its work.
+const DRAIN_EVERY: Duration = Duration::from_millis(500);
+
 impl World {
+    pub(super) fn prepare_faults(&mut self) {
+        let faults = self.scenario.faults.clone();
+        let kinds = [
+            (faults.crash, Event::Crash),
+            (faults.partition, Event::Cut),
+            (faults.one_way, Event::OneWay),
+            (faults.suspend, Event::Suspend),
+            (faults.pause, Event::Pause { machine: None }),
+            (faults.owner, Event::Owner),
+            (faults.drain, Event::Drain),
+            (faults.slow_disk, Event::BadDisk { full: false }),
+            (faults.full_disk, Event::BadDisk { full: true }),
+            (faults.command, Event::Command),
+            (self.scenario.chat, Event::Chat),
+        ];
+        for (mean, event) in kinds {
+            self.again(mean, Duration::from_secs(3), event);
+        }
+        if let Some((leaves, returns)) = faults.away {
+            let owner = self.submissions[0].owner;
+            self.plan(leaves, Event::Leave { machine: owner });
+            self.plan(returns, Event::Return { machine: owner });
+        }
+        if let Some((from, until)) = faults.split {
+            self.plan(from, Event::Split { until });
+        }
+        for machine in self.scenario.nodes - self.scenario.liars..self.scenario.nodes {
+            self.liars.insert(machine, super::Liar::default());
+            self.again(faults.lie, Duration::from_secs(3), Event::Lie { machine });
+        }
+        self.plan(faults.until, Event::Peace);
+    }
+
+    /// The next of a kind that comes so often on average, after `rest`.
+    pub(super) fn again(&mut self, mean: Option<Duration>, rest: Duration, event: Event) {
+        if let Some(mean) = mean.filter(|_| !self.peace) {
+            let after = self.around(mean) + rest;
+            self.plan(after, event);
+        }
+    }
+
+    pub(super) fn sealer(&self, i: usize) -> Sealer {
+        let machine = &self.machines[i];
+        machine.key.map_or(Sealer::Cheap(machine.node), |key| Sealer::from_seed(&key))
+    }
+
     pub(super) fn start(&mut self, i: usize) {
         if self.machines[i].is_up() {
             return;
         }
-        let boot = BootId(self.rng.random());
+        let random = self.rng.random();
+        let sealer = self.sealer(i);
         let machine = &mut self.machines[i];
         let now = Now { mono: machine.clock(self.now), wall_ms: WALL_MS };
-        let farm = Farm::new(Sealer::Cheap(machine.node), boot, SWARM, machine.disk.rows(), now);
-        machine.farm = Some(farm);
+        let rows = machine.disk.rows();
+        let boot = next_boot(machine.node, &rows, random);
+        machine.farm = Some(Farm::new(sealer, boot, SWARM, rows, now));
+        if std::mem::take(&mut machine.is_leaving) {
+            machine.capability.paused = false;
+        }
+        let away = match (machine.is_at_desk, machine.capability.paused) {
+            (true, _) => Some(Away::Gone),
+            (false, true) => Some(Away::Paused),
+            (false, false) => None,
+        };
+        self.set_away(i, away);
         self.checks.forget(i);
         let capability = self.machines[i].capability.clone();
         self.feed(i, Input::Capability(Box::new(capability)));
     }
 
+    fn set_away(&mut self, i: usize, away: Option<Away>) {
+        self.outages.extend(self.machines[i].outage(i, self.now));
+        self.machines[i].away = away.map(|away| (away, self.now));
+    }
+
     pub(super) fn crash(&mut self) {
-        if self.peace {
-            return;
+        if !self.peace
+            && let Some(i) = self.draw(|machine| machine.is_up())
+        {
+            self.die_for_a_while(i);
         }
-        if let Some(i) = self.draw(|machine| machine.is_up()) {
-            self.die(i);
-            let after = self.millis(500, 20_000);
-            self.plan(after, Event::Start { machine: i });
-        }
-        if let Some(mean) = self.scenario.faults.crash {
-            let after = self.around(mean);
-            self.plan(after, Event::Crash);
-        }
+        self.again(self.scenario.faults.crash, Duration::ZERO, Event::Crash);
+    }
+
+    pub(super) fn die_for_a_while(&mut self, i: usize) {
+        self.die(i);
+        let after = self.millis(DOWN_MS.0, DOWN_MS.1);
+        self.plan(after, Event::Start { machine: i });
     }
 
     pub(super) fn die(&mut self, i: usize) {
         let landed = self.rng.random();
-        let life = self.machines[i].life;
-        for key in self.machines[i].renders.keys() {
-            self.orphans.insert(*key, (i, self.now));
+        let keep = self.scenario.faults.unsynced.then(|| self.rng.random_range(0..20));
+        if self.scenario.faults.unsynced {
+            let rng = &mut self.rng;
+            self.machines[i].blobs.crash(|| rng.random_range(0..4) == 0);
         }
-        self.machines[i].crash(landed);
-        // Whoever submitted and got no answer does it again.
-        for job in 0..self.submissions.len() {
-            if self.submissions[job].owner == i && self.submissions[job].asked == Some(life) {
-                self.plan(Duration::from_secs(1), Event::Submit { job });
-            }
-        }
+        self.end(i, landed, keep);
         for (other, link) in self.net.peers(i) {
             self.net.close_at(i, other, link);
             // A dead process resets its connections at once; a dead machine says nothing.
             let after = if self.rng.random() { self.millis(0, 100) } else { self.millis(1000, 12_000) };
             self.plan(after, Event::Close { at: other, other: i, link });
+        }
+    }
+
+    /// Nothing is left of a machine but its disks.
+    fn end(&mut self, i: usize, landed: bool, keep: Option<usize>) {
+        let life = self.machines[i].life;
+        for key in self.machines[i].renders.keys() {
+            self.orphans.insert(*key, (i, self.now));
+        }
+        self.claims.retain(|(of, _, _), _| *of != i);
+        self.machines[i].crash(landed, keep);
+        self.set_away(i, Some(Away::Gone));
+        self.spread_without(i);
+        // Whoever submitted and got no answer does it again.
+        for job in 0..self.submissions.len() {
+            if self.submissions[job].owner == i && self.submissions[job].asked == Some(life) {
+                self.plan(Duration::from_secs(1), Event::Submit { job });
+            }
         }
     }
 
@@ -67,30 +163,68 @@ impl World {
         }
         let sides = self.rng.random_range(2..=3);
         let sides = (0..self.machines.len()).map(|_| self.rng.random_range(0..sides)).collect();
-        self.net.cut(sides);
-        for a in 0..self.machines.len() {
-            for (b, link) in self.net.peers(a) {
-                if !self.net.reaches(a, b) && self.rng.random() {
-                    let after = self.millis(500, 15_000);
-                    self.plan(after, Event::Close { at: a, other: b, link });
-                }
-            }
-        }
-        let after = self.millis(3000, 30_000);
+        self.part(sides);
+        let after = self.millis(CUT_MS.0, CUT_MS.1);
         self.plan(after, Event::Heal);
-        if let Some(mean) = self.scenario.faults.partition {
-            let after = self.around(mean) + after;
-            self.plan(after, Event::Cut);
+        self.again(self.scenario.faults.partition, after, Event::Cut);
+    }
+
+    pub(super) fn split(&mut self, until: Duration) {
+        let mut sides: Vec<u32> = (0..self.machines.len()).map(|i| (i % 2) as u32).collect();
+        sides.shuffle(&mut self.rng);
+        self.part(sides);
+        self.plan_at(until, Event::Heal);
+    }
+
+    fn part(&mut self, sides: Vec<u32>) {
+        self.net.cut(sides);
+        for (a, b) in self.pairs.clone() {
+            if !self.net.reaches(a, b) {
+                self.close_unheard(a, b);
+            }
         }
     }
 
-    pub(super) fn suspend(&mut self) {
+    /// Ends of a connection that nothing passes may notice, each by itself.
+    fn close_unheard(&mut self, a: usize, b: usize) {
+        for (at, other) in [(a, b), (b, a)] {
+            if let Some(link) = self.net.open_at(at, other)
+                && self.rng.random()
+            {
+                let after = self.millis(500, 15_000);
+                self.plan(after, Event::Close { at, other, link });
+            }
+        }
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.net.heal();
+        self.spread_anew();
+    }
+
+    pub(super) fn one_way(&mut self) {
         if self.peace {
             return;
         }
-        if let Some(i) = self.draw(|machine| machine.is_up()) {
-            let after = self.millis(3000, 30_000);
+        let (from, to) = (self.rng.random_range(0..self.machines.len()), self.rng.random_range(0..self.machines.len()));
+        let after = self.millis(CUT_MS.0, CUT_MS.1);
+        if from != to {
+            self.net.deafen(from, to, true);
+            self.close_unheard(from, to);
+            self.plan(after, Event::BothWays { from, to });
+        }
+        self.again(self.scenario.faults.one_way, Duration::ZERO, Event::OneWay);
+    }
+
+    pub(super) fn suspend(&mut self) {
+        if !self.peace
+            && let Some(i) = self.draw(|machine| machine.is_up())
+        {
+            let after = self.millis(SUSPEND_MS.0, SUSPEND_MS.1);
             self.machines[i].asleep_until = self.now + after;
+            self.plan(after, Event::Awake { machine: i });
+            self.set_away(i, Some(Away::Asleep));
+            self.spread_without(i);
             // What it renders stands still.
             let life = self.machines[i].life;
             let renders: Vec<_> = self.machines[i].renders.keys().copied().collect();
@@ -111,10 +245,17 @@ impl World {
                 }
             }
         }
-        if let Some(mean) = self.scenario.faults.suspend {
-            let after = self.around(mean);
-            self.plan(after, Event::Suspend);
+        self.again(self.scenario.faults.suspend, Duration::ZERO, Event::Suspend);
+    }
+
+    pub(super) fn awake(&mut self, i: usize) {
+        if !self.machines[i].away.is_some_and(|(away, _)| away == Away::Asleep) {
+            return;
         }
+        let away = self.machines[i].capability.paused.then_some(Away::Paused);
+        self.set_away(i, away);
+        let has_neighbours = self.machines[i].farm.as_ref().is_some_and(|farm| farm.roster().neighbours().count() > 0);
+        self.machines[i].woke = has_neighbours.then_some(self.now);
     }
 
     pub(super) fn pause(&mut self, machine: Option<usize>) {
@@ -122,24 +263,86 @@ impl World {
             self.set_paused(i, false);
             return;
         }
-        if self.peace {
-            return;
-        }
-        if let Some(i) = self.draw(|machine| machine.is_up() && !machine.capability.paused) {
+        if !self.peace
+            && let Some(i) = self.draw(|machine| machine.is_up() && !machine.capability.paused)
+        {
             self.set_paused(i, true);
-            let after = self.millis(2000, 20_000);
+            let after = self.millis(PAUSE_MS.0, PAUSE_MS.1);
             self.plan(after, Event::Pause { machine: Some(i) });
         }
-        if let Some(mean) = self.scenario.faults.pause {
-            let after = self.around(mean);
-            self.plan(after, Event::Pause { machine: None });
+        self.again(self.scenario.faults.pause, Duration::ZERO, Event::Pause { machine: None });
+    }
+
+    /// The farm knows no drop yet: the machine is paused and its daemon restarted, which frees it at once too.
+    pub(super) fn owner(&mut self) {
+        if !self.peace
+            && let Some(i) = self.draw(|machine| machine.is_up() && !machine.capability.paused)
+        {
+            let percent = self.rng.random_range(DESK_PERCENT.0..DESK_PERCENT.1);
+            let after = self.scenario.render.mul_f64(percent as f64 / 100.0);
+            self.machines[i].is_at_desk = true;
+            self.machines[i].capability.paused = true;
+            self.die(i);
+            self.plan(Duration::from_millis(200), Event::Start { machine: i });
+            self.plan(after, Event::Pause { machine: Some(i) });
         }
+        self.again(self.scenario.faults.owner, Duration::ZERO, Event::Owner);
     }
 
     pub(super) fn set_paused(&mut self, i: usize, paused: bool) {
         self.machines[i].capability.paused = paused;
+        self.machines[i].is_at_desk = false;
+        self.machines[i].is_leaving &= paused;
+        if self.machines[i].is_up() && self.machines[i].asleep_until <= self.now {
+            self.set_away(i, paused.then_some(Away::Paused));
+        }
         let capability = self.machines[i].capability.clone();
         self.feed(i, Input::Capability(Box::new(capability)));
+    }
+
+    /// A machine that is to leave ends its work first.
+    pub(super) fn drain(&mut self) {
+        if !self.peace
+            && let Some(i) = self.draw(|machine| machine.is_up() && !machine.capability.paused)
+        {
+            self.set_paused(i, true);
+            self.machines[i].is_leaving = true;
+            let life = self.machines[i].life;
+            self.plan(DRAIN_EVERY, Event::Drained { machine: i, life });
+        }
+        self.again(self.scenario.faults.drain, Duration::ZERO, Event::Drain);
+    }
+
+    pub(super) fn drained(&mut self, i: usize, life: u32) {
+        let machine = &self.machines[i];
+        if self.peace || machine.life != life || !machine.is_leaving {
+            return;
+        }
+        let is_idle = machine.farm.as_ref().is_some_and(|farm| farm.hands().is_empty());
+        if !is_idle || machine.disk.queued() > 0 {
+            return self.plan(DRAIN_EVERY, Event::Drained { machine: i, life });
+        }
+        self.end(i, true, None);
+        for (other, link) in self.net.peers(i) {
+            self.net.close_at(i, other, link);
+            let after = self.millis(1, 6);
+            self.plan(after, Event::Close { at: other, other: i, link });
+        }
+        let after = self.millis(DOWN_MS.0, DOWN_MS.1);
+        self.plan(after, Event::Start { machine: i });
+    }
+
+    pub(super) fn bad_disk(&mut self, full: bool) {
+        let faults = &self.scenario.faults;
+        let mean = if full { faults.full_disk } else { faults.slow_disk };
+        if !self.peace
+            && let Some(i) = self.draw(|machine| machine.is_up())
+        {
+            let until = self.now + self.millis(BAD_DISK_MS.0, BAD_DISK_MS.1);
+            let disk = &mut self.machines[i].disk;
+            *(if full { &mut disk.full_until } else { &mut disk.slow_until }) = until;
+        }
+        self.again(mean, Duration::ZERO, Event::BadDisk { full });
     }
 
     pub(super) fn command(&mut self) {
@@ -157,24 +360,25 @@ impl World {
                     (25..50, _) => JobCommand::Set(JobSetting::Priority(self.rng.random_range(0..=100))),
                     (50..60, _) => JobCommand::Cancel("user".into()),
                     (60..70, _) => JobCommand::Delete,
-                    (_, Some(units)) => JobCommand::Requeue(units),
+                    (70..80, Some(units)) => {
+                        let revision = Box::new(self.make_revision(i));
+                        let revise = Input::Revise { call: REVISION_CALL, job, units, revision, by: "user".into() };
+                        self.feed(i, revise);
+                        return self.again(self.scenario.faults.command, Duration::ZERO, Event::Command);
+                    }
+                    (_, Some(units)) => JobCommand::Requeue { units, by: "user".into() },
                     (_, None) => return,
                 };
                 self.feed(i, Input::Command { job, command });
             }
         }
-        if let Some(mean) = self.scenario.faults.command {
-            let after = self.around(mean);
-            self.plan(after, Event::Command);
-        }
+        self.again(self.scenario.faults.command, Duration::ZERO, Event::Command);
     }
 
     pub(super) fn chat(&mut self) {
-        let Some(mean) = self.scenario.chat.filter(|_| !self.peace) else { return };
-        let after = self.around(mean);
-        self.plan(after, Event::Chat);
+        self.again(self.scenario.chat, Duration::ZERO, Event::Chat);
         let i = self.rng.random_range(0..self.machines.len());
-        let Some(job) = self.submitted.first().copied() else { return };
+        let Some(job) = self.submitted.first().copied().filter(|_| !self.peace) else { return };
         let setting = JobSetting::Priority(self.rng.random_range(0..=100));
         self.feed(i, Input::Command { job, command: JobCommand::Set(setting) });
     }
@@ -182,8 +386,13 @@ impl World {
     pub(super) fn make_peace(&mut self) {
         self.peace = true;
         self.net.heal();
+        self.net.hear();
+        self.spread_anew();
         for i in 0..self.machines.len() {
             self.machines[i].asleep_until = Duration::ZERO;
+            self.awake(i);
+            let disk = &mut self.machines[i].disk;
+            (disk.slow_until, disk.full_until) = (Duration::ZERO, Duration::ZERO);
             self.start(i);
             if self.machines[i].capability.paused {
                 self.set_paused(i, false);

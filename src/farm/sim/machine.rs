@@ -1,5 +1,6 @@
 //! One simulated machine: what its disk keeps, what its store has, what it renders.
 
+use super::peers::{Away, Outage};
 use crate::farm::Farm;
 use crate::farm::blob::BlobMap;
 use crate::farm::event::Token;
@@ -11,10 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Release series of every simulated Blender.
-pub(super) const VERSION: (u16, u16, u16) = (4, 5, 1);
+/// The Blender that every job asks for.
+pub(super) const CURRENT: (u16, u16, u16) = (4, 5, 1);
+/// The Blender of a machine that fits no job.
+const OTHER: (u16, u16, u16) = (4, 2, 9);
 
-/// Rows as a disk has them: those written are there after a crash, the others are not.
+/// Rows as a disk has them: those written are there after a crash, the others are not. A write that nobody waits for is
+/// not synced: until the next that is, a crash may take it back.
 #[derive(Default)]
 pub(super) struct Disk {
     ops: BTreeMap<(LogId, ActorId, u64), Arc<[u8]>>,
@@ -24,8 +28,20 @@ pub(super) struct Disk {
     idle: BTreeMap<LogId, u64>,
     waiting: Vec<(Option<Token>, Vec<Row>)>,
     writing: Vec<(Option<Token>, Vec<Row>)>,
+    /// How to take back, last first, what was not synced, by write.
+    unsynced: Vec<Vec<Undo>>,
     /// Whether a write is under way.
     pub busy: bool,
+    /// Slow until then.
+    pub slow_until: Duration,
+    /// Full until then.
+    pub full_until: Duration,
+}
+
+/// What a row replaced.
+enum Undo {
+    Op(LogId, ActorId, u64),
+    Head(LogId, ActorId, Option<Vec<u8>>),
 }
 
 impl Disk {
@@ -35,6 +51,11 @@ impl Disk {
 
     pub fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// Batches handed to it that are not written.
+    pub fn queued(&self) -> usize {
+        self.waiting.len() + self.writing.len()
     }
 
     /// Begins one write of everything that waits.
@@ -55,16 +76,19 @@ impl Disk {
     /// The write under way is there, all of it.
     pub fn commit(&mut self) -> Vec<Token> {
         let writing = std::mem::take(&mut self.writing);
-        let mut tokens = Vec::new();
+        let (mut tokens, mut undo) = (Vec::new(), Vec::new());
         for (token, rows) in writing {
             tokens.extend(token);
             for row in rows {
                 match row {
                     Row::Op { log, actor, seq, bytes } => {
-                        self.ops.insert((log, actor, seq), bytes);
+                        if self.ops.insert((log, actor, seq), bytes).is_none() {
+                            undo.push(Undo::Op(log, actor, seq));
+                        }
                     }
                     Row::Head { log, actor, bytes } => {
-                        self.heads.insert((log, actor), bytes);
+                        let before = self.heads.insert((log, actor), bytes);
+                        undo.push(Undo::Head(log, actor, before));
                     }
                     Row::Retired { log } => {
                         self.ops.retain(|(of, _, _), _| *of != log);
@@ -82,14 +106,28 @@ impl Disk {
                 }
             }
         }
+        match tokens.is_empty() {
+            true => self.unsynced.push(undo),
+            false => self.unsynced.clear(),
+        }
         tokens
     }
 
-    /// The machine dies. The write under way is there as a whole or not at all.
-    pub fn crash(&mut self, landed: bool) {
+    /// The machine dies. The write under way is there as a whole or not at all; of the writes not synced only the first
+    /// `keep` are, if a number is given.
+    pub fn crash(&mut self, landed: bool, keep: Option<usize>) {
         if landed {
             self.commit();
         }
+        let lost = self.unsynced.split_off(keep.unwrap_or(usize::MAX).min(self.unsynced.len()));
+        for undo in lost.into_iter().rev().flat_map(|undo| undo.into_iter().rev()) {
+            match undo {
+                Undo::Op(log, actor, seq) => drop(self.ops.remove(&(log, actor, seq))),
+                Undo::Head(log, actor, Some(before)) => drop(self.heads.insert((log, actor), before)),
+                Undo::Head(log, actor, None) => drop(self.heads.remove(&(log, actor))),
+            }
+        }
+        self.unsynced.clear();
         self.writing.clear();
         self.waiting.clear();
         self.busy = false;
@@ -122,9 +160,10 @@ impl Disk {
         self.ops.range((log, actor, 0)..=(log, actor, u64::MAX)).next_back().map_or(0, |((_, _, seq), _)| seq + 1)
     }
 
-    /// Lengths of everything here.
-    pub fn lengths(&self) -> BTreeMap<(LogId, ActorId), u64> {
-        self.ops.keys().map(|(log, actor, seq)| ((*log, *actor), seq + 1)).collect()
+    /// How far the disk has each log of an actor, as it would be after a crash now.
+    pub fn lengths_of(&self, me: ActorId) -> Vec<(LogId, u64)> {
+        let logs: Vec<LogId> = self.heads.keys().filter(|(_, actor)| *actor == me).map(|(log, _)| *log).collect();
+        logs.into_iter().map(|log| (log, self.length(log, me))).collect()
     }
 }
 
@@ -149,6 +188,13 @@ impl Blobs {
             *chunk = true;
         }
         self.close(blob)
+    }
+
+    /// A crash: some chunks of blobs that are not whole were never written.
+    pub fn crash(&mut self, mut is_lost: impl FnMut() -> bool) {
+        for (_, have) in self.partial.values_mut() {
+            have.iter_mut().filter(|has| **has).for_each(|has| *has = !is_lost());
+        }
     }
 
     fn close(&mut self, blob: BlobId) -> bool {
@@ -177,6 +223,8 @@ pub(super) struct Render {
     pub serial: u64,
     /// Epoch it was started for.
     pub epoch: u32,
+    /// The scene it is rendered from.
+    pub bundle: BlobId,
     /// When.
     pub began: Duration,
     /// When it ends if nothing happens.
@@ -185,8 +233,12 @@ pub(super) struct Render {
 
 pub(super) struct Machine {
     pub node: NodeId,
+    /// For the real seal.
+    pub key: Option<[u8; 32]>,
     /// Hundredths of speed 1.
     pub speed: u32,
+    /// Whether its Blender is the one jobs ask for.
+    pub is_fit: bool,
     pub capability: Capability,
     /// `None` while it is down.
     pub farm: Option<Farm>,
@@ -202,11 +254,19 @@ pub(super) struct Machine {
     /// What its clock showed when the simulation began.
     pub offset: Duration,
     pub asleep_until: Duration,
+    /// It was suspended, and has compared ledgers with nobody since then.
+    pub woke: Option<Duration>,
     /// The next tick asked for.
     pub wake_at: Option<Duration>,
     /// When its uplink and downlink are free.
     pub uplink: Duration,
     pub downlink: Duration,
+    /// Its owner has all of it.
+    pub is_at_desk: bool,
+    /// It ends its work to leave.
+    pub is_leaving: bool,
+    /// It renders nothing, since when.
+    pub away: Option<(Away, Duration)>,
 }
 
 impl Machine {
@@ -219,19 +279,24 @@ impl Machine {
     }
 
     /// The machine dies: all that is left is on its disks.
-    pub fn crash(&mut self, landed: bool) {
+    pub fn crash(&mut self, landed: bool, keep: Option<usize>) {
         self.farm = None;
         self.life += 1;
-        self.disk.crash(landed);
+        self.disk.crash(landed, keep);
         self.renders.clear();
-        self.wake_at = None;
+        (self.wake_at, self.woke) = (None, None);
         self.asleep_until = Duration::ZERO;
+    }
+
+    /// The outage it is in.
+    pub fn outage(&self, machine: usize, now: Duration) -> Option<Outage> {
+        self.away.map(|(away, from)| Outage { machine, from, to: now, away })
     }
 }
 
-pub(super) fn capability(name: String, slots: u32) -> Capability {
+pub(super) fn capability(name: String, slots: u32, is_fit: bool) -> Capability {
     let renderer = RendererInfo {
-        version: VERSION,
+        version: if is_fit { CURRENT } else { OTHER },
         path: "/opt/blender".into(),
         build: "simulated".into(),
         denoiser: true,

@@ -1,6 +1,6 @@
 //! Simulated links: like TCP connections that drop what a full queue would, and that notice late when they are cut.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// One connection. Each end notices its end by itself.
@@ -19,6 +19,10 @@ pub(super) struct Network {
     links: BTreeMap<(usize, usize), Link>,
     /// Which side of a cut each machine is on.
     side: Vec<u32>,
+    /// From whom nothing reaches whom.
+    deaf: BTreeSet<(usize, usize)>,
+    /// Per machine, whom it has (half of) a connection with.
+    peers: Vec<BTreeMap<usize, u64>>,
     serial: u64,
 }
 
@@ -28,16 +32,36 @@ fn ends(a: usize, b: usize) -> (usize, usize) {
 
 impl Network {
     pub fn new(machines: usize) -> Self {
-        Self { links: BTreeMap::new(), side: vec![0; machines], serial: 0 }
+        Self {
+            links: BTreeMap::new(),
+            side: vec![0; machines],
+            deaf: BTreeSet::new(),
+            peers: vec![BTreeMap::new(); machines],
+            serial: 0,
+        }
     }
 
-    /// Who is to be connected with whom: everyone with everyone.
-    pub fn pairs(machines: usize) -> impl Iterator<Item = (usize, usize)> {
-        (0..machines).flat_map(move |a| (a + 1..machines).map(move |b| (a, b)))
+    /// Whether what one sends gets to the other.
+    pub fn carries(&self, from: usize, to: usize) -> bool {
+        self.side[from] == self.side[to] && !self.deaf.contains(&(from, to))
     }
 
+    /// Whether each reaches the other.
     pub fn reaches(&self, a: usize, b: usize) -> bool {
-        self.side[a] == self.side[b]
+        self.carries(a, b) && self.carries(b, a)
+    }
+
+    /// Nothing of the one gets to the other any more, or everything again.
+    pub fn deafen(&mut self, from: usize, to: usize, deaf: bool) {
+        match deaf {
+            true => self.deaf.insert((from, to)),
+            false => self.deaf.remove(&(from, to)),
+        };
+    }
+
+    /// Connections there are.
+    pub fn count(&self) -> usize {
+        self.links.len()
     }
 
     pub fn cut(&mut self, sides: Vec<u32>) {
@@ -48,10 +72,17 @@ impl Network {
         self.side.fill(0);
     }
 
+    /// Every link works both ways again.
+    pub fn hear(&mut self) {
+        self.deaf.clear();
+    }
+
     pub fn connect(&mut self, a: usize, b: usize) -> u64 {
         self.serial += 1;
         let link = Link { serial: self.serial, open: [true; 2], last: [Duration::ZERO; 2] };
         self.links.insert(ends(a, b), link);
+        self.peers[a].insert(b, self.serial);
+        self.peers[b].insert(a, self.serial);
         self.serial
     }
 
@@ -73,6 +104,8 @@ impl Network {
         let was_open = std::mem::replace(&mut link.open[usize::from(me > other)], false);
         if link.open == [false; 2] {
             self.links.remove(&ends(me, other));
+            self.peers[me].remove(&other);
+            self.peers[other].remove(&me);
         }
         was_open
     }
@@ -88,9 +121,32 @@ impl Network {
         *last
     }
 
-    /// Everyone a machine has (half of) a connection with.
+    /// Everyone a machine has (half of) a connection with, and which.
     pub fn peers(&self, me: usize) -> Vec<(usize, u64)> {
-        let mine = self.links.iter().filter(|((a, b), _)| *a == me || *b == me);
-        mine.map(|((a, b), link)| (if *a == me { *b } else { *a }, link.serial)).collect()
+        self.peers[me].iter().map(|(other, serial)| (*other, *serial)).collect()
     }
+}
+
+/// Up to here everyone is connected with everyone.
+const FULL_MESH: usize = 128;
+/// Beyond, each machine dials so many at random, beside its neighbour in a ring: the network falls apart with a
+/// vanishing chance (guess).
+const RANDOM_LINKS: usize = 8;
+
+/// Who is to be connected with whom; `draw` gives a number below its argument.
+pub(super) fn topology(machines: usize, mut draw: impl FnMut(usize) -> usize) -> BTreeSet<(usize, usize)> {
+    if machines <= FULL_MESH {
+        return (0..machines).flat_map(|a| (a + 1..machines).map(move |b| (a, b))).collect();
+    }
+    let mut pairs = BTreeSet::new();
+    for a in 0..machines {
+        pairs.insert(ends(a, (a + 1) % machines));
+        for _ in 0..RANDOM_LINKS {
+            let b = draw(machines);
+            if a != b {
+                pairs.insert(ends(a, b));
+            }
+        }
+    }
+    pairs
 }

@@ -1,23 +1,32 @@
 //! Playing the world: what effects do, and what comes of them.
 
+use super::check::Touched;
+use super::event::{Event, Request};
+use super::faults::REVISION_CALL;
 use super::machine::Render;
-use super::{Event, Request, WALL_MS, World, failure, read};
+use super::{Invariant, Spread, WALL_MS, World, event, failure, read};
 use crate::farm::blob::{BlobMap, ChunkRef, chunk_id};
 use crate::farm::event::{Effect, Input, Now, Rendered, Token};
 use crate::farm::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use crate::farm::ledger::Row;
 use crate::farm::message::{LogId, Message, Suffix};
-use crate::farm::op::{Output, OutputRole};
+use crate::farm::op::{ClaimKind, FailureKind, Op, Output, OutputRole};
+use crate::farm::planted::{Bug, is_planted};
 use crate::wire;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One way through the network, milliseconds: a local network, with some waiting.
 const DELAY_MS: (u64, u64) = (1, 6);
+/// A message that overtakes others was on its way so much longer or shorter, milliseconds.
+const OVERTAKE_MS: (u64, u64) = (0, 200);
 /// A group commit, milliseconds: an SSD's, and a disk that is busy now and then.
 const COMMIT_MS: (u64, u64) = (1, 12);
 const SLOW_COMMIT_MS: (u64, u64) = (100, 600);
+/// A disk that is slow for a while, milliseconds.
+const BAD_COMMIT_MS: (u64, u64) = (800, 4000);
 /// Share of slow commits, per million.
 const SLOW_COMMIT_PPM: u32 = 30_000;
 /// Rows nobody waits for are written after this.
@@ -41,9 +50,16 @@ impl World {
     /// Calls a farm, and does what it says.
     pub(super) fn feed(&mut self, i: usize, input: Input) {
         let now = Now { mono: self.machines[i].clock(self.now), wall_ms: WALL_MS + self.now.as_millis() as u64 };
+        let mut touched = Touched::of(&input);
+        if let Input::Received { message: Message::Push(_) | Message::Digest(_), .. } = &input {
+            self.machines[i].woke = None;
+        }
+        if self.log.is_some() && !matches!(&input, Input::Tick | Input::Received { .. } | Input::Progress { .. }) {
+            self.note(|| format!("machine {i} <- {}", event::short(&input)));
+        }
         let machine = &mut self.machines[i];
         let Some(farm) = &mut machine.farm else { return };
-        let effects = farm.handle(now, input, &mut machine.rng);
+        let mut effects = farm.handle(now, input, &mut machine.rng);
         let wake = farm.next_wake().max(now.mono + Duration::from_millis(1)) - machine.offset;
         let (life, asked) = (machine.life, machine.wake_at);
         self.report.inputs += 1;
@@ -52,8 +68,21 @@ impl World {
             self.machines[i].wake_at = Some(wake);
             self.plan_at(wake, Event::Wake { to: i, life, at: wake });
         }
+        touched.see(&effects);
+        self.check_effects(i, &effects);
+        let is_torn = !effects.is_empty() && self.chance(self.scenario.faults.torn_ppm);
+        if is_torn {
+            let whole = self.rng.random_range(0..effects.len());
+            self.note(|| format!("machine {i} dies after {whole} of {} effects", effects.len()));
+            effects.truncate(whole);
+        }
+        let mut last = None;
         for effect in effects {
-            self.perform(i, effect);
+            self.perform(i, effect, &mut last);
+        }
+        self.check_touched(i, &touched);
+        if is_torn {
+            self.die_for_a_while(i);
         }
     }
 
@@ -62,10 +91,14 @@ impl World {
         self.plan(after, Event::Input { to: i, life, input: Box::new(input) });
     }
 
-    fn perform(&mut self, i: usize, effect: Effect) {
+    /// `last` is the message sent before, with its bytes: what is told to everyone is encoded once.
+    fn perform(&mut self, i: usize, effect: Effect, last: &mut Option<(Message, Arc<[u8]>)>) {
+        if self.log.is_some() && !matches!(&effect, Effect::Send { .. } | Effect::Persist { .. }) {
+            self.note(|| format!("machine {i} -> {}", event::short(&effect)));
+        }
         match effect {
             Effect::Persist { token, rows } => self.persist(i, token, rows),
-            Effect::Send { to, message } => self.send(i, to, &message),
+            Effect::Send { to, message } => self.send(i, to, message, last),
             Effect::Disconnect { node } => {
                 let Some(&other) = self.by_node.get(&node) else { return };
                 let Some(link) = self.net.open_at(i, other) else { return };
@@ -73,14 +106,15 @@ impl World {
                 let after = if self.net.reaches(i, other) { self.millis(1, 20) } else { self.millis(500, 10_000) };
                 self.plan(after, Event::Close { at: other, other: i, link });
             }
+            Effect::Submitted { call: REVISION_CALL, .. } | Effect::Refused { call: REVISION_CALL, .. } => {}
             Effect::Submitted { call, job } => {
                 self.submissions[call as usize].asked = None;
                 self.submitted.insert(job);
             }
-            Effect::Refused { reason, .. } => self.fail("a sound job is not refused", reason),
-            Effect::Render { job, unit, epoch, .. } => self.render(i, job, unit, epoch),
+            Effect::Refused { reason, .. } => self.fail(Invariant::NothingSoundIsRefused, reason),
+            Effect::Render { job, unit, epoch, revision, .. } => self.render(i, job, unit, (epoch, revision)),
             Effect::Stop { job, unit } => {
-                if self.machines[i].renders.remove(&(job, unit)).is_some() {
+                if self.end_render(i, job, unit).is_some() {
                     self.report.stopped += 1;
                 }
             }
@@ -91,7 +125,7 @@ impl World {
             Effect::AskChunk { of, blob, index, .. } => self.ask(i, of, Request::Chunk(blob, index)),
             Effect::ReadManifest { bundle } => {
                 if !self.machines[i].blobs.whole.contains(&bundle) {
-                    self.fail("only whole manifests are read", format!("machine {i}, {bundle:?}"));
+                    self.fail(Invariant::OnlyWhatIsThere, format!("machine {i} reads {bundle:?}"));
                 }
                 let files = self.manifests.get(&bundle).cloned();
                 self.later(i, STORE, Input::Manifest { bundle, files });
@@ -99,7 +133,7 @@ impl World {
             Effect::Deliver { job, unit, epoch, outputs } => {
                 let blobs: Vec<BlobId> = outputs.iter().map(|output| output.blob).collect();
                 if !blobs.iter().all(|blob| self.machines[i].blobs.whole.contains(blob)) {
-                    self.fail("only what is in the store is delivered", format!("machine {i}, {job:?} {unit}"));
+                    self.fail(Invariant::OnlyWhatIsThere, format!("machine {i} delivers {job:?} {unit}"));
                 }
                 let life = self.machines[i].life;
                 self.plan(DELIVER, Event::Deliver { to: i, life, job, unit, epoch, blobs });
@@ -116,41 +150,89 @@ impl World {
             Effect::Retired { job } => {
                 self.retired.insert(job);
                 if self.machines[i].renders.keys().any(|(of, _)| *of == job) {
-                    self.fail("nothing of a retired job is rendered", format!("machine {i}, {job:?}"));
+                    self.fail(Invariant::RetiredIsGone, format!("machine {i}, {job:?}"));
                 }
             }
         }
     }
 
     fn persist(&mut self, i: usize, token: Option<Token>, rows: Vec<Row>) {
-        self.check_rows(i, &rows);
+        let me = self.machines[i].farm.as_ref().map(|farm| farm.me());
+        for row in &rows {
+            if let Row::Op { log, actor, bytes, .. } = row
+                && Some(*actor) == me
+                && let Ok(op) = wire::decode_op(bytes)
+            {
+                self.note(|| format!("machine {i} writes {}", event::short(&op)));
+                self.check_said(i, *log, &op);
+                self.count_claims(i, *log, &op);
+            }
+        }
         let is_urgent = token.is_some();
+        if let Some(token) = token
+            && is_planted(Bug::SendBeforePersist)
+        {
+            self.later(i, Duration::ZERO, Input::Persisted(token));
+        }
         self.machines[i].disk.push(token, rows);
         if !self.machines[i].disk.busy {
             self.begin_write(i, is_urgent);
         }
     }
 
+    fn count_claims(&mut self, i: usize, log: LogId, op: &Op) {
+        match op {
+            Op::Claim { units, kind, .. } => {
+                for unit in units.iter() {
+                    self.claims.insert((i, log, unit), *kind);
+                    self.report.claims += usize::from(*kind == ClaimKind::Primary);
+                }
+            }
+            Op::Release { units } => {
+                for unit in units.iter() {
+                    let kind = self.claims.remove(&(i, log, unit));
+                    let Some(farm) = &self.machines[i].farm else { continue };
+                    let (me, state) = (farm.me(), farm.jobs().get(&log).map(|job| job.unit(unit)));
+                    let rival = state.is_some_and(|state| {
+                        state.current_claims().any(|(actor, claim)| actor != me && claim.kind == ClaimKind::Primary)
+                            || state.has_result()
+                    });
+                    self.report.lost_claims += usize::from(kind == Some(ClaimKind::Primary) && rival);
+                }
+            }
+            Op::Done { unit, .. } | Op::Failed { unit, .. } => drop(self.claims.remove(&(i, log, *unit))),
+            _ => {}
+        }
+    }
+
     fn begin_write(&mut self, i: usize, is_urgent: bool) {
-        let (from, to) = if self.chance(SLOW_COMMIT_PPM) { SLOW_COMMIT_MS } else { COMMIT_MS };
-        let after = self.millis(from, to) + if is_urgent { Duration::ZERO } else { LAZY_COMMIT };
+        let (slow, full) = (self.machines[i].disk.slow_until, self.machines[i].disk.full_until);
+        let (from, to) = match (slow > self.now, self.chance(SLOW_COMMIT_PPM)) {
+            (true, _) => BAD_COMMIT_MS,
+            (false, true) => SLOW_COMMIT_MS,
+            (false, false) => COMMIT_MS,
+        };
+        // A full disk takes nothing until there is room.
+        let at = self.now.max(full) + self.millis(from, to) + if is_urgent { Duration::ZERO } else { LAZY_COMMIT };
         let machine = &mut self.machines[i];
         machine.disk.busy = true;
         machine.disk.begin();
         let life = machine.life;
-        self.plan(after, Event::Committed { to: i, life });
+        self.plan_at(at, Event::Committed { to: i, life });
     }
 
     pub(super) fn committed(&mut self, i: usize, life: u32) {
         if self.machines[i].life != life {
             return;
         }
-        if self.scenario.chat.is_some()
-            && let Some(me) = self.machines[i].farm.as_ref().map(|farm| farm.me())
+        if let Some(me) = self.machines[i].farm.as_ref().map(|farm| farm.me())
+            && !self.liars.contains_key(&i)
         {
-            let others = self.machines.len() - 1;
+            let hears = |other: &usize| *other != i && self.is_listening(*other);
+            let others: BTreeSet<usize> = (0..self.machines.len()).filter(hears).collect();
             for (log, seq) in self.machines[i].disk.writing_of(me) {
-                self.spreading.insert((log, me, seq), (self.now, others));
+                let spread = Spread { since: self.now, lacking: others.clone() };
+                self.spreading.insert((log, me, seq), spread);
             }
         }
         let tokens = self.machines[i].disk.commit();
@@ -159,43 +241,68 @@ impl World {
             self.begin_write(i, true);
         }
         for token in tokens {
-            self.feed(i, Input::Persisted(token));
+            // A machine may die between any two of them.
+            if self.machines[i].life == life {
+                self.feed(i, Input::Persisted(token));
+            }
         }
     }
 
-    fn send(&mut self, i: usize, to: NodeId, message: &Message) {
-        self.check_message(i, message);
+    /// Whether a machine can hear of what is said now.
+    fn is_listening(&self, i: usize) -> bool {
+        self.machines[i].is_up() && self.machines[i].asleep_until <= self.now && !self.liars.contains_key(&i)
+    }
+
+    fn send(&mut self, i: usize, to: NodeId, message: Message, last: &mut Option<(Message, Arc<[u8]>)>) {
+        self.check_message(i, &message);
         let Some(&other) = self.by_node.get(&to) else { return };
-        let bytes = match wire::encode(message) {
-            Ok(bytes) => bytes,
-            Err(error) => return self.fail("every message fits its stream", error.to_string()),
+        let is_status = message.is_status();
+        let bytes = match last {
+            Some((before, bytes)) if *before == message => bytes.clone(),
+            _ => {
+                let bytes: Arc<[u8]> = match wire::encode(&message) {
+                    Ok(bytes) => bytes.into(),
+                    Err(error) => return self.fail(Invariant::NothingSoundIsRefused, error.to_string()),
+                };
+                *last = Some((message, bytes.clone()));
+                bytes
+            }
         };
         self.report.messages += 1;
         self.report.message_bytes += bytes.len() as u64;
+        self.report.ledger_bytes += if is_status { 0 } else { bytes.len() as u64 };
+        self.put_on_the_wire(i, other, bytes);
+    }
+
+    /// Bytes of a machine, whatever they are, to another it takes for connected.
+    pub(super) fn put_on_the_wire(&mut self, i: usize, other: usize, bytes: Arc<[u8]>) {
         let Some(link) = self.net.open_at(i, other) else { return };
-        let faults = self.scenario.faults.clone();
-        if self.chance(faults.loss_ppm) {
+        let (loss, twice, overtakes) = {
+            let faults = &self.scenario.faults;
+            (faults.loss_ppm, faults.duplicate_ppm, faults.overtake_ppm)
+        };
+        if self.chance(loss) {
             return;
         }
-        let copies = if self.chance(faults.duplicate_ppm) { 2 } else { 1 };
+        let copies = if self.chance(twice) { 2 } else { 1 };
         for _ in 0..copies {
-            let overtakes = self.chance(faults.overtake_ppm);
-            let delay =
-                self.millis(DELAY_MS.0, DELAY_MS.1) + if overtakes { self.millis(0, 200) } else { Duration::ZERO };
+            let overtakes = self.chance(overtakes);
+            let (from, to) = if overtakes { OVERTAKE_MS } else { DELAY_MS };
+            let delay = self.millis(from, to);
             let at = self.net.arrival(i, other, self.now + delay, overtakes);
             self.plan_at(at, Event::Arrive { to: other, from: i, link, bytes: bytes.clone() });
         }
     }
 
     pub(super) fn arrive(&mut self, to: usize, from: usize, link: u64, bytes: &[u8]) {
-        if self.net.open_at(to, from) != Some(link) || !self.net.reaches(to, from) {
+        if self.net.open_at(to, from) != Some(link) || !self.net.carries(from, to) {
             return;
         }
         match read(bytes) {
             Some(message) => {
                 let from = self.machines[from].node;
                 let pieces: Vec<(LogId, ActorId, u64)> = match &message {
-                    Message::Push(suffixes) if self.scenario.chat.is_some() => {
+                    Message::Push(suffixes) => {
                         suffixes.iter().map(|suffix| (suffix.log, suffix.actor, self.length(to, suffix))).collect()
                     }
                     _ => Vec::new(),
@@ -205,7 +312,12 @@ impl World {
                     self.follow(to, log, actor, before);
                 }
             }
-            None => self.fail("every message can be read", format!("{} bytes from machine {from}", bytes.len())),
+            // The adapter names the peer and goes on.
+            None if self.liars.contains_key(&from) => {}
+            None => self.fail(
+                Invariant::NothingSoundIsRefused,
+                format!("{} bytes from machine {from} cannot be read", bytes.len()),
+            ),
         }
     }
 
@@ -217,14 +329,27 @@ impl World {
     fn follow(&mut self, i: usize, log: LogId, actor: ActorId, before: u64) {
         let Some(after) = self.machines[i].farm.as_ref().map(|farm| farm.ledger().length(log, actor)) else { return };
         for seq in before..after {
-            if let Some((since, lacking)) = self.spreading.get_mut(&(log, actor, seq)) {
-                *lacking -= 1;
-                if *lacking == 0 {
-                    self.report.spread.push(self.now - *since);
-                    self.spreading.remove(&(log, actor, seq));
-                }
+            let key = (log, actor, seq);
+            let Some(spread) = self.spreading.get_mut(&key) else { continue };
+            if spread.lacking.remove(&i) && spread.lacking.is_empty() {
+                self.report.spread.push(self.now - spread.since);
+                self.spreading.remove(&key);
             }
         }
+    }
+
+    /// A machine can hear of nothing for a while, nor others of what it says.
+    pub(super) fn spread_without(&mut self, i: usize) {
+        let node = self.machines[i].node;
+        self.spreading.retain(|(_, actor, _), spread| {
+            spread.lacking.remove(&i);
+            actor.node != node && !spread.lacking.is_empty()
+        });
+    }
+
+    /// What kept ops from spreading is over.
+    pub(super) fn spread_anew(&mut self) {
+        self.spreading.values_mut().for_each(|spread| spread.since = self.now);
     }
 
     fn ask(&mut self, i: usize, of: NodeId, request: Request) {
@@ -276,7 +401,7 @@ impl World {
                 self.feed(to, Input::PeerHave { from, blob, have });
             }
             Request::Chunk(blob, index) => {
-                if !theirs.has_chunk(blob, index) {
+                if !theirs.has_chunk(blob, index) || self.is_full(to) {
                     return self.feed(to, Input::RequestFailed { from, blob, index: Some(index) });
                 }
                 let is_new_whole = self.machines[to].blobs.take_chunk(blob, index);
@@ -288,7 +413,13 @@ impl World {
         }
     }
 
+    /// Whether a machine's disk is full.
+    fn is_full(&self, i: usize) -> bool {
+        self.machines[i].disk.full_until > self.now
+    }
+
     fn open_blob(&mut self, i: usize, blob: BlobId, map: Option<BlobMap>) {
+        let map = map.filter(|_| !self.is_full(i));
         let blobs = &mut self.machines[i].blobs;
         let input = if blobs.whole.contains(&blob) {
             Input::BlobComplete { blob }
@@ -301,20 +432,11 @@ impl World {
         self.later(i, STORE, input);
     }
 
-    /// Time of a frame at speed 1: log-normal, the same wherever it is rendered.
-    pub(super) fn frame_time(&self, nonce: u64, frame: i32) -> Duration {
-        let mut rng = StdRng::seed_from_u64(nonce ^ (frame as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let (u, v): (f64, f64) = (rng.random(), rng.random());
-        // Box and Muller.
-        let normal = (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos();
-        self.scenario.render.mul_f64((self.scenario.sigma * normal).exp())
-    }
-
-    fn render(&mut self, i: usize, job: JobId, unit: Unit, epoch: u32) {
+    fn render(&mut self, i: usize, job: JobId, unit: Unit, (epoch, revision): (u32, u32)) {
         self.check_render(i, job, unit, epoch);
         let farm = self.machines[i].farm.as_ref();
-        let Some(spec) = farm.and_then(|farm| farm.jobs().get(&job)?.spec.clone()) else {
-            return self.fail("only known jobs are rendered", format!("machine {i}, {job:?}"));
+        let Some(spec) = farm.and_then(|farm| farm.jobs().get(&job)?.spec_of(revision).cloned()) else {
+            return self.fail(Invariant::OnlyWhatIsThere, format!("machine {i} renders {job:?} that it does not know"));
         };
         let nonce = self.nonce_of(spec.bundle).unwrap_or(spec.nonce);
         let takes = self.frame_time(nonce, unit.frame).mul_f64(100.0 / f64::from(self.machines[i].speed));
@@ -325,15 +447,15 @@ impl World {
         }
         self.serial += 1;
         let (serial, life) = (self.serial, self.machines[i].life);
-        let render = Render { serial, epoch, began: self.now, ends: self.now + takes };
+        let render = Render { serial, epoch, bundle: spec.bundle, began: self.now, ends: self.now + takes };
         self.machines[i].renders.insert((job, unit), render);
         self.plan(takes, Event::RenderEnd { to: i, life, job, unit, serial });
         self.plan(PROGRESS_EVERY, Event::RenderProgress { to: i, life, job, unit, serial });
     }
 
-    /// The farm draws its own nonce for a job; frame times go by the one the simulation drew.
-    fn nonce_of(&self, bundle: BlobId) -> Option<u64> {
-        self.submissions.iter().map(|submission| &submission.spec).find(|spec| spec.bundle == bundle).map(|s| s.nonce)
+    /// A render is over, whatever came of it.
+    pub(super) fn end_render(&mut self, i: usize, job: JobId, unit: Unit) -> Option<Render> {
+        self.machines[i].renders.remove(&(job, unit))
     }
 
     pub(super) fn render_goes_on(&mut self, i: usize, life: u32, job: JobId, unit: Unit, serial: u64) {
@@ -355,7 +477,11 @@ impl World {
         {
             return;
         }
-        let Some(Render { epoch, began, .. }) = self.machines[i].renders.remove(&(job, unit)) else { return };
+        let Some(Render { epoch, bundle, began, .. }) = self.end_render(i, job, unit) else { return };
+        if self.is_full(i) {
+            let (kind, message) = (FailureKind::NoOutput, "the disk is full".into());
+            return self.feed(i, Input::RenderFailed { job, unit, epoch, kind, message, log: None });
+        }
         if self.chance(self.scenario.faults.failure_ppm) {
             let (kind, message) = failure(&mut self.rng);
             return self.feed(i, Input::RenderFailed { job, unit, epoch, kind, message, log: None });
@@ -372,6 +498,7 @@ impl World {
         let map = BlobMap { chunks: vec![ChunkRef { id: chunk_id(&bytes), bytes: FRAME_BYTES }] };
         let blob = map.id();
         self.maps.insert(blob, map);
+        self.drawn_from.insert(blob, bundle);
         self.machines[i].blobs.whole.insert(blob);
         let path = format!("f_{:04}.png", unit.frame);
         let outputs = vec![Output { path, blob, bytes: u64::from(FRAME_BYTES), role: OutputRole::Image }];
@@ -384,7 +511,7 @@ impl World {
         if self.machines[i].life != life {
             return;
         }
-        if self.chance(self.scenario.faults.delivery_ppm) {
+        if self.is_full(i) || self.chance(self.scenario.faults.delivery_ppm) {
             return self.feed(i, Input::DeliveryFailed { job, unit, reason: "the disk is full".into() });
         }
         self.machines[i].folder.insert((job, unit), (epoch, blobs));

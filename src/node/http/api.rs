@@ -201,6 +201,10 @@ pub struct SubmitRequest {
     /// Use no result or chunk known from earlier jobs.
     #[serde(default)]
     pub no_reuse: bool,
+    /// Render frames of this job from the file, instead of submitting a new one. What belongs to the whole job (its name,
+    /// output, video, rate, series and priority) stays as it is.
+    #[serde(default)]
+    pub update: Option<String>,
 }
 
 /// Body of `POST /v1/jobs/JOB/collect`.

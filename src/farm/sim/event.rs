@@ -1,0 +1,175 @@
+//! What happens in a simulation, and when.
+
+use crate::farm::event::Input;
+use crate::farm::id::{BlobId, JobId, Unit};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is to happen to whom.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A farm asked to be called.
+    Wake { to: usize, life: u32, at: Duration },
+    /// Something completes on a machine.
+    Input { to: usize, life: u32, input: Box<Input> },
+    /// A message arrives.
+    Arrive { to: usize, from: usize, link: u64, bytes: Arc<[u8]> },
+    /// A request over the network is answered, or its connection is gone.
+    Answer { to: usize, life: u32, of: usize, link: u64, request: Request },
+    /// The disk ended a write.
+    Committed { to: usize, life: u32 },
+    /// A render ends.
+    RenderEnd { to: usize, life: u32, job: JobId, unit: Unit, serial: u64 },
+    /// A render tells its progress.
+    RenderProgress { to: usize, life: u32, job: JobId, unit: Unit, serial: u64 },
+    /// Files come to lie under their final names.
+    Deliver { to: usize, life: u32, job: JobId, unit: Unit, epoch: u32, blobs: Vec<BlobId> },
+    /// One end notices that its connection is gone.
+    Close { at: usize, other: usize, link: u64 },
+    /// A connection is tried.
+    Dial { a: usize, b: usize },
+    /// Somebody submits a job.
+    Submit { job: usize },
+    /// A machine dies.
+    Crash,
+    /// It starts, or comes back.
+    Start { machine: usize },
+    /// A machine dies and stays away.
+    Leave { machine: usize },
+    /// It comes back.
+    Return { machine: usize },
+    /// The network is cut.
+    Cut,
+    /// It heals.
+    Heal,
+    /// The network falls into two halves.
+    Split { until: Duration },
+    /// A link works one way only.
+    OneWay,
+    /// Both ways again.
+    BothWays { from: usize, to: usize },
+    /// A machine is suspended.
+    Suspend,
+    /// It wakes.
+    Awake { machine: usize },
+    /// An owner pauses a machine, or lifts it.
+    Pause { machine: Option<usize> },
+    /// An owner comes back to a machine and has all of it at once.
+    Owner,
+    /// A machine leaves politely.
+    Drain,
+    /// It is looked at whether it may go.
+    Drained { machine: usize, life: u32 },
+    /// A disk is slow or full for a while.
+    BadDisk { full: bool },
+    /// Somebody commands a job.
+    Command,
+    /// Somebody sets a job's priority: an op to follow through the swarm.
+    Chat,
+    /// A liar lies.
+    Lie { machine: usize },
+    /// Faults are over.
+    Peace,
+    /// Look whether all is done.
+    Check,
+}
+
+/// What one machine asks of another's store.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Request {
+    Map(BlobId),
+    Have(BlobId),
+    Chunk(BlobId, u32),
+}
+
+impl Event {
+    /// The machine that must be awake for it: a sleeping one takes everything when it wakes, in order.
+    pub fn concerns(&self) -> Option<usize> {
+        match self {
+            Self::Wake { to, .. }
+            | Self::Input { to, .. }
+            | Self::Arrive { to, .. }
+            | Self::Answer { to, .. }
+            | Self::Committed { to, .. }
+            | Self::RenderEnd { to, .. }
+            | Self::RenderProgress { to, .. }
+            | Self::Deliver { to, .. }
+            | Self::Close { at: to, .. }
+            | Self::Drained { machine: to, .. } => Some(*to),
+            Self::Dial { .. }
+            | Self::Submit { .. }
+            | Self::Crash
+            | Self::Start { .. }
+            | Self::Leave { .. }
+            | Self::Return { .. }
+            | Self::Cut
+            | Self::Heal
+            | Self::Split { .. }
+            | Self::OneWay
+            | Self::BothWays { .. }
+            | Self::Suspend
+            | Self::Awake { .. }
+            | Self::Pause { .. }
+            | Self::Owner
+            | Self::Drain
+            | Self::BadDisk { .. }
+            | Self::Command
+            | Self::Chat
+            | Self::Lie { .. }
+            | Self::Peace
+            | Self::Check => None,
+        }
+    }
+}
+
+/// An event in its place: earlier first, then as they were made.
+#[derive(Debug)]
+pub(super) struct Scheduled {
+    pub at: Duration,
+    pub order: u64,
+    pub event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// Most characters of an event in a list of them.
+const LINE_CHARS: usize = 240;
+
+/// Writes until there is no room.
+struct Short(String);
+
+impl fmt::Write for Short {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = LINE_CHARS.saturating_sub(self.0.len());
+        self.0.extend(text.chars().take(room));
+        if room < text.len() { Err(fmt::Error) } else { Ok(()) }
+    }
+}
+
+/// One line of any value.
+pub(super) fn short(value: &impl fmt::Debug) -> String {
+    let mut text = Short(String::new());
+    match fmt::Write::write_fmt(&mut text, format_args!("{value:?}")) {
+        Ok(()) => text.0,
+        Err(_) => text.0 + " …",
+    }
+}

@@ -1,0 +1,155 @@
+//! What is submitted, and what its frames cost.
+
+use super::event::Event;
+use super::machine::{CURRENT, Machine};
+use super::peers::Workload;
+use super::{WALL_MS, World};
+use crate::farm::Farm;
+use crate::farm::blob::{BlobMap, BundleFile, CHUNK_AVERAGE_BYTES, ChunkRef, Manifest, chunk_id};
+use crate::farm::event::Input;
+use crate::farm::id::BlobId;
+use crate::farm::job::{
+    Device, FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings, Revision, Series,
+};
+use crate::farm::rules::Rules;
+use crate::wire;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::time::Duration;
+
+/// A job the simulation submitted.
+pub(super) struct Submission {
+    pub owner: usize,
+    pub spec: JobSpec,
+    /// When it was first submitted.
+    pub at: Option<Duration>,
+    /// Which start of the owner was asked and has not answered.
+    pub asked: Option<u32>,
+}
+
+impl World {
+    /// All jobs, and when each is to be submitted.
+    pub(super) fn prepare_jobs(&mut self) {
+        let honest = self.scenario.nodes - self.scenario.liars;
+        for job in 0..self.scenario.jobs {
+            let owner = self.rng.random_range(0..honest);
+            let spec = self.make_job(job, owner);
+            self.submissions.push(Submission { owner, spec, at: None, asked: None });
+            // Spread over the time of faults, so that there is work throughout.
+            let share = self.scenario.faults.until / self.scenario.jobs.max(1) as u32;
+            let after = Duration::from_secs(3) + (share * job as u32).max(Duration::from_secs(2 * job as u64));
+            self.plan(after, Event::Submit { job });
+        }
+    }
+
+    /// A job of the scenario, its bundle in the owner's store.
+    fn make_job(&mut self, job: usize, owner: usize) -> JobSpec {
+        let seed: u64 = self.rng.random();
+        let bundle = self.make_bundle(seed, owner);
+        let frames = FrameSet::from_frames((1..=self.scenario.frames as i32).collect());
+        let (major, minor, _) = CURRENT;
+        JobSpec {
+            name: format!("job{job}"),
+            file: "/scene.blend".into(),
+            user: "user".into(),
+            bundle,
+            bundle_bytes: self.scenario.file_bytes * self.scenario.files as u64,
+            frames: frames.unwrap_or_else(|| unreachable!("a scenario has frames")),
+            series: Series { major, minor },
+            min_version: 40500,
+            settings: RenderSettings { device: Device::Auto, ..RenderSettings::default() },
+            needs: Needs::default(),
+            format: ImageFormat::Png,
+            size: (1920, 1080),
+            rate: FrameRate { fps: 24, base_millionths: 1_000_000 },
+            output: OutputSpec {
+                directory: "/out".into(),
+                prefix: "f_".into(),
+                suffix: String::new(),
+                digits: 4,
+                video: Some("/out.mp4".into()),
+            },
+            priority: 50,
+            rules: Rules::default(),
+            nonce: seed,
+            created_ms: WALL_MS,
+        }
+    }
+
+    /// What a person changed of a job's scene, its bundle in the store of the machine they changed it on.
+    pub(super) fn make_revision(&mut self, machine: usize) -> Revision {
+        let seed: u64 = self.rng.random();
+        Revision {
+            file: "/changed.blend".into(),
+            bundle: self.make_bundle(seed, machine),
+            bundle_bytes: self.scenario.file_bytes * self.scenario.files as u64,
+            min_version: 40500,
+            settings: RenderSettings::default(),
+            needs: Needs::default(),
+        }
+    }
+
+    /// A bundle in a machine's store.
+    fn make_bundle(&mut self, seed: u64, owner: usize) -> BlobId {
+        let mut files: Vec<BundleFile> = (0..self.scenario.files)
+            .map(|i| {
+                let chunks = self.scenario.file_bytes.div_ceil(u64::from(CHUNK_AVERAGE_BYTES));
+                let id = |chunk: u64| {
+                    chunk_id(&[seed.to_le_bytes(), (i as u64).to_le_bytes(), chunk.to_le_bytes()].concat())
+                };
+                let chunks = (0..chunks).map(|chunk| ChunkRef { id: id(chunk), bytes: CHUNK_AVERAGE_BYTES }).collect();
+                BundleFile { path: format!("f/{i:04}/file"), executable: false, map: BlobMap { chunks } }
+            })
+            .collect();
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        let manifest = Manifest { main: "f/0000/file".into(), files };
+        let bytes = wire::encode_manifest(&manifest).unwrap_or_default();
+        let map = BlobMap { chunks: vec![ChunkRef { id: chunk_id(&bytes), bytes: bytes.len() as u32 }] };
+        let bundle = map.id();
+        let files = Farm::manifest_files(&bytes).unwrap_or_default();
+        for map in files.iter().chain([&map]) {
+            self.maps.insert(map.id(), map.clone());
+            self.machines[owner].blobs.whole.insert(map.id());
+        }
+        self.manifests.insert(bundle, files);
+        bundle
+    }
+
+    pub(super) fn submit(&mut self, job: usize) {
+        let (owner, spec) = (self.submissions[job].owner, self.submissions[job].spec.clone());
+        let machine = &self.machines[owner];
+        if !machine.is_up() || machine.asleep_until > self.now {
+            self.plan(Duration::from_secs(1), Event::Submit { job });
+            return;
+        }
+        self.submissions[job].asked = Some(machine.life);
+        self.submissions[job].at.get_or_insert(self.now);
+        self.started.get_or_insert(self.now);
+        self.feed(owner, Input::Submit { call: job as u64, spec: Box::new(spec) });
+    }
+
+    /// Time of a frame at speed 1: log-normal, the same wherever it is rendered.
+    pub(super) fn frame_time(&self, nonce: u64, frame: i32) -> Duration {
+        let mut rng = StdRng::seed_from_u64(nonce ^ (frame as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let (u, v): (f64, f64) = (rng.random(), rng.random());
+        // Box and Muller.
+        let normal = (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos();
+        self.scenario.render.mul_f64((self.scenario.sigma * normal).exp())
+    }
+
+    /// The farm draws its own nonce for a job; frame times go by the one the simulation drew.
+    pub(super) fn nonce_of(&self, bundle: BlobId) -> Option<u64> {
+        self.submissions.iter().map(|submission| &submission.spec).find(|spec| spec.bundle == bundle).map(|s| s.nonce)
+    }
+
+    /// All there was to do, for comparing with others' policies.
+    pub(super) fn workload(&self) -> Workload {
+        let frames = |nonce| (1..=self.scenario.frames as i32).map(|frame| self.frame_time(nonce, frame)).collect();
+        let jobs = self.submissions.iter().filter_map(|job| Some((job.at?, frames(job.spec.nonce)))).collect();
+        let slots = |machine: &Machine| if machine.is_fit { machine.capability.slots } else { 0 };
+        let machines = self.machines.iter().map(|machine| (machine.speed, slots(machine))).collect();
+        let mut outages = self.outages.clone();
+        outages.extend(self.machines.iter().enumerate().filter_map(|(i, machine)| machine.outage(i, self.now)));
+        Workload { jobs, machines, outages }
+    }
+}

@@ -1,0 +1,151 @@
+//! `submit --update`: frames of a job that is there, from a changed scene.
+//!
+//! What was submitted stays: frames keep their size, format, names, folder and video. So the changed scene is checked
+//! against the job before anything is bundled, and what is not asked for anew is as the job has it.
+
+use super::answer::Stream;
+use super::event::Event;
+use super::http::{ApiError, ErrorKind, SubmitRequest};
+use super::store::Store;
+use super::submit::{look, make_bundle, needs, settings, who_can};
+use super::{Node, view};
+use crate::farm::id::{JobId, Part};
+use crate::farm::job::{Device, FrameSet, JobSpec, RenderSettings, Revision};
+use crate::farm::op::UnitSet;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// What is to be changed of a job.
+pub struct Update {
+    /// Which job.
+    pub job: JobId,
+    /// Which frames.
+    pub units: UnitSet,
+    /// What they come from, its bundle in the store.
+    pub revision: Box<Revision>,
+    /// Login name of who wants it.
+    pub by: String,
+}
+
+/// Asks for the job that somebody means.
+pub struct WhichJob {
+    /// As they wrote it.
+    pub text: String,
+    /// The job as it was submitted.
+    pub reply: oneshot::Sender<Result<(JobId, Arc<JobSpec>), ApiError>>,
+}
+
+impl Node {
+    /// The job to update, unless it cannot be any more.
+    pub(super) fn to_update(&self, text: &str) -> Result<(JobId, Arc<JobSpec>), ApiError> {
+        let job = view::find(&self.farm, text)?;
+        let state = self.farm.jobs().get(&job);
+        if state.is_some_and(|state| state.canceled.is_some()) {
+            let text = format!("job {} was canceled; submit the scene as a new job instead", job.short());
+            return Err(ApiError::new(ErrorKind::JobState, text));
+        }
+        let gone = || ApiError::new(ErrorKind::JobNotFound, format!("job {} is not known here yet", job.short()));
+        state.and_then(|state| state.spec.clone()).map(|spec| (job, spec)).ok_or_else(gone)
+    }
+}
+
+/// Reads, checks and bundles the changed scene of a job.
+pub async fn update(
+    text: &str,
+    mut request: SubmitRequest,
+    store: Arc<Store>,
+    events: &mpsc::Sender<Event>,
+    stream: &Stream,
+) -> Result<Update, ApiError> {
+    let (reply, answer) = oneshot::channel();
+    let stopping = || ApiError::new(ErrorKind::Busy, "the daemon is stopping; submit again when it runs");
+    let ask = WhichJob { text: text.to_owned(), reply };
+    events.send(Event::WhichJob(ask)).await.map_err(|_| stopping())?;
+    let (job, spec) = answer.await.map_err(|_| stopping())??;
+    let frames = frames(&request, &spec)?;
+    let (info, trace) = look(&request, stream).await?;
+    let settings = inherited(settings(&request, &info)?, &spec.settings);
+    let size = info.size_with(settings.resolution, settings.percent);
+    if size != spec.size || info.format != spec.format {
+        let text = format!(
+            "frames of the changed scene would be {}×{} {:?}, those of job {} are {}×{} {:?}; set --resolution or the \
+             scene's format, or submit it as a new job",
+            size.0,
+            size.1,
+            info.format,
+            job.short(),
+            spec.size.0,
+            spec.size.1,
+            spec.format
+        );
+        return Err(ApiError::new(ErrorKind::BadRequest, text));
+    }
+    let needs = needs(&info, &settings);
+    // One series per job, since series differ in pixels.
+    (request.series, request.device) = (Some(spec.series), settings.device);
+    who_can(&request, &info, &needs, events).await?;
+    let file = request.file.to_string_lossy().into_owned();
+    let (bundle, bundle_bytes) = make_bundle(&request, trace, store, stream).await?;
+    let revision = Box::new(Revision { file, bundle, bundle_bytes, min_version: info.min_version, settings, needs });
+    let units = UnitSet { frames, part: Part::Whole };
+    Ok(Update { job, units, revision, by: request.user })
+}
+
+fn frames(request: &SubmitRequest, spec: &JobSpec) -> Result<FrameSet, ApiError> {
+    let Some(text) = &request.frames else { return Ok(spec.frames.clone()) };
+    let frames: FrameSet = text
+        .parse()
+        .map_err(|error: crate::farm::job::FrameError| ApiError::new(ErrorKind::BadFrames, error.to_string()))?;
+    let unknown = frames.iter().find(|frame| !spec.frames.contains(*frame));
+    match unknown {
+        None => Ok(frames),
+        Some(frame) => {
+            let text = format!("frame {frame} is not one of the job's; it has {}", spec.frames);
+            Err(ApiError::new(ErrorKind::FrameNotFound, text))
+        }
+    }
+}
+
+/// What is not asked for is as the job has it.
+fn inherited(asked: RenderSettings, job: &RenderSettings) -> RenderSettings {
+    let (resolution, percent) = match (asked.resolution, asked.percent) {
+        (None, None) => (job.resolution, job.percent),
+        given => given,
+    };
+    RenderSettings {
+        engine: asked.engine.or_else(|| job.engine.clone()),
+        samples: asked.samples.or(job.samples),
+        resolution,
+        percent,
+        device: if asked.device == Device::Auto { job.device } else { asked.device },
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::wire::tests::spec;
+
+    #[test]
+    fn an_update_is_of_frames_the_job_has_and_keeps_what_is_not_asked_for() {
+        let spec = spec();
+        let asked = |frames: Option<&str>| {
+            frames_of(SubmitRequest { frames: frames.map(str::to_owned), ..SubmitRequest::default() }, &spec)
+        };
+        fn frames_of(request: SubmitRequest, spec: &JobSpec) -> Result<String, ErrorKind> {
+            frames(&request, spec).map(|frames| frames.to_string()).map_err(|error| error.kind)
+        }
+        assert_eq!(asked(None), Ok("1-10x3,20".into()));
+        assert_eq!(asked(Some("4,20")), Ok(asked(Some("20,4")).unwrap()));
+        assert_eq!(asked(Some("4,5")), Err(ErrorKind::FrameNotFound));
+        assert_eq!(asked(Some("x")), Err(ErrorKind::BadFrames));
+        let job =
+            RenderSettings { engine: Some("CYCLES".into()), samples: Some(64), percent: Some(50), ..spec.settings };
+        assert_eq!(inherited(RenderSettings::default(), &job), job);
+        let asked = RenderSettings { samples: Some(8), resolution: Some((4, 2)), ..RenderSettings::default() };
+        let both = inherited(asked, &job);
+        assert_eq!((both.engine, both.samples, both.resolution), (job.engine, Some(8), Some((4, 2))));
+        assert_eq!(both.percent, None);
+    }
+}
