@@ -9,14 +9,13 @@
 //! (`forks_divide`).
 
 use super::World;
-use super::event::Event;
+use super::event::{Event, Packet};
 use crate::farm::id::{ActorId, BootId, JobId, NodeId, Unit};
 use crate::farm::ledger::Ledger;
 use crate::farm::message::{LogId, Message, Suffix};
 use crate::farm::op::{ClaimKind, JobSetting, Op, UnitSet};
 use crate::wire;
 use rand::RngExt;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Whether a fork leaves everyone with the same jobs and no claim of the forked actor. Not yet: until then liars keep to one
@@ -61,7 +60,7 @@ impl World {
         };
         if let Some(bytes) = bytes {
             self.note(|| format!("machine {i} lies to machine {victim}: {} bytes", bytes.len()));
-            self.put_on_the_wire(i, victim, Arc::from(bytes));
+            self.put_on_the_wire(i, victim, Packet::new(&bytes));
         }
     }
 
