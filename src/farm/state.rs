@@ -391,7 +391,8 @@ impl JobState {
 
 fn take_later<T>(slot: &mut Option<Latest<T>>, at: (u64, ActorId), value: T) {
     let is_tie = |latest: &Latest<T>| is_planted(Bug::WrongTieBreak) && latest.at.0 == at.0;
-    if slot.as_ref().is_none_or(|latest| latest.at < at || is_tie(latest)) {
+    // One actor may say two things before it folds the first: then the later of them counts.
+    if slot.as_ref().is_none_or(|latest| latest.at <= at || is_tie(latest)) {
         *slot = Some(Latest { at, value });
     }
 }
