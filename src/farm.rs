@@ -96,6 +96,7 @@ pub struct Farm {
     heartbeat_at: Duration,
     digest_at: Duration,
     review_at: Duration,
+    replicate_at: Duration,
     counter: u64,
     /// Suspended lately: no claims before a digest exchange or this time.
     fenced_until: Option<Duration>,
@@ -147,6 +148,7 @@ impl Farm {
             heartbeat_at: now.mono,
             digest_at: now.mono,
             review_at: now.mono,
+            replicate_at: now.mono,
             counter: 0,
             fenced_until: None,
             told: Vec::new(),

@@ -169,10 +169,10 @@ pub fn to_replicate<'a>(job: &'a JobState, me: NodeId, alive: &BTreeSet<NodeId>)
         return Vec::new();
     }
     // Of several results of a unit any will do; one of the absent submitter's own does not count.
-    let live_holders = |outcome: &Outcome| {
-        let mut live = alive.clone();
-        outcome.outputs.iter().for_each(|output| live = &live & &job.holders(output.blob));
-        live
+    let live_holders = |outcome: &'a Outcome| {
+        let all = |node: &NodeId| outcome.outputs.iter().all(|output| job.holding(output.blob).any(|one| one == *node));
+        let first = outcome.outputs.first().map(|output| job.holding(output.blob)).into_iter().flatten();
+        first.filter(|node| alive.contains(node)).filter(all).take(2).collect::<Vec<NodeId>>()
     };
     let replicates = |unit: Unit| {
         let results: Vec<_> = job.unit(unit).current_results().map(|(_, one)| (live_holders(one), one)).collect();

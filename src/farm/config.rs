@@ -13,6 +13,8 @@ pub const GONE_AFTER: Duration = Duration::from_secs(4);
 pub const DIGEST_EVERY: Duration = Duration::from_secs(1);
 /// A loop this late was suspended or starved, and distrusts its own timers (guess: two missed ticks of a busy machine).
 pub const LATE_LOOP: Duration = Duration::from_secs(3);
+/// Between looks for results of an absent submitter that need a second holder (guess; it looks at every unit).
+pub const REPLICATE_EVERY: Duration = Duration::from_secs(1);
 /// Between ticks while something is going on.
 pub const TICK: Duration = Duration::from_millis(250);
 /// Units are picked among the earliest open ones, this many times the swarm's slots. To be measured (guess).

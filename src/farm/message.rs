@@ -5,6 +5,7 @@
 use super::id::{ActorId, BootId, JobId, NodeId, Unit};
 use super::job::Series;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A log's place in the ledger: a job, or the swarm's own ([`SWARM_LOG`]).
 pub type LogId = JobId;
@@ -32,7 +33,7 @@ pub struct Suffix {
     /// Sequence number of the first op here.
     pub from: u64,
     /// Framed ops, in order.
-    pub ops: Vec<Vec<u8>>,
+    pub ops: Vec<Arc<[u8]>>,
     /// Vouches for everything up to `from + ops.len()`.
     pub head: SignedHead,
 }

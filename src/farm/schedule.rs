@@ -434,7 +434,7 @@ pub fn is_stopped(job: &JobState, roster: &Roster, now: Duration) -> bool {
 /// Whether some live node holds every output of a result of the current epoch.
 pub fn has_live_result(job: &JobState, unit: Unit, roster: &Roster, now: Duration) -> bool {
     job.unit(unit).current_results().any(|(_, outcome)| {
-        outcome.outputs.iter().all(|output| job.holders(output.blob).iter().any(|node| roster.is_alive(*node, now)))
+        outcome.outputs.iter().all(|output| job.holding(output.blob).any(|node| roster.is_alive(node, now)))
     })
 }
 
@@ -444,6 +444,7 @@ pub fn is_done(job: &JobState, unit: Unit, me: NodeId, alone: bool) -> bool {
     job.unit(unit).current_results().any(|(actor, outcome)| {
         Some(actor.node) == owner
             || (alone && actor.node == me)
-            || (!outcome.outputs.is_empty() && outcome.outputs.iter().all(|output| job.holders(output.blob).len() > 1))
+            || (!outcome.outputs.is_empty()
+                && outcome.outputs.iter().all(|output| job.holding(output.blob).nth(1).is_some()))
     }) || (job.collected.is_some_and(|(revision, _)| revision >= job.revision) && job.unit(unit).has_result())
 }

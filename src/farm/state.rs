@@ -9,6 +9,7 @@ use super::job::{JobSpec, Revision};
 use super::op::{ClaimKind, FailureKind, JobSetting, Op, Output, RetireReason, UnitSet};
 use super::planted::{Bug, is_planted};
 use super::rules::Rules;
+use litemap::LiteMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -33,9 +34,9 @@ pub struct Outcome {
     /// Render time, milliseconds.
     pub millis: u32,
     /// Device used.
-    pub device: String,
+    pub device: Arc<str>,
     /// Renderer.
-    pub build: String,
+    pub build: Arc<str>,
 }
 
 /// A failed attempt.
@@ -57,11 +58,11 @@ pub struct UnitState {
     /// The revision it comes from, if there was any: the one of the highest (epoch, actor, sequence number).
     pub revised: Option<Revised>,
     /// Latest claim per actor, of any epoch.
-    pub claims: BTreeMap<ActorId, Claim>,
+    pub claims: LiteMap<ActorId, Claim>,
     /// Results by (epoch, actor): two of one epoch are fine.
-    pub results: BTreeMap<(u32, ActorId), Outcome>,
+    pub results: LiteMap<(u32, ActorId), Outcome>,
     /// Failed attempts by (epoch, actor, sequence number).
-    pub failures: BTreeMap<(u32, ActorId, u64), Attempt>,
+    pub failures: LiteMap<(u32, ActorId, u64), Attempt>,
 }
 
 /// Which revision a unit comes from.
@@ -89,7 +90,7 @@ impl UnitState {
     /// Results of the current epoch and revision.
     pub fn current_results(&self) -> impl Iterator<Item = (ActorId, &Outcome)> {
         let from = if is_planted(Bug::EpochIgnored) { 0 } else { self.epoch };
-        let of_epoch = self.results.range((from, FIRST_ACTOR)..);
+        let of_epoch = self.results.iter().filter(move |((epoch, _), _)| *epoch >= from);
         let current = of_epoch.filter(|(_, outcome)| outcome.revision == self.revision());
         current.map(|((_, actor), outcome)| (*actor, outcome))
     }
@@ -104,9 +105,18 @@ impl UnitState {
         self.claims.iter().filter(|(_, claim)| claim.epoch == self.epoch).map(|(actor, claim)| (*actor, *claim))
     }
 
+    /// The last claim gone leaves nothing behind: most units are done.
+    fn drop_claim(&mut self, actor: &ActorId) {
+        self.claims.remove(actor);
+        if self.claims.is_empty() {
+            self.claims = LiteMap::new();
+        }
+    }
+
     /// Failed attempts of the current epoch.
     pub fn current_failures(&self) -> impl Iterator<Item = (NodeId, &Attempt)> {
-        self.failures.range((self.epoch, FIRST_ACTOR, 0)..).map(|((_, actor, _), attempt)| (actor.node, attempt))
+        let current = self.failures.iter().filter(|((epoch, _, _), _)| *epoch >= self.epoch);
+        current.map(|((_, actor, _), attempt)| (actor.node, attempt))
     }
 
     /// Failed attempts of one node in the current epoch.
@@ -117,8 +127,6 @@ impl UnitState {
 
 /// Of a job whose `Submit` has not arrived.
 const DEFAULT_PRIORITY: u8 = 50;
-
-const FIRST_ACTOR: ActorId = ActorId { node: NodeId([0; 32]), boot: super::id::BootId([0; 8]) };
 
 /// The latest of a setting: the higher (Lamport counter, actor).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,9 +188,11 @@ pub struct JobState {
     shares: BTreeMap<u32, usize>,
     lamport: u64,
     /// Per blob and actor: whether the actor's last word was `Holds`.
-    holders: BTreeMap<BlobId, BTreeMap<ActorId, bool>>,
+    holders: BTreeMap<BlobId, LiteMap<ActorId, bool>>,
     /// Whether anybody ever said to hold something no more.
     drops: bool,
+    /// Devices and renderers named in results: few, each kept once.
+    names: BTreeSet<Arc<str>>,
     /// Frames rendered and their milliseconds, per node.
     speed: BTreeMap<NodeId, (u32, u64)>,
     /// Failures per node, all units and epochs.
@@ -190,7 +200,7 @@ pub struct JobState {
 }
 
 static NO_UNIT: UnitState =
-    UnitState { epoch: 0, revised: None, claims: BTreeMap::new(), results: BTreeMap::new(), failures: BTreeMap::new() };
+    UnitState { epoch: 0, revised: None, claims: LiteMap::new(), results: LiteMap::new(), failures: LiteMap::new() };
 
 impl JobState {
     /// A job of which nothing is known yet.
@@ -219,6 +229,7 @@ impl JobState {
             lamport: 0,
             holders: BTreeMap::new(),
             drops: false,
+            names: BTreeSet::new(),
             speed: BTreeMap::new(),
             failures: BTreeMap::new(),
         }
@@ -246,7 +257,7 @@ impl JobState {
             }
             Op::Release { units } => {
                 for unit in units.iter() {
-                    self.unit_mut(unit).claims.remove(&actor);
+                    self.unit_mut(unit).drop_claim(&actor);
                 }
             }
             Op::Done { epoch, revision, unit, outputs, millis, device, build } => {
@@ -256,8 +267,9 @@ impl JobState {
                     self.holders.entry(output.blob).or_default().insert(actor, true);
                 }
                 self.raise(unit, epoch);
+                let (device, build) = (self.name(device), self.name(build));
                 let state = self.unit_mut(unit);
-                state.claims.remove(&actor);
+                state.drop_claim(&actor);
                 state.results.insert((epoch, actor), Outcome { revision, outputs, millis, device, build });
                 if state.has_result() {
                     self.unfinished.remove(&unit);
@@ -267,7 +279,7 @@ impl JobState {
                 *self.failures.entry(actor.node).or_default() += 1;
                 self.failing.insert(unit);
                 let state = self.unit_mut(unit);
-                state.claims.remove(&actor);
+                state.drop_claim(&actor);
                 state.failures.insert((epoch, actor, seq), Attempt { kind, message, log });
             }
             Op::Holds { blobs } => self.hold(actor, &blobs, true),
@@ -414,9 +426,9 @@ impl JobState {
 
     /// Every blob its ops speak of: bundles, results of all epochs, logs of failures.
     pub fn blobs(&self) -> BTreeSet<BlobId> {
-        let results = self.units.values().flat_map(|unit| unit.results.values());
+        let results = self.units.values().flat_map(|unit| unit.results.iter().map(|(_, outcome)| outcome));
         let outputs = results.flat_map(|outcome| outcome.outputs.iter().map(|output| output.blob));
-        let failures = self.units.values().flat_map(|unit| unit.failures.values());
+        let failures = self.units.values().flat_map(|unit| unit.failures.iter().map(|(_, attempt)| attempt));
         self.bundles().chain(outputs).chain(failures.filter_map(|attempt| attempt.log)).collect()
     }
 
@@ -443,9 +455,18 @@ impl JobState {
     /// Nodes that hold a blob: the last word of a node is that of its latest start that spoke of the blob, and boot ids
     /// order as the starts came.
     pub fn holders(&self, blob: BlobId) -> BTreeSet<NodeId> {
-        let last_words: BTreeMap<NodeId, bool> =
-            self.holders.get(&blob).into_iter().flatten().map(|(actor, has)| (actor.node, *has)).collect();
-        last_words.into_iter().filter(|(_, has)| *has).map(|(node, _)| node).collect()
+        self.holding(blob).collect()
+    }
+
+    /// The same, one after the other, by id.
+    pub fn holding(&self, blob: BlobId) -> impl Iterator<Item = NodeId> + '_ {
+        let words =
+            self.holders.get(&blob).into_iter().flat_map(|words| words.iter().zip(1..).map(move |word| (words, word)));
+        // Starts of a node come in their order: its last word counts.
+        let last = words.filter(|(words, ((actor, _), next))| {
+            words.get_indexed(*next).is_none_or(|(later, _)| later.node != actor.node)
+        });
+        last.filter(|(_, ((_, has), _))| **has).map(|(_, ((actor, _), _))| actor.node)
     }
 
     /// Nodes that rendered something of it and hold all they rendered; `None` once anybody let go of anything.
@@ -539,6 +560,15 @@ impl JobState {
         for blob in blobs {
             self.holders.entry(*blob).or_default().insert(actor, has);
         }
+    }
+
+    fn name(&mut self, name: String) -> Arc<str> {
+        if let Some(known) = self.names.get(name.as_str()) {
+            return known.clone();
+        }
+        let name: Arc<str> = name.into();
+        self.names.insert(name.clone());
+        name
     }
 
     fn apply_settings(&mut self) {

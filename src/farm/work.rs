@@ -3,7 +3,7 @@
 
 use super::Farm;
 use super::collect::{pick, to_replicate};
-use super::config::CLAIM_MAX_UNITS;
+use super::config::{CLAIM_MAX_UNITS, REPLICATE_EVERY};
 use super::event::{Effect, Now};
 use super::id::{BlobId, JobId, NodeId, Unit};
 use super::op::{MAX_BLOBS_PER_OP, Op, UnitSet};
@@ -173,9 +173,9 @@ impl Farm {
                 if !is_delivering {
                     // Every result of the unit will do: the holders of whichever is alive are asked.
                     let live = state.unit(unit).current_results().map(|(_, outcome)| outcome).find(|outcome| {
-                        let holders = |blob| state.holders(blob);
+                        let holders = |blob| state.holding(blob);
                         outcome.outputs.iter().all(|output| {
-                            holders(output.blob).iter().any(|n| *n == me || self.roster.is_alive(*n, now.mono))
+                            holders(output.blob).any(|node| node == me || self.roster.is_alive(node, now.mono))
                         })
                     });
                     for output in live.map(|outcome| outcome.outputs.as_slice()).unwrap_or_default() {
@@ -187,8 +187,16 @@ impl Farm {
             }
             collector.pending = left;
         }
-        let alive: BTreeSet<NodeId> = self.roster.alive(now.mono).map(|(node, _)| node).collect();
-        for state in self.jobs.values() {
+        let absent = |state: &&JobState| {
+            !state.is_over() && state.owner().is_some_and(|owner| !self.roster.is_alive(owner, now.mono))
+        };
+        // Looks at every unit, so not at every turn.
+        let is_due = now.mono >= self.replicate_at;
+        if is_due {
+            self.replicate_at = now.mono + REPLICATE_EVERY;
+        }
+        for state in self.jobs.values().filter(|_| is_due).filter(absent) {
+            let alive: BTreeSet<NodeId> = self.roster.alive(now.mono).map(|(node, _)| node).collect();
             for (unit, outcome) in to_replicate(state, me, &alive) {
                 for output in &outcome.outputs {
                     if !self.local.contains(&output.blob) {
@@ -231,7 +239,7 @@ impl Farm {
         for (job, blobs) in std::mem::take(&mut self.fresh) {
             let Some(state) = self.jobs.get(&job) else { continue };
             let new: Vec<BlobId> =
-                blobs.into_iter().filter(|blob| !state.holders(*blob).contains(&self.me.node)).collect();
+                blobs.into_iter().filter(|blob| !state.holding(*blob).any(|node| node == self.me.node)).collect();
             for part in new.chunks(MAX_BLOBS_PER_OP) {
                 self.say(job, &Op::Holds { blobs: part.to_vec() });
             }
@@ -243,7 +251,9 @@ impl Farm {
             .filter(|job| !job.is_over())
             .flat_map(|job| job.current_specs().map(move |spec| (job, spec.bundle)))
             .filter(|(job, bundle)| !self.announced.contains(&(job.id, *bundle)))
-            .filter(|(job, bundle)| self.ready.contains(bundle) && !job.holders(*bundle).contains(&self.me.node))
+            .filter(|(job, bundle)| {
+                self.ready.contains(bundle) && !job.holding(*bundle).any(|node| node == self.me.node)
+            })
             .map(|(job, bundle)| (job.id, bundle))
             .collect();
         for (job, bundle) in late {

@@ -118,7 +118,7 @@ fn messages() -> Vec<Message> {
             neighbours: vec![actor.node],
         }),
         Message::Capability(Box::new(Capability { name: "n".into(), slots: 1, ..Capability::default() })),
-        Message::Push(vec![Suffix { log, actor, from: 1, ops: vec![encode_op(&RETIRE).unwrap()], head }]),
+        Message::Push(vec![Suffix { log, actor, from: 1, ops: vec![encode_op(&RETIRE).unwrap().into()], head }]),
         Message::Digest([8; 32]),
         Message::LogDigests(vec![(log, [9; 32])]),
         Message::Versions {

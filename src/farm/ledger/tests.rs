@@ -138,7 +138,7 @@ fn a_suffix_that_is_not_what_its_actor_signed_is_refused_whole() {
     signature.head.signature.0[0] ^= 1;
     assert!(matches!(b.merge(&signature), Err(MergeError::BadSignature { .. })));
     let mut content = good.clone();
-    content.ops[1][6] ^= 1;
+    std::sync::Arc::make_mut(&mut content.ops[1])[6] ^= 1;
     assert!(matches!(b.merge(&content), Err(MergeError::BadChain { .. })));
     let mut short = good.clone();
     short.ops.pop();

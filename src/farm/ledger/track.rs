@@ -11,12 +11,16 @@ use crate::farm::message::{LogId, SignedHead, Suffix};
 use crate::farm::op::Op;
 use crate::seal::{self, Hash};
 use crate::wire;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Bytes an op takes in a suffix: itself and its length.
 pub(super) fn cost(op: &[u8]) -> u64 {
     op.len() as u64 + 5
 }
+
+/// Heads remembered beside the checkpoints (guess: a few seconds of talk).
+const MAX_RECENT: usize = 32;
 
 /// A signed head, and where in the bytes of the log it is.
 #[derive(Clone, Copy)]
@@ -35,6 +39,8 @@ pub(super) struct Track {
     bytes: u64,
     /// Ascending by length.
     checkpoints: Vec<Checkpoint>,
+    /// Chains at the last heads seen, checkpoints or not: what is heard twice ends at one of them.
+    recent: VecDeque<(u64, Hash)>,
     /// What may be told: the length of a checkpoint, or 0.
     visible: u64,
     /// The actor signed two histories.
@@ -67,7 +73,16 @@ pub(super) enum Seen {
 
 impl Track {
     pub fn new(genesis: Hash) -> Self {
-        Self { ops: Vec::new(), genesis, tip: genesis, bytes: 0, checkpoints: Vec::new(), visible: 0, fork: None }
+        Self {
+            ops: Vec::new(),
+            genesis,
+            tip: genesis,
+            bytes: 0,
+            checkpoints: Vec::new(),
+            recent: VecDeque::new(),
+            visible: 0,
+            fork: None,
+        }
     }
 
     pub fn length(&self) -> u64 {
@@ -98,6 +113,7 @@ impl Track {
         if let Some(kept) = self.checkpoints.get(first).copied() {
             self.checkpoints.truncate(first + 1);
             self.ops.truncate(kept.head.length as usize);
+            self.recent.clear();
             (self.tip, self.bytes) = (kept.head.chain, kept.end);
         }
         self.fork = Some(Box::new(Fork { at, chain, other: other.clone() }));
@@ -118,6 +134,10 @@ impl Track {
 
     /// A head at the present end.
     pub fn seal(&mut self, head: SignedHead) {
+        if self.recent.len() >= MAX_RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((head.length, head.chain));
         if self.checkpoints.last().is_none_or(|last| last.head.length < head.length) {
             self.checkpoints.push(Checkpoint { head, end: self.bytes });
         }
@@ -155,6 +175,9 @@ impl Track {
     fn chain_at(&self, length: u64) -> Hash {
         if length == self.length() {
             return self.tip;
+        }
+        if let Some((_, chain)) = self.recent.iter().rev().find(|(of, _)| *of == length) {
+            return *chain;
         }
         let nearest = self.checkpoints.partition_point(|c| c.head.length <= length).checked_sub(1);
         let (from, start) = nearest.map_or((0, self.genesis), |i| {
@@ -202,7 +225,7 @@ impl Track {
         if at < have {
             return Ok(Seen::Fork(at));
         }
-        Ok(Seen::Ops(New { ops: rest.iter().map(|op| op.as_slice().into()).collect(), tip }))
+        Ok(Seen::Ops(New { ops: rest.to_vec(), tip }))
     }
 
     /// Fills an empty track from the store; how many ops are vouched for.
@@ -264,7 +287,7 @@ impl Track {
             last = next;
         }
         let head = last.head;
-        let ops = self.ops[from as usize..head.length as usize].iter().map(|op| op.to_vec()).collect();
+        let ops = self.ops[from as usize..head.length as usize].to_vec();
         Some(Suffix { log, actor, from, ops, head })
     }
 

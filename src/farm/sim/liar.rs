@@ -12,6 +12,7 @@ use crate::farm::message::{LogId, Message, Suffix};
 use crate::farm::op::{ClaimKind, JobSetting, Op, UnitSet};
 use crate::wire;
 use rand::RngExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest piece of nothing sent, bytes.
@@ -99,9 +100,9 @@ impl World {
                 suffix.head = self.sealer(i).sign(&super::SWARM, suffix.log, own.boot, length, chain);
             }
             _ => {
-                let places: usize = suffix.ops.iter().map(Vec::len).sum();
+                let places: usize = suffix.ops.iter().map(|op| op.len()).sum();
                 let at = self.rng.random_range(0..places.max(1));
-                let byte = suffix.ops.iter_mut().flatten().nth(at);
+                let byte = suffix.ops.iter_mut().flat_map(Arc::make_mut).nth(at);
                 byte.into_iter().for_each(|byte| *byte ^= 0x40);
             }
         }

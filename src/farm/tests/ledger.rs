@@ -279,9 +279,9 @@ fn what_nobody_may_say_is_refused_and_told_by_whom() {
     (early.from, early.ops) = (2, early.ops.split_off(2));
     assert_eq!(say(&early), (0, true));
     let mut altered = pieces[0].clone();
-    altered.ops[0][7] ^= 1;
+    std::sync::Arc::make_mut(&mut altered.ops[0])[7] ^= 1;
     let mut oversized = pieces[0].clone();
-    oversized.ops[0] = vec![0; crate::wire::MAX_OP_BYTES + 1];
+    oversized.ops[0] = vec![0; crate::wire::MAX_OP_BYTES + 1].into();
     let mut anothers = pieces[0].clone();
     anothers.actor.node = here;
     let mut short = pieces[0].clone();
