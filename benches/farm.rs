@@ -35,7 +35,7 @@ fn done(frame: i32) -> Op {
     let blob = BlobId(*blake3::hash(&frame.to_le_bytes()).as_bytes());
     let output = Output { path: format!("shot_{frame:04}.png"), blob, bytes: 2_000_000, role: OutputRole::Image };
     let (device, build) = ("OPTIX".into(), "4.5.1 a1b2c3d4".into());
-    Op::Done { epoch: 0, unit: Unit::whole(frame), outputs: vec![output], millis: 20_000, device, build }
+    Op::Done { epoch: 0, revision: 0, unit: Unit::whole(frame), outputs: vec![output], millis: 20_000, device, build }
 }
 
 fn spec(frames: usize) -> JobSpec {

@@ -5,6 +5,7 @@ use super::machine::Machine;
 use super::peers::Away;
 use super::{SWARM, WALL_MS, World};
 use crate::farm::Farm;
+use crate::farm::config::LATE_LOOP;
 use crate::farm::event::{Input, JobCommand, Now};
 use crate::farm::id::JobId;
 use crate::farm::ledger::next_boot;
@@ -249,13 +250,13 @@ impl World {
     }
 
     pub(super) fn awake(&mut self, i: usize) {
-        if !self.machines[i].away.is_some_and(|(away, _)| away == Away::Asleep) {
-            return;
-        }
+        let Some((Away::Asleep, since)) = self.machines[i].away else { return };
         let away = self.machines[i].capability.paused.then_some(Away::Paused);
         self.set_away(i, away);
         let has_neighbours = self.machines[i].farm.as_ref().is_some_and(|farm| farm.roster().neighbours().count() > 0);
-        self.machines[i].woke = has_neighbours.then_some(self.now);
+        // A nap that peace cut short is no longer than a busy machine's delay.
+        let slept = self.now > since + LATE_LOOP;
+        self.machines[i].woke = (has_neighbours && slept).then_some(self.now);
     }
 
     pub(super) fn pause(&mut self, machine: Option<usize>) {
