@@ -13,6 +13,7 @@ use swarm::farm::ledger::Ledger;
 use swarm::farm::message::{Capability, RendererInfo, SWARM_LOG, Suffix};
 use swarm::farm::op::{ClaimKind, Op, Output, OutputRole, UnitSet};
 use swarm::farm::roster::Roster;
+use swarm::farm::rules::Rules;
 use swarm::farm::schedule::View;
 use swarm::farm::state::JobState;
 use swarm::seal::{Sealer, swarm_id};
@@ -35,7 +36,7 @@ fn done(frame: i32) -> Op {
     let blob = BlobId(*blake3::hash(&frame.to_le_bytes()).as_bytes());
     let output = Output { path: format!("shot_{frame:04}.png"), blob, bytes: 2_000_000, role: OutputRole::Image };
     let (device, build) = ("OPTIX".into(), "4.5.1 a1b2c3d4".into());
-    Op::Done { epoch: 0, revision: 0, unit: Unit::whole(frame), outputs: vec![output], millis: 20_000, device, build }
+    Op::Done { epoch: 0, unit: Unit::whole(frame), outputs: vec![output], millis: 20_000, device, build, revision: 0 }
 }
 
 fn spec(frames: usize) -> JobSpec {
@@ -61,6 +62,7 @@ fn spec(frames: usize) -> JobSpec {
             video: None,
         },
         priority: 50,
+        rules: Rules::default(),
         nonce: 1,
         created_ms: 0,
     }

@@ -2,14 +2,16 @@
 //!
 //! A benchmark of the farm's choices and a search for seeds that break an invariant. Exit code 1 when one does.
 
+use std::panic::resume_unwind;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use swarm::farm::planted::{Bug, plant};
 use swarm::farm::sim::{Report, Scenario, Summary, run, run_logged, scenario, scenarios, shrink};
 
 const HELP: &str = "\
 usage: scripts/sim [--scenario NAME]... [--all] [--seeds N] [--first-seed N] [--nodes N] [--frames N] [--until SECONDS]
-                   [--json] [--trace] [--planted BUG] [--no-shrink] [--gate]
+                   [--jobs N] [--json] [--trace] [--planted BUG] [--no-shrink] [--gate]
 Simulates farms on a virtual clock. Without --scenario: every small one (fewer than 10 machines).
   --all         every scenario but `big`
   --json        one object per scenario, on one line
@@ -17,7 +19,8 @@ Simulates farms on a virtual clock. Without --scenario: every small one (fewer t
   --planted BUG with a bug switched on: in how many seeds is it found? 1 when in none
   --no-shrink   tell a broken seed as it is
   --events N    beside a broken seed that is not made small, the last N things that happened
-  --gate        100 seeds of every scenario, those of many machines with fewer, `big` with 40 machines
+  --jobs N      so many seeds at once; as many as there are cores unless told
+  --gate        100 seeds of every scenario, with at most 12 machines and 3 jobs of 60 frames, and 90 s of faults
 Of a broken seed it prints what can be left out and what happened last. Ends with 1 when an invariant broke.
 ";
 
@@ -27,9 +30,11 @@ const MAX_TOLD: usize = 5;
 const MORE_CHARS: usize = 300;
 /// Seeds of each scenario in the gate.
 const GATE_SEEDS: u64 = 100;
-/// Units on all machines, times seeds, that the gate affords a scenario; at least [`GATE_MIN_SEEDS`].
-const GATE_UNITS: usize = 1_600_000;
-const GATE_MIN_SEEDS: u64 = 5;
+/// No scenario is larger in the gate: machines, jobs, frames of each, and time of faults.
+const GATE_NODES: usize = 12;
+const GATE_JOBS: usize = 3;
+const GATE_FRAMES: usize = 60;
+const GATE_UNTIL: Duration = Duration::from_secs(90);
 
 struct Options {
     scenarios: Vec<Scenario>,
@@ -39,7 +44,7 @@ struct Options {
     trace: bool,
     shrink: bool,
     events: usize,
-    gate: bool,
+    jobs: usize,
     planted: Option<Bug>,
 }
 
@@ -52,10 +57,10 @@ fn options() -> Result<Options, String> {
         trace: false,
         shrink: true,
         events: 0,
-        gate: false,
+        jobs: std::thread::available_parallelism().map_or(1, usize::from),
         planted: None,
     };
-    let (mut nodes, mut frames, mut until) = (None, None, None);
+    let (mut seeds, mut nodes, mut frames, mut until, mut gate) = (None, None, None, None, false);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} wants a value\n{HELP}"));
@@ -67,7 +72,7 @@ fn options() -> Result<Options, String> {
                 options.scenarios.push(scenario(&name).ok_or(format!("no scenario `{name}`; there are {known:?}\n"))?);
             }
             "--all" => options.scenarios.extend(scenarios().into_iter().filter(|scenario| scenario.name != "big")),
-            "--seeds" => options.seeds = number(value()?)?,
+            "--seeds" => seeds = Some(number(value()?)?),
             "--first-seed" => options.first_seed = number(value()?)?,
             "--nodes" => nodes = Some(number(value()?)? as usize),
             "--frames" => frames = Some(number(value()?)? as usize),
@@ -76,7 +81,8 @@ fn options() -> Result<Options, String> {
             "--trace" => options.trace = true,
             "--no-shrink" => options.shrink = false,
             "--events" => options.events = number(value()?)? as usize,
-            "--gate" => options.gate = true,
+            "--jobs" => options.jobs = (number(value()?)? as usize).max(1),
+            "--gate" => gate = true,
             "--planted" => {
                 let name = value()?;
                 let bug = Bug::ALL.into_iter().find(|(of, _)| *of == name);
@@ -91,12 +97,10 @@ fn options() -> Result<Options, String> {
             }
         }
     }
-    if options.gate {
-        options.seeds = GATE_SEEDS;
-        options.scenarios = scenarios();
-        for big in options.scenarios.iter_mut().filter(|scenario| scenario.name == "big") {
-            (big.nodes, big.frames) = (40, 400);
-        }
+    options.seeds = seeds.unwrap_or(options.seeds);
+    if gate {
+        options.seeds = seeds.unwrap_or(GATE_SEEDS);
+        options.scenarios = scenarios().iter().map(gate_form).collect();
     }
     if options.scenarios.is_empty() {
         options.scenarios = scenarios().into_iter().filter(|scenario| scenario.nodes < 10).collect();
@@ -109,10 +113,17 @@ fn options() -> Result<Options, String> {
     Ok(options)
 }
 
-/// Seeds of a scenario the gate affords.
-fn gate_seeds(scenario: &Scenario) -> u64 {
-    let units = scenario.nodes * scenario.jobs * scenario.frames;
-    ((GATE_UNITS / units.max(1)) as u64).clamp(GATE_MIN_SEEDS, GATE_SEEDS)
+/// A scenario as the gate can afford a hundred seeds of it.
+fn gate_form(scenario: &Scenario) -> Scenario {
+    let mut small = scenario.clone();
+    small.nodes = small.nodes.min(GATE_NODES);
+    small.jobs = small.jobs.min(GATE_JOBS);
+    small.frames = small.frames.min(GATE_FRAMES);
+    // The submitter that is away stays away as long as it does.
+    if small.faults.away.is_none() {
+        small.faults.until = small.faults.until.min(GATE_UNTIL);
+    }
+    small
 }
 
 fn tell_trace(name: &str, report: &Report) {
@@ -173,6 +184,22 @@ fn clock() -> Instant {
     Instant::now()
 }
 
+/// Each seed is one thread's; the next free thread takes the next.
+fn run_all(scenario: &Scenario, seeds: std::ops::Range<u64>, options: &Options) -> Vec<Report> {
+    let next = AtomicU64::new(seeds.start);
+    let work = || {
+        plant(options.planted);
+        let taken = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < seeds.end);
+        std::iter::from_fn(taken).map(|seed| run(scenario, seed)).collect::<Vec<Report>>()
+    };
+    let mut reports: Vec<Report> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..options.jobs).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    });
+    reports.sort_by_key(|report| report.seed);
+    reports
+}
+
 fn main() -> ExitCode {
     let options = match options() {
         Ok(options) => options,
@@ -187,15 +214,11 @@ fn main() -> ExitCode {
     }
     let mut violations = 0;
     for scenario in &options.scenarios {
-        let seeds = if options.gate { gate_seeds(scenario) } else { options.seeds };
+        let seeds = options.seeds;
         let begun = clock();
-        let mut reports = Vec::new();
-        for seed in options.first_seed..options.first_seed + seeds {
-            let report = run(scenario, seed);
-            if options.trace {
-                tell_trace(scenario.name, &report);
-            }
-            reports.push(report);
+        let reports = run_all(scenario, options.first_seed..options.first_seed + seeds, &options);
+        if options.trace {
+            reports.iter().for_each(|report| tell_trace(scenario.name, report));
         }
         let summary = Summary::new(scenario, &reports, begun.elapsed());
         violations += summary.violations;

@@ -19,11 +19,13 @@ pub mod id;
 mod input;
 pub mod job;
 pub mod ledger;
+mod mesh;
 pub mod message;
 pub mod op;
 pub mod planted;
 mod retire;
 pub mod roster;
+pub mod rules;
 pub mod schedule;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
@@ -99,6 +101,8 @@ pub struct Farm {
     fenced_until: Option<Duration>,
     /// What was told in the last heartbeat, to tell changes early.
     told: Vec<message::InHand>,
+    /// Whom it talks to, in a large swarm.
+    mesh: mesh::Mesh,
     /// Own capability changed and was not yet told.
     capability_is_new: bool,
 }
@@ -146,8 +150,10 @@ impl Farm {
             counter: 0,
             fenced_until: None,
             told: Vec::new(),
+            mesh: mesh::Mesh::default(),
             capability_is_new: false,
         };
+        farm.ledger.forked().for_each(|(_, actor)| farm.roster.distrust(actor));
         let mine: Vec<JobId> = farm.jobs.keys().copied().collect();
         mine.into_iter().for_each(|job| farm.collect_own(job));
         farm
@@ -183,7 +189,7 @@ impl Farm {
         let busy = !self.hands.is_empty()
             || !self.collectors.is_empty()
             || self.jobs.values().any(|job| !job.is_over() && job.spec.is_some());
-        let gossip = self.heartbeat_at.min(self.digest_at);
+        let gossip = self.heartbeat_at.min(self.digest_at).min(self.hand_on_at().unwrap_or(Duration::MAX));
         if busy { gossip.min(self.review_at) } else { gossip }
     }
 

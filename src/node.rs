@@ -30,7 +30,7 @@ pub mod video;
 mod view;
 
 use crate::farm::Farm;
-use crate::farm::event::{Input, Now, Token};
+use crate::farm::event::{Input, Load, Now, Token};
 use crate::farm::id::{JobId, NodeId};
 use crate::farm::message::{Capability, GpuInfo, Problem, RendererInfo};
 use crate::seal::{self, Sealer};
@@ -448,7 +448,7 @@ impl Node {
                     }
                 });
             }
-            Event::Load(percent) => self.turn(Input::Load(percent)),
+            Event::Load(load) => self.turn(Input::Load(load)),
             Event::Unnamed(look) => self.looked(look),
             Event::Swept => {
                 for (blob, map) in self.sweep.swept(self.clock.now()) {
@@ -558,7 +558,8 @@ fn watch_load(tell: mpsc::Sender<Event>) {
                 () = tell.closed() => return,
             }
             // News that can be missed: a full queue means that the machine is busy indeed.
-            let _ = tell.try_send(Event::Load((load.cpu().clamp(0.0, 1.0) * 100.0) as u8));
+            let percent = (load.cpu().clamp(0.0, 1.0) * 100.0) as u8;
+            let _ = tell.try_send(Event::Load(Load { percent, ..Load::default() }));
         }
     });
 }

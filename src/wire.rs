@@ -123,6 +123,7 @@ fn within(what: &'static str, bytes: usize, limit: usize) -> Result<(), WireErro
 mod kind {
     pub const HEARTBEAT: u16 = 1;
     pub const CAPABILITY: u16 = 2;
+    pub const BEATS: u16 = 3;
     /// First kind of the ledger stream.
     pub const LEDGER: u16 = 16;
     pub const PUSH: u16 = 16;
@@ -142,6 +143,7 @@ pub fn encode(message: &Message) -> Result<Vec<u8>, WireError> {
     let kind = match message {
         Message::Heartbeat(_) => kind::HEARTBEAT,
         Message::Capability(_) => kind::CAPABILITY,
+        Message::Beats(_) => kind::BEATS,
         Message::Push(_) => kind::PUSH,
         Message::Digest(_) => kind::DIGEST,
         Message::LogDigests(_) => kind::LOG_DIGESTS,
@@ -154,6 +156,7 @@ pub fn encode(message: &Message) -> Result<Vec<u8>, WireError> {
     match message {
         Message::Heartbeat(body) => write_body(WHAT, &mut bytes, body)?,
         Message::Capability(body) => write_body(WHAT, &mut bytes, body)?,
+        Message::Beats(body) => write_body(WHAT, &mut bytes, body)?,
         Message::Push(body) => write_body(WHAT, &mut bytes, body)?,
         Message::Digest(body) => write_body(WHAT, &mut bytes, body)?,
         Message::LogDigests(body) => write_body(WHAT, &mut bytes, body)?,
@@ -184,6 +187,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<Message>, WireError> {
             Message::Heartbeat(heartbeat)
         }
         kind::CAPABILITY => Message::Capability(read_body::<_, STATUS_MAX_BYTES>("a capability", body)?),
+        kind::BEATS => Message::Beats(read_body::<_, STATUS_MAX_BYTES>("signs of life", body)?),
         kind::PUSH => Message::Push(read_body::<_, LEDGER_MAX_BYTES>("a push", body)?),
         kind::DIGEST => Message::Digest(read_body::<_, LEDGER_MAX_BYTES>("a digest", body)?),
         kind::LOG_DIGESTS => Message::LogDigests(read_body::<_, LEDGER_MAX_BYTES>("digests of logs", body)?),

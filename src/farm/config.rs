@@ -48,6 +48,13 @@ pub const STOP_FROM: usize = 10;
 pub const STOP_PERCENT: usize = 10;
 /// Up to here everyone talks to everyone. DESIGN §2.
 pub const FULL_MESH: usize = 64;
+/// Above that, neighbours a machine draws to talk to; about as many draw it. Measured with 100 machines: an op is
+/// everywhere in 8 ms (median) and 201 ms (99 of 100) with 6, 689 ms with 4, 200 ms with 8; with 500 machines 9 and 205 ms.
+pub const MESH_DRAWS: usize = 6;
+/// Between batches of ops handed on above that. DESIGN §2: ops may wait 100 ms.
+pub const PUSH_EVERY: Duration = Duration::from_millis(100);
+/// Between batches of signs of life handed on above that: a handful of hops is well under [`SUSPECT_AFTER`].
+pub const RELAY_EVERY: Duration = Duration::from_millis(500);
 /// Bytes asked for and not yet arrived, per peer. DESIGN §4.
 pub const IN_FLIGHT_PER_PEER_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes asked for and not yet arrived, in all. DESIGN §4.

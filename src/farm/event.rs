@@ -37,6 +37,17 @@ pub struct Rendered {
     pub build: String,
 }
 
+/// How a machine is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// CPU, hundredths.
+    pub percent: u8,
+    /// Memory that renders could have, what they have now included, bytes; `None` where that is not known.
+    pub free_memory_bytes: Option<u64>,
+    /// Whether a person is at the desk, as far as that can be told.
+    pub at_desk: bool,
+}
+
 /// What the owner of a job, or anybody in the swarm, may tell it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobCommand {
@@ -85,8 +96,14 @@ pub enum Input {
     Persisted(Token),
     /// What this machine is and can do changed.
     Capability(Box<Capability>),
-    /// CPU load of this machine, hundredths.
-    Load(u8),
+    /// How this machine is doing.
+    Load(Load),
+    /// The owner wants the machine back: what renders stops at once, and everything in hand is open to others.
+    GiveBack,
+    /// This start ends: the same, and nothing is claimed any more.
+    Leave,
+    /// The test frame of [`Effect::SelfTest`] rendered, or why it did not.
+    SelfTested(Result<(), String>),
     /// Somebody here submits a job; its bundle is in the store.
     Submit {
         /// Comes back in [`Effect::Submitted`].
@@ -306,6 +323,8 @@ pub enum Effect {
         /// Which.
         unit: Unit,
     },
+    /// Render a small built-in scene with the renderers jobs have failed with here, then [`Input::SelfTested`].
+    SelfTest,
     /// Say what the store has of a blob, making room for one whose map is given.
     OpenBlob {
         /// Which.

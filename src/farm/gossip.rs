@@ -6,7 +6,7 @@
 
 use super::config::{DIGEST_EVERY, HEARTBEAT, REPAIR_BYTES, SUSPECT_AFTER, TICK};
 use super::event::{Effect, Now, Token};
-use super::id::{ActorId, NodeId};
+use super::id::NodeId;
 use super::ledger::{MergeError, pushes};
 use super::message::{Heartbeat, InHand, LogId, Message, Suffix, Versions};
 use super::op::Op;
@@ -15,7 +15,7 @@ use rand::Rng;
 use rand::seq::IteratorRandom;
 use std::collections::BTreeMap;
 
-/// Neighbours a digest goes to each time: repair reaches 500 nodes in a handful of rounds (guess).
+/// Neighbours a digest goes to each time; in a large swarm, where digests rarely agree, one (guess).
 const DIGEST_FANOUT: usize = 3;
 /// With one heartbeat in so many goes what this machine can do: told once, it could be lost in a full queue (guess).
 const CAPABILITY_BEATS: u64 = 16;
@@ -42,6 +42,11 @@ impl Farm {
             Message::Heartbeat(beat) => {
                 // Everyone's, every two seconds: what follows waits for the next review, a tick away at most.
                 self.roster.heartbeat(from, beat, now.mono);
+                self.hand_on_beat(from);
+                false
+            }
+            Message::Beats(beats) => {
+                self.relayed_beats(&beats, now.mono);
                 false
             }
             Message::Capability(capability) => {
@@ -106,6 +111,7 @@ impl Farm {
                 node = %suffix.actor.node.short(), job = %suffix.log.short(), told_by = %from.short(), shared = at,
                 "a member signed two different histories of a job; only what both begin with counts"
             );
+            self.roster.distrust(suffix.actor);
             self.refold(suffix.log);
             // The one who told it may have only one half of it.
             self.push(suffix.log, suffix.actor, at, None, effects);
@@ -139,24 +145,6 @@ impl Farm {
         self.submitted = waiting;
         let done: Vec<(u64, super::id::JobId, u32)> = done;
         effects.extend(done.into_iter().map(|(call, job, _)| Effect::Submitted { call, job }));
-    }
-
-    fn push(&self, log: LogId, actor: ActorId, from: u64, learned_of: Option<NodeId>, effects: &mut Vec<Effect>) {
-        // Only the start that wrote them pushes them itself, and only to those it talks to: in a partial mesh every other
-        // neighbour depends on being handed them on.
-        let origin = self.roster.member(actor.node).filter(|origin| origin.boot == Some(actor.boot));
-        let knows = |node: &NodeId| {
-            Some(*node) == learned_of
-                || *node == actor.node
-                || (actor != self.me && origin.is_some_and(|origin| origin.neighbours.contains(node)))
-        };
-        let to: Vec<NodeId> = self.roster.neighbours().filter(|node| !knows(node)).collect();
-        if to.is_empty() {
-            return;
-        }
-        for message in pushes(self.ledger.suffix(log, actor, from).unwrap_or_default()) {
-            effects.extend(to.iter().map(|node| Effect::Send { to: *node, message: message.clone() }));
-        }
     }
 
     fn answer_log_digests(&mut self, from: NodeId, theirs: &[(LogId, [u8; 32])], effects: &mut Vec<Effect>) {
@@ -210,30 +198,38 @@ impl Farm {
         if now.mono >= self.heartbeat_at || early {
             self.heartbeat_at = jittered(now.mono, HEARTBEAT - HEARTBEAT / 8, rng);
             self.told = in_hand.clone();
-            self.roster.set_own_work(in_hand, None);
+            self.roster.set_own_work(in_hand);
+            self.draw(now.mono, rng);
             let beat = self.heartbeat();
-            let neighbours: Vec<NodeId> = self.roster.neighbours().collect();
-            for to in &neighbours {
+            let told = self.told(now.mono);
+            for to in &told {
                 effects.push(Effect::Send { to: *to, message: Message::Heartbeat(beat.clone()) });
             }
-            self.capability_is_new |= self.counter.is_multiple_of(CAPABILITY_BEATS);
-            let silent = neighbours.iter().filter(|node| !self.roster.is_alive(**node, now.mono));
-            effects.extend(silent.map(|node| Effect::Disconnect { node: *node }));
-        }
-        if std::mem::take(&mut self.capability_is_new)
-            && let Some(own) = self.roster.own().cloned()
-        {
-            for to in self.roster.neighbours() {
-                effects.push(Effect::Send { to, message: Message::Capability(Box::new(own.clone())) });
+            if self.counter.is_multiple_of(CAPABILITY_BEATS) {
+                self.tell_capability(&told, effects);
             }
+            let silent = self.roster.neighbours().filter(|node| !self.roster.is_alive(*node, now.mono));
+            effects.extend(silent.map(|node| Effect::Disconnect { node }));
         }
+        if std::mem::take(&mut self.capability_is_new) {
+            let everyone: Vec<NodeId> = self.roster.neighbours().collect();
+            self.tell_capability(&everyone, effects);
+        }
+        self.hand_on(now, effects);
         if now.mono >= self.digest_at {
             self.digest_at = jittered(now.mono, DIGEST_EVERY, rng);
             let digest = self.ledger.digest();
-            for to in self.roster.neighbours().sample(&mut &mut *rng, DIGEST_FANOUT) {
+            let fanout = if self.is_partial() { 1 } else { DIGEST_FANOUT };
+            for to in self.roster.neighbours().sample(&mut &mut *rng, fanout) {
                 effects.push(Effect::Send { to, message: Message::Digest(digest) });
             }
         }
+    }
+
+    fn tell_capability(&self, to: &[NodeId], effects: &mut Vec<Effect>) {
+        let Some(own) = self.roster.own() else { return };
+        let tell = |to: &NodeId| Effect::Send { to: *to, message: Message::Capability(Box::new(own.clone())) };
+        effects.extend(to.iter().map(tell));
     }
 
     fn heartbeat(&mut self) -> Heartbeat {
@@ -243,8 +239,10 @@ impl Farm {
             counter: self.counter,
             boot: self.me.boot,
             load_percent: own.map_or(0, |own| own.load_percent),
+            free_memory_bytes: own.and_then(|own| own.free_memory_bytes),
+            at_desk: own.is_some_and(|own| own.at_desk),
             in_hand: self.in_hand(),
-            neighbours: self.roster.neighbours().take(super::config::FULL_MESH).collect(),
+            neighbours: self.named(),
         }
     }
 

@@ -38,10 +38,15 @@ impl Farm {
                 self.capability_is_new = true;
                 true
             }
-            Input::Load(percent) => {
-                self.roster.set_own_work(self.told.clone(), Some(percent));
+            Input::Load(load) => {
+                self.roster.set_own_load(load);
                 false
             }
+            Input::GiveBack | Input::Leave => {
+                self.give_back(effects);
+                false
+            }
+            Input::SelfTested(_) => true,
             Input::Submit { call, spec } => {
                 self.submit(call, *spec, rng, effects);
                 true
@@ -372,12 +377,11 @@ impl Farm {
         Some(manifest.files.into_iter().map(|file| file.map).collect())
     }
 
-    /// Whether a setting changes anything.
-    pub fn is_set(&self, job: JobId, setting: JobSetting) -> bool {
+    /// Whether a setting is as it is to be.
+    pub fn is_set(&self, job: JobId, setting: &JobSetting) -> bool {
         let Some(state) = self.jobs.get(&job) else { return false };
-        match setting {
-            JobSetting::Paused(value) => state.is_paused() == value,
-            JobSetting::Priority(value) => state.priority() == value,
-        }
+        let (mut priority, mut rules) = (state.priority(), state.rules().clone());
+        setting.apply(&mut priority, &mut rules);
+        priority == state.priority() && rules == *state.rules()
     }
 }

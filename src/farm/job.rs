@@ -3,6 +3,7 @@
 //! Text is parsed here once, into types that cannot be wrong; everything behind trusts them.
 
 use super::id::BlobId;
+use super::rules::Rules;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -383,6 +384,8 @@ pub struct JobSpec {
     pub output: OutputSpec,
     /// 0–100, 50 unless told.
     pub priority: u8,
+    /// Which machines may render it, how, and until when.
+    pub rules: Rules,
     /// Drawn at random, so that the same scene submitted twice is two jobs.
     pub nonce: u64,
     /// Wall clock at submission, milliseconds since 1970; for display alone.

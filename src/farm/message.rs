@@ -138,6 +138,8 @@ pub struct Capability {
     pub problems: Vec<Problem>,
     /// Whether its owner paused it.
     pub paused: bool,
+    /// Whether it claims nothing before a test frame renders: others rendered what failed here.
+    pub sick: bool,
 }
 
 /// A sign of life, every two seconds.
@@ -149,6 +151,10 @@ pub struct Heartbeat {
     pub boot: BootId,
     /// CPU load in hundredths.
     pub load_percent: u8,
+    /// Memory that renders could have, what they have now included, bytes; `None` where that is not known.
+    pub free_memory_bytes: Option<u64>,
+    /// Whether a person is at the desk: others' jobs are not begun here.
+    pub at_desk: bool,
     /// What it renders.
     pub in_hand: Vec<InHand>,
     /// Whom it is connected to: they need no forwarding of its ops.
@@ -160,6 +166,8 @@ pub struct Heartbeat {
 pub enum Message {
     /// Status: a sign of life.
     Heartbeat(Heartbeat),
+    /// Status: signs of life of others, handed on: (start, counter).
+    Beats(Vec<(BootId, u64)>),
     /// Status: what the sender can do, whole.
     Capability(Box<Capability>),
     /// Ledger: new ops.
@@ -182,6 +190,6 @@ pub enum Message {
 impl Message {
     /// Whether it travels on the status stream (else on the ledger stream).
     pub fn is_status(&self) -> bool {
-        matches!(self, Self::Heartbeat(_) | Self::Capability(_))
+        matches!(self, Self::Heartbeat(_) | Self::Beats(_) | Self::Capability(_))
     }
 }

@@ -5,9 +5,12 @@
 //! once released: a new meaning is a new kind.
 
 use super::id::Part;
-use super::id::{BlobId, NodeId, Unit};
+use super::id::{BlobId, JobId, NodeId, Unit};
 use super::job::{FrameSet, JobSpec, Revision};
+use super::rules::{Chunk, Glob, Order, Rules, gigabytes, span};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// The op version this build writes and understands. A job that names a later one is not claimed here.
 pub const OP_VERSION: u16 = 1;
@@ -104,12 +107,95 @@ pub enum RetireReason {
 }
 
 /// A setting of a job; the later (Lamport counter, actor) wins per variant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobSetting {
     /// Nothing of it starts while this is set.
     Paused(bool),
     /// 0–100.
     Priority(u8),
+    /// [`Rules::max_nodes`].
+    MaxNodes(Option<u32>),
+    /// [`Rules::tags`].
+    Tags(BTreeSet<String>),
+    /// [`Rules::gpu_name`].
+    GpuName(Option<Glob>),
+    /// [`Rules::min_memory_bytes`].
+    MinMemory(Option<u64>),
+    /// [`Rules::order`].
+    Order(Order),
+    /// [`Rules::chunk`].
+    Chunk(Chunk),
+    /// [`Rules::retries`].
+    Retries(u8),
+    /// [`Rules::time_limit`].
+    TimeLimit(Option<Duration>),
+    /// [`Rules::deadline`], from the submission on.
+    Deadline(Option<Duration>),
+    /// [`Rules::after`].
+    After(Option<JobId>),
+}
+
+impl JobSetting {
+    /// Tells the settings apart: of each, the latest counts.
+    pub fn slot(&self) -> u8 {
+        match self {
+            Self::Paused(_) => 0,
+            Self::Priority(_) => 1,
+            Self::MaxNodes(_) => 2,
+            Self::Tags(_) => 3,
+            Self::GpuName(_) => 4,
+            Self::MinMemory(_) => 5,
+            Self::Order(_) => 6,
+            Self::Chunk(_) => 7,
+            Self::Retries(_) => 8,
+            Self::TimeLimit(_) => 9,
+            Self::Deadline(_) => 10,
+            Self::After(_) => 11,
+        }
+    }
+
+    /// Changes what it is about.
+    pub fn apply(&self, priority: &mut u8, rules: &mut Rules) {
+        match self {
+            Self::Paused(value) => rules.paused = *value,
+            Self::Priority(value) => *priority = *value,
+            Self::MaxNodes(value) => rules.max_nodes = *value,
+            Self::Tags(value) => rules.tags.clone_from(value),
+            Self::GpuName(value) => rules.gpu_name.clone_from(value),
+            Self::MinMemory(value) => rules.min_memory_bytes = *value,
+            Self::Order(value) => rules.order = *value,
+            Self::Chunk(value) => rules.chunk = *value,
+            Self::Retries(value) => rules.retries = *value,
+            Self::TimeLimit(value) => rules.time_limit = *value,
+            Self::Deadline(value) => rules.deadline = *value,
+            Self::After(value) => rules.after = *value,
+        }
+    }
+
+    /// What it did, for a job's history.
+    pub fn action(&self) -> String {
+        fn or<T: ToString>(value: Option<T>, none: &str) -> String {
+            value.map_or(none.into(), |value| value.to_string())
+        }
+        match self {
+            Self::Paused(true) => "paused".into(),
+            Self::Paused(false) => "resumed".into(),
+            Self::Priority(value) => format!("priority set to {value}"),
+            Self::MaxNodes(value) => format!("machines limited to {}", or(*value, "any number")),
+            Self::Tags(tags) if tags.is_empty() => "needs no tags any more".into(),
+            Self::Tags(tags) => format!("needs the tags {}", tags.iter().cloned().collect::<Vec<_>>().join(", ")),
+            Self::GpuName(value) => format!("needs a GPU named {}", or(value.as_ref(), "anything")),
+            Self::MinMemory(Some(bytes)) => format!("needs {} of memory", gigabytes(*bytes)),
+            Self::MinMemory(None) => "needs no certain memory any more".into(),
+            Self::Order(value) => format!("order set to {value}"),
+            Self::Chunk(value) => format!("chunk set to {value}"),
+            Self::Retries(value) => format!("retries set to {value}"),
+            Self::TimeLimit(value) => format!("time limit set to {}", or(value.map(span), "none")),
+            Self::Deadline(value) => format!("deadline set to {}", or(value.map(span), "none")),
+            Self::After(Some(job)) => format!("waits for job {}", job.short()),
+            Self::After(None) => "waits for no job any more".into(),
+        }
+    }
 }
 
 /// One entry of a log.

@@ -5,6 +5,7 @@
 //! within one run.
 
 use super::config::{GONE_AFTER, MISSED_FOR, SUSPECT_AFTER};
+use super::event::Load;
 use super::id::{ActorId, BootId, JobId, NodeId, Unit};
 use super::job::{Device, JobSpec};
 use super::message::{Capability, Heartbeat, InHand, RendererInfo};
@@ -23,10 +24,16 @@ pub struct Member {
     pub connected: bool,
     /// When the last one ended, unless one stands or none ever stood.
     pub left: Option<Duration>,
-    /// Counter of its last heartbeat.
+    /// Counter of its last heartbeat, heard of it or through others.
     pub counter: u64,
+    /// When its last heartbeat came from itself, with what it has in hand.
+    pub told: Option<Duration>,
     /// CPU load, hundredths.
     pub load_percent: u8,
+    /// Memory that renders could have, bytes, if it is known.
+    pub free_memory_bytes: Option<u64>,
+    /// Whether a person is at the desk.
+    pub at_desk: bool,
     /// What it renders.
     pub in_hand: Vec<InHand>,
     /// When each of those was first heard of, on our clock.
@@ -42,6 +49,12 @@ pub struct Member {
 pub struct Roster {
     me: ActorId,
     members: BTreeMap<NodeId, Member>,
+    /// Starts caught signing two histories: what they claim binds nobody, since what they do is not taken any more.
+    liars: BTreeSet<ActorId>,
+    /// Which member's start is which.
+    boots: BTreeMap<BootId, NodeId>,
+    /// Members a connection stands to.
+    connected: usize,
 }
 
 impl Roster {
@@ -49,7 +62,7 @@ impl Roster {
     pub fn new(me: ActorId) -> Self {
         let mut members = BTreeMap::new();
         members.insert(me.node, Member { boot: Some(me.boot), ..Member::default() });
-        Self { me, members }
+        Self { me, members, liars: BTreeSet::new(), boots: BTreeMap::new(), connected: 0 }
     }
 
     /// Everyone ever heard of in this run, by id.
@@ -78,26 +91,37 @@ impl Roster {
     }
 
     /// This machine's own work, so that it counts like anyone's.
-    pub fn set_own_work(&mut self, in_hand: Vec<InHand>, load_percent: Option<u8>) {
+    pub fn set_own_work(&mut self, in_hand: Vec<InHand>) {
+        self.members.entry(self.me.node).or_default().in_hand = in_hand;
+    }
+
+    /// How this machine is doing.
+    pub fn set_own_load(&mut self, load: Load) {
         let own = self.members.entry(self.me.node).or_default();
-        own.in_hand = in_hand;
-        own.load_percent = load_percent.unwrap_or(own.load_percent);
+        own.load_percent = load.percent;
+        (own.free_memory_bytes, own.at_desk) = (load.free_memory_bytes, load.at_desk);
     }
 
     /// A connection stands.
     pub fn connected(&mut self, node: NodeId, boot: BootId, now: Duration) {
         let member = self.members.entry(node).or_default();
         if member.boot != Some(boot) {
+            if let Some(old) = member.boot {
+                self.boots.remove(&old);
+            }
+            self.boots.insert(boot, node);
             (member.boot, member.counter) = (Some(boot), 0);
             member.in_hand.clear();
             member.since.clear();
         }
+        self.connected += usize::from(!member.connected);
         (member.connected, member.heard, member.left) = (true, Some(now), None);
     }
 
     /// It does not any more. The node may still be heard through others, or come back within the suspicion time.
     pub fn disconnected(&mut self, node: NodeId, now: Duration) {
         if let Some(member) = self.members.get_mut(&node) {
+            self.connected -= usize::from(member.connected);
             (member.connected, member.left) = (false, Some(now));
         }
     }
@@ -119,9 +143,35 @@ impl Roster {
         for hand in &beat.in_hand {
             member.since.entry((hand.job, hand.unit)).or_insert(now);
         }
-        member.heard = Some(now);
+        (member.heard, member.told) = (Some(now), Some(now));
         (member.counter, member.load_percent, member.in_hand) = (beat.counter, beat.load_percent, beat.in_hand);
+        (member.free_memory_bytes, member.at_desk) = (beat.free_memory_bytes, beat.at_desk);
         member.neighbours = beat.neighbours.into_iter().collect();
+    }
+
+    /// A heartbeat as somebody else heard it; whose, if it is news.
+    pub fn relayed_beat(&mut self, boot: BootId, counter: u64, now: Duration) -> Option<NodeId> {
+        let node = *self.boots.get(&boot)?;
+        let member = self.members.get_mut(&node).filter(|member| counter > member.counter)?;
+        (member.counter, member.heard) = (counter, Some(now));
+        Some(node)
+    }
+
+    /// The last heartbeat of a member, to be handed on.
+    pub fn beat(&self, node: NodeId) -> Option<(BootId, u64)> {
+        let member = self.members.get(&node)?;
+        Some((member.boot?, member.counter))
+    }
+
+    /// Whether a member itself lately told what it has in hand: in a large swarm few do.
+    pub fn tells(&self, node: NodeId, now: Duration) -> bool {
+        let told = self.members.get(&node).and_then(|member| member.told);
+        told.is_some_and(|told| now.saturating_sub(told) < SUSPECT_AFTER)
+    }
+
+    /// Members a connection stands to.
+    pub fn connected_count(&self) -> usize {
+        self.connected
     }
 
     /// What it can do changed.
@@ -147,9 +197,16 @@ impl Roster {
         node == self.me.node || self.members.get(&node).is_some_and(|member| heard(member) && !left(member))
     }
 
-    /// Whether an actor counts: its node does, and has not started anew since.
+    /// An actor signed two histories.
+    pub fn distrust(&mut self, actor: ActorId) {
+        self.liars.insert(actor);
+    }
+
+    /// Whether an actor counts: its node does, has not started anew since, and did not lie.
     pub fn is_live_actor(&self, actor: ActorId, now: Duration) -> bool {
-        self.is_alive(actor.node, now) && self.members.get(&actor.node).is_some_and(|m| m.boot == Some(actor.boot))
+        self.is_alive(actor.node, now)
+            && !self.liars.contains(&actor)
+            && self.members.get(&actor.node).is_some_and(|m| m.boot == Some(actor.boot))
     }
 
     /// Those that count, this machine included, by id.
@@ -169,9 +226,9 @@ impl Roster {
         self.members.iter().filter(|(node, member)| member.connected && **node != self.me.node).map(|(node, _)| *node)
     }
 
-    /// How far a node says it is with a unit, and since when it has it in hand.
-    pub fn progress(&self, node: NodeId, job: JobId, unit: Unit) -> Option<(u8, Duration)> {
-        let member = self.members.get(&node)?;
+    /// How far a node says it is with a unit, and since when it has it in hand; `None` also where it does not tell.
+    pub fn progress(&self, node: NodeId, job: JobId, unit: Unit, now: Duration) -> Option<(u8, Duration)> {
+        let member = self.members.get(&node).filter(|_| self.tells(node, now))?;
         let hand = member.in_hand.iter().find(|hand| hand.job == job && hand.unit == unit)?;
         Some((hand.percent, *member.since.get(&(job, unit))?))
     }

@@ -288,8 +288,9 @@ impl View<'_> {
         for unit in job.unfinished() {
             let mut claims = self.claims(job.unit(*unit));
             let (Some((actor, claim)), None) = (claims.next(), claims.next()) else { continue };
-            let begun = self.roster.progress(actor.node, job.id, *unit).is_some();
-            if claim.kind == ClaimKind::Primary && !begun && self.may_try(job, *unit) {
+            let begun = self.roster.progress(actor.node, job.id, *unit, self.now).is_some();
+            let tells = self.roster.tells(actor.node, self.now);
+            if claim.kind == ClaimKind::Primary && tells && !begun && self.may_try(job, *unit) {
                 waiting.entry(actor).or_default().push(*unit);
             }
         }
@@ -318,7 +319,7 @@ impl View<'_> {
                 if claims.len() >= MAX_COPIES || !self.may_try(job, *unit) {
                     return None;
                 }
-                let (percent, since) = self.roster.progress(holder.node, job.id, *unit)?;
+                let (percent, since) = self.roster.progress(holder.node, job.id, *unit, self.now)?;
                 Some((self.remaining(job, holder.node, percent, since), *unit))
             })
             .max()?;
@@ -381,7 +382,7 @@ impl View<'_> {
             return false;
         }
         self.claims(state).filter(|(_, claim)| claim.kind == ClaimKind::Primary).any(|(actor, claim)| {
-            let rival = self.roster.progress(actor.node, job.id, unit);
+            let rival = self.roster.progress(actor.node, job.id, unit, self.now);
             // The same rule on both sides, or both would let go, and both take it again.
             let rival_stays = !begun && rival.is_some_and(|(percent, since)| self.stays(percent, since));
             rival_stays || (claim.score, actor) > (hand.score, self.me)

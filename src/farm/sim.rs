@@ -36,10 +36,9 @@ pub use shrink::{Shrunk, shrink};
 use super::blob::BlobMap;
 use super::event::Input;
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
-use super::message::{LogId, Message};
+use super::message::LogId;
 use super::op::{ClaimKind, FailureKind};
 use crate::seal::Sealer;
-use crate::wire;
 use check::Checks;
 use event::{Event, Scheduled};
 use jobs::Submission;
@@ -284,7 +283,7 @@ impl World {
                     self.feed(to, *input);
                 }
             }
-            Event::Arrive { to, from, link, bytes } => self.arrive(to, from, link, &bytes),
+            Event::Arrive { to, from, link, packet } => self.arrive(to, from, link, packet),
             Event::Answer { to, life, of, link, request } => self.answer(to, life, of, link, request),
             Event::Committed { to, life } => self.committed(to, life),
             Event::RenderEnd { to, life, job, unit, serial } => self.render_ends(to, life, job, unit, serial),
@@ -376,11 +375,6 @@ impl World {
 fn failure(rng: &mut StdRng) -> (FailureKind, String) {
     let kinds = [FailureKind::Crash, FailureKind::Error, FailureKind::NoOutput, FailureKind::Stalled];
     (kinds[rng.random_range(0..kinds.len())], "simulated".into())
-}
-
-/// A message as the other side reads it.
-fn read(bytes: &[u8]) -> Option<Message> {
-    wire::decode(bytes).ok().flatten()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::id::{ActorId, BlobId, JobId, NodeId, Part, Unit};
 use super::job::{JobSpec, Revision};
 use super::op::{ClaimKind, FailureKind, JobSetting, Op, Output, RetireReason, UnitSet};
 use super::planted::{Bug, is_planted};
+use super::rules::Rules;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -114,13 +115,16 @@ impl UnitState {
     }
 }
 
+/// Of a job whose `Submit` has not arrived.
+const DEFAULT_PRIORITY: u8 = 50;
+
 const FIRST_ACTOR: ActorId = ActorId { node: NodeId([0; 32]), boot: super::id::BootId([0; 8]) };
 
 /// The latest of a setting: the higher (Lamport counter, actor).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Latest<T> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Latest {
     at: (u64, ActorId),
-    value: T,
+    setting: JobSetting,
 }
 
 /// One line of a job's history.
@@ -163,14 +167,17 @@ pub struct JobState {
     unfinished: BTreeSet<Unit>,
     /// Those of them with a failed attempt, of whatever epoch.
     failing: BTreeSet<Unit>,
+    /// By [`JobSetting::slot`].
+    settings: BTreeMap<u8, Latest>,
+    /// As submitted, with the settings made since.
+    priority: u8,
+    rules: Rules,
     /// What was revised: by id, the latest of that id.
     revisions: BTreeMap<u32, (RevisionKey, Arc<Revision>)>,
     /// The job as each revision has it.
     specs: BTreeMap<u32, Arc<JobSpec>>,
     /// How many of the job's units come from each revision, 0 among them.
     shares: BTreeMap<u32, usize>,
-    paused: Option<Latest<bool>>,
-    priority: Option<Latest<u8>>,
     lamport: u64,
     /// Per blob and actor: whether the actor's last word was `Holds`.
     holders: BTreeMap<BlobId, BTreeMap<ActorId, bool>>,
@@ -206,8 +213,9 @@ impl JobState {
             specs: BTreeMap::new(),
             shares: BTreeMap::new(),
             failing: BTreeSet::new(),
-            paused: None,
-            priority: None,
+            settings: BTreeMap::new(),
+            priority: DEFAULT_PRIORITY,
+            rules: Rules::default(),
             lamport: 0,
             holders: BTreeMap::new(),
             drops: false,
@@ -227,6 +235,7 @@ impl JobState {
                 });
                 self.note(spec.created_ms, actor, format!("submitted by {}", spec.user));
                 (self.min_version, self.submitter, self.spec) = (min_version, Some(actor), Some(Arc::from(spec)));
+                self.apply_settings();
                 self.respec();
                 self.count_shares();
             }
@@ -292,15 +301,13 @@ impl JobState {
             Op::Set { lamport, setting, at_ms } => {
                 self.lamport = self.lamport.max(lamport);
                 let at = (lamport, actor);
-                match setting {
-                    JobSetting::Paused(value) => {
-                        take_later(&mut self.paused, at, value);
-                        self.note(at_ms, actor, if value { "paused" } else { "resumed" }.into());
-                    }
-                    JobSetting::Priority(value) => {
-                        take_later(&mut self.priority, at, value);
-                        self.note(at_ms, actor, format!("priority set to {value}"));
-                    }
+                self.note(at_ms, actor, setting.action());
+                // An actor's own come in order, so that of two with one number the later counts everywhere.
+                let slot = setting.slot();
+                let is_tie = |latest: &Latest| is_planted(Bug::WrongTieBreak) && latest.at.0 == at.0;
+                if self.settings.get(&slot).is_none_or(|latest| latest.at <= at || is_tie(latest)) {
+                    self.settings.insert(slot, Latest { at, setting });
+                    self.apply_settings();
                 }
             }
             Op::Cancel { by, at_ms } => {
@@ -343,13 +350,17 @@ impl JobState {
 
     /// Whether nothing of it may start.
     pub fn is_paused(&self) -> bool {
-        self.paused.is_some_and(|latest| latest.value)
+        self.rules.paused
     }
 
     /// 0–100.
     pub fn priority(&self) -> u8 {
-        let submitted = self.spec.as_ref().map_or(50, |spec| spec.priority);
-        self.priority.map_or(submitted, |latest| latest.value)
+        self.priority
+    }
+
+    /// Its rules as they are now.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// Whether nothing more will be rendered: cancelled, or collected as it is now.
@@ -530,6 +541,14 @@ impl JobState {
         }
     }
 
+    fn apply_settings(&mut self) {
+        let Some(spec) = &self.spec else { return };
+        (self.priority, self.rules) = (spec.priority, spec.rules.clone());
+        for latest in self.settings.values() {
+            latest.setting.apply(&mut self.priority, &mut self.rules);
+        }
+    }
+
     fn note(&mut self, at_ms: u64, by: ActorId, action: String) {
         self.history.insert(HistoryEntry { at_ms, by, action });
     }
@@ -537,13 +556,6 @@ impl JobState {
 
 fn is_of(spec: &JobSpec, unit: Unit) -> bool {
     unit.part == Part::Whole && spec.frames.contains(unit.frame)
-}
-
-fn take_later<T>(slot: &mut Option<Latest<T>>, at: (u64, ActorId), value: T) {
-    let is_tie = |latest: &Latest<T>| is_planted(Bug::WrongTieBreak) && latest.at.0 == at.0;
-    if slot.as_ref().is_none_or(|latest| latest.at < at || is_tie(latest)) {
-        *slot = Some(Latest { at, value });
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::job::{
 use super::ledger::{Ledger, Row};
 use super::message::{Capability, Message, RendererInfo, Suffix};
 use super::op::{JobSetting, Op, Output, OutputRole, UnitSet};
+use super::rules::Rules;
 use super::{Farm, schedule};
 use crate::seal::Sealer;
 use rand::SeedableRng;
@@ -287,6 +288,7 @@ fn spec(frames: i32) -> JobSpec {
             video: Some("/o.mp4".into()),
         },
         priority: 50,
+        rules: Rules::default(),
         nonce: 0,
         created_ms: 0,
     }

@@ -77,6 +77,11 @@ impl Transfer {
         entry.1.extend(sources);
     }
 
+    /// Whether nothing is.
+    pub fn is_idle(&self) -> bool {
+        self.active.is_empty() && self.waiting.is_empty()
+    }
+
     /// Whether a blob is wanted.
     pub fn wants(&self, blob: BlobId) -> bool {
         [Urgency::Result, Urgency::Bundle]

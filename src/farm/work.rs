@@ -26,6 +26,16 @@ impl Farm {
 
     fn give_up(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let gone = self.scheduler(now.mono).give_up();
+        self.let_go(gone, effects);
+    }
+
+    /// Everything in hand is open to others at once.
+    pub(super) fn give_back(&mut self, effects: &mut Vec<Effect>) {
+        let all = self.hands.keys().copied().collect();
+        self.let_go(all, effects);
+    }
+
+    fn let_go(&mut self, gone: Vec<(JobId, Unit)>, effects: &mut Vec<Effect>) {
         let mut released: BTreeMap<JobId, Vec<i32>> = BTreeMap::new();
         for (job, unit) in gone {
             if self.ended.contains(&(job, unit)) {
@@ -244,6 +254,9 @@ impl Farm {
 
     /// Asks for chunks.
     pub(super) fn fetch(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.transfer.is_idle() {
+            return;
+        }
         let connected: BTreeSet<NodeId> = self.roster.neighbours().collect();
         effects.extend(self.transfer.poll(&connected, now.mono));
     }

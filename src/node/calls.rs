@@ -130,16 +130,16 @@ impl Node {
 
     fn set(&mut self, job: &str, setting: JobSetting) -> Answer {
         let id = self.live(job)?;
-        if !self.farm.is_set(id, setting) {
-            self.turn(Input::Command { job: id, command: JobCommand::Set(setting) });
+        if !self.farm.is_set(id, &setting) {
+            self.turn(Input::Command { job: id, command: JobCommand::Set(setting.clone()) });
         }
         let mut view = self.job_view(id);
         // The change counts once it is on disk, a moment from now; the caller sees it as made.
         match setting {
             JobSetting::Paused(true) => view["state"] = json!("paused"),
             JobSetting::Paused(false) if view["state"] == json!("paused") => view["state"] = json!("active"),
-            JobSetting::Paused(false) => {}
             JobSetting::Priority(priority) => view["priority"] = json!(priority),
+            _ => {}
         }
         Ok(view)
     }

@@ -70,6 +70,7 @@ impl Node {
                 }
             }
             Effect::Stop { job, unit } => self.slots.stop(job, unit),
+            Effect::SelfTest => {}
             Effect::OpenBlob { blob, map } => {
                 // One that is being freed is looked for once it is gone.
                 let Some((blob, map)) = self.sweep.defer(blob, map) else { return };

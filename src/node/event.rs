@@ -7,7 +7,7 @@ use super::slots::{Finished, Free};
 use super::submit::Prepared;
 use super::sweep::Look;
 use super::update::WhichJob;
-use crate::farm::event::Input;
+use crate::farm::event::{Input, Load};
 use crate::farm::job::{Needs, Series};
 use tokio::sync::oneshot;
 
@@ -27,8 +27,8 @@ pub enum Event {
     WhichJob(WhichJob),
     /// A submission is bundled.
     Prepared(Box<Prepared>, Stream),
-    /// Machine load, hundredths.
-    Load(u8),
+    /// How the machine is doing.
+    Load(Load),
     /// The store was looked through for what no job names.
     Unnamed(Look),
     /// What was found to be needed by nobody is gone.

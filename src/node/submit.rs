@@ -13,6 +13,7 @@ use super::sweep::Held;
 use super::update::{Update, update};
 use crate::farm::id::BlobId;
 use crate::farm::job::{FrameRate, FrameSet, JobSpec, Needs, OutputSpec, RenderSettings};
+use crate::farm::rules::Rules;
 use crate::wire;
 use serde_json::{Value, json};
 use std::io::{self, Read};
@@ -152,6 +153,7 @@ async fn spec(
         rate: rate(&request, &info)?,
         output,
         priority: request.priority.unwrap_or(50).min(100),
+        rules: Rules::default(),
         nonce: 0,
         created_ms: super::clock::wall_ms(),
     })

@@ -4,6 +4,7 @@ use super::{WireError, is_safe_path, read_body, within, write_body};
 use crate::farm::id::{BlobId, Part};
 use crate::farm::job::{JobSpec, RenderSettings};
 use crate::farm::op::{JobSetting, MAX_BLOBS_PER_OP, MAX_OUTPUTS, MAX_TEXT_BYTES, Op, UnitSet};
+use crate::farm::rules::Rules;
 
 /// Longest framed op, bytes: the largest frame set and the texts of a `Submit` fit, and a piece of a log that holds one
 /// such op fits a ledger message.
@@ -18,6 +19,8 @@ const MAX_SAMPLES: u32 = 1 << 24;
 const MAX_PERCENT: u32 = 32_767;
 /// Most digits a frame number is padded to (guess).
 const MAX_DIGITS: u8 = 32;
+/// Highest priority of a job. DESIGN §3.
+const MAX_PRIORITY: u8 = 100;
 /// Most tiles per side of a frame (guess).
 const MAX_TILES_PER_SIDE: u16 = 1024;
 /// Most heads in one eviction (guess: starts of one machine that left a log).
@@ -40,12 +43,23 @@ mod kind {
     pub const REVISE: u16 = 13;
     pub const COLLECTED: u16 = 14;
     pub const RETIRE: u16 = 15;
+    /// First of the job's rules, which go on to 41.
+    pub const SET_MAX_NODES: u16 = 32;
+    pub const SET_TAGS: u16 = 33;
+    pub const SET_GPU_NAME: u16 = 34;
+    pub const SET_MIN_MEMORY: u16 = 35;
+    pub const SET_ORDER: u16 = 36;
+    pub const SET_CHUNK: u16 = 37;
+    pub const SET_RETRIES: u16 = 38;
+    pub const SET_TIME_LIMIT: u16 = 39;
+    pub const SET_DEADLINE: u16 = 40;
+    pub const SET_AFTER: u16 = 41;
     pub const MEMBER: u16 = 64;
     pub const EVICT: u16 = 65;
     pub const TRUST: u16 = 66;
     pub const SETTING: u16 = 67;
 
-    pub const KNOWN: [u16; 19] = [
+    pub const KNOWN: [u16; 29] = [
         SUBMIT,
         CLAIM,
         RELEASE,
@@ -61,6 +75,16 @@ mod kind {
         REVISE,
         COLLECTED,
         RETIRE,
+        SET_MAX_NODES,
+        SET_TAGS,
+        SET_GPU_NAME,
+        SET_MIN_MEMORY,
+        SET_ORDER,
+        SET_CHUNK,
+        SET_RETRIES,
+        SET_TIME_LIMIT,
+        SET_DEADLINE,
+        SET_AFTER,
         MEMBER,
         EVICT,
         TRUST,
@@ -103,11 +127,26 @@ fn write_op(op: &Op, into: &mut Vec<u8>) -> Result<u16, WireError> {
         Op::Drops { blobs } => body!(kind::DROPS, blobs),
         Op::Lost { blobs } => body!(kind::LOST, blobs),
         Op::Requeue { units, epoch, by, at_ms } => body!(kind::REQUEUE, &(units, epoch, by, at_ms)),
-        Op::Set { lamport, setting: JobSetting::Paused(paused), at_ms } => {
-            body!(kind::SET_PAUSED, &(lamport, paused, at_ms))
-        }
-        Op::Set { lamport, setting: JobSetting::Priority(priority), at_ms } => {
-            body!(kind::SET_PRIORITY, &(lamport, priority, at_ms))
+        Op::Set { lamport, setting, at_ms } => {
+            macro_rules! set {
+                ($kind:expr, $value:expr) => {
+                    body!($kind, &(lamport, $value, at_ms))
+                };
+            }
+            match setting {
+                JobSetting::Paused(paused) => set!(kind::SET_PAUSED, paused),
+                JobSetting::Priority(priority) => set!(kind::SET_PRIORITY, priority),
+                JobSetting::MaxNodes(nodes) => set!(kind::SET_MAX_NODES, nodes),
+                JobSetting::Tags(tags) => set!(kind::SET_TAGS, tags),
+                JobSetting::GpuName(name) => set!(kind::SET_GPU_NAME, name),
+                JobSetting::MinMemory(bytes) => set!(kind::SET_MIN_MEMORY, bytes),
+                JobSetting::Order(order) => set!(kind::SET_ORDER, order),
+                JobSetting::Chunk(chunk) => set!(kind::SET_CHUNK, chunk),
+                JobSetting::Retries(retries) => set!(kind::SET_RETRIES, retries),
+                JobSetting::TimeLimit(limit) => set!(kind::SET_TIME_LIMIT, limit),
+                JobSetting::Deadline(deadline) => set!(kind::SET_DEADLINE, deadline),
+                JobSetting::After(job) => set!(kind::SET_AFTER, job),
+            }
         }
         Op::Cancel { by, at_ms } => body!(kind::CANCEL, &(by, at_ms)),
         Op::Revise { id, revision, units, epoch, by, at_ms } => {
@@ -143,6 +182,11 @@ pub fn decode_op(bytes: &[u8]) -> Result<Op, WireError> {
             $op
         }};
     }
+    macro_rules! set {
+        ($setting:path) => {
+            read!("a Set", (lamport, value, at_ms) => Op::Set { lamport, setting: $setting(value), at_ms })
+        };
+    }
     let op = match kind {
         kind::SUBMIT => read!("a Submit", (min_version, spec) => Op::Submit { min_version, spec }),
         kind::CLAIM => read!("a Claim", (epoch, units, kind, score) => Op::Claim { epoch, units, kind, score }),
@@ -157,12 +201,18 @@ pub fn decode_op(bytes: &[u8]) -> Result<Op, WireError> {
         kind::DROPS => read!("a Drops", blobs => Op::Drops { blobs }),
         kind::LOST => read!("a Lost", blobs => Op::Lost { blobs }),
         kind::REQUEUE => read!("a Requeue", (units, epoch, by, at_ms) => Op::Requeue { units, epoch, by, at_ms }),
-        kind::SET_PAUSED => read!("a Set", (lamport, paused, at_ms) => {
-            Op::Set { lamport, setting: JobSetting::Paused(paused), at_ms }
-        }),
-        kind::SET_PRIORITY => read!("a Set", (lamport, priority, at_ms) => {
-            Op::Set { lamport, setting: JobSetting::Priority(priority), at_ms }
-        }),
+        kind::SET_PAUSED => set!(JobSetting::Paused),
+        kind::SET_PRIORITY => set!(JobSetting::Priority),
+        kind::SET_MAX_NODES => set!(JobSetting::MaxNodes),
+        kind::SET_TAGS => set!(JobSetting::Tags),
+        kind::SET_GPU_NAME => set!(JobSetting::GpuName),
+        kind::SET_MIN_MEMORY => set!(JobSetting::MinMemory),
+        kind::SET_ORDER => set!(JobSetting::Order),
+        kind::SET_CHUNK => set!(JobSetting::Chunk),
+        kind::SET_RETRIES => set!(JobSetting::Retries),
+        kind::SET_TIME_LIMIT => set!(JobSetting::TimeLimit),
+        kind::SET_DEADLINE => set!(JobSetting::Deadline),
+        kind::SET_AFTER => set!(JobSetting::After),
         kind::CANCEL => read!("a Cancel", (by, at_ms) => Op::Cancel { by, at_ms }),
         kind::REVISE => read!("a Revise", (id, revision, units, epoch, by, at_ms) => {
             Op::Revise { id, revision, units, epoch, by, at_ms }
@@ -216,11 +266,14 @@ pub fn check_op(op: &Op) -> Result<(), WireError> {
             text(message)
         }
         Op::Holds { blobs: held } | Op::Drops { blobs: held } | Op::Lost { blobs: held } => blobs(held),
-        Op::Set { setting: JobSetting::Priority(priority), .. } => sound(*priority <= 100, "its priority is over 100"),
-        Op::Set { setting: JobSetting::Paused(_), .. }
-        | Op::Collected { .. }
-        | Op::Retire { .. }
-        | Op::Trust { .. } => Ok(()),
+        Op::Set { setting, .. } => {
+            // What it would make of rules that forbid nothing has to be rules.
+            let (mut priority, mut rules) = (0, Rules::default());
+            setting.apply(&mut priority, &mut rules);
+            sound(priority <= MAX_PRIORITY, "its priority is over 100")?;
+            rules.check().or_else(|why| sound(false, why))
+        }
+        Op::Collected { .. } | Op::Retire { .. } | Op::Trust { .. } => Ok(()),
         Op::Cancel { by, .. } => text(by),
         Op::Member { name, .. } => text(name),
         Op::Evict { heads, .. } => sound(heads.len() <= MAX_EVICTED_HEADS, "it names too many heads"),
@@ -265,7 +318,8 @@ fn check_spec(spec: &JobSpec) -> Result<(), WireError> {
     check_settings(settings)?;
     sound(spec.rate.fps >= 1 && spec.rate.base_millionths >= 1, "its frame rate is zero")?;
     sound(output.digits <= MAX_DIGITS, "its frame numbers are too long")?;
-    sound(spec.priority <= 100, "its priority is over 100")?;
+    sound(spec.priority <= MAX_PRIORITY, "its priority is over 100")?;
+    spec.rules.check().or_else(|why| sound(false, why))?;
     let name = |text: &str| text.is_empty() || (is_safe_path(text) && !text.contains('/'));
     sound(name(&output.prefix) && name(&output.suffix), "its frames' names cannot be")
 }

@@ -5,6 +5,7 @@ use crate::farm::id::*;
 use crate::farm::job::*;
 use crate::farm::message::*;
 use crate::farm::op::*;
+use crate::farm::rules::*;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 const RETIRE: Op = Op::Retire { why: RetireReason::Over };
@@ -33,8 +34,26 @@ pub(crate) fn spec() -> JobSpec {
             video: Some("/o.mp4".into()),
         },
         priority: 50,
+        rules: Rules::default(),
         created_ms: 1_700_000_000_000,
     }
+}
+
+/// Each rule that can be set later; pause and priority are among the [`ops`].
+fn settings() -> Vec<JobSetting> {
+    let hour = std::time::Duration::from_secs(3600);
+    vec![
+        JobSetting::MaxNodes(Some(3)),
+        JobSetting::Tags(["fast".to_string()].into()),
+        JobSetting::GpuName(Some("*4090*".parse().unwrap())),
+        JobSetting::MinMemory(Some(8_000_000_000)),
+        JobSetting::Order(Order::FirstLastMiddle),
+        JobSetting::Chunk(Chunk::Units(5)),
+        JobSetting::Retries(4),
+        JobSetting::TimeLimit(Some(hour)),
+        JobSetting::Deadline(None),
+        JobSetting::After(Some(JobId([7; 16]))),
+    ]
 }
 
 fn revision() -> Revision {
@@ -78,6 +97,9 @@ fn ops() -> Vec<Op> {
         Op::Setting { lamport: 1, key: text(), value: text() },
         Op::Unknown { kind: 999, body: vec![1, 2, 3] },
     ]
+    .into_iter()
+    .chain(settings().into_iter().map(|setting| Op::Set { lamport: 9, setting, at_ms: 5 }))
+    .collect()
 }
 
 fn messages() -> Vec<Message> {
@@ -90,6 +112,8 @@ fn messages() -> Vec<Message> {
             counter: 7,
             boot: actor.boot,
             load_percent: 10,
+            free_memory_bytes: Some(1 << 33),
+            at_desk: false,
             in_hand,
             neighbours: vec![actor.node],
         }),
@@ -107,6 +131,7 @@ fn messages() -> Vec<Message> {
             answer: true,
         },
         Message::Retired(vec![log]),
+        Message::Beats(vec![(BootId([3; 8]), 7), (BootId([4; 8]), 1 << 40)]),
     ]
 }
 
@@ -146,13 +171,29 @@ fn released_bytes_keep_their_meaning() {
     );
     assert_eq!(golden(&ops()[9]), "0a0003000000090105");
     assert_eq!(golden(&RETIRE), "0f000100000000");
+    let settings = settings().into_iter().map(|setting| golden(&Op::Set { lamport: 9, setting, at_ms: 5 }));
+    assert_eq!(
+        settings.collect::<Vec<_>>(),
+        [
+            "20000400000009010305",
+            "2100080000000901046661737405",
+            "22000a0000000901062a343039302a05",
+            "23000c0000000901fd0050d6dc0100000005",
+            "240003000000090205",
+            "25000400000009010505",
+            "260003000000090405",
+            "2700070000000901fb100e0005",
+            "280003000000090005",
+            "29001300000009010707070707070707070707070707070705"
+        ]
+    );
     assert_eq!(
         hex(blake3::hash(&encode_op(&ops()[0]).unwrap()).as_bytes()),
-        "6b990264b3dae156afa7b0d65fa7f3ece4edf3aa7ba6f9ff6ecddbdc8570f9b3"
+        "dfdf57e4d53954a5f3fd7592e88b17e16d9abab6a8201d1dc75ef3562031cc70"
     );
     assert_eq!(
         hex(&encode(&messages()[0]).unwrap()),
-        "010001000702020202020202020a01030303030303030303030303030303030a0032010101010101010101010101010101010101010101010101010101010101010101"
+        "010001000702020202020202020a01fd00000000020000000001030303030303030303030303030303030a0032010101010101010101010101010101010101010101010101010101010101010101"
     );
     assert_eq!(hex(&encode(&messages()[6]).unwrap()), format!("0100140001{}", "03".repeat(16)));
     assert_eq!(

@@ -2,6 +2,8 @@
 
 use crate::farm::event::Input;
 use crate::farm::id::{BlobId, JobId, Unit};
+use crate::farm::message::Message;
+use crate::wire;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,7 @@ pub(super) enum Event {
     /// Something completes on a machine.
     Input { to: usize, life: u32, input: Box<Input> },
     /// A message arrives.
-    Arrive { to: usize, from: usize, link: u64, bytes: Arc<[u8]> },
+    Arrive { to: usize, from: usize, link: u64, packet: Packet },
     /// A request over the network is answered, or its connection is gone.
     Answer { to: usize, life: u32, of: usize, link: u64, request: Request },
     /// The disk ended a write.
@@ -73,6 +75,27 @@ pub(super) enum Event {
     Peace,
     /// Look whether all is done.
     Check,
+}
+
+/// What travels: bytes, and what everyone reads in them. What goes to many is written and read once.
+#[derive(Clone)]
+pub(super) struct Packet {
+    pub bytes: u32,
+    /// `None`: nothing anybody could read.
+    pub message: Option<Arc<Message>>,
+}
+
+impl Packet {
+    pub fn new(bytes: &[u8]) -> Self {
+        let message = wire::decode(bytes).ok().flatten().map(Arc::new);
+        Self { bytes: bytes.len() as u32, message }
+    }
+}
+
+impl fmt::Debug for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.bytes)
+    }
 }
 
 /// What one machine asks of another's store.

@@ -254,9 +254,9 @@ impl World {
         let away = self.machines[i].capability.paused.then_some(Away::Paused);
         self.set_away(i, away);
         let has_neighbours = self.machines[i].farm.as_ref().is_some_and(|farm| farm.roster().neighbours().count() > 0);
-        // A nap that peace cut short is no longer than a busy machine's delay.
-        let slept = self.now > since + LATE_LOOP;
-        self.machines[i].woke = (has_neighbours && slept).then_some(self.now);
+        // A doze that peace ended before anybody could notice is none.
+        let is_late = self.now.saturating_sub(since) > LATE_LOOP;
+        self.machines[i].woke = (has_neighbours && is_late).then_some(self.now);
     }
 
     pub(super) fn pause(&mut self, machine: Option<usize>) {

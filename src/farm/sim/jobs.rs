@@ -11,6 +11,7 @@ use crate::farm::id::BlobId;
 use crate::farm::job::{
     Device, FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings, Revision, Series,
 };
+use crate::farm::rules::Rules;
 use crate::wire;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -69,6 +70,7 @@ impl World {
                 video: Some("/out.mp4".into()),
             },
             priority: 50,
+            rules: Rules::default(),
             nonce: seed,
             created_ms: WALL_MS,
         }

@@ -5,14 +5,13 @@
 //! is trusted to render what it says it rendered; nothing short of rendering twice could tell.
 
 use super::World;
-use super::event::Event;
+use super::event::{Event, Packet};
 use crate::farm::id::{ActorId, BootId, JobId, NodeId, Unit};
 use crate::farm::ledger::Ledger;
 use crate::farm::message::{LogId, Message, Suffix};
 use crate::farm::op::{ClaimKind, JobSetting, Op, UnitSet};
 use crate::wire;
 use rand::RngExt;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest piece of nothing sent, bytes.
@@ -47,7 +46,7 @@ impl World {
         };
         if let Some(bytes) = bytes {
             self.note(|| format!("machine {i} lies to machine {victim}: {} bytes", bytes.len()));
-            self.put_on_the_wire(i, victim, Arc::from(bytes));
+            self.put_on_the_wire(i, victim, Packet::new(&bytes));
         }
     }
 

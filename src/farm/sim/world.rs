@@ -1,10 +1,10 @@
 //! Playing the world: what effects do, and what comes of them.
 
 use super::check::Touched;
-use super::event::{Event, Request};
+use super::event::{Event, Packet, Request};
 use super::faults::REVISION_CALL;
 use super::machine::Render;
-use super::{Invariant, Spread, WALL_MS, World, event, failure, read};
+use super::{Invariant, Spread, WALL_MS, World, event, failure};
 use crate::farm::blob::{BlobMap, ChunkRef, chunk_id};
 use crate::farm::event::{Effect, Input, Now, Rendered, Token};
 use crate::farm::id::{ActorId, BlobId, JobId, NodeId, Unit};
@@ -37,6 +37,8 @@ const BYTES_PER_SECOND: u64 = 125_000_000;
 const STORE: Duration = Duration::from_millis(1);
 /// Putting a frame under its final name.
 const DELIVER: Duration = Duration::from_millis(15);
+/// A machine's test frame.
+const SELF_TEST: Duration = Duration::from_secs(10);
 /// Joining a video.
 const VIDEO: Duration = Duration::from_millis(300);
 /// Between a render's progress lines.
@@ -90,7 +92,7 @@ impl World {
     }
 
     /// `last` is the message sent before, with its bytes: what is told to everyone is encoded once.
-    fn perform(&mut self, i: usize, effect: Effect, last: &mut Option<(Message, Arc<[u8]>)>) {
+    fn perform(&mut self, i: usize, effect: Effect, last: &mut Option<(Message, Packet)>) {
         if self.log.is_some() && !matches!(&effect, Effect::Send { .. } | Effect::Persist { .. }) {
             self.note(|| format!("machine {i} -> {}", event::short(&effect)));
         }
@@ -116,6 +118,7 @@ impl World {
                     self.report.stopped += 1;
                 }
             }
+            Effect::SelfTest => self.later(i, SELF_TEST, Input::SelfTested(Ok(()))),
             Effect::OpenBlob { blob, map } => self.open_blob(i, blob, map),
             Effect::AskMap { of, blob } => self.ask(i, of, Request::Map(blob)),
             Effect::AskHave { of, blob } => self.ask(i, of, Request::Have(blob)),
@@ -250,29 +253,35 @@ impl World {
         self.machines[i].is_up() && self.machines[i].asleep_until <= self.now && !self.liars.contains_key(&i)
     }
 
-    fn send(&mut self, i: usize, to: NodeId, message: Message, last: &mut Option<(Message, Arc<[u8]>)>) {
+    fn send(&mut self, i: usize, to: NodeId, message: Message, last: &mut Option<(Message, Packet)>) {
         self.check_message(i, &message);
         let Some(&other) = self.by_node.get(&to) else { return };
         let is_status = message.is_status();
-        let bytes = match last {
-            Some((before, bytes)) if *before == message => bytes.clone(),
+        let packet = match last {
+            Some((before, packet)) if *before == message => packet.clone(),
             _ => {
-                let bytes: Arc<[u8]> = match wire::encode(&message) {
-                    Ok(bytes) => bytes.into(),
+                let packet = match wire::encode(&message) {
+                    Ok(bytes) => Packet::new(&bytes),
                     Err(error) => return self.fail(Invariant::NothingSoundIsRefused, error.to_string()),
                 };
-                *last = Some((message, bytes.clone()));
-                bytes
+                if packet.message.as_deref() != Some(&message) {
+                    self.fail(
+                        Invariant::NothingSoundIsRefused,
+                        format!("read as something else: {}", event::short(&message)),
+                    );
+                }
+                *last = Some((message, packet.clone()));
+                packet
             }
         };
         self.report.messages += 1;
-        self.report.message_bytes += bytes.len() as u64;
-        self.report.ledger_bytes += if is_status { 0 } else { bytes.len() as u64 };
-        self.put_on_the_wire(i, other, bytes);
+        self.report.message_bytes += u64::from(packet.bytes);
+        self.report.ledger_bytes += if is_status { 0 } else { u64::from(packet.bytes) };
+        self.put_on_the_wire(i, other, packet);
     }
 
-    /// Bytes of a machine, whatever they are, to another it takes for connected.
-    pub(super) fn put_on_the_wire(&mut self, i: usize, other: usize, bytes: Arc<[u8]>) {
+    /// Something of a machine, whatever it is, to another it takes for connected.
+    pub(super) fn put_on_the_wire(&mut self, i: usize, other: usize, packet: Packet) {
         let Some(link) = self.net.open_at(i, other) else { return };
         let (loss, twice, overtakes) = {
             let faults = &self.scenario.faults;
@@ -287,16 +296,17 @@ impl World {
             let (from, to) = if overtakes { OVERTAKE_MS } else { DELAY_MS };
             let delay = self.millis(from, to);
             let at = self.net.arrival(i, other, self.now + delay, overtakes);
-            self.plan_at(at, Event::Arrive { to: other, from: i, link, bytes: bytes.clone() });
+            self.plan_at(at, Event::Arrive { to: other, from: i, link, packet: packet.clone() });
         }
     }
 
-    pub(super) fn arrive(&mut self, to: usize, from: usize, link: u64, bytes: &[u8]) {
+    pub(super) fn arrive(&mut self, to: usize, from: usize, link: u64, packet: Packet) {
         if self.net.open_at(to, from) != Some(link) || !self.net.carries(from, to) {
             return;
         }
-        match read(bytes) {
+        match packet.message {
             Some(message) => {
+                let message = Arc::unwrap_or_clone(message);
                 let from = self.machines[from].node;
                 let pieces: Vec<(LogId, ActorId, u64)> = match &message {
                     Message::Push(suffixes) => {
@@ -311,10 +321,7 @@ impl World {
             }
             // The adapter names the peer and goes on.
             None if self.liars.contains_key(&from) => {}
-            None => self.fail(
-                Invariant::NothingSoundIsRefused,
-                format!("{} bytes from machine {from} cannot be read", bytes.len()),
-            ),
+            None => self.fail(Invariant::NothingSoundIsRefused, format!("{packet:?} of machine {from} cannot be read")),
         }
     }
 

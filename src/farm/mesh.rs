@@ -1,0 +1,168 @@
+//! Who is told what, once there are too many to tell everyone everything.
+//!
+//! Up to [`FULL_MESH`] neighbours all of them are told at once. Above, a machine tells a few: those it drew at random and
+//! those that drew it. New ops and signs of life are handed on from there, gathered for a moment, so that a machine's
+//! traffic grows with what happens in the swarm and not with the square of its members. An undirected random graph in
+//! which everyone draws four others is connected with near certainty (Fenner and Frieze 1982: two suffice); what is lost
+//! on the way is mended by repair.
+
+use super::Farm;
+use super::config::{FULL_MESH, MESH_DRAWS, PUSH_EVERY, RELAY_EVERY};
+use super::event::{Effect, Now};
+use super::id::{ActorId, BootId, NodeId};
+use super::ledger::pushes;
+use super::message::{LogId, Message};
+use rand::Rng;
+use rand::seq::IteratorRandom;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Most signs of life in one message: 17 bytes each, the status stream carries 16 KiB.
+pub const MAX_BEATS: usize = 900;
+
+/// What is to be handed on.
+#[derive(Clone, Debug, Default)]
+struct Forward {
+    /// First op of it.
+    from: u64,
+    /// Who has it already.
+    known_to: BTreeSet<NodeId>,
+}
+
+/// The few that are told, and what they are to be told next.
+#[derive(Debug, Default)]
+pub(super) struct Mesh {
+    /// Drawn by this machine.
+    drawn: BTreeSet<NodeId>,
+    /// Members whose signs of life are to be handed on.
+    beats: BTreeSet<NodeId>,
+    relay_at: Duration,
+    forwards: BTreeMap<(LogId, ActorId), Forward>,
+    push_at: Duration,
+}
+
+impl Farm {
+    /// Whether only some neighbours are told.
+    pub(super) fn is_partial(&self) -> bool {
+        self.roster.connected_count() > FULL_MESH
+    }
+
+    /// Those that are told of ops and life.
+    pub(super) fn told(&self, now: Duration) -> Vec<NodeId> {
+        if !self.is_partial() {
+            return self.roster.neighbours().collect();
+        }
+        let drew_us = |node: &NodeId| {
+            self.roster.tells(*node, now)
+                && self.roster.member(*node).is_some_and(|member| member.neighbours.contains(&self.me.node))
+        };
+        self.roster.neighbours().filter(|node| self.mesh.drawn.contains(node) || drew_us(node)).collect()
+    }
+
+    /// Those this machine names in its heartbeat: they need no forwarding of its ops.
+    pub(super) fn named(&self) -> Vec<NodeId> {
+        if self.is_partial() { self.mesh.drawn.iter().copied().collect() } else { self.roster.neighbours().collect() }
+    }
+
+    /// Draws anew for those that went.
+    pub(super) fn draw(&mut self, now: Duration, rng: &mut dyn Rng) {
+        if !self.is_partial() {
+            self.mesh.drawn.clear();
+            return;
+        }
+        let usable = |node: &NodeId| self.roster.is_alive(*node, now);
+        let mut drawn: BTreeSet<NodeId> = self.roster.neighbours().filter(usable).collect();
+        drawn.retain(|node| self.mesh.drawn.contains(node));
+        let fresh = self.roster.neighbours().filter(|node| usable(node) && !drawn.contains(node));
+        let fresh = fresh.sample(&mut &mut *rng, MESH_DRAWS.saturating_sub(drawn.len()));
+        drawn.extend(fresh);
+        self.mesh.drawn = drawn;
+    }
+
+    /// A member gave a sign of life that others may not have seen.
+    pub(super) fn hand_on_beat(&mut self, of: NodeId) {
+        if self.is_partial() {
+            self.mesh.beats.insert(of);
+        }
+    }
+
+    /// Signs of life that a neighbour hands on.
+    pub(super) fn relayed_beats(&mut self, beats: &[(BootId, u64)], now: Duration) {
+        for (boot, counter) in beats {
+            if let Some(node) = self.roster.relayed_beat(*boot, *counter, now) {
+                self.hand_on_beat(node);
+            }
+        }
+    }
+
+    /// Tells neighbours of ops from `from` on: at once, or with the next batch.
+    pub(super) fn push(
+        &mut self,
+        log: LogId,
+        actor: ActorId,
+        from: u64,
+        learned_of: Option<NodeId>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.is_partial() {
+            let forward = self.mesh.forwards.entry((log, actor)).or_insert(Forward { from, known_to: BTreeSet::new() });
+            forward.from = forward.from.min(from);
+            forward.known_to.extend(learned_of);
+            return;
+        }
+        let to: Vec<NodeId> = self.roster.neighbours().filter(|node| !self.has(actor, learned_of, *node)).collect();
+        if to.is_empty() {
+            return;
+        }
+        for message in pushes(self.ledger.suffix(log, actor, from).unwrap_or_default()) {
+            effects.extend(to.iter().map(|node| Effect::Send { to: *node, message: message.clone() }));
+        }
+    }
+
+    /// Whether `node` is told of `actor`'s ops by somebody else.
+    fn has(&self, actor: ActorId, learned_of: Option<NodeId>, node: NodeId) -> bool {
+        // Only the start that wrote them pushes them itself, and only to those it talks to.
+        let origin = self.roster.member(actor.node).filter(|origin| origin.boot == Some(actor.boot));
+        Some(node) == learned_of
+            || node == actor.node
+            || (actor != self.me && origin.is_some_and(|origin| origin.neighbours.contains(&node)))
+    }
+
+    /// Hands on what has gathered and is due.
+    pub(super) fn hand_on(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if !self.mesh.beats.is_empty() && now.mono >= self.mesh.relay_at {
+            self.mesh.relay_at = now.mono + RELAY_EVERY;
+            let mut nodes = std::mem::take(&mut self.mesh.beats);
+            if let Some(later) = nodes.iter().nth(MAX_BEATS).copied() {
+                self.mesh.beats = nodes.split_off(&later);
+            }
+            let beats: Vec<(BootId, u64)> = nodes.iter().filter_map(|node| self.roster.beat(*node)).collect();
+            for to in self.told(now.mono) {
+                effects.push(Effect::Send { to, message: Message::Beats(beats.clone()) });
+            }
+        }
+        if !self.mesh.forwards.is_empty() && now.mono >= self.mesh.push_at {
+            self.mesh.push_at = now.mono + PUSH_EVERY;
+            let forwards = std::mem::take(&mut self.mesh.forwards);
+            for to in self.told(now.mono) {
+                let news = forwards
+                    .iter()
+                    .filter(|((_, actor), forward)| !forward.known_to.contains(&to) && !self.has(*actor, None, to));
+                let suffixes = news
+                    .filter_map(|((log, actor), forward)| self.ledger.suffix(*log, *actor, forward.from))
+                    .flatten()
+                    .collect();
+                effects.extend(pushes(suffixes).into_iter().map(|message| Effect::Send { to, message }));
+            }
+        }
+    }
+
+    /// When something gathered is to be handed on.
+    pub(super) fn hand_on_at(&self) -> Option<Duration> {
+        let relay = (!self.mesh.beats.is_empty()).then_some(self.mesh.relay_at);
+        let push = (!self.mesh.forwards.is_empty()).then_some(self.mesh.push_at);
+        relay.into_iter().chain(push).min()
+    }
+}
+
+const _: () = assert!(17 * MAX_BEATS + 64 <= crate::wire::STATUS_MAX_BYTES);
