@@ -40,6 +40,7 @@ pub(super) struct Disk {
 
 /// What a row replaced.
 enum Undo {
+    Retired(LogId, BTreeMap<(LogId, ActorId, u64), Arc<[u8]>>, BTreeMap<(LogId, ActorId), Vec<u8>>),
     Op(LogId, ActorId, u64),
     Head(LogId, ActorId, Option<Vec<u8>>),
 }
@@ -91,11 +92,17 @@ impl Disk {
                         undo.push(Undo::Head(log, actor, before));
                     }
                     Row::Retired { log } => {
-                        self.ops.retain(|(of, _, _), _| *of != log);
-                        self.heads.retain(|(of, _), _| *of != log);
+                        let (ops, kept) =
+                            std::mem::take(&mut self.ops).into_iter().partition(|((of, _, _), _)| *of == log);
+                        self.ops = kept;
+                        let (heads, kept) =
+                            std::mem::take(&mut self.heads).into_iter().partition(|((of, _), _)| *of == log);
+                        self.heads = kept;
                         self.forks.retain(|(of, _), _| *of != log);
                         self.idle.remove(&log);
-                        self.retired.insert(log);
+                        if self.retired.insert(log) {
+                            undo.push(Undo::Retired(log, ops, heads));
+                        }
                     }
                     Row::Fork { log, actor, bytes } => {
                         self.forks.insert((log, actor), bytes);
@@ -122,6 +129,11 @@ impl Disk {
         let lost = self.unsynced.split_off(keep.unwrap_or(usize::MAX).min(self.unsynced.len()));
         for undo in lost.into_iter().rev().flat_map(|undo| undo.into_iter().rev()) {
             match undo {
+                Undo::Retired(log, ops, heads) => {
+                    self.retired.remove(&log);
+                    self.ops.extend(ops);
+                    self.heads.extend(heads);
+                }
                 Undo::Op(log, actor, seq) => drop(self.ops.remove(&(log, actor, seq))),
                 Undo::Head(log, actor, Some(before)) => drop(self.heads.insert((log, actor), before)),
                 Undo::Head(log, actor, None) => drop(self.heads.remove(&(log, actor))),

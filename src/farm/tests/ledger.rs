@@ -225,7 +225,7 @@ fn in_a_line_of_machines_the_last_hears_what_the_first_says_even_where_every_sec
         let mut trio = Trio::meshed(6, |a, b| a.abs_diff(b) == 1);
         trio.loses = loses;
         let job = trio.submit(0, 3);
-        let patience = Duration::from_secs(if loses { 30 } else { 1 });
+        let patience = Duration::from_secs(if loses { 10 } else { 1 });
         trio.wait(patience);
         (0..6).for_each(|at| assert!(trio.knows(at, job), "machine {at}, lossy {loses}"));
         let (first, last) = (trio.names[0], trio.names[5]);
