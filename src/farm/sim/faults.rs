@@ -5,6 +5,7 @@ use super::machine::Machine;
 use super::peers::Away;
 use super::{SWARM, WALL_MS, World};
 use crate::farm::Farm;
+use crate::farm::config::LATE_LOOP;
 use crate::farm::event::{Input, JobCommand, Now};
 use crate::farm::id::{BootId, JobId};
 use crate::farm::op::{JobSetting, UnitSet};
@@ -244,13 +245,13 @@ impl World {
     }
 
     pub(super) fn awake(&mut self, i: usize) {
-        if !self.machines[i].away.is_some_and(|(away, _)| away == Away::Asleep) {
-            return;
-        }
+        let Some((Away::Asleep, since)) = self.machines[i].away else { return };
         let away = self.machines[i].capability.paused.then_some(Away::Paused);
         self.set_away(i, away);
+        // Peace may wake it before it would notice that it slept.
+        let noticed = self.now - since > LATE_LOOP;
         let has_neighbours = self.machines[i].farm.as_ref().is_some_and(|farm| farm.roster().neighbours().count() > 0);
-        self.machines[i].woke = has_neighbours.then_some(self.now);
+        self.machines[i].woke = (noticed && has_neighbours).then_some(self.now);
     }
 
     pub(super) fn pause(&mut self, machine: Option<usize>) {
