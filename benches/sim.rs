@@ -46,6 +46,8 @@ struct Options {
     events: usize,
     jobs: usize,
     planted: Option<Bug>,
+    /// What makes the scenarios other than they are by themselves, as words of the command line.
+    same: String,
 }
 
 fn options() -> Result<Options, String> {
@@ -59,6 +61,7 @@ fn options() -> Result<Options, String> {
         events: 0,
         jobs: std::thread::available_parallelism().map_or(1, usize::from),
         planted: None,
+        same: String::new(),
     };
     let (mut seeds, mut nodes, mut frames, mut until, mut gate) = (None, None, None, None, false);
     let mut words = std::env::args().skip(1);
@@ -100,11 +103,18 @@ fn options() -> Result<Options, String> {
     options.seeds = seeds.unwrap_or(options.seeds);
     if gate {
         options.seeds = seeds.unwrap_or(GATE_SEEDS);
-        options.scenarios = scenarios().iter().map(gate_form).collect();
+        if options.scenarios.is_empty() {
+            options.scenarios = scenarios();
+        }
+        options.scenarios.iter_mut().for_each(|scenario| *scenario = gate_form(scenario));
     }
     if options.scenarios.is_empty() {
         options.scenarios = scenarios().into_iter().filter(|scenario| scenario.nodes < 10).collect();
     }
+    let word = |name: &str, value: Option<u64>| value.map_or(String::new(), |value| format!("--{name} {value} "));
+    options.same = word("nodes", nodes.map(|n| n as u64)) + &word("frames", frames.map(|n| n as u64));
+    options.same += &word("until", until.map(|time| time.as_secs()));
+    options.same += if gate { "--gate " } else { "" };
     for scenario in &mut options.scenarios {
         scenario.nodes = nodes.unwrap_or(scenario.nodes).max(1 + scenario.liars);
         scenario.frames = frames.unwrap_or(scenario.frames).max(1);
@@ -155,8 +165,8 @@ fn tell_broken(scenario: &Scenario, reports: &[Report], options: &Options) {
         let chars = if i == 0 { usize::MAX } else { MORE_CHARS };
         let detail: String = violation.detail.chars().take(chars).collect();
         eprintln!(
-            "{}: seed {seed} at {:?}: {} was broken: {}\n  again: scripts/sim --scenario {} --nodes {} --frames {} --first-seed {seed} --seeds 1",
-            scenario.name, violation.at, violation.invariant, detail, scenario.name, scenario.nodes, scenario.frames,
+            "{}: seed {seed} at {:?}: {} was broken: {}\n  again: scripts/sim --scenario {} {}--first-seed {seed} --seeds 1",
+            scenario.name, violation.at, violation.invariant, detail, scenario.name, options.same,
         );
         if i > 0 || !options.shrink {
             let most = if i == 0 { options.events } else { 0 };

@@ -253,10 +253,10 @@ impl World {
         let Some((Away::Asleep, since)) = self.machines[i].away else { return };
         let away = self.machines[i].capability.paused.then_some(Away::Paused);
         self.set_away(i, away);
+        // Peace may wake it before it would notice that it slept.
+        let noticed = self.now - since > LATE_LOOP;
         let has_neighbours = self.machines[i].farm.as_ref().is_some_and(|farm| farm.roster().neighbours().count() > 0);
-        // A doze that peace ended before anybody could notice is none.
-        let is_late = self.now.saturating_sub(since) > LATE_LOOP;
-        self.machines[i].woke = (has_neighbours && is_late).then_some(self.now);
+        self.machines[i].woke = (noticed && has_neighbours).then_some(self.now);
     }
 
     pub(super) fn pause(&mut self, machine: Option<usize>) {
