@@ -5,14 +5,18 @@
 //! Schindelhauer and Schomaker 2005 would need logarithms, so a node's slots stand for its weight as that many draws):
 //! within a window of the earliest open units a node takes those first for which it is itself the strongest.
 
+use super::blame::Blame;
 use super::config::{
-    ATTEMPTS, ATTEMPTS_PER_NODE, BACKUP_MARGIN, CLAIM_AHEAD, CLAIM_MAX_UNITS, FAILURES_PER_NODE, FULL_MESH, MAX_COPIES,
-    STOP_FROM, STOP_PERCENT, WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT, YIELD_WITHIN,
+    ATTEMPTS_PER_NODE, BACKUP_MARGIN, CLAIM_AHEAD, CLAIM_MAX_UNITS, FULL_MESH, MAX_COPIES, STOP_FROM, STOP_PERCENT,
+    WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT, YIELD_WITHIN,
 };
+use super::fit::{could, fits};
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use super::op::ClaimKind;
-use super::roster::{Roster, fits};
+use super::roster::Roster;
+use super::rules::{Chunk, MAX_CHUNK, Order};
 use super::state::{JobState, UnitState};
+use super::why::{cap, claimants, hold};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -45,6 +49,10 @@ pub struct View<'a> {
     pub hands: &'a BTreeMap<(JobId, Unit), Hand>,
     /// Bundles complete on this machine.
     pub ready: &'a BTreeSet<BlobId>,
+    /// Who failed what.
+    pub blame: &'a Blame,
+    /// Whether this machine leaves to others what it would end after them; not for ever, lest they do not come.
+    pub is_patient: bool,
 }
 
 /// What to claim.
@@ -89,6 +97,16 @@ impl View<'_> {
         primary.or_else(|| jobs.iter().find_map(|job| self.steal(job).or_else(|| self.back_up(job))))
     }
 
+    /// How long it would take this machine to render what it leaves to others, if it leaves something.
+    pub fn held_back(&self) -> Option<Duration> {
+        let is_open = |job: &JobState| {
+            let mut units = job.unfinished().iter();
+            units.any(|unit| self.claims(job.unit(*unit)).next().is_none() && self.may_try(job, *unit))
+        };
+        let left = self.renderable().into_iter().filter(|job| self.would_end_late(job) && is_open(job));
+        left.filter_map(|job| self.estimate(job, self.me.node)).max()
+    }
+
     /// Jobs this machine may work on, in order: priority, then the owner with fewest busy slots, then the job with
     /// fewest, then age.
     fn renderable(&self) -> Vec<&JobState> {
@@ -116,28 +134,39 @@ impl View<'_> {
 
     /// Whether units of a job may start here at all.
     pub fn may_render(&self, job: &JobState) -> bool {
-        let Some(spec) = &job.spec else { return false };
-        !job.is_paused()
-            && !job.is_over()
-            && self.ready.contains(&spec.bundle)
-            && fits(self.roster.own(), spec, job.min_version).is_ok()
-            && (job.failures_of(self.me.node) < FAILURES_PER_NODE || !self.others_fit(job))
-            && !is_stopped(job, self.roster, self.now)
+        job.spec.as_ref().is_some_and(|spec| self.ready.contains(&spec.bundle))
+            && fits(self.roster, self.me.node, job).is_ok()
+            && (!self.blame.keeps_off(job.id, self.me.node) || !self.others_fit(job))
+            && self.is_within_cap(job)
+            && hold(job, self.jobs, self.roster, self.me.node, self.now).is_ok()
     }
 
     fn others_fit(&self, job: &JobState) -> bool {
-        eligible(job, self.roster, self.now)
-            .iter()
-            .any(|node| *node != self.me.node && job.failures_of(*node) < FAILURES_PER_NODE)
+        let others = eligible(job, self.roster, self.now);
+        others.iter().any(|node| *node != self.me.node && !self.blame.keeps_off(job.id, *node))
+    }
+
+    /// Whether a machine could begin something of a job now, as far as can be told from here.
+    pub fn fits_now(&self, job: &JobState, node: NodeId) -> bool {
+        fits(self.roster, node, job).is_ok() && !self.blame.keeps_off(job.id, node)
+    }
+
+    /// Whether this machine is one of those that a job's limit of machines leaves room for. One that has nothing of the
+    /// job joins while there is room; of those that have met beyond the limit the strongest stay.
+    fn is_within_cap(&self, job: &JobState) -> bool {
+        let Some(cap) = cap(job) else { return true };
+        let others = claimants(job, self.roster, self.now).into_iter().filter(|node| *node != self.me.node);
+        let rank = |node: NodeId| (strength(node, 1, job.id, Unit::whole(0), 0), node);
+        let own = self.hands.keys().any(|(of, _)| *of == job.id).then(|| rank(self.me.node));
+        others.filter(|node| own.is_none_or(|own| rank(*node) > own)).count() < cap
     }
 
     /// Slots of everyone alive that can render the job.
     fn slots(&self, job: &JobState) -> usize {
-        let Some(spec) = &job.spec else { return 0 };
         self.roster
             .alive(self.now)
+            .filter(|(node, _)| fits(self.roster, *node, job).is_ok())
             .filter_map(|(_, member)| member.capability.as_ref())
-            .filter(|capability| fits(Some(capability), spec, job.min_version).is_ok())
             .map(|capability| capability.slots as usize)
             .sum()
     }
@@ -164,6 +193,9 @@ impl View<'_> {
 
     /// Rule 1: open units of the window in this machine's rendezvous order.
     fn open_units(&self, job: &JobState) -> Option<Choice> {
+        if self.is_patient && self.would_end_late(job) {
+            return None;
+        }
         let window = (WINDOW_PER_SLOT * self.slots(job)).max(WINDOW_MIN);
         let mut rivals: Vec<(NodeId, u32)> = self
             .roster
@@ -178,13 +210,14 @@ impl View<'_> {
             .unfinished()
             .iter()
             .copied()
-            .filter(|unit| self.claims(job.unit(*unit)).next().is_none() && self.may_try(job, *unit))
-            .take(window);
-        let mut ranked: Vec<(usize, std::cmp::Reverse<u32>, Unit, u32)> = open
+            .filter(|unit| self.claims(job.unit(*unit)).next().is_none() && self.may_try(job, *unit));
+        let mut ranked: Vec<(usize, std::cmp::Reverse<u32>, Unit, u32)> = in_order(job, open, window, self.slots(job))
+            .into_iter()
             .map(|unit| {
                 let epoch = job.unit(unit).epoch;
-                let own = strength(self.me.node, own_slots, job.id, unit, epoch);
-                let stronger = |(node, slots): &&(NodeId, u32)| strength(*node, *slots, job.id, unit, epoch) > own;
+                let lot = lot(job, unit);
+                let own = strength(self.me.node, own_slots, job.id, lot, epoch);
+                let stronger = |(node, slots): &&(NodeId, u32)| strength(*node, *slots, job.id, lot, epoch) > own;
                 (rivals.iter().filter(stronger).count(), std::cmp::Reverse(own), unit, epoch)
             })
             .collect();
@@ -192,12 +225,21 @@ impl View<'_> {
         let (_, _, first, epoch) = *ranked.first()?;
         // Short frames are claimed a few at a time: as many as fill the time ahead, and no more than a fair share.
         let fair = ranked.len().div_ceil(rivals.len() + 1);
-        let count = match job.mean_millis(Some(self.me.node)) {
+        let ahead = match job.mean_millis(Some(self.me.node)) {
             Some(millis) => (CLAIM_AHEAD.as_millis() as u64 / millis.max(1)) as usize,
             None => 1,
         };
-        let same_epoch = ranked.iter().filter(|(_, _, _, other)| *other == epoch).map(|(_, _, unit, _)| (*unit, epoch));
-        let mut units: Vec<(Unit, u32)> = same_epoch.take(count.clamp(1, CLAIM_MAX_UNITS).min(fair.max(1))).collect();
+        let (count, of) = match job.rules().chunk {
+            Chunk::Auto => (ahead.clamp(1, CLAIM_MAX_UNITS).min(fair.max(1)), None),
+            Chunk::Units(count) => (count as usize, Some(lot(job, first))),
+            Chunk::All => (MAX_CHUNK as usize, None),
+        };
+        let same =
+            ranked.iter().filter(|(_, _, unit, other)| *other == epoch && of.is_none_or(|of| lot(job, *unit) == of));
+        let mut units: Vec<(Unit, u32)> = same.map(|(_, _, unit, _)| (*unit, epoch)).take(count).collect();
+        if job.rules().chunk != Chunk::Auto {
+            units.sort_unstable();
+        }
         if units.is_empty() {
             units.push((first, epoch));
         }
@@ -222,6 +264,9 @@ impl View<'_> {
 
     /// Rule 2: a unit another has claimed and not begun, from whoever has most of them waiting.
     fn steal(&self, job: &JobState) -> Option<Choice> {
+        if job.rules().chunk == Chunk::All || (self.is_patient && self.would_end_late(job)) {
+            return None;
+        }
         let mut waiting: BTreeMap<ActorId, Vec<Unit>> = BTreeMap::new();
         for unit in job.unfinished() {
             let mut claims = self.claims(job.unit(*unit));
@@ -246,7 +291,10 @@ impl View<'_> {
 
     /// Rule 3: a second copy of the unit expected to end last, if this machine would be sooner.
     fn back_up(&self, job: &JobState) -> Option<Choice> {
-        let own = Duration::from_millis(job.mean_millis(Some(self.me.node)).or_else(|| job.mean_millis(None))?);
+        if job.rules().chunk == Chunk::All {
+            return None;
+        }
+        let own = self.estimate(job, self.me.node)?;
         let candidate = job
             .unfinished()
             .iter()
@@ -269,10 +317,9 @@ impl View<'_> {
     }
 
     /// Time until a holder ends a unit: from its mean, or from its progress, whichever is later.
-    fn remaining(&self, job: &JobState, holder: NodeId, percent: u8, since: Duration) -> Duration {
+    pub fn remaining(&self, job: &JobState, holder: NodeId, percent: u8, since: Duration) -> Duration {
         let elapsed = self.now.saturating_sub(since);
-        let mean = job.mean_millis(Some(holder)).or_else(|| job.mean_millis(None)).unwrap_or(0);
-        let by_mean = Duration::from_millis(mean).saturating_sub(elapsed);
+        let by_mean = self.estimate(job, holder).unwrap_or_default().saturating_sub(elapsed);
         let by_progress = match percent {
             // A unit late by its own mean and silent about its progress is expected to take that long again.
             0 if by_mean.is_zero() => elapsed,
@@ -285,14 +332,25 @@ impl View<'_> {
     /// Claimed units this machine gives up, and why it may: a result exists, its rival is stronger, the job is over,
     /// paused (unless begun) or done anew.
     pub fn give_up(&self) -> Vec<(JobId, Unit)> {
+        let pressing = self.pressing();
         self.hands
             .iter()
-            .filter(|((job, unit), hand)| self.must_give_up(*job, *unit, hand))
+            .filter(|((job, unit), hand)| self.must_give_up(*job, *unit, hand, pressing))
             .map(|(key, _)| *key)
             .collect()
     }
 
-    fn must_give_up(&self, job: JobId, unit: Unit, hand: &Hand) -> bool {
+    /// Priority of the first job with something to begin here, if something of a lower one waits here.
+    fn pressing(&self) -> Option<u8> {
+        let waiting = self.hands.iter().filter(|(_, hand)| hand.started.is_none());
+        let lowest = waiting.filter_map(|((job, _), _)| self.jobs.get(job)).map(JobState::priority).min()?;
+        self.jobs.values().find(|job| job.priority() > lowest && !job.is_over())?;
+        let jobs = self.renderable();
+        let higher = jobs.iter().take_while(|job| job.priority() > lowest);
+        higher.copied().find(|job| self.open_units(job).is_some()).map(JobState::priority)
+    }
+
+    fn must_give_up(&self, job: JobId, unit: Unit, hand: &Hand, pressing: Option<u8>) -> bool {
         let Some(job) = self.jobs.get(&job) else { return true };
         let state = job.unit(unit);
         if job.is_over() || state.epoch != hand.epoch {
@@ -308,10 +366,17 @@ impl View<'_> {
             return true;
         }
         let begun = hand.started.is_some();
-        if !begun && (job.is_paused() || self.roster.own().is_some_and(|own| own.paused)) {
+        let is_held = || hold(job, self.jobs, self.roster, self.me.node, self.now).is_err();
+        if !begun
+            && (pressing.is_some_and(|priority| priority > job.priority())
+                || fits(self.roster, self.me.node, job).is_err()
+                || is_held())
+        {
             return true;
         }
-        if self.is_surplus(state, hand) {
+        // Beyond the job's limit of machines: what is far on is ended all the same, and nothing more is claimed.
+        let is_far_on = hand.started.is_some_and(|since| self.stays(hand.percent, since));
+        if self.is_surplus(state, hand) || (!is_far_on && !self.is_within_cap(job)) {
             return true;
         }
         if hand.kind == ClaimKind::Backup || hand.started.is_some_and(|since| self.stays(hand.percent, since)) {
@@ -339,21 +404,69 @@ impl View<'_> {
     }
 }
 
-/// Nodes alive that can render a job.
-pub fn eligible(job: &JobState, roster: &Roster, now: Duration) -> Vec<NodeId> {
-    let Some(spec) = &job.spec else { return Vec::new() };
-    let fit = |member: &super::roster::Member| fits(member.capability.as_ref(), spec, job.min_version).is_ok();
-    roster.alive(now).filter(|(_, member)| fit(member)).map(|(node, _)| node).collect()
+/// The open units to look at, as the job's order has them: `window` of them, or, where the order matters more than that
+/// machines rarely meet, as many as there are slots.
+fn in_order(job: &JobState, open: impl Iterator<Item = Unit>, window: usize, slots: usize) -> Vec<Unit> {
+    let window = match job.rules().chunk {
+        Chunk::Auto => window,
+        Chunk::Units(count) => window.saturating_mul(count as usize),
+        Chunk::All => return open.take(MAX_CHUNK as usize).collect(),
+    };
+    match job.rules().order {
+        Order::Spread => open.take(window).collect(),
+        Order::Forward => open.take(slots.max(1)).collect(),
+        Order::FirstLastMiddle => {
+            let Some(spec) = &job.spec else { return Vec::new() };
+            let last = spec.frames.len().saturating_sub(1);
+            let depth = |unit: &Unit| spec.frames.position(unit.frame).map(|at| halvings(at, last));
+            let mut units: Vec<Unit> = open.collect();
+            units.sort_by_cached_key(|unit| (depth(unit), *unit));
+            units.truncate(slots.max(1));
+            units
+        }
+    }
 }
 
-/// Whether a unit is given up: attempts on three nodes, or two by every node that could.
+/// How often the places `0 ..= last` are halved until `at` is hit: the ends come first, then the middle.
+fn halvings(at: usize, last: usize) -> u32 {
+    let (mut from, mut to, mut depth) = (0, last, 1);
+    if at == from {
+        return 0;
+    }
+    while at != to {
+        let middle = from.midpoint(to);
+        depth += 1;
+        match at.cmp(&middle) {
+            std::cmp::Ordering::Equal => break,
+            std::cmp::Ordering::Less => to = middle,
+            std::cmp::Ordering::Greater => from = middle,
+        }
+    }
+    depth
+}
+
+/// The unit whose strength counts for `unit`: its own, or with claims of a fixed size the first of its claim, so that
+/// everyone cuts the job the same way.
+fn lot(job: &JobState, unit: Unit) -> Unit {
+    let (Chunk::Units(count), Some(spec)) = (job.rules().chunk, &job.spec) else { return unit };
+    let count = count.max(1) as usize;
+    let first = spec.frames.position(unit.frame).and_then(|at| spec.frames.nth(at / count * count));
+    first.map_or(unit, |frame| Unit { frame, part: unit.part })
+}
+
+/// Nodes alive that can render a job, now or once what keeps them passes by itself.
+pub fn eligible(job: &JobState, roster: &Roster, now: Duration) -> Vec<NodeId> {
+    roster.alive(now).map(|(node, _)| node).filter(|node| could(roster, *node, job)).collect()
+}
+
+/// Whether a unit is given up: attempts on as many nodes as the job's rules allow, or two by every node that could.
 pub fn is_failed(job: &JobState, unit: Unit, roster: &Roster, now: Duration) -> bool {
     let state = job.unit(unit);
     if state.has_result() || state.failures.is_empty() {
         return false;
     }
     let by: BTreeSet<NodeId> = state.current_failures().map(|(node, _)| node).collect();
-    if by.len() >= ATTEMPTS {
+    if by.len() >= job.rules().attempts() {
         return true;
     }
     let eligible = eligible(job, roster, now);
