@@ -3,7 +3,7 @@
 //! The choices ask [`hold`] too, so that what people are told is what decides.
 
 use super::Farm;
-use super::fit::{Unfit, fits};
+use super::fit::{Unfit, fits, suits};
 use super::id::{JobId, NodeId};
 use super::roster::Roster;
 use super::rules::Chunk;
@@ -203,6 +203,13 @@ impl Farm {
         hold(job, &self.jobs, &self.roster, self.me.node, now).err()
     }
 
+    /// Whether no other machine that is here is of the kind that fetches a job's scene.
+    pub fn has_scene_alone(&self, job: &JobState, now: Duration) -> bool {
+        let Some(spec) = &job.spec else { return true };
+        let mut others = self.roster.alive(now).filter(|(node, _)| *node != self.me.node);
+        !others.any(|(_, other)| suits(other.capability.as_ref(), spec, job.rules(), job.min_version).is_ok())
+    }
+
     /// How every machine ever met stands to a job, by id.
     pub fn why(&self, job: &JobState, now: Duration) -> Vec<(NodeId, Standing)> {
         let held = self.hold(job, now);
@@ -222,7 +229,9 @@ impl Farm {
             if !self.roster.is_alive(node, now) {
                 return Standing::Away;
             }
-            let rendering = member.in_hand.iter().filter(|hand| hand.job == job.id).count();
+            // A heartbeat may be older than the word that the unit was given back.
+            let claims = |unit| job.unit(unit).current_claims().any(|(actor, _)| actor.node == node);
+            let rendering = member.in_hand.iter().filter(|hand| hand.job == job.id && claims(hand.unit)).count();
             if rendering > 0 {
                 return Standing::Renders(rendering);
             }

@@ -65,11 +65,19 @@ impl Node {
             Effect::Render { job, unit, epoch, fresh } => {
                 if let Some(spec) = self.job_spec(job) {
                     tracing::debug!(job = %job.short(), frame = unit.frame, "rendering");
-                    self.slots.render(Work { job, spec, unit, epoch, fresh });
+                    let time_limit = self.farm.jobs().get(&job).and_then(|job| job.rules().time_limit);
+                    self.slots.render(Work { job, spec, unit, epoch, fresh, time_limit });
                 }
             }
             Effect::Stop { job, unit } => self.slots.stop(job, unit),
-            Effect::SelfTest => {}
+            Effect::SelfTest => {
+                tracing::warn!(
+                    "frames failed here that others rendered; a test frame is rendered before anything else"
+                );
+                let open = self.farm.jobs().values().filter(|job| !job.is_over());
+                let series = open.filter_map(|job| job.spec.as_ref().map(|spec| spec.series)).collect();
+                self.slots.self_test(&series);
+            }
             Effect::OpenBlob { blob, map } => {
                 let store = self.store.clone();
                 self.answer_later(move || vec![open_blob(&store, blob, map)]);
