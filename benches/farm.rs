@@ -140,15 +140,15 @@ fn finished(frames: usize, rendered: usize) -> JobState {
     job
 }
 
-/// A choice in a swarm of 64 nodes, each with one frame in hand, in the middle of a job.
-#[divan::bench(args = [1_000, 100_000])]
-fn choose_a_unit(bencher: Bencher, frames: usize) {
+/// A choice in a swarm whose nodes each have one frame in hand, in the middle of a job.
+#[divan::bench(args = [(1_000, 64), (20_000, 500), (100_000, 64)])]
+fn choose_a_unit(bencher: Bencher, (frames, nodes): (usize, u32)) {
     let now = Duration::from_secs(100);
     let me = actor(0);
     let mut roster = Roster::new(me);
     roster.set_own(capability());
     let mut job = finished(frames, frames / 2);
-    for i in 1..64 {
+    for i in 1..nodes {
         roster.connected(actor(i).node, actor(i).boot, now);
         roster.capability(actor(i).node, capability());
         let units = UnitSet::whole(vec![frames as i32 / 2 + i as i32]).unwrap();

@@ -36,7 +36,11 @@ renderer_version() {
 
 # Makes `cargo` usable where rustup's shims are on PATH but HOME is a fresh one that knows no toolchain.
 find_cargo() {
-    have cargo || { [ -x "$HOME/.cargo/bin/cargo" ] && PATH=$HOME/.cargo/bin:$PATH; }
+    # Before a distribution's older one; a shell from before rustup was installed does not have it on PATH yet.
+    case :$PATH: in
+    *:"$HOME/.cargo/bin":*) ;;
+    *) [ ! -x "$HOME/.cargo/bin/cargo" ] || PATH=$HOME/.cargo/bin:$PATH ;;
+    esac
     have cargo || return 1
     cargo --version >/dev/null 2>&1 && return 0
     local installed

@@ -19,6 +19,11 @@ pub const TICK: Duration = Duration::from_millis(250);
 pub const WINDOW_PER_SLOT: usize = 4;
 /// Never a smaller window than this.
 pub const WINDOW_MIN: usize = 8;
+/// Most candidates whose rivals are counted for one choice: with 500 nodes half a million draws would be 2 ms.
+pub const RANKED_AT_MOST: usize = 64;
+/// Units of a member that vanished are left for last for this long: a cut heals by then or its work is not coming back
+/// (guess).
+pub const MISSED_FOR: Duration = Duration::from_secs(600);
 /// A claim reaches this far ahead when frames are short. DESIGN §3 "sized in seconds" (guess).
 pub const CLAIM_AHEAD: Duration = Duration::from_secs(2);
 /// Most units claimed ahead.

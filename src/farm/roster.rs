@@ -4,7 +4,7 @@
 //! The roster remembers members that went away (their Blenders still count when a series is chosen) and forgets nobody
 //! within one run.
 
-use super::config::{GONE_AFTER, SUSPECT_AFTER};
+use super::config::{GONE_AFTER, MISSED_FOR, SUSPECT_AFTER};
 use super::event::Load;
 use super::id::{ActorId, BootId, JobId, NodeId, Unit};
 use super::message::{Capability, Heartbeat, InHand};
@@ -164,6 +164,13 @@ impl Roster {
     /// Those that count, this machine included, by id.
     pub fn alive(&self, now: Duration) -> impl Iterator<Item = (NodeId, &Member)> {
         self.members.iter().map(|(node, member)| (*node, member)).filter(move |(node, _)| self.is_alive(*node, now))
+    }
+
+    /// Those that vanished lately, by id: dead, or on the other side of a cut.
+    pub fn missing(&self, now: Duration) -> impl Iterator<Item = (NodeId, &Member)> {
+        let lately = move |member: &Member| member.heard.is_some_and(|heard| now.saturating_sub(heard) < MISSED_FOR);
+        let vanished = move |(node, member): &(NodeId, &Member)| lately(member) && !self.is_alive(*node, now);
+        self.members.iter().map(|(node, member)| (*node, member)).filter(vanished)
     }
 
     /// Nodes a connection stands to, by id.

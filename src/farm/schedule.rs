@@ -7,16 +7,17 @@
 
 use super::blame::Blame;
 use super::config::{
-    ATTEMPTS_PER_NODE, BACKUP_MARGIN, CLAIM_AHEAD, CLAIM_MAX_UNITS, FULL_MESH, MAX_COPIES, STOP_FROM, STOP_PERCENT,
-    WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT, YIELD_WITHIN,
+    ATTEMPTS_PER_NODE, BACKUP_MARGIN, CLAIM_AHEAD, CLAIM_MAX_UNITS, MAX_COPIES, RANKED_AT_MOST, STOP_FROM,
+    STOP_PERCENT, WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT, YIELD_WITHIN,
 };
 use super::fit::{could, fits};
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use super::op::ClaimKind;
-use super::roster::Roster;
+use super::roster::{Member, Roster};
 use super::rules::{Chunk, MAX_CHUNK, Order};
 use super::state::{JobState, UnitState};
 use super::why::{cap, claimants, hold};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -89,6 +90,61 @@ fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
+/// An open unit, as this machine sees it.
+#[derive(Clone, Copy)]
+struct Candidate {
+    unit: Unit,
+    /// The unit whose strength counts for it.
+    lot: Unit,
+    epoch: u32,
+    /// This machine's strength at it.
+    own: u32,
+}
+
+impl Candidate {
+    fn strength_of(&self, (node, slots): &(NodeId, u32), job: JobId) -> u32 {
+        strength(*node, *slots, job, self.lot, self.epoch)
+    }
+}
+
+/// Those of some members that can render a job, with their slots.
+fn contenders<'m>(
+    job: &JobState,
+    roster: &Roster,
+    members: impl Iterator<Item = (NodeId, &'m Member)>,
+) -> Vec<(NodeId, u32)> {
+    members
+        .filter(|(node, _)| fits(roster, *node, job).is_ok())
+        .filter_map(|(node, member)| Some((node, member.capability.as_ref()?.slots)))
+        .collect()
+}
+
+/// The `count` candidates with the fewest stronger rivals, the strongest first.
+///
+/// Ranks are only looked for among the candidates at which this machine is strong itself: in a swarm of `n` nodes the
+/// first few of those are nearly always its own, so that a choice costs `n` draws and not `n` for each candidate.
+fn strongest_first(
+    mut candidates: Vec<Candidate>,
+    rivals: &[(NodeId, u32)],
+    job: JobId,
+    count: usize,
+) -> Vec<Candidate> {
+    candidates.sort_unstable_by_key(|candidate| (Reverse(candidate.own), candidate.unit));
+    let mut ranked: Vec<(usize, Candidate)> = Vec::new();
+    let mut own = 0;
+    for candidate in candidates.into_iter().take(RANKED_AT_MOST.max(count)) {
+        if own >= count {
+            break;
+        }
+        let rank = rivals.iter().filter(|rival| candidate.strength_of(rival, job) > candidate.own).count();
+        own += usize::from(rank == 0);
+        ranked.push((rank, candidate));
+    }
+    // Stable: among equals the strongest stays first.
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().take(count).map(|(_, candidate)| candidate).collect()
+}
+
 impl View<'_> {
     /// What to claim next, or `None` when there is nothing for this machine.
     pub fn choose(&self) -> Option<Choice> {
@@ -127,7 +183,7 @@ impl View<'_> {
             let owner = job.owner().and_then(|owner| busy_by_owner.get(&owner)).copied().unwrap_or(0);
             let busy = busy_by_job.get(&job.id).copied().unwrap_or(0);
             // The age is what the submitter's clock says: it only breaks ties, and the same way everywhere.
-            (std::cmp::Reverse(job.priority()), owner, busy, job.spec.as_ref().map(|spec| spec.created_ms), job.id)
+            (Reverse(job.priority()), owner, busy, job.spec.as_ref().map(|spec| spec.created_ms), job.id)
         });
         jobs
     }
@@ -163,12 +219,7 @@ impl View<'_> {
 
     /// Slots of everyone alive that can render the job.
     fn slots(&self, job: &JobState) -> usize {
-        self.roster
-            .alive(self.now)
-            .filter(|(node, _)| fits(self.roster, *node, job).is_ok())
-            .filter_map(|(_, member)| member.capability.as_ref())
-            .map(|capability| capability.slots as usize)
-            .sum()
+        contenders(job, self.roster, self.roster.alive(self.now)).iter().map(|(_, slots)| *slots as usize).sum()
     }
 
     /// Live claims on a unit by others.
@@ -191,64 +242,69 @@ impl View<'_> {
                     .any(|node| *node != self.me.node && state.failures_of(*node) == 0))
     }
 
-    /// Rule 1: open units of the window in this machine's rendezvous order.
+    /// Rule 1: open units of the window, those first for which this machine is the strongest.
+    ///
+    /// Units that fall to a member that vanished lately come after all others: on the far side of a cut it may well be
+    /// rendering them, and so each side ends its own share first. What it had claimed is open at once.
     fn open_units(&self, job: &JobState) -> Option<Choice> {
         if self.is_patient && self.would_end_late(job) {
             return None;
         }
         let window = (WINDOW_PER_SLOT * self.slots(job)).max(WINDOW_MIN);
-        let mut rivals: Vec<(NodeId, u32)> = self
-            .roster
-            .alive(self.now)
-            .filter(|(node, _)| *node != self.me.node)
-            .filter_map(|(node, member)| Some((node, member.capability.as_ref()?.slots)))
-            .filter(|(_, slots)| *slots > 0)
-            .collect();
-        rivals.truncate(FULL_MESH);
         let own_slots = self.roster.own().map_or(1, |own| own.slots);
-        let open = job
-            .unfinished()
-            .iter()
-            .copied()
-            .filter(|unit| self.claims(job.unit(*unit)).next().is_none() && self.may_try(job, *unit));
-        let mut ranked: Vec<(usize, std::cmp::Reverse<u32>, Unit, u32)> = in_order(job, open, window, self.slots(job))
-            .into_iter()
-            .map(|unit| {
-                let epoch = job.unit(unit).epoch;
-                let lot = lot(job, unit);
-                let own = strength(self.me.node, own_slots, job.id, lot, epoch);
-                let stronger = |(node, slots): &&(NodeId, u32)| strength(*node, *slots, job.id, lot, epoch) > own;
-                (rivals.iter().filter(stronger).count(), std::cmp::Reverse(own), unit, epoch)
-            })
-            .collect();
-        ranked.sort_unstable();
-        let (_, _, first, epoch) = *ranked.first()?;
+        let others = self.roster.alive(self.now).filter(|(node, _)| *node != self.me.node);
+        let rivals = contenders(job, self.roster, others);
+        let missing = contenders(job, self.roster, self.roster.missing(self.now));
+        let candidate = |unit: Unit| {
+            let (lot, epoch) = (lot(job, unit), job.unit(unit).epoch);
+            Candidate { unit, lot, epoch, own: strength(self.me.node, own_slots, job.id, lot, epoch) }
+        };
+        let falls_to_us = |open: &Candidate| {
+            let was_claimed = || job.unit(open.unit).current_claims().next().is_some();
+            let best = |nodes: &[(NodeId, u32)]| nodes.iter().map(|rival| open.strength_of(rival, job.id)).max();
+            match best(&missing) {
+                Some(theirs) => best(&rivals).max(Some(open.own)) > Some(theirs) || was_claimed(),
+                None => true,
+            }
+        };
+        let is_open = |unit: &Unit| self.claims(job.unit(*unit)).next().is_none() && self.may_try(job, *unit);
+        let all = || job.unfinished().iter().copied().filter(is_open);
+        let slots = self.slots(job);
+        let mut units = in_order(job, all().filter(|unit| falls_to_us(&candidate(*unit))), window, slots);
+        if units.is_empty() && !missing.is_empty() {
+            units = in_order(job, all(), window, slots);
+        }
         // Short frames are claimed a few at a time: as many as fill the time ahead, and no more than a fair share.
-        let fair = ranked.len().div_ceil(rivals.len() + 1);
+        let fair = units.len().div_ceil(rivals.len() + 1);
         let ahead = match job.mean_millis(Some(self.me.node)) {
             Some(millis) => (CLAIM_AHEAD.as_millis() as u64 / millis.max(1)) as usize,
             None => 1,
         };
-        let (count, of) = match job.rules().chunk {
-            Chunk::Auto => (ahead.clamp(1, CLAIM_MAX_UNITS).min(fair.max(1)), None),
-            Chunk::Units(count) => (count as usize, Some(lot(job, first))),
-            Chunk::All => (MAX_CHUNK as usize, None),
+        let candidates: Vec<Candidate> = units.into_iter().map(candidate).collect();
+        let best = match job.rules().chunk {
+            Chunk::Auto => {
+                strongest_first(candidates, &rivals, job.id, ahead.clamp(1, CLAIM_MAX_UNITS).min(fair.max(1)))
+            }
+            Chunk::Units(count) => {
+                let mut best = strongest_first(candidates, &rivals, job.id, count as usize);
+                let lot = best.first()?.lot;
+                best.retain(|one| one.lot == lot);
+                best
+            }
+            Chunk::All => candidates,
         };
-        let same =
-            ranked.iter().filter(|(_, _, unit, other)| *other == epoch && of.is_none_or(|of| lot(job, *unit) == of));
-        let mut units: Vec<(Unit, u32)> = same.map(|(_, _, unit, _)| (*unit, epoch)).take(count).collect();
-        if job.rules().chunk != Chunk::Auto {
-            units.sort_unstable();
-        }
-        if units.is_empty() {
-            units.push((first, epoch));
-        }
+        let epoch = best.first()?.epoch;
+        let units = best.iter().filter(|one| one.epoch == epoch).map(|one| (one.unit, epoch)).collect();
         Some(Choice { job: job.id, units, epoch, kind: ClaimKind::Primary, taken_from: None })
     }
 
     /// Done units whose only holders are away, once the job has nothing else open: rendered anew rather than waited for.
     fn orphans(&self, job: &JobState) -> Option<Choice> {
         if !job.unfinished().iter().all(|unit| is_failed(job, *unit, self.roster, self.now)) {
+            return None;
+        }
+        // The usual case, told without looking at every unit.
+        if job.keepers().is_some_and(|mut nodes| nodes.all(|node| self.roster.is_alive(node, self.now))) {
             return None;
         }
         let unit = job.all_units().find(|unit| {
@@ -475,7 +531,7 @@ pub fn is_failed(job: &JobState, unit: Unit, roster: &Roster, now: Duration) -> 
 
 /// Whether so many units failed that the job stops.
 pub fn is_stopped(job: &JobState, roster: &Roster, now: Duration) -> bool {
-    let failed = job.unfinished().iter().filter(|unit| is_failed(job, **unit, roster, now)).count();
+    let failed = job.failing().filter(|unit| is_failed(job, *unit, roster, now)).count();
     let total = job.spec.as_ref().map_or(0, |spec| spec.frames.len());
     failed >= STOP_FROM && failed * 100 >= total * STOP_PERCENT
 }

@@ -137,9 +137,13 @@ pub struct JobState {
     /// As submitted, with the settings made since.
     priority: u8,
     rules: Rules,
+    /// Those of them with a failed attempt, of whatever epoch.
+    failing: BTreeSet<Unit>,
     lamport: u64,
     /// Per blob and actor: whether the actor's last word was `Holds`.
     holders: BTreeMap<BlobId, BTreeMap<ActorId, bool>>,
+    /// Whether anybody ever said to hold something no more.
+    drops: bool,
     /// Frames rendered and their milliseconds, per node.
     speed: BTreeMap<NodeId, (u32, u64)>,
     /// Failures per node, all units and epochs.
@@ -167,8 +171,10 @@ impl JobState {
             settings: BTreeMap::new(),
             priority: DEFAULT_PRIORITY,
             rules: Rules::default(),
+            failing: BTreeSet::new(),
             lamport: 0,
             holders: BTreeMap::new(),
+            drops: false,
             speed: BTreeMap::new(),
             failures: BTreeMap::new(),
         }
@@ -213,12 +219,16 @@ impl JobState {
             }
             Op::Failed { epoch, unit, kind, message, log } => {
                 *self.failures.entry(actor.node).or_default() += 1;
+                self.failing.insert(unit);
                 let state = self.unit_mut(unit);
                 state.claims.remove(&actor);
                 state.failures.insert((epoch, actor, seq), Attempt { kind, message, log });
             }
             Op::Holds { blobs } => self.hold(actor, &blobs, true),
-            Op::Drops { blobs } => self.hold(actor, &blobs, false),
+            Op::Drops { blobs } => {
+                self.drops = true;
+                self.hold(actor, &blobs, false);
+            }
             // Kept for readers of the log: what reopens the unit is the `Requeue` written beside it.
             Op::Lost { .. } => {}
             Op::Requeue { units, epoch } => {
@@ -278,6 +288,11 @@ impl JobState {
         &self.unfinished
     }
 
+    /// Units that an attempt failed at and that have no result, ascending: few.
+    pub fn failing(&self) -> impl Iterator<Item = Unit> + '_ {
+        self.failing.iter().copied().filter(|unit| self.unfinished.contains(unit))
+    }
+
     /// Whether nothing of it may start.
     pub fn is_paused(&self) -> bool {
         self.rules.paused
@@ -318,6 +333,11 @@ impl JobState {
         let Some(actors) = self.holders.get(&blob) else { return BTreeSet::new() };
         let dropped: BTreeSet<NodeId> = actors.iter().filter(|(_, has)| !**has).map(|(actor, _)| actor.node).collect();
         actors.keys().map(|actor| actor.node).filter(|node| !dropped.contains(node)).collect()
+    }
+
+    /// Nodes that rendered something of it and hold all they rendered; `None` once anybody let go of anything.
+    pub fn keepers(&self) -> Option<impl Iterator<Item = NodeId> + '_> {
+        (!self.drops).then(|| self.speed.keys().copied())
     }
 
     /// Mean time of this job's frames on a node, or over all nodes, in milliseconds.
