@@ -7,6 +7,7 @@
 use divan::{Bencher, counter::BytesCount, counter::ItemsCount};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use swarm::farm::blame::Blame;
 use swarm::farm::id::{ActorId, BlobId, BootId, JobId, NodeId, Unit};
 use swarm::farm::job::{Device, FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings, Series};
 use swarm::farm::ledger::Ledger;
@@ -155,7 +156,9 @@ fn choose_a_unit(bencher: Bencher, (frames, nodes): (usize, u32)) {
     }
     let jobs = BTreeMap::from([(JOB, job)]);
     let (hands, ready) = (BTreeMap::new(), BTreeSet::from([BUNDLE]));
-    let view = View { me, now, roster: &roster, jobs: &jobs, hands: &hands, ready: &ready };
+    let blame = Blame::default();
+    let view =
+        View { me, now, roster: &roster, jobs: &jobs, hands: &hands, ready: &ready, blame: &blame, is_patient: true };
     assert!(view.choose().is_some());
     bencher.bench(|| view.choose());
 }

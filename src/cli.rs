@@ -14,6 +14,7 @@ mod jobs;
 mod nodes;
 mod print;
 mod progress;
+mod rules;
 mod screen;
 mod session;
 mod start;
@@ -26,7 +27,7 @@ pub use grammar::LogFormat;
 pub use screen::Screen;
 pub use start::{EmbeddedNode, NodeOptions, NodeStarter};
 
-use crate::node::http::{ApiError, ErrorKind};
+use crate::node::http::{ApiError, ErrorKind, SetRequest};
 use clap::Parser;
 use client::job_path;
 use grammar::{Cli, Command, DaemonArgs, JobCommand, NodeCommand};
@@ -216,14 +217,16 @@ impl Context<'_> {
                 Ok(Exit::Done)
             }
             Command::Submit(args) => {
-                let request = submit::request(args, &self.cwd)?;
+                let request = submit::request(*args, &self.cwd)?;
                 self.stream(Absent::Render, "/jobs", &request, request.detach, console)
             }
             Command::Jobs => self.show("/jobs", console, jobs::list),
             Command::Job(command) => self.job(command, console),
             Command::Nodes => self.show("/nodes", console, nodes::list),
-            Command::Node(NodeCommand::Pause) => {
-                self.change("/node/pause", &json!({}), console, |node, out| nodes::changed(node, "paused", out))
+            Command::Node(NodeCommand::Pause { drop }) => {
+                self.change("/node/pause", &json!({"drop": drop}), console, |node, out| {
+                    nodes::changed(node, "paused", out)
+                })
             }
             Command::Node(NodeCommand::Resume) => {
                 self.change("/node/resume", &json!({}), console, |node, out| nodes::changed(node, "resumed", out))
@@ -280,11 +283,24 @@ impl Context<'_> {
                     jobs::changed(job, &format!("{frames} will be rendered again in"), out)
                 })
             }
-            JobCommand::Set { job, priority } => {
-                let body = json!({"priority": priority});
-                self.change(&job_path(&job.job, "/priority"), &body, console, |job, out| {
-                    jobs::changed(job, &format!("priority {priority} set for"), out)
-                })
+            JobCommand::Set { job, priority, rules } => {
+                let request = SetRequest { priority, rules: rules.request() };
+                if request == SetRequest::default() {
+                    return Err(usage("say what to change, such as --priority 80; --help lists what there is").into());
+                }
+                let body = to_json(&request)?;
+                self.change(&job_path(&job.job, "/set"), &body, console, |job, out| jobs::changed(job, "changed", out))
+            }
+            JobCommand::Why(arg) => {
+                let session = self.open(Absent::Fail)?;
+                let machines = session.client.get(&job_path(&arg.job, "/why"))?;
+                if console.json {
+                    console.value(&machines)?;
+                } else {
+                    let job = session.client.get(&job_path(&arg.job, ""))?;
+                    jobs::why(&job, &machines, console)?;
+                }
+                Ok(Exit::Done)
             }
             JobCommand::Collect { job, output, video } => {
                 let request = submit::collect(output, video, &self.cwd)?;
@@ -328,8 +344,7 @@ impl Context<'_> {
         detach: bool,
         console: &mut Console<'_>,
     ) -> Result<Exit, Failure> {
-        let body = serde_json::to_value(request)
-            .map_err(|error| ApiError::new(ErrorKind::Internal, format!("the request cannot be written: {error}")))?;
+        let body = to_json(request)?;
         // Before the node: a Ctrl-C while it starts must not leave its children behind.
         let ears = Ears::new(self.listen);
         let session = self.open(absent)?;
@@ -348,11 +363,17 @@ impl Context<'_> {
             slots: args.slots,
             blender: args.blender.iter().map(|path| self.cwd.join(path)).collect(),
             threads: args.threads,
+            tags: args.tag,
             mdns: !args.no_mdns,
             render: !args.no_render,
             embedded: false,
         }
     }
+}
+
+fn to_json(request: &impl Serialize) -> Result<Value, ApiError> {
+    serde_json::to_value(request)
+        .map_err(|error| ApiError::new(ErrorKind::Internal, format!("the request cannot be written: {error}")))
 }
 
 fn print_or(

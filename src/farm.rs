@@ -10,10 +10,13 @@
 //! - a unit in hand stays in hand until the op that ends it is durable, so that it is never claimed twice by one node;
 //! - a node that was suspended claims nothing before it has compared ledgers with somebody.
 
+pub mod blame;
 pub mod blob;
 pub mod collect;
 pub mod config;
+mod estimate;
 pub mod event;
+pub mod fit;
 mod gossip;
 pub mod id;
 mod input;
@@ -34,10 +37,12 @@ pub mod state;
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 pub mod transfer;
+pub mod why;
 mod work;
 
 use crate::seal::Sealer;
 use crate::wire;
+use blame::Blame;
 use collect::Collector;
 use config::{DIGEST_EVERY, HEARTBEAT, LATE_LOOP, TICK};
 use event::{Effect, Input, Now, Token};
@@ -84,6 +89,16 @@ pub struct Farm {
     /// Jobs whose bundles this start has said to hold.
     announced: BTreeSet<(JobId, BlobId)>,
     collectors: BTreeMap<JobId, Collector>,
+    /// Who failed what, and whether this machine is to be trusted.
+    blame: Blame,
+    /// Since when this run knows each job: what deadlines are measured by.
+    known_since: BTreeMap<JobId, Duration>,
+    /// Jobs this run has ended for their deadline.
+    expired: BTreeSet<JobId>,
+    /// Something open is left to others until then.
+    patient_until: Option<Duration>,
+    /// This start ends.
+    is_leaving: bool,
     /// Submissions waiting for the disk, and revisions by id (0: none).
     submitted: Vec<(u64, JobId, u32)>,
     /// How often something of a ledger was refused, by who told it.
@@ -118,8 +133,12 @@ impl Farm {
         for dropped in &loaded.dropped {
             tracing::warn!("{dropped}");
         }
+        let mut blame = Blame::default();
         for (log, actor, seq, op) in loaded.ops {
             if log != message::SWARM_LOG {
+                if let op::Op::Failed { unit, .. } = &op {
+                    blame.failed(log, *unit, actor.node, actor.node == me.node, now.mono);
+                }
                 farm_jobs.entry(log).or_insert_with(|| JobState::new(log)).apply(actor, seq, op);
             }
         }
@@ -144,6 +163,11 @@ impl Farm {
             refusals: BTreeMap::new(),
             keeping: retire::Keeping::new(loaded.idle, now.mono),
             due,
+            blame,
+            known_since: BTreeMap::new(),
+            expired: BTreeSet::new(),
+            patient_until: None,
+            is_leaving: false,
             last_turn: now.mono,
             heartbeat_at: now.mono,
             digest_at: now.mono,
@@ -156,8 +180,11 @@ impl Farm {
             capability_is_new: false,
         };
         farm.ledger.forked().for_each(|(_, actor)| farm.roster.distrust(actor));
-        let mine: Vec<JobId> = farm.jobs.keys().copied().collect();
-        mine.into_iter().for_each(|job| farm.collect_own(job));
+        let known: Vec<JobId> = farm.jobs.keys().copied().collect();
+        for job in known {
+            farm.collect_own(job);
+            farm.known_since.insert(job, now.mono);
+        }
         farm
     }
 
@@ -241,6 +268,11 @@ impl Farm {
         self.transfer.received_bytes
     }
 
+    /// Whether nothing is left to say after an [`Input::Leave`]: what was in hand is given back, durably, and told.
+    pub fn has_left(&self) -> bool {
+        self.is_leaving && self.hands.is_empty() && self.ledger.is_durable()
+    }
+
     /// Members remembered from an earlier run: their Blenders count when a series is chosen.
     pub fn remember(&mut self, node: NodeId, capability: message::Capability) {
         self.roster.remember(node, capability);
@@ -274,6 +306,8 @@ impl Farm {
             jobs: &self.jobs,
             hands: &self.hands,
             ready: &self.ready,
+            blame: &self.blame,
+            is_patient: self.patient_until.is_none_or(|until| now < until),
         }
     }
 }

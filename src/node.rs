@@ -21,6 +21,7 @@ mod options;
 pub mod render;
 mod rows;
 pub mod scene;
+mod self_test;
 mod slots;
 pub mod store;
 mod submit;
@@ -46,6 +47,7 @@ use net::{NetConfig, NetEvent, NetHandle, PortChoice};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use render::Discovery;
+use serde_json::json;
 use slots::Slots;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -63,6 +65,10 @@ const MAX_EVENTS: usize = 1024;
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
 /// Watchers are told at most this often.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
+/// Longest wait for the disk and for frames being checked when the node ends (guess: a slow group commit).
+const LEAVE: Duration = Duration::from_secs(2);
+/// What was said last is given this long to reach the network's sockets (guess).
+const LAST_WORDS: Duration = Duration::from_millis(50);
 /// A question who could render a scene is held this long after the start while nobody can: members are still arriving.
 const ARRIVAL: Duration = Duration::from_secs(8);
 
@@ -237,6 +243,7 @@ impl Node {
             cpu_model: machine.cpu_model,
             cores: machine.cores,
             memory_bytes: machine.memory_bytes,
+            tags: options.tags.clone(),
             slots: if options.render { options.slots.unwrap_or(1) } else { 0 },
             paused: identity::is_paused(&store)?,
             ..Capability::default()
@@ -299,12 +306,31 @@ impl Node {
                 break;
             }
         }
+        self.leave(world).await;
         let exit = if self.rejoin { Exit::Rejoin } else { Exit::Stop };
         self.slots.shut_down().await;
         self.delivery.shut_down().await;
         self.keep_members();
         self.net.close().await;
         exit
+    }
+
+    /// Hands back what is in hand, so that the others take it over at once. A disk or a check that takes longer is not
+    /// waited for: then they notice a little later.
+    async fn leave(&mut self, world: &mut World) {
+        self.turn(Input::Leave);
+        let until = self.clock.moment(self.clock.now() + LEAVE);
+        while !self.farm.has_left() {
+            tokio::select! {
+                Some(event) = world.store_events.recv() => self.stored(event),
+                Some(event) = self.events.recv() => self.reported(event),
+                () = tokio::time::sleep_until(until) => break,
+            }
+            self.after_turn();
+        }
+        if self.farm.roster().neighbours().next().is_some() {
+            tokio::time::sleep(LAST_WORDS).await;
+        }
     }
 
     fn now(&self) -> Now {
@@ -440,6 +466,13 @@ impl Node {
                 self.next_call += 1;
                 let call = self.next_call;
                 let submit::Prepared { what, detach, held } = *prepared;
+                if let submit::What::Job(spec) = &what
+                    && let Some(warning) = self.nobody_suits(spec)
+                {
+                    let warning =
+                        json!({"event": "warning", "kind": "rules", "subject": spec.name, "message": warning});
+                    stream.try_event(warning);
+                }
                 self.submissions.insert(call, Submission { stream, detach, _held: held });
                 self.turn(match what {
                     submit::What::Job(spec) => Input::Submit { call, spec },
@@ -557,9 +590,11 @@ fn watch_load(tell: mpsc::Sender<Event>) {
                 () = tokio::time::sleep(HOUSEKEEPING) => {}
                 () = tell.closed() => return,
             }
-            // News that can be missed: a full queue means that the machine is busy indeed.
             let percent = (load.cpu().clamp(0.0, 1.0) * 100.0) as u8;
-            let _ = tell.try_send(Event::Load(Load { percent, ..Load::default() }));
+            // Nobody is known to be at the desk: no system tells that reliably enough to keep a machine idle for it.
+            let now = Load { percent, free_memory_bytes: load.free_memory_bytes(), at_desk: false };
+            // News that can be missed: a full queue means that the machine is busy indeed.
+            let _ = tell.try_send(Event::Load(now));
         }
     });
 }

@@ -188,13 +188,17 @@ fn answer(request: &ApiRequest) -> Result<Value, ApiError> {
         | ApiRequest::Resume { job: name }
         | ApiRequest::Cancel { job: name }
         | ApiRequest::Delete { job: name }
-        | ApiRequest::SetPriority { job: name, .. } => job(name),
+        | ApiRequest::Set { job: name, .. } => job(name),
         ApiRequest::Requeue { job: name, .. } => {
             let mut job = job(name)?;
             job["requeued"] = 2.into();
             Ok(job)
         }
         ApiRequest::Frames { .. } => Ok(Value::Array((1..=24).map(frame).collect())),
+        ApiRequest::Why { .. } => Ok(json!([
+            {"id": "aa", "name": "ws1", "can": true, "reason": "renders a frame of it"},
+            {"id": "bb", "name": "ws2", "can": false, "reason": "6 GB free, needs 9 GB"},
+        ])),
         ApiRequest::Log { .. } => Ok(json!([
             {"frame": 7, "node": "ws2", "attempt": 3, "state": "failed", "text": "Fra:7 Mem:10M\nError: \u{1b}[31mout of memory\n"},
         ])),
@@ -203,7 +207,7 @@ fn answer(request: &ApiRequest) -> Result<Value, ApiError> {
             "memory_bytes": 16_u64 << 30, "gpus": [], "blenders": [], "load": 0.0, "rendering": [],
             "problems": [{"kind": "no_blender", "message": "no Blender was found", "fix": "install one or name it with --blender"}],
         }])),
-        ApiRequest::NodePause | ApiRequest::NodeResume => Ok(node("ws1", true)),
+        ApiRequest::NodePause { .. } | ApiRequest::NodeResume => Ok(node("ws1", true)),
         ApiRequest::Doctor => Ok(json!([
             {"name": "Blender", "ok": true, "message": "3.4.1 at /usr/bin/blender"},
             {"name": "ffmpeg", "ok": false, "message": "not found; Blender will encode", "fix": "apt install ffmpeg"},

@@ -1,5 +1,6 @@
 //! The command grammar: what may be typed. Values are parsed here into types that cannot be wrong.
 
+use super::rules::{RuleArgs, tag};
 use crate::farm::job::{Device, FrameSet, Series};
 use clap::builder::NonEmptyStringValueParser as Text;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -51,7 +52,7 @@ pub(crate) enum Command {
     /// Run this machine's part of the farm until stopped
     Daemon(DaemonArgs),
     /// Render a .blend: bundle it, spread it, render it, collect frames and video
-    Submit(SubmitArgs),
+    Submit(Box<SubmitArgs>),
     /// List the jobs
     Jobs,
     /// Look at one job, or change it
@@ -96,6 +97,9 @@ pub(crate) struct DaemonArgs {
     /// CPU threads of each Blender [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) threads: Option<u32>,
+    /// A label that jobs can ask for, such as fast; may be repeated
+    #[arg(long, value_name = "TAG", value_parser = tag)]
+    pub(crate) tag: Vec<String>,
     /// Do not look for other machines by multicast
     #[arg(long)]
     pub(crate) no_mdns: bool,
@@ -144,6 +148,11 @@ pub(crate) struct SubmitArgs {
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) video: VideoArgs,
+    #[command(flatten)]
+    pub(crate) rules: RuleArgs,
+    /// Spread the scene, and start nothing until `swarm job resume`
+    #[arg(long, help_heading = "Rules")]
+    pub(crate) paused: bool,
     /// Return as soon as another machine has the scene
     #[arg(long)]
     pub(crate) detach: bool,
@@ -213,14 +222,18 @@ pub(crate) enum JobCommand {
         #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
         frames: Option<FrameSet>,
     },
-    /// Change a job's settings
+    /// Change a job's settings: priority, or any rule of submit
     Set {
         #[command(flatten)]
         job: JobArg,
         /// 0 to 100
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=100))]
-        priority: u8,
+        priority: Option<u8>,
+        #[command(flatten)]
+        rules: Box<RuleArgs>,
     },
+    /// Say what each machine does about a job, or why it does nothing
+    Why(JobArg),
     /// Fetch a job's frames to this machine and make its video here
     Collect {
         #[command(flatten)]
@@ -236,7 +249,11 @@ pub(crate) enum JobCommand {
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum NodeCommand {
     /// Start no more frames on this machine
-    Pause,
+    Pause {
+        /// Stop what it renders, at once; other machines take that over
+        #[arg(long)]
+        drop: bool,
+    },
     /// Render on this machine again
     Resume,
 }

@@ -156,6 +156,20 @@ pub(crate) fn changed(job: &Value, what: &str, console: &mut Console<'_>) -> io:
     console.line(format!("{what} {} ({})", plain(text(job, "name")), short_id(job, "id")))
 }
 
+/// `swarm job why`: how it is with the job, then a line per machine.
+pub(crate) fn why(job: &Value, machines: &Value, console: &mut Console<'_>) -> io::Result<()> {
+    let reason = match text(job, "reason") {
+        "" => String::new(),
+        reason => format!(": {reason}"),
+    };
+    let head = format!("{} ({}) is {}{reason}", text(job, "name"), short_id(job, "id"), text(job, "state"));
+    console.line(plain(&head))?;
+    for machine in items(machines, "") {
+        console.line(plain(&format!("{}: {}", name(machine), text(machine, "reason"))))?;
+    }
+    Ok(())
+}
+
 fn owner(job: &Value) -> String {
     let (user, node) = (text(&job["owner"], "user"), text(&job["owner"], "node"));
     if node.is_empty() { user.to_owned() } else { format!("{user}@{}", cut(node, 16)) }

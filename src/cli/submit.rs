@@ -3,7 +3,7 @@
 use super::Failure;
 use super::grammar::{SubmitArgs, VideoArgs};
 use super::usage;
-use crate::node::http::{ApiError, CollectRequest, ErrorKind, SubmitRequest, VideoChoice};
+use crate::node::http::{ApiError, CollectRequest, ErrorKind, RulesRequest, SubmitRequest, VideoChoice};
 use std::path::{Path, PathBuf};
 
 /// The request of a `swarm submit`. Errors when the file is not there, before anything is started for it.
@@ -32,6 +32,7 @@ pub(crate) fn request(args: SubmitArgs, cwd: &Path) -> Result<SubmitRequest, Fai
         priority: args.priority,
         output: args.output.map(|output| absolute(&output, cwd)).transpose()?,
         video: video(args.video, cwd)?,
+        rules: RulesRequest { paused: args.paused.then_some(true), ..args.rules.request() },
         detach: args.detach,
         allow_missing: args.allow_missing,
         no_reuse: args.no_reuse,

@@ -6,7 +6,7 @@ use super::print::Console;
 use super::watch::Message;
 use super::{parse_to, run_to};
 use crate::farm::job::{Device, Series};
-use crate::node::http::{ApiFile, ApiRequest, ErrorKind, VideoChoice};
+use crate::node::http::{ApiFile, ApiRequest, ErrorKind, RulesRequest, SetRequest, VideoChoice};
 use serde_json::Value;
 use std::io::{self, Write};
 use std::path::Path;
@@ -268,7 +268,16 @@ fn usage_errors_exit_with_2_and_are_json_when_json_is_asked_for() {
         ("submit x.blend --zip", "unexpected argument"),
         ("submit x.blend y.blend", "unexpected argument"),
         ("submit", "<FILE>"),
-        ("job why x", "unrecognized subcommand"),
+        ("job debug x", "unrecognized subcommand"),
+        ("job set x", "say what to change"),
+        ("job set x --time-limit 15", "15m, 24h"),
+        ("submit x.blend --deadline 400d", "at most 366d"),
+        ("submit x.blend --min-memory lots", "8G or 512M, or none"),
+        ("submit x.blend --max-nodes 0", "from 1 to"),
+        ("submit x.blend --chunk 0", "auto, all, or a number"),
+        ("submit x.blend --order random", "spread, forward or first-last-middle"),
+        ("submit x.blend --retries 101", "0..=100"),
+        ("submit x.blend --tag two,words", "a tag is one word"),
         ("daemon --api 0.0.0.0:1", "only served on this machine itself"),
         ("daemon --slots 0", "0 is not in"),
     ] {
@@ -328,8 +337,9 @@ fn changes_reach_the_node_and_say_what_they_did() {
         ("job cancel last", "canceled IceModal (3f2a9c1b)\n"),
         ("job delete last", "deleted IceModal (3f2a9c1b)\n"),
         ("job requeue last --frames 3-4", "2 frames will be rendered again in IceModal (3f2a9c1b)\n"),
-        ("job set last --priority 80", "priority 80 set for IceModal (3f2a9c1b)\n"),
+        ("job set last --priority 80 --max-nodes 3 --gpu-name none --after other", "changed IceModal (3f2a9c1b)\n"),
         ("node pause", "paused ws1\n"),
+        ("node pause --drop", "paused ws1\n"),
         ("node resume", "resumed ws1\n"),
     ] {
         let ran = stage.run(args);
@@ -337,7 +347,15 @@ fn changes_reach_the_node_and_say_what_they_did() {
     }
     let requeue = ApiRequest::Requeue { job: "last".into(), frames: Some("3-4".parse().unwrap()) };
     assert!(stage.seen().contains(&requeue));
-    assert!(stage.seen().contains(&ApiRequest::SetPriority { job: "last".into(), priority: 80 }));
+    let rules = RulesRequest {
+        max_nodes: Some(Some(3)),
+        gpu_name: Some(None),
+        after: Some(Some("other".into())),
+        ..RulesRequest::default()
+    };
+    let changes = Box::new(SetRequest { priority: Some(80), rules });
+    assert!(stage.seen().contains(&ApiRequest::Set { job: "last".into(), changes }));
+    assert!(stage.seen().contains(&ApiRequest::NodePause { drop: true }));
     stage.run("job log last --frame -7");
     assert_eq!(stage.seen().last(), Some(&ApiRequest::Log { job: "last".into(), frame: Some(-7) }));
 }
@@ -345,7 +363,7 @@ fn changes_reach_the_node_and_say_what_they_did() {
 #[test]
 fn lists_are_tables_for_people_and_the_nodes_own_values_under_json() {
     let stage = Stage::with_daemon(Script::Complete);
-    for args in ["jobs", "job show last", "job frames last", "job log last", "nodes", "doctor"] {
+    for args in ["jobs", "job show last", "job frames last", "job log last", "job why last", "nodes", "doctor"] {
         let ran = stage.run(args);
         assert!(ran.err.is_empty() && !ran.out.contains('\u{1b}'), "{args}: {}", ran.err);
         // Seen with --nocapture.

@@ -38,12 +38,22 @@ pub const YIELD_WITHIN: Duration = Duration::from_secs(2);
 pub const MAX_COPIES: usize = 2;
 /// A backup must be expected to end this much sooner than the holder, at least. Keeps twins from racing (guess).
 pub const BACKUP_MARGIN: Duration = Duration::from_millis(500);
-/// Attempts on different nodes after which a unit has failed. DESIGN §3.
-pub const ATTEMPTS: usize = 3;
 /// Attempts of one node at one unit. DESIGN §3.
 pub const ATTEMPTS_PER_NODE: usize = 2;
 /// Failures of a job that keep a node off it. DESIGN §3.
 pub const FAILURES_PER_NODE: usize = 3;
+/// Failures a machine knows of for this long are forgiven. DESIGN §3.
+pub const FORGIVEN_AFTER: Duration = Duration::from_secs(5 * 3600);
+/// Jobs in which others rendered what failed here, from which on this machine is sick. DESIGN §3.
+pub const SICK_JOBS: usize = 2;
+/// After a failed test frame the next is rendered this much later (guess).
+pub const SELF_TEST_EVERY: Duration = Duration::from_secs(600);
+/// With more units left per slot than this nobody asks whether it would end last: machines differ by less (DESIGN §9
+/// simulates up to 8×).
+pub const LATE_UNITS_PER_SLOT: usize = 16;
+/// What others were expected to take and have not is begun here this much after it would have ended here (guess: longer
+/// than a dead machine is believed in).
+pub const PATIENCE: Duration = Duration::from_secs(8);
 /// From this many failed units on, [`STOP_PERCENT`] stops the job. DESIGN §3.
 pub const STOP_FROM: usize = 10;
 /// Share of failed units that stops a job, hundredths. DESIGN §3.

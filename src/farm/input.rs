@@ -4,7 +4,7 @@ use super::collect::{Collector, VideoState};
 use super::event::{Effect, Input, JobCommand, Now, Rendered};
 use super::id::{ActorId, BlobId, JobId, Unit};
 use super::job::{JobSpec, Revision};
-use super::message::SWARM_LOG;
+use super::message::{Capability, SWARM_LOG};
 use super::op::{JobSetting, Op, RetireReason, UnitSet};
 use super::state::JobState;
 use super::transfer::Urgency;
@@ -34,7 +34,7 @@ impl Farm {
                 true
             }
             Input::Capability(capability) => {
-                self.roster.set_own(*capability);
+                self.roster.set_own(Capability { sick: self.blame.is_sick(), ..*capability });
                 self.capability_is_new = true;
                 true
             }
@@ -42,11 +42,23 @@ impl Farm {
                 self.roster.set_own_load(load);
                 false
             }
-            Input::GiveBack | Input::Leave => {
+            Input::GiveBack => {
                 self.give_back(effects);
                 false
             }
-            Input::SelfTested(_) => true,
+            Input::Leave => {
+                self.is_leaving = true;
+                self.give_back(effects);
+                false
+            }
+            Input::SelfTested(outcome) => {
+                if let Err(reason) = &outcome {
+                    tracing::warn!("the test frame failed here, so this machine claims nothing: {reason}");
+                }
+                self.blame.tested(outcome.is_ok(), now.mono);
+                self.tell_health();
+                true
+            }
             Input::Submit { call, spec } => {
                 self.submit(call, *spec, rng, effects);
                 true
@@ -77,6 +89,8 @@ impl Farm {
             }
             Input::RenderFailed { job, unit, epoch, kind, message, log } => {
                 self.end_hand(job, unit);
+                // Known before it is durable, or the next choice would not know it.
+                self.blame.failed(job, unit, self.me.node, true, now.mono);
                 self.say(job, &Op::Failed { epoch, unit, kind, message, log });
                 true
             }
@@ -157,6 +171,11 @@ impl Farm {
             _ => None,
         };
         let is_submit = matches!(op, Op::Submit { .. });
+        if let Op::Failed { unit, .. } = &op
+            && actor != self.me
+        {
+            self.blame.failed(log, *unit, actor.node, actor.node == self.me.node, self.last_turn);
+        }
         let state = self.jobs.entry(log).or_insert_with(|| JobState::new(log));
         state.apply(actor, seq, op);
         if state.is_retired() {
@@ -176,6 +195,7 @@ impl Farm {
             }
         }
         if is_submit {
+            self.known_since.entry(log).or_insert(self.last_turn);
             self.collect_own(log);
         } else if reopened.is_some() {
             // A finished job goes on: its submitter collects again.

@@ -137,6 +137,27 @@ impl FrameSet {
         self.0.get(at).is_some_and(|r| r.first <= frame && frame.abs_diff(r.first) % r.step.max(1) == 0)
     }
 
+    /// Which frame in ascending order it is, from 0 on; `None` for one that is not in the set.
+    pub fn position(&self, frame: i32) -> Option<usize> {
+        let at = self.0.partition_point(|range| range.last < frame);
+        let range = self.0.get(at).filter(|_| self.contains(frame))?;
+        let before: u64 = self.0[..at].iter().map(FrameRange::len).sum();
+        Some(before as usize + (frame.abs_diff(range.first) / range.step.max(1)) as usize)
+    }
+
+    /// The frame at a place in ascending order, from 0 on.
+    pub fn nth(&self, mut place: usize) -> Option<i32> {
+        for range in &self.0 {
+            let len = range.len() as usize;
+            if place < len {
+                let frame = i64::from(range.first) + place as i64 * i64::from(range.step);
+                return i32::try_from(frame).ok();
+            }
+            place -= len;
+        }
+        None
+    }
+
     /// First frame.
     pub fn first(&self) -> i32 {
         self.0.first().map_or(0, |range| range.first)
@@ -427,6 +448,10 @@ mod tests {
         assert_eq!(set.iter().collect::<Vec<_>>(), expected, "{text}");
         assert_eq!(set.len(), expected.len());
         assert!(set.is_sound());
+        for (place, frame) in expected.iter().enumerate() {
+            assert_eq!((set.position(*frame), set.nth(place)), (Some(place), Some(*frame)));
+        }
+        assert_eq!(set.nth(expected.len()), None);
         assert_eq!(
             set.to_string().parse::<FrameSet>().as_ref().map(|s| s.iter().collect::<Vec<_>>()),
             Ok(expected.to_vec())

@@ -237,6 +237,11 @@ impl Ledger {
         Some(Batch { mark: self.last_mark, rows })
     }
 
+    /// Whether everything appended is stored.
+    pub fn is_durable(&self) -> bool {
+        self.fresh.is_empty() && self.in_flight.is_empty()
+    }
+
     /// The batch of this mark, and all before it, is stored: its ops, which may now be told and folded.
     pub fn durable(&mut self, mark: u64) -> Vec<(LogId, u64, Op)> {
         let mut ops = Vec::new();

@@ -7,9 +7,7 @@
 use super::config::{GONE_AFTER, MISSED_FOR, SUSPECT_AFTER};
 use super::event::Load;
 use super::id::{ActorId, BootId, JobId, NodeId, Unit};
-use super::job::{Device, JobSpec};
-use super::message::{Capability, Heartbeat, InHand, RendererInfo};
-use super::op::OP_VERSION;
+use super::message::{Capability, Heartbeat, InHand};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -232,83 +230,4 @@ impl Roster {
         let hand = member.in_hand.iter().find(|hand| hand.job == job && hand.unit == unit)?;
         Some((hand.percent, *member.since.get(&(job, unit))?))
     }
-}
-
-/// Why a machine cannot render a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unfit {
-    /// It has not told what it can do.
-    Unknown,
-    /// Its owner paused it.
-    Paused,
-    /// It only submits.
-    NoSlots,
-    /// It runs an older version of this program than the job needs.
-    OldVersion,
-    /// It has no Blender of the job's series.
-    NoSeries,
-    /// Its Blender of the series is older than the file allows.
-    TooOld,
-    /// Its Blender was built without the denoiser.
-    NoDenoiser,
-    /// A GPU is asked for and it has none that a Blender can use.
-    NoGpu,
-}
-
-impl std::fmt::Display for Unfit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Unknown => "has not told yet what it can do",
-            Self::Paused => "paused by its owner",
-            Self::NoSlots => "does not render",
-            Self::OldVersion => "runs an older swarm than the job needs",
-            Self::NoSeries => "has no Blender of the job's series",
-            Self::TooOld => "its Blender is older than the file allows",
-            Self::NoDenoiser => "its Blender was built without the denoiser",
-            Self::NoGpu => "has no GPU that Blender can use",
-        })
-    }
-}
-
-/// Whether a renderer serves a job.
-pub fn serves(renderer: &RendererInfo, spec: &JobSpec) -> Result<(), Unfit> {
-    let (major, minor, patch) = renderer.version;
-    if renderer.series() != spec.series {
-        return Err(Unfit::NoSeries);
-    }
-    // A patch release counts as subversion: the file's minimum is at least as coarse.
-    let number = (u32::from(major) * 100 + u32::from(minor)) * 100 + u32::from(patch).min(99);
-    if number / 100 < spec.min_version / 100 {
-        return Err(Unfit::TooOld);
-    }
-    if spec.needs.denoiser && !renderer.denoiser {
-        return Err(Unfit::NoDenoiser);
-    }
-    if spec.settings.device == Device::Gpu && renderer.devices.iter().all(|device| device == "CPU") {
-        return Err(Unfit::NoGpu);
-    }
-    Ok(())
-}
-
-/// Whether a machine can render a job at all, failures and pauses of the job aside.
-pub fn fits(capability: Option<&Capability>, spec: &JobSpec, min_version: u16) -> Result<(), Unfit> {
-    let capability = capability.ok_or(Unfit::Unknown)?;
-    if capability.slots == 0 {
-        return Err(Unfit::NoSlots);
-    }
-    if capability.paused {
-        return Err(Unfit::Paused);
-    }
-    if min_version > OP_VERSION {
-        return Err(Unfit::OldVersion);
-    }
-    let mut reason = Unfit::NoSeries;
-    for renderer in &capability.renderers {
-        match serves(renderer, spec) {
-            Ok(()) => return Ok(()),
-            Err(Unfit::NoSeries) => {}
-            Err(other) => reason = other,
-        }
-    }
-    Err(reason)
 }

@@ -5,15 +5,19 @@
 //! Schindelhauer and Schomaker 2005 would need logarithms, so a node's slots stand for its weight as that many draws):
 //! within a window of the earliest open units a node takes those first for which it is itself the strongest.
 
+use super::blame::Blame;
 use super::config::{
-    ATTEMPTS, ATTEMPTS_PER_NODE, BACKUP_MARGIN, CLAIM_AHEAD, CLAIM_MAX_UNITS, FAILURES_PER_NODE, MAX_COPIES,
-    RANKED_AT_MOST, STOP_FROM, STOP_PERCENT, WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT, YIELD_WITHIN,
+    ATTEMPTS_PER_NODE, BACKUP_MARGIN, CLAIM_AHEAD, CLAIM_MAX_UNITS, MAX_COPIES, RANKED_AT_MOST, STOP_FROM,
+    STOP_PERCENT, WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT, YIELD_WITHIN,
 };
+use super::fit::{could, fits, suits};
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use super::job::JobSpec;
 use super::op::ClaimKind;
-use super::roster::{Member, Roster, fits};
+use super::roster::{Member, Roster};
+use super::rules::{Chunk, MAX_CHUNK, Order};
 use super::state::{JobState, UnitState};
+use super::why::{cap, claimants, hold};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -49,6 +53,10 @@ pub struct View<'a> {
     pub hands: &'a BTreeMap<(JobId, Unit), Hand>,
     /// Bundles complete on this machine.
     pub ready: &'a BTreeSet<BlobId>,
+    /// Who failed what.
+    pub blame: &'a Blame,
+    /// Whether this machine leaves to others what it would end after them; not for ever, lest they do not come.
+    pub is_patient: bool,
 }
 
 /// What to claim.
@@ -89,6 +97,8 @@ fn mix(value: u64) -> u64 {
 #[derive(Clone, Copy)]
 struct Candidate {
     unit: Unit,
+    /// The unit whose strength counts for it.
+    lot: Unit,
     epoch: u32,
     /// This machine's strength at it.
     own: u32,
@@ -96,17 +106,19 @@ struct Candidate {
 
 impl Candidate {
     fn strength_of(&self, (node, slots): &(NodeId, u32), job: JobId) -> u32 {
-        strength(*node, *slots, job, self.unit, self.epoch)
+        strength(*node, *slots, job, self.lot, self.epoch)
     }
 }
 
 /// Those of some members that can render a job, with their slots.
-fn contenders<'m>(job: &JobState, members: impl Iterator<Item = (NodeId, &'m Member)>) -> Vec<(NodeId, u32)> {
-    let Some(spec) = &job.spec else { return Vec::new() };
+fn contenders<'m>(
+    job: &JobState,
+    roster: &Roster,
+    members: impl Iterator<Item = (NodeId, &'m Member)>,
+) -> Vec<(NodeId, u32)> {
     members
-        .filter_map(|(node, member)| Some((node, member.capability.as_ref()?)))
-        .filter(|(_, capability)| fits(Some(capability), spec, job.min_version).is_ok())
-        .map(|(node, capability)| (node, capability.slots))
+        .filter(|(node, _)| fits(roster, *node, job).is_ok())
+        .filter_map(|(node, member)| Some((node, member.capability.as_ref()?.slots)))
         .collect()
 }
 
@@ -144,6 +156,16 @@ impl View<'_> {
         primary.or_else(|| jobs.iter().find_map(|job| self.steal(job).or_else(|| self.back_up(job))))
     }
 
+    /// How long it would take this machine to render what it leaves to others, if it leaves something.
+    pub fn held_back(&self) -> Option<Duration> {
+        let is_open = |job: &JobState| {
+            let mut units = job.unfinished().iter();
+            units.any(|unit| self.claims(job.unit(*unit)).next().is_none() && self.may_try(job, *unit))
+        };
+        let left = self.renderable().into_iter().filter(|job| self.would_end_late(job) && is_open(job));
+        left.filter_map(|job| self.estimate(job, self.me.node)).max()
+    }
+
     /// Jobs this machine may work on, in order: priority, then the owner with fewest busy slots, then the job with
     /// fewest, then age.
     fn renderable(&self) -> Vec<&JobState> {
@@ -171,16 +193,16 @@ impl View<'_> {
 
     /// Whether units of a job may start here at all.
     pub fn may_render(&self, job: &JobState) -> bool {
-        !job.is_paused()
-            && !job.is_over()
-            && job.current_specs().any(|spec| self.has_scene(job, spec))
-            && (job.failures_of(self.me.node) < FAILURES_PER_NODE || !self.others_fit(job))
-            && !is_stopped(job, self.roster, self.now)
+        job.current_specs().any(|spec| self.has_scene(job, spec))
+            && fits(self.roster, self.me.node, job).is_ok()
+            && (!self.blame.keeps_off(job.id, self.me.node) || !self.others_fit(job))
+            && self.is_within_cap(job)
+            && hold(job, self.jobs, self.roster, self.me.node, self.now).is_ok()
     }
 
     /// Whether this machine has, and can render, what some of the job's units come from.
     fn has_scene(&self, job: &JobState, spec: &JobSpec) -> bool {
-        self.ready.contains(&spec.bundle) && fits(self.roster.own(), spec, job.min_version).is_ok()
+        self.ready.contains(&spec.bundle) && suits(self.roster.own(), spec, job.rules(), job.min_version).is_ok()
     }
 
     /// The same for one unit of a job of which that is known of some.
@@ -190,14 +212,28 @@ impl View<'_> {
     }
 
     fn others_fit(&self, job: &JobState) -> bool {
-        eligible(job, self.roster, self.now)
-            .iter()
-            .any(|node| *node != self.me.node && job.failures_of(*node) < FAILURES_PER_NODE)
+        let others = eligible(job, self.roster, self.now);
+        others.iter().any(|node| *node != self.me.node && !self.blame.keeps_off(job.id, *node))
+    }
+
+    /// Whether a machine could begin something of a job now, as far as can be told from here.
+    pub fn fits_now(&self, job: &JobState, node: NodeId) -> bool {
+        fits(self.roster, node, job).is_ok() && !self.blame.keeps_off(job.id, node)
+    }
+
+    /// Whether this machine is one of those that a job's limit of machines leaves room for. One that has nothing of the
+    /// job joins while there is room; of those that have met beyond the limit the strongest stay.
+    fn is_within_cap(&self, job: &JobState) -> bool {
+        let Some(cap) = cap(job) else { return true };
+        let others = claimants(job, self.roster, self.now).into_iter().filter(|node| *node != self.me.node);
+        let rank = |node: NodeId| (strength(node, 1, job.id, Unit::whole(0), 0), node);
+        let own = self.hands.keys().any(|(of, _)| *of == job.id).then(|| rank(self.me.node));
+        others.filter(|node| own.is_none_or(|own| rank(*node) > own)).count() < cap
     }
 
     /// Slots of everyone alive that can render the job.
     fn slots(&self, job: &JobState) -> usize {
-        contenders(job, self.roster.alive(self.now)).iter().map(|(_, slots)| *slots as usize).sum()
+        contenders(job, self.roster, self.roster.alive(self.now)).iter().map(|(_, slots)| *slots as usize).sum()
     }
 
     /// Live claims on a unit by others.
@@ -226,14 +262,17 @@ impl View<'_> {
     /// Units that fall to a member that vanished lately come after all others: on the far side of a cut it may well be
     /// rendering them, and so each side ends its own share first. What it had claimed is open at once.
     fn open_units(&self, job: &JobState) -> Option<Choice> {
+        if self.is_patient && self.would_end_late(job) {
+            return None;
+        }
         let window = (WINDOW_PER_SLOT * self.slots(job)).max(WINDOW_MIN);
         let own_slots = self.roster.own().map_or(1, |own| own.slots);
-        let rivals = contenders(job, self.roster.alive(self.now).filter(|(node, _)| *node != self.me.node));
-        let missing = contenders(job, self.roster.missing(self.now));
-        let open = |unit: &Unit| self.claims(job.unit(*unit)).next().is_none() && self.may_try(job, *unit);
-        let candidate = |unit: &Unit| {
-            let epoch = job.unit(*unit).epoch;
-            Candidate { unit: *unit, epoch, own: strength(self.me.node, own_slots, job.id, *unit, epoch) }
+        let others = self.roster.alive(self.now).filter(|(node, _)| *node != self.me.node);
+        let rivals = contenders(job, self.roster, others);
+        let missing = contenders(job, self.roster, self.roster.missing(self.now));
+        let candidate = |unit: Unit| {
+            let (lot, epoch) = (lot(job, unit), job.unit(unit).epoch);
+            Candidate { unit, lot, epoch, own: strength(self.me.node, own_slots, job.id, lot, epoch) }
         };
         let falls_to_us = |open: &Candidate| {
             let was_claimed = || job.unit(open.unit).current_claims().next().is_some();
@@ -243,19 +282,32 @@ impl View<'_> {
                 None => true,
             }
         };
-        let all = || job.unfinished().iter().filter(|unit| open(unit)).map(candidate);
-        let mut candidates: Vec<Candidate> = all().filter(falls_to_us).take(window).collect();
-        if candidates.is_empty() && !missing.is_empty() {
-            candidates.extend(all().take(window));
+        let is_open = |unit: &Unit| self.claims(job.unit(*unit)).next().is_none() && self.may_try(job, *unit);
+        let all = || job.unfinished().iter().copied().filter(is_open);
+        let slots = self.slots(job);
+        let mut units = in_order(job, all().filter(|unit| falls_to_us(&candidate(*unit))), window, slots);
+        if units.is_empty() && !missing.is_empty() {
+            units = in_order(job, all(), window, slots);
         }
         // Short frames are claimed a few at a time: as many as fill the time ahead, and no more than a fair share.
-        let fair = candidates.len().div_ceil(rivals.len() + 1);
-        let count = match job.mean_millis(Some(self.me.node)) {
+        let fair = units.len().div_ceil(rivals.len() + 1);
+        let ahead = match job.mean_millis(Some(self.me.node)) {
             Some(millis) => (CLAIM_AHEAD.as_millis() as u64 / millis.max(1)) as usize,
             None => 1,
         };
-        let count = count.clamp(1, CLAIM_MAX_UNITS).min(fair.max(1));
-        let best = strongest_first(candidates, &rivals, job.id, count);
+        let candidates: Vec<Candidate> = units.into_iter().map(candidate).collect();
+        let best = match job.rules().chunk {
+            Chunk::Auto => {
+                strongest_first(candidates, &rivals, job.id, ahead.clamp(1, CLAIM_MAX_UNITS).min(fair.max(1)))
+            }
+            Chunk::Units(count) => {
+                let mut best = strongest_first(candidates, &rivals, job.id, count as usize);
+                let lot = best.first()?.lot;
+                best.retain(|one| one.lot == lot);
+                best
+            }
+            Chunk::All => candidates,
+        };
         let epoch = best.first()?.epoch;
         let units = best.iter().filter(|one| one.epoch == epoch).map(|one| (one.unit, epoch)).collect();
         Some(Choice { job: job.id, units, epoch, kind: ClaimKind::Primary, taken_from: None })
@@ -284,6 +336,9 @@ impl View<'_> {
 
     /// Rule 2: a unit another has claimed and not begun, from whoever has most of them waiting.
     fn steal(&self, job: &JobState) -> Option<Choice> {
+        if job.rules().chunk == Chunk::All || (self.is_patient && self.would_end_late(job)) {
+            return None;
+        }
         let mut waiting: BTreeMap<ActorId, Vec<Unit>> = BTreeMap::new();
         for unit in job.unfinished() {
             let mut claims = self.claims(job.unit(*unit));
@@ -309,7 +364,10 @@ impl View<'_> {
 
     /// Rule 3: a second copy of the unit expected to end last, if this machine would be sooner.
     fn back_up(&self, job: &JobState) -> Option<Choice> {
-        let own = Duration::from_millis(job.mean_millis(Some(self.me.node)).or_else(|| job.mean_millis(None))?);
+        if job.rules().chunk == Chunk::All {
+            return None;
+        }
+        let own = self.estimate(job, self.me.node)?;
         let candidate = job
             .unfinished()
             .iter()
@@ -332,10 +390,9 @@ impl View<'_> {
     }
 
     /// Time until a holder ends a unit: from its mean, or from its progress, whichever is later.
-    fn remaining(&self, job: &JobState, holder: NodeId, percent: u8, since: Duration) -> Duration {
+    pub fn remaining(&self, job: &JobState, holder: NodeId, percent: u8, since: Duration) -> Duration {
         let elapsed = self.now.saturating_sub(since);
-        let mean = job.mean_millis(Some(holder)).or_else(|| job.mean_millis(None)).unwrap_or(0);
-        let by_mean = Duration::from_millis(mean).saturating_sub(elapsed);
+        let by_mean = self.estimate(job, holder).unwrap_or_default().saturating_sub(elapsed);
         let by_progress = match percent {
             // A unit late by its own mean and silent about its progress is expected to take that long again.
             0 if by_mean.is_zero() => elapsed,
@@ -348,14 +405,25 @@ impl View<'_> {
     /// Claimed units this machine gives up, and why it may: a result exists, its rival is stronger, the job is over,
     /// paused (unless begun) or done anew.
     pub fn give_up(&self) -> Vec<(JobId, Unit)> {
+        let pressing = self.pressing();
         self.hands
             .iter()
-            .filter(|((job, unit), hand)| self.must_give_up(*job, *unit, hand))
+            .filter(|((job, unit), hand)| self.must_give_up(*job, *unit, hand, pressing))
             .map(|(key, _)| *key)
             .collect()
     }
 
-    fn must_give_up(&self, job: JobId, unit: Unit, hand: &Hand) -> bool {
+    /// Priority of the first job with something to begin here, if something of a lower one waits here.
+    fn pressing(&self) -> Option<u8> {
+        let waiting = self.hands.iter().filter(|(_, hand)| hand.started.is_none());
+        let lowest = waiting.filter_map(|((job, _), _)| self.jobs.get(job)).map(JobState::priority).min()?;
+        self.jobs.values().find(|job| job.priority() > lowest && !job.is_over())?;
+        let jobs = self.renderable();
+        let higher = jobs.iter().take_while(|job| job.priority() > lowest);
+        higher.copied().find(|job| self.open_units(job).is_some()).map(JobState::priority)
+    }
+
+    fn must_give_up(&self, job: JobId, unit: Unit, hand: &Hand, pressing: Option<u8>) -> bool {
         let Some(job) = self.jobs.get(&job) else { return true };
         let state = job.unit(unit);
         let is_revised = hand.started.is_some() && state.revision() != hand.revision;
@@ -372,10 +440,17 @@ impl View<'_> {
             return true;
         }
         let begun = hand.started.is_some();
-        if !begun && (job.is_paused() || self.roster.own().is_some_and(|own| own.paused)) {
+        let is_held = || hold(job, self.jobs, self.roster, self.me.node, self.now).is_err();
+        if !begun
+            && (pressing.is_some_and(|priority| priority > job.priority())
+                || fits(self.roster, self.me.node, job).is_err()
+                || is_held())
+        {
             return true;
         }
-        if self.is_surplus(state, hand) {
+        // Beyond the job's limit of machines: what is far on is ended all the same, and nothing more is claimed.
+        let is_far_on = hand.started.is_some_and(|since| self.stays(hand.percent, since));
+        if self.is_surplus(state, hand) || (!is_far_on && !self.is_within_cap(job)) {
             return true;
         }
         if hand.kind == ClaimKind::Backup || hand.started.is_some_and(|since| self.stays(hand.percent, since)) {
@@ -403,21 +478,69 @@ impl View<'_> {
     }
 }
 
-/// Nodes alive that can render a job.
-pub fn eligible(job: &JobState, roster: &Roster, now: Duration) -> Vec<NodeId> {
-    let Some(spec) = &job.spec else { return Vec::new() };
-    let fit = |member: &super::roster::Member| fits(member.capability.as_ref(), spec, job.min_version).is_ok();
-    roster.alive(now).filter(|(_, member)| fit(member)).map(|(node, _)| node).collect()
+/// The open units to look at, as the job's order has them: `window` of them, or, where the order matters more than that
+/// machines rarely meet, as many as there are slots.
+fn in_order(job: &JobState, open: impl Iterator<Item = Unit>, window: usize, slots: usize) -> Vec<Unit> {
+    let window = match job.rules().chunk {
+        Chunk::Auto => window,
+        Chunk::Units(count) => window.saturating_mul(count as usize),
+        Chunk::All => return open.take(MAX_CHUNK as usize).collect(),
+    };
+    match job.rules().order {
+        Order::Spread => open.take(window).collect(),
+        Order::Forward => open.take(slots.max(1)).collect(),
+        Order::FirstLastMiddle => {
+            let Some(spec) = &job.spec else { return Vec::new() };
+            let last = spec.frames.len().saturating_sub(1);
+            let depth = |unit: &Unit| spec.frames.position(unit.frame).map(|at| halvings(at, last));
+            let mut units: Vec<Unit> = open.collect();
+            units.sort_by_cached_key(|unit| (depth(unit), *unit));
+            units.truncate(slots.max(1));
+            units
+        }
+    }
 }
 
-/// Whether a unit is given up: attempts on three nodes, or two by every node that could.
+/// How often the places `0 ..= last` are halved until `at` is hit: the ends come first, then the middle.
+fn halvings(at: usize, last: usize) -> u32 {
+    let (mut from, mut to, mut depth) = (0, last, 1);
+    if at == from {
+        return 0;
+    }
+    while at != to {
+        let middle = from.midpoint(to);
+        depth += 1;
+        match at.cmp(&middle) {
+            std::cmp::Ordering::Equal => break,
+            std::cmp::Ordering::Less => to = middle,
+            std::cmp::Ordering::Greater => from = middle,
+        }
+    }
+    depth
+}
+
+/// The unit whose strength counts for `unit`: its own, or with claims of a fixed size the first of its claim, so that
+/// everyone cuts the job the same way.
+fn lot(job: &JobState, unit: Unit) -> Unit {
+    let (Chunk::Units(count), Some(spec)) = (job.rules().chunk, &job.spec) else { return unit };
+    let count = count.max(1) as usize;
+    let first = spec.frames.position(unit.frame).and_then(|at| spec.frames.nth(at / count * count));
+    first.map_or(unit, |frame| Unit { frame, part: unit.part })
+}
+
+/// Nodes alive that can render a job, now or once what keeps them passes by itself.
+pub fn eligible(job: &JobState, roster: &Roster, now: Duration) -> Vec<NodeId> {
+    roster.alive(now).map(|(node, _)| node).filter(|node| could(roster, *node, job)).collect()
+}
+
+/// Whether a unit is given up: attempts on as many nodes as the job's rules allow, or two by every node that could.
 pub fn is_failed(job: &JobState, unit: Unit, roster: &Roster, now: Duration) -> bool {
     let state = job.unit(unit);
     if state.has_result() || state.failures.is_empty() {
         return false;
     }
     let by: BTreeSet<NodeId> = state.current_failures().map(|(node, _)| node).collect();
-    if by.len() >= ATTEMPTS {
+    if by.len() >= job.rules().attempts() {
         return true;
     }
     let eligible = eligible(job, roster, now);

@@ -1,6 +1,8 @@
 //! Single stories of one to three farms in one thread: what is sent arrives at once, disks answer at once, a render ends
 //! when the test says so. The simulator is for many farms and bad luck.
 
+mod rules;
+
 use super::blob::BlobMap;
 use super::config::{GONE_AFTER, KEEP, KEEP_REVIEW, SUSPECT_AFTER};
 use super::event::{Effect, Input, JobCommand, Now, Rendered};
@@ -39,6 +41,7 @@ struct Machine {
     retired: Vec<JobId>,
     answers: Vec<(u64, bool)>,
     rows: Vec<Row>,
+    self_tests: usize,
 }
 
 struct Trio {
@@ -91,6 +94,7 @@ impl Trio {
             retired: Vec::new(),
             answers: Vec::new(),
             rows: Vec::new(),
+            self_tests: 0,
         };
         self.machines.insert(node, machine);
         self.names.push(node);
@@ -177,6 +181,7 @@ impl Trio {
                 machine.videos += 1;
                 answer(Input::VideoFinished { job, outcome: Ok(()) });
             }
+            Effect::SelfTest => machine.self_tests += 1,
             Effect::Forget { blobs } => machine.forgotten.extend(blobs),
             _ => {}
         }
@@ -193,15 +198,24 @@ impl Trio {
     }
 
     fn submit(&mut self, at: usize, frames: i32) -> JobId {
-        let node = self.names[at];
-        self.at(at).store.insert(BUNDLE);
-        self.give(node, Input::Submit { call: 1, spec: Box::new(spec(frames)) });
-        self.wait(STEP);
-        *self.machines[&node].farm.jobs().keys().next().expect("a job")
+        self.submit_spec(at, spec(frames))
     }
 
-    /// Ends whatever a machine renders.
+    fn submit_spec(&mut self, at: usize, spec: JobSpec) -> JobId {
+        let node = self.names[at];
+        self.at(at).store.insert(spec.bundle);
+        let before: BTreeSet<JobId> = self.at(at).farm.jobs().keys().copied().collect();
+        self.give(node, Input::Submit { call: 1, spec: Box::new(spec) });
+        self.wait(STEP);
+        *self.machines[&node].farm.jobs().keys().find(|job| !before.contains(job)).expect("a job")
+    }
+
+    /// Ends whatever a machine renders, each after a minute as it says.
     fn render(&mut self, at: usize) {
+        self.render_in(at, 60_000);
+    }
+
+    fn render_in(&mut self, at: usize, millis: u32) {
         let node = self.names[at];
         for (job, unit) in std::mem::take(&mut self.at(at).rendering) {
             let epoch = self.machines[&node].farm.jobs()[&job].unit(unit).epoch;
@@ -209,7 +223,7 @@ impl Trio {
             self.at(at).store.insert(blob);
             let path = format!("{}.png", unit.frame);
             let outputs = vec![Output { path, blob, bytes: 1, role: OutputRole::Image }];
-            let result = Rendered { outputs, millis: 60_000, device: "CPU".into(), build: "b".into() };
+            let result = Rendered { outputs, millis, device: "CPU".into(), build: "b".into() };
             self.give(node, Input::Rendered { job, unit, epoch, result });
         }
     }

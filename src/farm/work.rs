@@ -3,25 +3,62 @@
 
 use super::Farm;
 use super::collect::{pick, to_replicate};
-use super::config::{CLAIM_MAX_UNITS, REPLICATE_EVERY};
+use super::config::{CLAIM_MAX_UNITS, PATIENCE, REPLICATE_EVERY};
 use super::event::{Effect, Now};
+use super::fit::suits;
 use super::id::{BlobId, JobId, NodeId, Unit};
+use super::message::Capability;
 use super::op::{MAX_BLOBS_PER_OP, Op, UnitSet};
-use super::roster::fits;
+use super::rules::{Chunk, span};
 use super::schedule::{Hand, is_failed, is_stopped, strength};
 use super::state::JobState;
 use super::transfer::Urgency;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 impl Farm {
     /// Brings everything into line with the present state.
     pub(super) fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.expire(now);
+        if self.blame.review(&self.jobs, self.me.node, now.mono) {
+            effects.push(Effect::SelfTest);
+        }
+        self.tell_health();
         self.give_up(now, effects);
         self.claim(now, effects);
         self.want_bundles(now);
         self.collect(now, effects);
         self.announce_holdings();
+    }
+
+    /// Ends jobs whose time is over: by the submitter's machine, or while it is away by whoever has known the job for that
+    /// long. Each measures on its own clock from when it first heard of the job in this run, so that no clock can end a
+    /// job early, and a restart only ever grants time.
+    fn expire(&mut self, now: Now) {
+        let is_over_time = |job: &&JobState| {
+            let known = self.known_since.get(&job.id).map(|since| now.mono.saturating_sub(*since));
+            let decides =
+                job.owner().is_some_and(|owner| owner == self.me.node || !self.roster.is_alive(owner, now.mono));
+            decides && job.rules().deadline.is_some_and(|deadline| known.is_some_and(|known| known >= deadline))
+        };
+        let open = self.jobs.values().filter(|job| !job.is_over() && !self.expired.contains(&job.id));
+        let expired: Vec<(JobId, Duration)> =
+            open.filter(is_over_time).filter_map(|job| Some((job.id, job.rules().deadline?))).collect();
+        for (job, deadline) in expired {
+            self.expired.insert(job);
+            self.say(job, &Op::Cancel { by: format!("its deadline of {}", span(deadline)), at_ms: now.wall_ms });
+        }
+    }
+
+    /// Tells the others when this machine fell sick, or is well again.
+    pub(super) fn tell_health(&mut self) {
+        let sick = self.blame.is_sick();
+        if let Some(own) = self.roster.own().filter(|own| own.sick != sick) {
+            let own = Capability { sick, ..own.clone() };
+            self.roster.set_own(own);
+            self.capability_is_new = true;
+        }
     }
 
     fn give_up(&mut self, now: Now, effects: &mut Vec<Effect>) {
@@ -56,7 +93,7 @@ impl Farm {
 
     /// Begins what waits, and claims more while slots are free.
     fn claim(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if self.fenced_until.is_some_and(|until| now.mono < until) {
+        if self.is_leaving || self.fenced_until.is_some_and(|until| now.mono < until) {
             return;
         }
         let Some(own) = self.roster.own() else { return };
@@ -67,11 +104,17 @@ impl Farm {
             if busy >= slots {
                 return;
             }
-            if let Some((job, unit)) = self.queue.pop_front() {
+            if let Some((job, unit)) = self.next_waiting() {
                 self.begin(now, job, unit, effects);
                 continue;
             }
-            let Some(choice) = self.scheduler(now.mono).choose() else { return };
+            let view = self.scheduler(now.mono);
+            let Some(choice) = view.choose() else {
+                let held_back = view.held_back().map(|own| now.mono + own + PATIENCE);
+                self.patient_until = held_back.map(|until| self.patient_until.unwrap_or(until));
+                return;
+            };
+            self.patient_until = None;
             let Some(units) = UnitSet::whole(choice.units.iter().map(|(unit, _)| unit.frame).collect()) else { return };
             let slots = slots as u32;
             let score = |unit| strength(self.me.node, slots, choice.job, unit, choice.epoch);
@@ -91,6 +134,16 @@ impl Farm {
         }
     }
 
+    /// What to begin next of what waits. A job that is rendered in order by one machine is rendered one unit at a time.
+    fn next_waiting(&mut self) -> Option<(JobId, Unit)> {
+        let is_in_order = |job: &JobId| self.jobs.get(job).is_some_and(|job| job.rules().chunk == Chunk::All);
+        let renders = |job: &JobId| {
+            self.hands.iter().any(|(key, hand)| key.0 == *job && hand.started.is_some() && !self.ended.contains(key))
+        };
+        let at = self.queue.iter().position(|(job, _)| !is_in_order(job) || !renders(job))?;
+        self.queue.remove(at)
+    }
+
     fn begin(&mut self, now: Now, job: JobId, unit: Unit, effects: &mut Vec<Effect>) {
         let Some(hand) = self.hands.get_mut(&(job, unit)) else { return };
         let revision = self.jobs.get(&job).map_or(0, |state| state.unit(unit).revision());
@@ -102,14 +155,14 @@ impl Farm {
     /// Wants the bundle of every job this machine could work on, whether or not it may at the moment.
     fn want_bundles(&mut self, now: Now) {
         let Some(own) = self.roster.own() else { return };
-        let mut own = own.clone();
-        own.paused = false;
         let wanted: Vec<BlobId> = self
             .jobs
             .values()
             .filter(|job| !job.is_over() && !is_stopped(job, &self.roster, now.mono))
             .flat_map(|job| job.current_specs().map(move |spec| (job, spec)))
-            .filter(|(job, spec)| fits(Some(&own), spec, job.min_version).is_ok() || job.owner() == Some(self.me.node))
+            .filter(|(job, spec)| {
+                suits(Some(own), spec, job.rules(), job.min_version).is_ok() || job.owner() == Some(self.me.node)
+            })
             .map(|(_, spec)| spec.bundle)
             .filter(|bundle| !self.ready.contains(bundle))
             .collect::<BTreeSet<_>>()

@@ -140,8 +140,11 @@ impl Watcher {
             if job.current_specs().all(|spec| is_elsewhere(spec.bundle)) {
                 return self.stream.try_event(json!({"event": "replicated"}));
             }
-            if !self.said_alone && farm.is_alone(now) && now.saturating_sub(self.started) > Duration::from_secs(10) {
-                let text = "no other machine has the scene yet: keep this one on until one does";
+            if !self.said_alone
+                && farm.has_scene_alone(job, now)
+                && now.saturating_sub(self.started) > Duration::from_secs(10)
+            {
+                let text = "no other machine that is here wants the scene: keep this one on until one has it";
                 self.said_alone = self.stream.try_event(warning("not_replicated", &spec.name, text));
             }
             return stays && self.said_alone;

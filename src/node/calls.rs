@@ -1,17 +1,18 @@
 //! What the API asks, answered from the farm.
 
 use super::answer::{Stream, Until, Watcher};
-use super::event::WhoCan;
-use super::http::{ApiCall, ApiError, ApiRequest, CollectRequest, ErrorKind, Reply};
+use super::event::{Found, WhoCan};
+use super::http::{ApiCall, ApiError, ApiRequest, CollectRequest, ErrorKind, Reply, SetRequest};
 use super::identity::{self, Invite};
 use super::render::{Available, SeriesError, choose_series};
 use super::slots::Slots;
 use super::store::{Batch, LedgerRow};
 use super::{ARRIVAL, Node, machine, submit, video, view};
 use crate::farm::event::{Input, JobCommand};
+use crate::farm::fit::suits;
 use crate::farm::id::JobId;
-use crate::farm::job::{FrameSet, Series};
-use crate::farm::op::{JobSetting, UnitSet};
+use crate::farm::job::{FrameSet, JobSpec, Series};
+use crate::farm::op::{JobSetting, OP_VERSION, UnitSet};
 use crate::farm::schedule::is_failed;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ type Answer = Result<Value, ApiError>;
 
 /// Longest log text in an answer, bytes.
 const LOG_MAX_BYTES: u64 = 256 * 1024;
+/// Machines named in a warning that none can render a job (guess: a few lines of a terminal).
+const REASONS_NAMED: usize = 5;
 /// Less free space than this is a finding of the doctor.
 const LOW_BYTES: u64 = 5 * 1024 * 1024 * 1024;
 
@@ -76,9 +79,13 @@ impl Node {
                 Ok(self.farm.jobs().get(&id).map_or(Value::Null, |job| view::frames(&self.farm, job, now)))
             }
             ApiRequest::Log { job, frame } => self.log(&job, frame),
-            ApiRequest::Pause { job } => self.set(&job, JobSetting::Paused(true)),
-            ApiRequest::Resume { job } => self.set(&job, JobSetting::Paused(false)),
-            ApiRequest::SetPriority { job, priority } => self.set(&job, JobSetting::Priority(priority)),
+            ApiRequest::Pause { job } => self.set(&job, vec![JobSetting::Paused(true)]),
+            ApiRequest::Resume { job } => self.set(&job, vec![JobSetting::Paused(false)]),
+            ApiRequest::Set { job, changes } => self.change(&job, *changes),
+            ApiRequest::Why { job } => {
+                let id = view::find(&self.farm, &job)?;
+                Ok(self.farm.jobs().get(&id).map_or(Value::Null, |job| view::why(&self.farm, job, now)))
+            }
             ApiRequest::Cancel { job } => {
                 let id = self.live(&job)?;
                 let by = self.user();
@@ -88,7 +95,14 @@ impl Node {
             ApiRequest::Delete { job } => self.delete(&job),
             ApiRequest::Requeue { job, frames } => self.requeue(&job, frames),
             ApiRequest::Nodes => Ok(view::nodes(&self.farm, now)),
-            ApiRequest::NodePause => self.set_paused(true),
+            ApiRequest::NodePause { drop } => {
+                let paused = self.set_paused(true)?;
+                if drop {
+                    self.turn(Input::GiveBack);
+                    self.slots.let_idle_go();
+                }
+                Ok(paused)
+            }
             ApiRequest::NodeResume => self.set_paused(false),
             ApiRequest::Doctor => Ok(self.doctor()),
             ApiRequest::Invite => {
@@ -128,18 +142,36 @@ impl Node {
         }
     }
 
-    fn set(&mut self, job: &str, setting: JobSetting) -> Answer {
+    fn change(&mut self, job: &str, changes: SetRequest) -> Answer {
         let id = self.live(job)?;
-        if !self.farm.is_set(id, &setting) {
-            self.turn(Input::Command { job: id, command: JobCommand::Set(setting.clone()) });
+        let after = changes.rules.after.clone().flatten().map(|name| view::find(&self.farm, &name)).transpose()?;
+        if after == Some(id) {
+            return Err(ApiError::new(ErrorKind::BadRequest, "a job cannot wait for itself"));
+        }
+        let mut settings = changes.rules.settings(after)?;
+        settings.extend(changes.priority.map(JobSetting::Priority));
+        self.set(job, settings)
+    }
+
+    fn set(&mut self, job: &str, settings: Vec<JobSetting>) -> Answer {
+        let id = self.live(job)?;
+        // A change counts once it is on disk, a moment from now; the caller sees it as made.
+        let state = self.farm.jobs().get(&id);
+        let (mut priority, mut rules) = state.map(|job| (job.priority(), job.rules().clone())).unwrap_or_default();
+        let was_paused = rules.paused;
+        for setting in settings {
+            setting.apply(&mut priority, &mut rules);
+            if !self.farm.is_set(id, &setting) {
+                self.turn(Input::Command { job: id, command: JobCommand::Set(setting) });
+            }
         }
         let mut view = self.job_view(id);
-        // The change counts once it is on disk, a moment from now; the caller sees it as made.
-        match setting {
-            JobSetting::Paused(true) => view["state"] = json!("paused"),
-            JobSetting::Paused(false) if view["state"] == json!("paused") => view["state"] = json!("active"),
-            JobSetting::Priority(priority) => view["priority"] = json!(priority),
-            _ => {}
+        view["priority"] = json!(priority);
+        view["rules"] = view::rules(&rules);
+        match rules.paused {
+            true => view["state"] = json!("paused"),
+            false if was_paused => view["state"] = json!("active"),
+            false => {}
         }
         Ok(view)
     }
@@ -314,7 +346,28 @@ impl Node {
         }
     }
 
-    fn who_can(&self, question: &WhoCan) -> Result<(Series, Option<String>), ApiError> {
+    /// Why no machine that is here is of the kind a job asks for, if that is so: it would wait, perhaps for ever.
+    pub(super) fn nobody_suits(&self, spec: &JobSpec) -> Option<String> {
+        let mut reasons = Vec::new();
+        for (node, member) in self.farm.roster().alive(self.clock.now()) {
+            match suits(member.capability.as_ref(), spec, &spec.rules, OP_VERSION) {
+                Ok(()) => return None,
+                Err(unfit) => reasons.push(format!("{}: {unfit}", view::node_name(&self.farm, node))),
+            }
+        }
+        let more = reasons.len().saturating_sub(REASONS_NAMED);
+        reasons.truncate(REASONS_NAMED);
+        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+        Some(format!("no machine that is here can render this job, so it waits for one: {}{more}", reasons.join("; ")))
+    }
+
+    fn who_can(&self, question: &WhoCan) -> Result<Found, ApiError> {
+        let after = question.after.as_ref().map(|name| view::find(&self.farm, name)).transpose()?;
+        let (series, warning) = self.series_for(question)?;
+        Ok(Found { series, warning, after })
+    }
+
+    fn series_for(&self, question: &WhoCan) -> Result<(Series, Option<String>), ApiError> {
         let members = self.farm.roster().members().values().filter_map(|member| member.capability.as_ref());
         let renderers: Vec<_> =
             members.filter(|capability| capability.slots > 0).flat_map(|capability| &capability.renderers).collect();

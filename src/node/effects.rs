@@ -66,11 +66,19 @@ impl Node {
                 let state = self.farm.jobs().get(&job);
                 if let Some(spec) = state.and_then(|state| state.spec_of(revision)).cloned() {
                     tracing::debug!(job = %job.short(), frame = unit.frame, "rendering");
-                    self.slots.render(Work { scene: (job, revision), spec, unit, epoch, fresh });
+                    let time_limit = state.and_then(|state| state.rules().time_limit);
+                    self.slots.render(Work { scene: (job, revision), spec, unit, epoch, fresh, time_limit });
                 }
             }
             Effect::Stop { job, unit } => self.slots.stop(job, unit),
-            Effect::SelfTest => {}
+            Effect::SelfTest => {
+                tracing::warn!(
+                    "frames failed here that others rendered; a test frame is rendered before anything else"
+                );
+                let open = self.farm.jobs().values().filter(|job| !job.is_over());
+                let series = open.filter_map(|job| job.spec.as_ref().map(|spec| spec.series)).collect();
+                self.slots.self_test(&series);
+            }
             Effect::OpenBlob { blob, map } => {
                 // One that is being freed is looked for once it is gone.
                 let Some((blob, map)) = self.sweep.defer(blob, map) else { return };

@@ -8,6 +8,7 @@ use super::submit::Prepared;
 use super::sweep::Look;
 use super::update::WhichJob;
 use crate::farm::event::{Input, Load};
+use crate::farm::id::JobId;
 use crate::farm::job::{Needs, Series};
 use tokio::sync::oneshot;
 
@@ -47,6 +48,18 @@ pub struct WhoCan {
     pub pinned: Option<Series>,
     /// Whether only GPUs will do.
     pub gpu: bool,
-    /// The series and a warning, or why nobody can.
-    pub reply: oneshot::Sender<Result<(Series, Option<String>), super::http::ApiError>>,
+    /// The job that is to come first, as the person named it.
+    pub after: Option<String>,
+    /// Who, or why nobody can.
+    pub reply: oneshot::Sender<Result<Found, super::http::ApiError>>,
+}
+
+/// What a submission learns of the swarm.
+pub struct Found {
+    /// The series to render with.
+    pub series: Series,
+    /// What the person should know about it.
+    pub warning: Option<String>,
+    /// The job that is to come first.
+    pub after: Option<JobId>,
 }

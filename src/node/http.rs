@@ -21,7 +21,9 @@ mod file;
 #[cfg(test)]
 mod tests;
 
-pub use api::{ApiCall, ApiRequest, CollectRequest, Reply, STREAM_EVENTS, SubmitRequest, VideoChoice};
+pub use api::{
+    ApiCall, ApiRequest, CollectRequest, Reply, RulesRequest, STREAM_EVENTS, SetRequest, SubmitRequest, VideoChoice,
+};
 pub use error::{ApiError, ErrorKind};
 pub use file::ApiFile;
 
@@ -80,7 +82,7 @@ fn router(token: &str, port: u16, calls: mpsc::Sender<ApiCall>) -> Router {
         )
         .route("/v1/jobs/{job}/{part}", get(job_part).post(job_action))
         .route("/v1/nodes", get(async |State(calls)| ask(calls, ApiRequest::Nodes).await))
-        .route("/v1/node/pause", post(async |State(calls)| ask(calls, ApiRequest::NodePause).await))
+        .route("/v1/node/pause", post(node_pause))
         .route("/v1/node/resume", post(async |State(calls)| ask(calls, ApiRequest::NodeResume).await))
         .route("/v1/doctor", get(async |State(calls)| ask(calls, ApiRequest::Doctor).await))
         .route("/v1/invite", post(async |State(calls)| ask(calls, ApiRequest::Invite).await))
@@ -185,6 +187,7 @@ async fn job_part(
     let request = match part.as_str() {
         "frames" => ApiRequest::Frames { job },
         "watch" => ApiRequest::Watch { job },
+        "why" => ApiRequest::Why { job },
         "log" => ApiRequest::Log { job, frame: query.map_err(bad_request)?.frame },
         other => return Err(no_such_part("GET", other)),
     };
@@ -197,10 +200,19 @@ struct RequeueBody {
     frames: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PriorityBody {
-    priority: u8,
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PauseBody {
+    drop: bool,
+}
+
+async fn node_pause(State(calls): State<Calls>, body: RawBody) -> Result<Response, ApiError> {
+    // An empty body is a plain pause.
+    let body = match body {
+        Ok(bytes) if bytes.is_empty() => PauseBody::default(),
+        body => parse(body)?,
+    };
+    ask(calls, ApiRequest::NodePause { drop: body.drop }).await
 }
 
 async fn job_action(State(calls): State<Calls>, path: JobPartPath, body: RawBody) -> Result<Response, ApiError> {
@@ -216,12 +228,13 @@ async fn job_action(State(calls): State<Calls>, path: JobPartPath, body: RawBody
                 .map(|text| text.parse::<FrameSet>().map_err(|e| ApiError::new(ErrorKind::BadFrames, e.to_string())));
             ApiRequest::Requeue { job, frames: frames.transpose()? }
         }
-        "priority" => match parse(body)? {
-            PriorityBody { priority } if priority <= 100 => ApiRequest::SetPriority { job, priority },
-            PriorityBody { priority } => {
+        "set" => {
+            let changes: Box<SetRequest> = Box::new(parse(body)?);
+            if let Some(priority) = changes.priority.filter(|priority| *priority > 100) {
                 return Err(bad_request(format!("the priority {priority} is not between 0 and 100")));
             }
-        },
+            ApiRequest::Set { job, changes }
+        }
         "collect" => ApiRequest::Collect { job, target: parse(body)? },
         other => return Err(no_such_part("POST", other)),
     };

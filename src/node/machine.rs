@@ -18,6 +18,8 @@ const MAX_GPU_BYTES: u64 = 16 << 10;
 const MAX_GPUS: usize = 64;
 /// Most characters of a name from outside that are passed on (guess).
 const MAX_NAME_CHARS: usize = 128;
+/// How deep children of children are looked for: a wrapper script, Blender, its helpers (guess).
+const MAX_CHILD_DEPTH: u32 = 4;
 /// Where Linux keeps the identity of an installation.
 const MACHINE_ID_FILE: &str = "/etc/machine-id";
 /// A machine id is 32 hexadecimal digits (machine-id(5)).
@@ -114,6 +116,45 @@ impl Load {
     }
 }
 
+impl Load {
+    /// Memory that renders could have, bytes: what is available, and what the programs have that this one started.
+    /// `None` where it cannot be told.
+    pub fn free_memory_bytes(&mut self) -> Option<u64> {
+        let system = self.system.as_mut()?;
+        system.refresh_memory();
+        let available = system.available_memory();
+        let free = system.cgroup_limits().map_or(available, |limits| match limits.total_memory {
+            0 => available,
+            _ => available.min(limits.free_memory),
+        });
+        (free > 0).then(|| free.saturating_add(children_memory_bytes(std::process::id(), MAX_CHILD_DEPTH)))
+    }
+}
+
+/// Main memory of the processes that a process has started, and theirs, as far as the system tells.
+#[cfg(target_os = "linux")]
+fn children_memory_bytes(process: u32, depth: u32) -> u64 {
+    let Some(deeper) = depth.checked_sub(1) else { return 0 };
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return 0 };
+    let listed = threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    let children: Vec<u32> = listed
+        .flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<u32>>())
+        .collect();
+    let resident = |id: &u32| -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+        let kibibytes =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+        let own = kibibytes.unwrap_or(0u64).saturating_mul(1024);
+        own.saturating_add(children_memory_bytes(*id, deeper))
+    };
+    children.iter().map(resident).fold(0, u64::saturating_add)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn children_memory_bytes(_process: u32, _depth: u32) -> u64 {
+    0
+}
+
 impl Default for Load {
     fn default() -> Self {
         Self::new()
@@ -179,6 +220,7 @@ mod tests {
         assert!(!machine.name.is_empty() && !machine.os.is_empty());
         assert!(machine.cores >= 1 && machine.memory_bytes > 1 << 20, "{machine:?}");
         assert!((0.0..=1.0).contains(&Load::new().cpu()));
+        assert!(Load::new().free_memory_bytes().is_none_or(|free| free > 1 << 20));
     }
 
     #[test]

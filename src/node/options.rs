@@ -27,6 +27,8 @@ pub struct Options {
     pub blender: Vec<PathBuf>,
     /// CPU threads of each Blender.
     pub threads: Option<u32>,
+    /// Labels that jobs can ask for.
+    pub tags: Vec<String>,
     /// Look for other machines by multicast.
     pub mdns: bool,
     /// Render here.
@@ -48,6 +50,7 @@ impl Options {
             slots: None,
             blender: Vec::new(),
             threads: None,
+            tags: Vec::new(),
             mdns: true,
             render,
             embedded: true,

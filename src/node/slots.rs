@@ -9,13 +9,14 @@ use super::event::Event;
 use super::fail::fail_point;
 use super::render::{Renderer, UnitFailure, Worker, WorkerScene, choose_renderer};
 use super::scene;
+use super::self_test::self_test;
 use super::store::Store;
 use crate::farm::event::{Input, Rendered};
 use crate::farm::id::{BlobId, JobId, Unit};
-use crate::farm::job::JobSpec;
+use crate::farm::job::{JobSpec, Series};
 use crate::farm::op::{FailureKind, MAX_TEXT_BYTES, Output, OutputRole};
 use crate::wire;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,6 +51,8 @@ pub struct Work {
     pub epoch: u32,
     /// In a Blender that has rendered nothing yet.
     pub fresh: bool,
+    /// Longest time it may take.
+    pub time_limit: Option<Duration>,
 }
 
 /// Blender has drawn a unit and is free; what it drew is being looked at.
@@ -186,6 +189,24 @@ impl Slots {
         self.idle = kept;
     }
 
+    /// Lets go of all Blenders that have nothing to do: their memory is wanted now.
+    pub fn let_idle_go(&mut self) {
+        for idle in std::mem::take(&mut self.idle) {
+            tokio::spawn(idle.worker.close());
+        }
+    }
+
+    /// Begins a test frame with the Blenders of these series; [`Input::SelfTested`] follows.
+    pub fn self_test(&self, series: &BTreeSet<Series>) {
+        let wanted = |renderer: &&Renderer| series.is_empty() || series.contains(&renderer.series);
+        let renderers: Vec<Renderer> = self.renderers.iter().filter(wanted).cloned().collect();
+        let (threads, dir, events) = (self.threads, self.dir.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let outcome = self_test(&renderers, threads, &dir).await;
+            let _ = events.send(Event::Farm(Input::SelfTested(outcome))).await;
+        });
+    }
+
     /// Ends everything; every Blender is gone when this returns.
     pub async fn shut_down(&mut self) {
         for (_, (_, task)) in std::mem::take(&mut self.running) {
@@ -249,7 +270,7 @@ impl Run {
         let out = self.dir.join("out").join(name);
         let mut progress = worker.progress();
         let outcome = {
-            let drawing = worker.draw(work.unit, &out);
+            let drawing = worker.draw(work.unit, &out, work.time_limit);
             tokio::pin!(drawing);
             loop {
                 tokio::select! {
@@ -302,12 +323,11 @@ impl Run {
             failure(format!("the scene could not be laid out in {}: {error}", self.dir.display()), String::new())
         })?;
         let scene = WorkerScene {
-            blend,
+            blend: Some(blend),
             settings: work.spec.settings.clone(),
             format: work.spec.format,
             size: work.spec.size,
             threads: self.threads,
-            time_limit: None,
         };
         Ok(Worker::start(renderer, scene, &self.dir).await?)
     }

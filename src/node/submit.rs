@@ -5,7 +5,7 @@
 
 use super::answer::Stream;
 use super::chunk::Chunking;
-use super::event::{Event, WhoCan};
+use super::event::{Event, Found, WhoCan};
 use super::http::{ApiError, ErrorKind, SubmitRequest, VideoChoice};
 use super::scene::{self, BlobSink, BundleError, SceneError, SceneInfo, Trace};
 use super::store::{Intake, Store};
@@ -26,6 +26,8 @@ use tokio::sync::{mpsc, oneshot};
 const MISSING_NAMED: usize = 20;
 /// Digits of a frame number unless a pattern says otherwise, as Blender has it.
 const DIGITS: u8 = 4;
+/// Priority unless told. DESIGN §3.
+const DEFAULT_PRIORITY: u8 = 50;
 /// Longest wait for a series while this node has just started and its own Blenders are still being asked.
 const PROBE_WAIT: Duration = Duration::from_secs(90);
 
@@ -120,7 +122,10 @@ async fn spec(
         blocking(move || check_output(&output)).await??;
     }
     warn_of_changes(&request, &info, stream).await;
-    let (series, warning) = who_can(&request, &info, &needs, events).await?;
+    let Found { series, warning, after } = who_can(&request, &info, &needs, events).await?;
+    let mut priority = request.priority.unwrap_or(DEFAULT_PRIORITY).min(100);
+    let mut rules = Rules::default();
+    request.rules.clone().settings(after)?.iter().for_each(|setting| setting.apply(&mut priority, &mut rules));
     if let Some(warning) = warning {
         stream.warning("series", &series.to_string(), &warning).await;
     }
@@ -152,8 +157,8 @@ async fn spec(
         size,
         rate: rate(&request, &info)?,
         output,
-        priority: request.priority.unwrap_or(50).min(100),
-        rules: Rules::default(),
+        priority,
+        rules,
         nonce: 0,
         created_ms: super::clock::wall_ms(),
     })
@@ -433,7 +438,7 @@ pub(super) async fn who_can(
     info: &SceneInfo,
     needs: &Needs,
     events: &mpsc::Sender<Event>,
-) -> Result<(crate::farm::job::Series, Option<String>), ApiError> {
+) -> Result<Found, ApiError> {
     let stopping = || ApiError::new(ErrorKind::Busy, "the daemon is stopping; submit again when it runs");
     let (reply, answer) = oneshot::channel();
     let ask = WhoCan {
@@ -442,6 +447,7 @@ pub(super) async fn who_can(
         needs: needs.clone(),
         pinned: request.series,
         gpu: request.device == crate::farm::job::Device::Gpu,
+        after: request.rules.after.clone().flatten(),
         reply,
     };
     events.send(Event::WhoCan(ask)).await.map_err(|_| stopping())?;

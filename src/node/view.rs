@@ -6,8 +6,10 @@ use crate::farm::collect::VideoState;
 use crate::farm::id::{JobId, NodeId, Unit};
 use crate::farm::job::FrameSet;
 use crate::farm::message::Capability;
+use crate::farm::rules::Rules;
 use crate::farm::schedule::{has_live_result, is_failed, is_stopped};
 use crate::farm::state::JobState;
+use crate::farm::why::{Hold, Standing};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -114,6 +116,7 @@ pub fn job(farm: &Farm, job: &JobState, now: Duration) -> Value {
         "state": state,
         "reason": reason(farm, job, stopped, now),
         "priority": job.priority(),
+        "rules": rules(job.rules()),
         "series": spec.series.to_string(),
         "created_at": rfc3339(spec.created_ms),
         "started_at": job.history.iter().next().filter(|_| state != "queued").map(|entry| rfc3339(entry.at_ms)),
@@ -157,10 +160,44 @@ fn reason(farm: &Farm, job: &JobState, stopped: bool, now: Duration) -> Option<S
     if let Some(reason) = farm.collectors().get(&job.id).and_then(|collector| collector.reason.clone()) {
         return Some(reason);
     }
-    if !job.is_over() && !job.unfinished().is_empty() && slots(farm, job, now) == 0 {
-        return Some("no machine here can render it at the moment; see `swarm nodes`".into());
+    if job.is_over() || job.unfinished().is_empty() {
+        return None;
     }
-    None
+    if let Some(hold @ Hold::After(..)) = farm.hold(job, now) {
+        return Some(hold.to_string());
+    }
+    let id = job.id.short();
+    (slots(farm, job, now) == 0)
+        .then(|| format!("no machine here can render it at the moment; `swarm job why {id}` says why"))
+}
+
+/// A job's rules.
+pub fn rules(rules: &Rules) -> Value {
+    let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
+    json!({
+        "max_nodes": rules.max_nodes,
+        "tags": rules.tags,
+        "gpu_name": rules.gpu_name.as_ref().map(ToString::to_string),
+        "min_memory_bytes": rules.min_memory_bytes,
+        "order": rules.order.to_string(),
+        "chunk": rules.chunk.to_string(),
+        "retries": rules.retries,
+        "time_limit_seconds": seconds(rules.time_limit),
+        "deadline_seconds": seconds(rules.deadline),
+        "after": rules.after.map(|job| job.to_string()),
+    })
+}
+
+/// How each machine stands to a job, in the order of [`nodes`].
+pub fn why(farm: &Farm, job: &JobState, now: Duration) -> Value {
+    let mut lines: Vec<(bool, String, NodeId, Standing)> = farm
+        .why(job, now)
+        .into_iter()
+        .map(|(node, standing)| (node != farm.me().node, node_name(farm, node), node, standing))
+        .collect();
+    lines.sort_by(|a, b| (a.0, &a.1, a.2).cmp(&(b.0, &b.1, b.2)));
+    let line = |(_, name, node, standing): (bool, String, NodeId, Standing)| json!({"id": node.to_string(), "name": name, "can": standing.can(), "reason": standing.to_string()});
+    Value::Array(lines.into_iter().map(line).collect())
 }
 
 /// A job's frames.
@@ -207,6 +244,7 @@ pub fn node(farm: &Farm, node: NodeId, now: Duration) -> Value {
     let state = match () {
         () if !alive => "away",
         () if told.paused => "paused",
+        () if told.sick => "sick",
         () if !member.in_hand.is_empty() => "busy",
         () => "ready",
     };

@@ -353,7 +353,7 @@ fn a_job_of_a_later_version_is_left_alone_and_said_to_be() {
     trio.wait(Duration::from_secs(3));
     for machine in trio.machines.values() {
         assert!(machine.farm.jobs().contains_key(&job) && machine.begun.is_empty());
-        let fits = crate::farm::roster::fits(machine.farm.roster().own(), &spec(3), later);
+        let fits = crate::farm::fit::suits(machine.farm.roster().own(), &spec(3), &Rules::default(), later);
         assert_eq!(fits.unwrap_err().to_string(), "runs an older swarm than the job needs");
     }
 }

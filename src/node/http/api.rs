@@ -3,11 +3,16 @@
 //! Both sides of the loopback use these types: the command line writes them, the adapter reads them. Answers are JSON
 //! values of the shapes in DESIGN §8, made by whoever answers; nothing here looks into them.
 
-use super::error::ApiError;
+use super::error::{ApiError, ErrorKind};
+use crate::farm::id::JobId;
 use crate::farm::job::{Device, FrameSet, Series};
+use crate::farm::op::JobSetting;
+use crate::farm::rules::{Chunk, Glob, Order, Rules};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// Events of a stream that may wait for a slow reader (guess: a terminal keeps up with far more). A reader that falls
@@ -90,12 +95,17 @@ pub enum ApiRequest {
         /// These frames; the failed ones if none are named.
         frames: Option<FrameSet>,
     },
-    /// Answer: the job.
-    SetPriority {
+    /// Change settings. Answer: the job.
+    Set {
         /// Which job.
         job: String,
-        /// 0 to 100.
-        priority: u8,
+        /// To what.
+        changes: Box<SetRequest>,
+    },
+    /// Array of `{id, name, can, reason}`: how each machine stands to a job.
+    Why {
+        /// Which job.
+        job: String,
     },
     /// Fetch a job's frames to this machine and encode its video here. Stream: the events of `submit`.
     Collect {
@@ -107,7 +117,10 @@ pub enum ApiRequest {
     /// Array of nodes.
     Nodes,
     /// Start no frame on this machine until resumed. Answer: this node.
-    NodePause,
+    NodePause {
+        /// Stop what it renders.
+        drop: bool,
+    },
     /// Answer: this node.
     NodeResume,
     /// Array of `{name, ok, message, fix}`.
@@ -135,9 +148,10 @@ impl ApiRequest {
             | Self::Cancel { .. }
             | Self::Delete { .. }
             | Self::Requeue { .. }
-            | Self::SetPriority { .. }
+            | Self::Set { .. }
+            | Self::Why { .. }
             | Self::Nodes
-            | Self::NodePause
+            | Self::NodePause { .. }
             | Self::NodeResume
             | Self::Doctor
             | Self::Invite
@@ -205,6 +219,94 @@ pub struct SubmitRequest {
     /// output, video, rate, series and priority) stays as it is.
     #[serde(default)]
     pub update: Option<String>,
+    /// Which machines may render it, how, and until when.
+    #[serde(default)]
+    pub rules: RulesRequest,
+}
+
+/// Body of `POST /v1/jobs/JOB/set`. What is not named stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SetRequest {
+    /// 0 to 100.
+    pub priority: Option<u8>,
+    /// The rest.
+    pub rules: RulesRequest,
+}
+
+/// Rules of a job, as in [`Rules`](crate::farm::rules::Rules). What is not named stays as it is; `null` lifts a rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RulesRequest {
+    /// Most machines at once.
+    #[serde(deserialize_with = "named", skip_serializing_if = "Option::is_none")]
+    pub max_nodes: Option<Option<u32>>,
+    /// Labels a machine needs; an empty list lifts the rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tags: Option<BTreeSet<String>>,
+    /// Pattern of a usable card's name.
+    #[serde(deserialize_with = "named", skip_serializing_if = "Option::is_none")]
+    pub gpu_name: Option<Option<Glob>>,
+    /// Memory a machine needs free, bytes.
+    #[serde(deserialize_with = "named", skip_serializing_if = "Option::is_none")]
+    pub min_memory_bytes: Option<Option<u64>>,
+    /// Which frames come first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
+    /// Frames a machine claims at once: `"auto"`, `"all"` or `{"units": N}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chunk: Option<Chunk>,
+    /// Attempts elsewhere after a failed one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u8>,
+    /// Longest time of a frame.
+    #[serde(deserialize_with = "named", skip_serializing_if = "Option::is_none")]
+    pub time_limit_seconds: Option<Option<u64>>,
+    /// Time from the submission until the job is canceled.
+    #[serde(deserialize_with = "named", skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<Option<u64>>,
+    /// The job that comes first, as people name one.
+    #[serde(deserialize_with = "named", skip_serializing_if = "Option::is_none")]
+    pub after: Option<Option<String>>,
+    /// Nothing starts until the job is resumed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<bool>,
+}
+
+impl RulesRequest {
+    /// The settings it comes to; `after` is the job it names.
+    ///
+    /// # Errors
+    /// What no job can have.
+    pub fn settings(self, after: Option<JobId>) -> Result<Vec<JobSetting>, ApiError> {
+        let seconds = |time: Option<u64>| time.map(Duration::from_secs);
+        let settings: Vec<JobSetting> = [
+            self.max_nodes.map(JobSetting::MaxNodes),
+            self.tags.map(JobSetting::Tags),
+            self.gpu_name.map(JobSetting::GpuName),
+            self.min_memory_bytes.map(JobSetting::MinMemory),
+            self.order.map(JobSetting::Order),
+            self.chunk.map(JobSetting::Chunk),
+            self.retries.map(JobSetting::Retries),
+            self.time_limit_seconds.map(|time| JobSetting::TimeLimit(seconds(time))),
+            self.deadline_seconds.map(|time| JobSetting::Deadline(seconds(time))),
+            self.after.map(|_| JobSetting::After(after)),
+            self.paused.map(JobSetting::Paused),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let (mut priority, mut rules) = (0, Rules::default());
+        settings.iter().for_each(|setting| setting.apply(&mut priority, &mut rules));
+        let cannot = |why| ApiError::new(ErrorKind::BadRequest, format!("no job can have these rules: {why}"));
+        rules.check().map_err(cannot)?;
+        Ok(settings)
+    }
+}
+
+/// Tells a value that is `null` from one that is not named.
+fn named<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(value: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(value).map(Some)
 }
 
 /// Body of `POST /v1/jobs/JOB/collect`.

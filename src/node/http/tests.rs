@@ -87,14 +87,15 @@ async fn what_is_not_understood_is_an_error_in_json_and_reaches_nobody() {
     for (line, body, status, name) in [
         ("GET /v2/jobs", "", 404, "not_found"),
         ("DELETE /v1/jobs", "", 404, "not_found"),
-        ("GET /v1/jobs/x/why", "", 404, "not_found"),
+        ("GET /v1/jobs/x/whence", "", 404, "not_found"),
         ("POST /v1/jobs/x/explode", "{}", 404, "not_found"),
         ("POST /v1/jobs", "{", 400, "bad_request"),
         ("POST /v1/jobs", "{\"file\": \"/a\", \"cwd\": \"/\", \"user\": \"u\", \"turbo\": true}", 400, "bad_request"),
         ("GET /v1/jobs/x/log?frame=abc", "", 400, "bad_request"),
         ("GET /v1/jobs/%ff", "", 400, "bad_request"),
         ("POST /v1/jobs/x/requeue", "{\"frames\": \"9-1\"}", 400, "bad_frames"),
-        ("POST /v1/jobs/x/priority", "{\"priority\": 101}", 400, "bad_request"),
+        ("POST /v1/jobs/x/set", "{\"priority\": 101}", 400, "bad_request"),
+        ("POST /v1/jobs/x/set", "{\"rules\": {\"speed\": 3}}", 400, "bad_request"),
     ] {
         let (got, answer) = server.ask(line, body).await;
         assert_eq!((got, kind(&answer).as_str()), (status, name), "{line}: {answer}");

@@ -260,10 +260,15 @@ def open_scene(config):
     import bpy
 
     # Opening another scene in the same process can abort Blender: one .blend per process.
-    bpy.ops.wm.open_mainfile(filepath=config["blend"], load_ui=False, use_scripts=False)
+    if config["blend"]:
+        bpy.ops.wm.open_mainfile(filepath=config["blend"], load_ui=False, use_scripts=False)
+    else:
+        bpy.ops.wm.read_factory_settings()
     scene = bpy.context.scene
     render = scene.render
     set_engine(scene, config.get("engine"))
+    if not config["blend"] and render.engine == "CYCLES":
+        scene.cycles.use_denoising = False  # a test frame is no test of the denoiser
     if config.get("samples"):
         if scene.render.engine == "CYCLES":
             scene.cycles.samples = config["samples"]

@@ -27,8 +27,8 @@ const LOOK: Duration = Duration::from_secs(10);
 /// What a worker opens and how it renders it.
 #[derive(Clone, Debug)]
 pub struct WorkerScene {
-    /// The .blend, absolute.
-    pub blend: PathBuf,
+    /// The .blend, absolute; `None`: Blender's own default scene.
+    pub blend: Option<PathBuf>,
     /// What is set on the scene; the resolution at this percentage must come to `size`.
     pub settings: RenderSettings,
     /// Format of the images.
@@ -37,8 +37,6 @@ pub struct WorkerScene {
     pub size: (u32, u32),
     /// Threads; all if `None`.
     pub threads: Option<u32>,
-    /// Longest time for one unit.
-    pub time_limit: Option<Duration>,
 }
 
 /// A rendered unit, checked and in place.
@@ -171,10 +169,12 @@ impl Worker {
         stall: Stall,
     ) -> Result<Self, RenderError> {
         let version = renderer.version_text();
-        let Some(blend) = scene.blend.to_str() else {
-            let message = format!("the path {} is not UTF-8", scene.blend.display());
+        let blend = scene.blend.as_ref().map(|blend| (blend.to_str(), blend.display()));
+        if let Some((None, path)) = blend {
+            let message = format!("the path {path} is not UTF-8");
             return Err(RenderError::Scene { version, message, log: String::new() });
-        };
+        }
+        let blend = blend.and_then(|(text, _)| text);
         let cannot = |source| RenderError::Spawn { path: renderer.path.clone(), source };
         let mut child = Child::of(renderer, Mode::Serve, scene.threads, work_dir).await.map_err(cannot)?;
         let settings = &scene.settings;
@@ -248,10 +248,11 @@ impl Worker {
     }
 
     /// Has Blender draw `unit` for the file `out`, which [`Drawn::keep`] checks and makes appear, whole or not at all.
-    /// Blender is free for the next unit meanwhile. When the future is dropped Blender is killed.
-    pub async fn draw(&mut self, unit: Unit, out: &Path) -> Result<Drawn, UnitFailure> {
+    /// Blender is free for the next unit meanwhile. A unit that takes longer than `limit` has failed. When the future is
+    /// dropped Blender is killed.
+    pub async fn draw(&mut self, unit: Unit, out: &Path, limit: Option<Duration>) -> Result<Drawn, UnitFailure> {
         let mut log = Log::default();
-        match self.draw_logged(unit, out, &mut log).await {
+        match self.draw_logged(unit, out, limit, &mut log).await {
             Ok((seconds, part)) => {
                 self.warnings.iter().for_each(|warning| log.warn(warning));
                 let (device, format, size) = (self.device.clone(), self.scene.format, self.scene.size);
@@ -267,6 +268,7 @@ impl Worker {
         &mut self,
         unit: Unit,
         out: &Path,
+        limit: Option<Duration>,
         log: &mut Log,
     ) -> Result<(f64, Leftover), (FailureKind, String)> {
         let failed = |kind, message: String| Err((kind, message));
@@ -285,7 +287,7 @@ impl Worker {
         self.progress.send_replace(0.0);
         // If it is gone, what follows says how.
         let _ = child.send(&json!({ "frame": unit.frame, "out": part.to_str() })).await;
-        let mut watch = Watch::new(child.group(), self.stall, self.scene.time_limit);
+        let mut watch = Watch::new(child.group(), self.stall, limit);
         let answer = loop {
             let told = match watch.next(child).await {
                 Seen::Event(Event::Answer(answer)) if answer["event"] == "stats" => progress(text(&answer["text"])),
@@ -303,7 +305,7 @@ impl Worker {
                 }
                 Seen::TooLong => {
                     child.kill().await;
-                    let limit = self.scene.time_limit.unwrap_or_default().as_secs();
+                    let limit = limit.unwrap_or_default().as_secs();
                     let message = format!("frame {unit} took longer than its time limit of {limit} seconds");
                     return failed(FailureKind::TimeLimit, message);
                 }

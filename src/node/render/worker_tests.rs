@@ -11,12 +11,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn of(blend: &Path) -> WorkerScene {
     WorkerScene {
-        blend: blend.to_path_buf(),
+        blend: Some(blend.to_path_buf()),
         settings: RenderSettings::default(),
         format: ImageFormat::Png,
         size: (64, 36),
         threads: Some(1),
-        time_limit: None,
     }
 }
 
@@ -29,7 +28,7 @@ async fn started(renderer: &Renderer, change: &str) -> (Result<Worker, RenderErr
 
 /// Draws a unit and keeps what came of it.
 async fn render(worker: &mut Worker, unit: Unit, out: &Path) -> Result<Rendered, UnitFailure> {
-    worker.draw(unit, out).await?.keep().await
+    worker.draw(unit, out, None).await?.keep().await
 }
 
 /// Waits until no process of the group uses the machine: the kernel needs a moment to end one.
@@ -132,14 +131,13 @@ async fn a_blender_that_dies_hangs_or_takes_too_long_fails_the_unit_each_in_its_
             (None, Some(Duration::from_secs(2)), FailureKind::TimeLimit, "time limit of 2 seconds"),
         ];
         for (signal, time_limit, kind, message) in cases {
-            let wanted = WorkerScene { time_limit, ..of(&blend) };
             // Only what is stopped may be taken for hung, however slow the machine.
             let after = if signal == Some(Signal::STOP) { Duration::from_secs(10) } else { STALL };
             let stall = Stall { after, look: Duration::from_millis(100) };
-            let mut worker = Worker::start_with(renderer, wanted, dir.path(), stall).await.unwrap();
+            let mut worker = Worker::start_with(renderer, of(&blend), dir.path(), stall).await.unwrap();
             let group = worker.child.as_ref().unwrap().group().id();
             let mut progress = worker.progress();
-            let (result, ()) = tokio::join!(render(&mut worker, Unit::whole(4), &out), async {
+            let (result, ()) = tokio::join!(worker.draw(Unit::whole(4), &out, time_limit), async {
                 let Some(signal) = signal else { return };
                 progress.wait_for(|now| *now > 0.0).await.unwrap();
                 kill_process_group(Pid::from_raw(group as i32).unwrap(), signal).unwrap();
@@ -149,6 +147,25 @@ async fn a_blender_that_dies_hangs_or_takes_too_long_fails_the_unit_each_in_its_
             assert!(failure.message.contains(message), "{failure:?}");
             gone(group).await;
         }
+    }
+}
+
+#[tokio::test]
+async fn without_a_file_the_default_scene_is_rendered_as_any_other() {
+    for renderer in renderers().await {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = RenderSettings {
+            engine: Some("CYCLES".into()),
+            samples: Some(1),
+            resolution: Some((64, 64)),
+            percent: Some(100),
+            ..RenderSettings::default()
+        };
+        let default = WorkerScene { blend: None, settings, size: (64, 64), ..of(dir.path()) };
+        let mut worker = Worker::start(renderer, default, dir.path()).await.unwrap();
+        let out = dir.path().join("test.png");
+        render(&mut worker, Unit::whole(1), &out).await.unwrap();
+        assert!(out.is_file());
     }
 }
 

@@ -1,0 +1,105 @@
+//! How long things will take: a unit on a machine, and what is left of a job without this one.
+//!
+//! A machine's time for a unit is what it took for others of the job; else what others take for this job, corrected by
+//! how the machine compares on other jobs; else, since no machine is benchmarked yet, by its number of cores. Medians of
+//! a scene are steadier than any of these, so that an estimate only ever decides between machines.
+
+use super::config::{BACKUP_MARGIN, LATE_UNITS_PER_SLOT};
+use super::id::{JobId, NodeId};
+use super::schedule::View;
+use super::state::JobState;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::time::Duration;
+
+impl View<'_> {
+    /// Time of one unit of a job on a machine; `None` while nobody has rendered any.
+    pub fn estimate(&self, job: &JobState, node: NodeId) -> Option<Duration> {
+        if let Some(own) = job.mean_millis(Some(node)) {
+            return Some(Duration::from_millis(own));
+        }
+        let elsewhere = job.mean_millis(None)?;
+        let millis = match self.against_others(job.id, node) {
+            Some((here, there)) if there > 0 => u128::from(elsewhere) * u128::from(here) / u128::from(there),
+            _ => match (self.cores_of_renderers(job), self.cores(node)) {
+                (Some(theirs), Some(cores)) => u128::from(elsewhere) * u128::from(theirs) / u128::from(cores),
+                _ => u128::from(elsewhere),
+            },
+        };
+        Some(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)))
+    }
+
+    /// Over all other jobs that a machine and others rendered: the sum of its mean times, and of all machines'.
+    fn against_others(&self, but: JobId, node: NodeId) -> Option<(u64, u64)> {
+        let others = self.jobs.values().filter(|job| job.id != but);
+        let pairs = others.filter_map(|job| Some((job.mean_millis(Some(node))?, job.mean_millis(None)?)));
+        pairs.reduce(|sum, one| (sum.0.saturating_add(one.0), sum.1.saturating_add(one.1)))
+    }
+
+    fn cores(&self, node: NodeId) -> Option<u32> {
+        let cores = self.roster.member(node)?.capability.as_ref()?.cores;
+        (cores > 0).then_some(cores)
+    }
+
+    /// Mean cores of the machines that rendered a job.
+    fn cores_of_renderers(&self, job: &JobState) -> Option<u32> {
+        let cores: Vec<u32> = job.speeds().keys().filter_map(|node| self.cores(*node)).collect();
+        let count = u32::try_from(cores.len()).ok().filter(|count| *count > 0)?;
+        Some(cores.iter().fold(0u32, |sum, one| sum.saturating_add(*one)) / count)
+    }
+
+    /// Whether a unit begun here now would end only after the others have ended the job without it. Of two machines that
+    /// look at the same estimates the faster one never holds back, so that somebody takes what is open.
+    pub fn would_end_late(&self, job: &JobState) -> bool {
+        let Some(own) = self.estimate(job, self.me.node) else { return false };
+        self.end_without_me(job, own).is_some_and(|end| own > end + BACKUP_MARGIN)
+    }
+
+    /// When the others will have ended a job, from now; `None` when that is later than `limit`, or cannot be told.
+    fn end_without_me(&self, job: &JobState, limit: Duration) -> Option<Duration> {
+        let bundle = job.spec.as_ref()?.bundle;
+        let holders = job.holders(bundle);
+        let mut estimates: BTreeMap<NodeId, Duration> = BTreeMap::new();
+        let mut slots: BinaryHeap<Reverse<(Duration, NodeId)>> = BinaryHeap::new();
+        let (mut end, mut running, mut rate) = (Duration::ZERO, 0usize, 0f64);
+        for (node, member) in self.roster.alive(self.now).filter(|(node, _)| *node != self.me.node) {
+            for hand in member.in_hand.iter().filter(|hand| hand.job == job.id) {
+                running += 1;
+                let since = member.since.get(&(hand.job, hand.unit)).copied().unwrap_or(self.now);
+                let left = self.remaining(job, node, hand.percent, since);
+                end = end.max(left);
+                slots.push(Reverse((left, node)));
+            }
+            // One that renders something else may stay there; one without the scene or kept off does not come.
+            let is_elsewhere = member.in_hand.iter().any(|hand| hand.job != job.id);
+            let comes =
+                !is_elsewhere && self.fits_now(job, node) && (holders.contains(&node) || job.owner() == Some(node));
+            let Some(time) = comes.then(|| self.estimate(job, node)).flatten().filter(|time| !time.is_zero()) else {
+                continue;
+            };
+            let count = member.capability.as_ref().map_or(0, |capability| capability.slots as usize);
+            rate += count as f64 / time.as_secs_f64();
+            estimates.insert(node, time);
+            let idle = count.saturating_sub(member.in_hand.len());
+            (0..idle).for_each(|_| slots.push(Reverse((Duration::ZERO, node))));
+        }
+        let left = job.unfinished().len().saturating_sub(running);
+        // Far from the end the answer is plain, and not worth the walk.
+        if left > LATE_UNITS_PER_SLOT * slots.len() || left as f64 > rate * limit.as_secs_f64() {
+            return None;
+        }
+        for _ in 0..left {
+            // A slot whose machine does not come takes nothing more.
+            let (free, node) = std::iter::from_fn(|| slots.pop())
+                .map(|Reverse(slot)| slot)
+                .find(|(_, node)| estimates.contains_key(node))?;
+            let ends = free + *estimates.get(&node)?;
+            if ends >= limit {
+                return None;
+            }
+            end = end.max(ends);
+            slots.push(Reverse((ends, node)));
+        }
+        Some(end)
+    }
+}

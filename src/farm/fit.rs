@@ -1,0 +1,179 @@
+//! Whether a machine may render a job, and if not why, in people's words.
+//!
+//! Two questions: [`suits`] asks what a machine is (its Blenders, cards, tags, memory) and decides which scenes it
+//! fetches; [`fits`] asks as well how it is at the moment (paused, sick, somebody at the desk, memory taken by others)
+//! and decides what it begins.
+
+use super::id::NodeId;
+use super::job::{Device, JobSpec, Series};
+use super::message::{Capability, RendererInfo};
+use super::op::OP_VERSION;
+use super::roster::Roster;
+use super::rules::{Glob, Rules, gigabytes};
+use super::state::JobState;
+use std::fmt;
+
+/// Why a machine cannot render a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// It has not told what it can do.
+    Unknown,
+    /// Its owner paused it.
+    Paused,
+    /// It only submits.
+    NoSlots,
+    /// Others rendered what failed here, and no test frame has rendered since.
+    Sick,
+    /// Somebody works at it, and the job is another's.
+    AtDesk,
+    /// It runs an older version of this program than the job needs.
+    OldVersion,
+    /// It has no Blender of the job's series.
+    NoSeries(Series),
+    /// Its Blender of the series is older than the file allows.
+    TooOld,
+    /// Its Blender was built without the denoiser.
+    NoDenoiser,
+    /// A GPU is asked for and it has none that a Blender can use.
+    NoGpu,
+    /// No usable card of it has a name of the pattern.
+    NoGpuNamed(Glob),
+    /// It lacks a tag.
+    LacksTag(String),
+    /// It has less memory than the job needs.
+    SmallMemory {
+        /// Bytes it has.
+        has: u64,
+        /// Bytes needed.
+        needs: u64,
+    },
+    /// So much of its memory is taken that the job does not find enough.
+    LowMemory {
+        /// Bytes free.
+        free: u64,
+        /// Bytes needed.
+        needs: u64,
+    },
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("has not told yet what it can do"),
+            Self::Paused => f.write_str("paused by its owner"),
+            Self::NoSlots => f.write_str("does not render"),
+            Self::Sick => f.write_str("sick: frames failed here that others rendered; waiting for its test frame"),
+            Self::AtDesk => f.write_str("someone at the desk"),
+            Self::OldVersion => f.write_str("runs an older swarm than the job needs"),
+            Self::NoSeries(series) => write!(f, "no Blender {series}"),
+            Self::TooOld => f.write_str("its Blender is older than the file allows"),
+            Self::NoDenoiser => f.write_str("its Blender was built without the denoiser"),
+            Self::NoGpu => f.write_str("no GPU that Blender can use"),
+            Self::NoGpuNamed(glob) => write!(f, "no GPU named {glob} that Blender can use"),
+            Self::LacksTag(tag) => write!(f, "lacks tag {tag}"),
+            Self::SmallMemory { has, needs } => write!(f, "{} of memory, needs {}", gigabytes(*has), gigabytes(*needs)),
+            Self::LowMemory { free, needs } => write!(f, "{} free, needs {}", gigabytes(*free), gigabytes(*needs)),
+        }
+    }
+}
+
+/// Whether a renderer serves a job.
+pub fn serves(renderer: &RendererInfo, spec: &JobSpec) -> Result<(), Unfit> {
+    let (major, minor, patch) = renderer.version;
+    if renderer.series() != spec.series {
+        return Err(Unfit::NoSeries(spec.series));
+    }
+    // A patch release counts as subversion: the file's minimum is at least as coarse.
+    let number = (u32::from(major) * 100 + u32::from(minor)) * 100 + u32::from(patch).min(99);
+    if number / 100 < spec.min_version / 100 {
+        return Err(Unfit::TooOld);
+    }
+    if spec.needs.denoiser && !renderer.denoiser {
+        return Err(Unfit::NoDenoiser);
+    }
+    if spec.settings.device == Device::Gpu && renderer.devices.iter().all(|device| device == "CPU") {
+        return Err(Unfit::NoGpu);
+    }
+    Ok(())
+}
+
+/// Whether a machine is of the kind a job needs.
+pub fn suits(capability: Option<&Capability>, spec: &JobSpec, rules: &Rules, min_version: u16) -> Result<(), Unfit> {
+    let capability = capability.ok_or(Unfit::Unknown)?;
+    if capability.slots == 0 {
+        return Err(Unfit::NoSlots);
+    }
+    if min_version > OP_VERSION {
+        return Err(Unfit::OldVersion);
+    }
+    let mut reason = Unfit::NoSeries(spec.series);
+    let serving = capability.renderers.iter().any(|renderer| match serves(renderer, spec) {
+        Ok(()) => true,
+        Err(Unfit::NoSeries(_)) => false,
+        Err(other) => {
+            reason = other;
+            false
+        }
+    });
+    if !serving {
+        return Err(reason);
+    }
+    if let Some(glob) = &rules.gpu_name
+        && !capability.gpus.iter().any(|gpu| gpu.usable && glob.matches(&gpu.name))
+    {
+        return Err(Unfit::NoGpuNamed(glob.clone()));
+    }
+    if let Some(tag) = rules.tags.iter().find(|tag| !capability.tags.contains(tag)) {
+        return Err(Unfit::LacksTag(tag.clone()));
+    }
+    match rules.min_memory_bytes {
+        Some(needs) if capability.memory_bytes < needs => {
+            Err(Unfit::SmallMemory { has: capability.memory_bytes, needs })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a machine can render a job as things are, the job's own state and failures aside.
+pub fn fits(roster: &Roster, node: NodeId, job: &JobState) -> Result<(), Unfit> {
+    let (Some(spec), Some(member)) = (&job.spec, roster.member(node)) else { return Err(Unfit::Unknown) };
+    let capability = member.capability.as_ref();
+    suits(capability, spec, job.rules(), job.min_version)?;
+    if capability.is_some_and(|capability| capability.paused) {
+        return Err(Unfit::Paused);
+    }
+    if capability.is_some_and(|capability| capability.sick) {
+        return Err(Unfit::Sick);
+    }
+    if member.at_desk && job.owner() != Some(node) {
+        return Err(Unfit::AtDesk);
+    }
+    // A machine that renders the job already has its memory.
+    let renders = || member.in_hand.iter().any(|hand| hand.job == job.id);
+    match (job.rules().min_memory_bytes, member.free_memory_bytes) {
+        (Some(needs), Some(free)) if free < needs && !renders() => Err(Unfit::LowMemory { free, needs }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a machine counts among those that could still render what failed elsewhere: what keeps it off now passes
+/// without anybody's doing.
+pub fn could(roster: &Roster, node: NodeId, job: &JobState) -> bool {
+    match fits(roster, node, job) {
+        Ok(()) | Err(Unfit::AtDesk | Unfit::LowMemory { .. }) => true,
+        Err(
+            Unfit::Unknown
+            | Unfit::Paused
+            | Unfit::NoSlots
+            | Unfit::Sick
+            | Unfit::OldVersion
+            | Unfit::NoSeries(_)
+            | Unfit::TooOld
+            | Unfit::NoDenoiser
+            | Unfit::NoGpu
+            | Unfit::NoGpuNamed(_)
+            | Unfit::LacksTag(_)
+            | Unfit::SmallMemory { .. },
+        ) => false,
+    }
+}
