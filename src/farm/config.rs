@@ -26,6 +26,9 @@ pub const RANKED_AT_MOST: usize = 64;
 /// Units of a member that vanished are left for last for this long: a cut heals by then or its work is not coming back
 /// (guess).
 pub const MISSED_FOR: Duration = Duration::from_secs(600);
+/// What only machines hold that were silent for this long is rendered anew once nothing else is open: a cut heals, and a
+/// machine that crashed is back, more often than not before that (guess).
+pub const ORPHAN_AFTER: Duration = Duration::from_secs(30);
 /// A claim reaches this far ahead when frames are short. DESIGN §3 "sized in seconds" (guess).
 pub const CLAIM_AHEAD: Duration = Duration::from_secs(2);
 /// Most units claimed ahead.
