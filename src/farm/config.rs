@@ -15,6 +15,8 @@ pub const DIGEST_EVERY: Duration = Duration::from_secs(1);
 pub const LATE_LOOP: Duration = Duration::from_secs(3);
 /// Between looks for results of an absent submitter that need a second holder (guess; it looks at every unit).
 pub const REPLICATE_EVERY: Duration = Duration::from_secs(1);
+/// A machine that found nothing to begin looks again no sooner than this, whatever it hears (guess: nobody notices).
+pub const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Between ticks while something is going on.
 pub const TICK: Duration = Duration::from_millis(250);
 /// Units are picked among the earliest open ones, this many times the swarm's slots. To be measured (guess).
