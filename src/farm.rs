@@ -24,6 +24,9 @@ pub mod job;
 pub mod ledger;
 mod mesh;
 pub mod message;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod model;
 pub mod op;
 pub mod planted;
 mod retire;
