@@ -18,6 +18,9 @@ mod estimate;
 pub mod event;
 pub mod fit;
 mod gossip;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod hostile;
 pub mod id;
 mod input;
 pub mod job;
