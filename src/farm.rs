@@ -24,6 +24,9 @@ mod hostile;
 pub mod id;
 mod input;
 pub mod job;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod laws;
 pub mod ledger;
 mod mesh;
 pub mod message;
