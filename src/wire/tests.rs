@@ -8,6 +8,8 @@ use crate::farm::op::*;
 use crate::farm::rules::*;
 use crate::fuzz::{ROUNDS, fuzz};
 
+mod formats;
+mod golden;
 
 const RETIRE: Op = Op::Retire { why: RetireReason::Over };
 
