@@ -18,12 +18,21 @@ mod estimate;
 pub mod event;
 pub mod fit;
 mod gossip;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod hostile;
 pub mod id;
 mod input;
 pub mod job;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod laws;
 pub mod ledger;
 mod mesh;
 pub mod message;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod model;
 pub mod op;
 pub mod planted;
 mod retire;

@@ -29,6 +29,9 @@
 #[cfg(feature = "node")]
 pub mod cli;
 pub mod farm;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod fuzz;
 #[cfg(feature = "node")]
 pub mod node;
 pub mod seal;

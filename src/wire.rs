@@ -3,8 +3,10 @@
 //! A message is {version u16, kind u16, body}; the streams write its length before it. An op is {kind u16, length u32,
 //! body}. Bodies are bincode 2, little-endian with variable-length integers, read with a limit and without anything left
 //! over. Everything that comes out of here keeps the promises of its type: what a peer sent is checked once, here, and
-//! trusted behind. Nothing here panics on any bytes.
+//! trusted behind. Nothing here panics on any bytes. [`formats`] tells all of it, field by field.
 
+#[doc = include_str!("wire/FORMATS.md")]
+pub mod formats {}
 mod op;
 
 pub use op::{MAX_OP_BYTES, check_op, decode_op, encode_op};

@@ -504,4 +504,15 @@ mod tests {
         assert_eq!(output.file_name(-7, ImageFormat::Jpeg), "shot_-0007.jpg");
         assert_eq!(output.file_name(123_456, ImageFormat::Exr), "shot_123456.exr");
     }
+
+    #[test]
+    fn no_text_makes_a_parser_of_frames_panic() {
+        let seeds = ["1-10x3,20", "-10--5", "1..4", "2147483647", "1-1000000"].map(|text| text.as_bytes().to_vec());
+        crate::fuzz::fuzz("frames", crate::fuzz::ROUNDS, seeds.into(), |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let set = text.parse::<FrameSet>();
+            assert!(set.as_ref().is_ok_and(FrameSet::is_sound) || set.is_err());
+            (set.map(drop).map_err(|error| std::mem::discriminant(&error)), text.parse::<Series>().is_ok())
+        });
+    }
 }

@@ -122,7 +122,7 @@ pub struct Loaded {
     pub idle: BTreeMap<LogId, u64>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Log {
     tracks: BTreeMap<ActorId, Track>,
     digest: Hash,
@@ -134,6 +134,7 @@ type StoredOps = BTreeMap<u64, Arc<[u8]>>;
 type Run = (LogId, u64, u64);
 
 /// All logs this node knows.
+#[derive(Clone)]
 pub struct Ledger {
     sealer: Sealer,
     me: ActorId,

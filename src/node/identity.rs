@@ -221,4 +221,18 @@ mod tests {
         assert_eq!(moved.swarm_key, first.swarm_key);
         assert_eq!(load(&store, Some("b")).unwrap().seed, moved.seed);
     }
+
+    #[test]
+    fn no_text_makes_a_reader_of_invite_codes_panic() {
+        let code = Invite { swarm_key: [7; 32], addresses: vec!["10.0.0.1:7337".into()] }.code();
+        let seeds = vec![code.into_bytes(), b"swarm1-".to_vec(), "swarm1-\u{e9}".into()];
+        crate::fuzz::fuzz("invite", crate::fuzz::ROUNDS, seeds, |bytes| {
+            let invite = Invite::parse(&String::from_utf8_lossy(bytes));
+            // The checksum stops nearly all: so also what would be behind it.
+            let mut sealed = bytes.to_vec();
+            sealed.extend(&blake3::hash(bytes).as_bytes()[..CHECKSUM_BYTES]);
+            let sealed = format!("{CODE_PREFIX}{}", BASE32_NOPAD.encode(&sealed));
+            (invite.map(drop), Invite::parse(&sealed).map(|invite| invite.addresses.len()))
+        });
+    }
 }

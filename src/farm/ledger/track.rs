@@ -30,6 +30,7 @@ struct Checkpoint {
     end: u64,
 }
 
+#[derive(Clone)]
 pub(super) struct Track {
     ops: Vec<Arc<[u8]>>,
     genesis: Hash,
@@ -48,6 +49,7 @@ pub(super) struct Track {
 }
 
 /// Where two histories part.
+#[derive(Clone)]
 struct Fork {
     /// Ops both begin with.
     at: u64,

@@ -365,3 +365,78 @@ fn keep(
     let _turn = writing.lock().unwrap_or_else(PoisonError::into_inner);
     sink.write(blob, index, bytes).map_err(|error| BlobFailure::Disk(error.to_string()))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tokio_util::compat::TokioAsyncReadCompatExt;
+
+    /// Has one chunk of one blob, and takes anything.
+    struct Small(BlobMap);
+
+    impl ChunkSource for Small {
+        fn map(&self, blob: BlobId) -> Option<BlobMap> {
+            (blob == self.0.id()).then(|| self.0.clone())
+        }
+        fn have(&self, blob: BlobId) -> Option<Vec<u8>> {
+            (blob == self.0.id()).then(|| vec![1])
+        }
+        fn read(&self, blob: BlobId, index: u32) -> io::Result<Vec<u8>> {
+            if blob == self.0.id() && index == 0 { Ok(b"chunk".to_vec()) } else { Err(io::ErrorKind::NotFound.into()) }
+        }
+    }
+
+    impl ChunkSink for Small {
+        fn write(&self, _: BlobId, index: u32, bytes: &[u8]) -> io::Result<()> {
+            assert_eq!((index, bytes), (0, b"chunk".as_slice()), "nothing unproven is ever written");
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn no_requests_and_no_replies_make_either_side_panic_and_each_request_has_its_reply() {
+        let map = BlobMap { chunks: vec![ChunkRef { id: chunk_id(b"chunk"), bytes: 5 }] };
+        let (blob, node, small) = (map.id(), NodeId([1; 32]), Arc::new(Small(map.clone())));
+        let requests = [
+            BlobRequest::Map { blob },
+            BlobRequest::Have { blob },
+            BlobRequest::Chunk { blob, index: 0, id: chunk_id(b"chunk"), bytes: 5 },
+        ];
+        let reply = |payload: &[u8]| [&[HERE], &(payload.len() as u32).to_le_bytes()[..], payload].concat();
+        let asked = requests.iter().flat_map(encode_request).collect();
+        let answered = [reply(&encode_map(&map)), reply(&[1]), reply(b"chunk")].concat();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let disk = Arc::new(Semaphore::new(DISK_AT_ONCE));
+        crate::fuzz::fuzz("blob", 500, vec![asked, answered, vec![MISSING, 0, 0, 0, 0]], |bytes| {
+            let stream = || tokio::io::join(bytes, tokio::io::sink()).compat();
+            let served = runtime.block_on(serve(stream(), node, small.clone(), disk.clone()));
+            let (events, mut told) = mpsc::channel(MAX_REQUESTS);
+            let (stop, closing) = (CancellationToken::new(), CancellationToken::new());
+            let ends = stop.clone();
+            let client = Client { node, sink: small.clone(), disk: disk.clone(), events, stop, closing };
+            let (queue, waiting) = mpsc::channel(MAX_REQUESTS);
+            let places = Arc::new(Semaphore::new(MAX_REQUESTS));
+            for request in &requests {
+                let place = places.clone().try_acquire_owned().unwrap();
+                queue.try_send((request.clone(), place)).unwrap();
+            }
+            // A client waits for more requests until it is stopped.
+            let listens = async {
+                let mut replies = Vec::new();
+                for _ in &requests {
+                    replies.push(match told.recv().await {
+                        Some(NetEvent::Blob { reply: BlobReply::Failed { why, .. }, .. }) => Err(why),
+                        Some(NetEvent::Blob { .. }) => Ok(()),
+                        other => panic!("{other:?}"),
+                    });
+                }
+                ends.cancel();
+                replies
+            };
+            let (ended, replies) = runtime.block_on(async { tokio::join!(client.run(stream(), waiting), listens) });
+            assert!(told.try_recv().is_err(), "one reply to each");
+            (served.map_err(|error| error.to_string()), ended.map_err(|error| error.kind()), replies)
+        });
+    }
+}

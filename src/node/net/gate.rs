@@ -366,4 +366,22 @@ mod tests {
         assert_eq!(peer_of(node), Some(peer));
         assert_eq!(keypair.public().try_into_ed25519().unwrap().to_bytes(), node.0);
     }
+
+    #[test]
+    fn nothing_but_the_right_proof_opens_the_gate_and_nothing_breaks_it() {
+        let key = GateKey::new(&[7; 32]);
+        let Exchange { dialer, listener, dialer_nonce, listener_nonce } = exchange();
+        let proof = |role| *key.proof(&exchange(), role).as_bytes();
+        let dials = [&dialer_nonce, &proof(Role::Dialer), &[ACCEPTED][..]].concat();
+        let listens = [&listener_nonce, &[ACCEPTED][..], &proof(Role::Listener)].concat();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        crate::fuzz::fuzz("gate", crate::fuzz::ROUNDS, vec![dials.clone(), listens.clone()], |bytes| {
+            let stream = || tokio::io::join(bytes, tokio::io::sink()).compat();
+            let heard = runtime.block_on(as_listener(&mut stream(), &key, listener, dialer, listener_nonce));
+            let told = runtime.block_on(as_dialer(&mut stream(), &key, dialer, listener, dialer_nonce));
+            assert!(!matches!(heard, Ok(Verdict::Open)) || bytes.starts_with(&dials));
+            assert!(!matches!(told, Ok(Verdict::Open)) || bytes.starts_with(&listens));
+            (heard.map_err(|error| error.kind()), told.map_err(|error| error.kind()))
+        });
+    }
 }

@@ -426,4 +426,18 @@ mod tests {
         drop(outlets);
         assert_eq!(queues.frame(Protocol::Status, vec![1]), Err(NotSent::NotConnected));
     }
+
+    #[test]
+    fn no_bytes_make_a_decoder_of_hello_or_members_panic() {
+        let hello = Hello { version: 1, boot: BootId([3; 8]), port: 7337 };
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let members =
+            vec![(NodeId([1; 32]), vec![at("10.0.0.1:7337"), at("[fd00::1]:7338")]), (NodeId([2; 32]), vec![])];
+        let seeds = vec![hello.encode(), encode_members(&members)];
+        crate::fuzz::fuzz("link", crate::fuzz::ROUNDS, seeds, |bytes| {
+            let members = decode_members(bytes);
+            assert!(members.as_ref().is_none_or(|members| members.len() <= MAX_TOLD));
+            (Hello::decode(bytes).is_some(), members.map(|members| members.len()))
+        });
+    }
 }

@@ -277,4 +277,19 @@ mod tests {
         // A length nobody has the memory for is refused by its number alone.
         assert!(read_frame(&mut Cursor::new(vec![255; 4]), 5).await.is_err());
     }
+
+    #[test]
+    fn no_bytes_make_a_reader_of_frames_panic_or_take_more_than_its_limit() {
+        let seeds = vec![b"\x05\0\0\0hello\x02\0\0\0yo".to_vec(), vec![0; 8]];
+        crate::fuzz::fuzz("frame", crate::fuzz::ROUNDS, seeds, |bytes| {
+            let mut stream = Cursor::new(bytes);
+            loop {
+                match futures::executor::block_on(read_frame(&mut stream, 16)) {
+                    Ok(Some(frame)) => assert!(frame.len() <= 16),
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error.kind()),
+                }
+            }
+        });
+    }
 }

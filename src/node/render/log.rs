@@ -200,4 +200,25 @@ mod tests {
         assert_eq!(log.error.as_deref(), Some("CUDA error: first"));
         assert_eq!(cut("aé", 2), "a");
     }
+
+    #[test]
+    fn no_line_of_a_renderer_makes_its_reader_panic() {
+        let seeds = [
+            "Fra:1 Mem:9M | Scene, ViewLayer | Rendered 1/4 Tiles, Sample 16/32",
+            "Color management: display \"sRGB\" used by scene \"Scene\" not found, setting to default",
+            "Error: Build without OpenImageDenoiser",
+            "Warning: Unable to open '/t/\u{e9}.png': No such file",
+        ];
+        let seeds = seeds.map(|line| line.as_bytes().to_vec()).into();
+        crate::fuzz::fuzz("line", crate::fuzz::ROUNDS, seeds, |bytes| {
+            let line = String::from_utf8_lossy(bytes);
+            let meaning = classify(&line);
+            assert!(progress(&line).is_none_or(|part| (0.0..=1.0).contains(&part)), "{line}");
+            let mut log = Log::default();
+            log.push(line.repeat(200));
+            log.push(line.into_owned());
+            assert!(log.text().len() <= LOG_MAX_BYTES);
+            (std::mem::discriminant(&meaning), log.error.is_some(), log.warnings.len())
+        });
+    }
 }

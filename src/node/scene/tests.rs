@@ -378,3 +378,21 @@ assert bpy.data.objects['Linked'].data.vertices
     let said = blender(&[laid_out.to_str().unwrap()], check).unwrap();
     assert_eq!((said.matches("FOUND ").count(), said.matches("LOST ").count()), (7, 0), "{said}");
 }
+
+#[test]
+fn no_damage_to_a_blend_makes_its_reader_panic() {
+    let dir = TempDir::new().unwrap();
+    write(&dir, "wood.png", b"png");
+    let path = dir.path().join("shot.blend");
+    let mut seeds: Vec<Vec<u8>> =
+        SHAPES.iter().map(|shape| scene(*shape, true, &[b"//wood.png"], &[b"//lib.blend"])).collect();
+    seeds.extend([gzip(&seeds[0]), zstd(&seeds[0])]);
+    // Each reads, traces and rewrites a whole file.
+    crate::fuzz::fuzz("blend", 400, seeds, |bytes| {
+        std::fs::write(&path, bytes).unwrap();
+        let told = |error: &SceneError| error.to_string();
+        let scene = read(&path).map(|info| (info.camera.is_some(), info.camera_optional)).map_err(|error| told(&error));
+        let traced = trace(&path).map(|trace| (trace.files.len(), trace.missing.len())).map_err(|error| told(&error));
+        (scene, traced)
+    });
+}

@@ -360,3 +360,47 @@ fn entry_without_rate(stsd: &[u8]) -> io::Result<Vec<u8>> {
     kept[..4].copy_from_slice(&length.to_be_bytes());
     Ok(kept)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_damage_to_a_segment_makes_its_reader_panic() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, timing) = (dir.path().join("segment"), Timing { timescale: 24_000, delta: 1000 });
+        // As ffmpeg writes one: where its frames begin stands in 32 bits, not in 64.
+        let none = [0; 4];
+        let mut entry = [&[0; 4], b"avc1".as_slice(), &[0; SAMPLE_ENTRY_BYTES]].concat();
+        entry.truncate(SAMPLE_ENTRY_BYTES);
+        entry.extend(boxed(b"avcC", &[&[1; 8]]));
+        let length = entry.len() as u32;
+        entry[..4].copy_from_slice(&length.to_be_bytes());
+        let index = |start: u32| {
+            let table = boxed(
+                b"stbl",
+                &[
+                    &boxed(b"stsd", &[&none, &1u32.to_be_bytes(), &entry]),
+                    &boxed(b"stts", &[&none, &list([[3, timing.delta]])]),
+                    &boxed(b"ctts", &[&none, &list([[1, 2000], [2, 1000]])]),
+                    &boxed(b"stss", &[&none, &list([[1]])]),
+                    &boxed(b"stsz", &[&none, &none, &list([[5], [4], [3]])]),
+                    &boxed(b"stco", &[&none, &list([[start]])]),
+                ],
+            );
+            let header = boxed(b"mdhd", &[&[0; 12], &timing.timescale.to_be_bytes(), &[0; 8]]);
+            let media = boxed(b"mdia", &[&header, &boxed(b"minf", &[&table])]);
+            let edits = boxed(b"elst", &[&none, &1u32.to_be_bytes(), &none, &1000u32.to_be_bytes(), &none]);
+            boxed(b"moov", &[&boxed(b"trak", &[&boxed(b"edts", &[&edits]), &media])])
+        };
+        let start = index(0).len() as u32 + 8;
+        let whole = [index(start), boxed(b"mdat", &[&[7; 12]])].concat();
+        std::fs::write(&path, &whole).unwrap();
+        assert_eq!(Clip::read(&path, 3, timing).unwrap().sizes, [5, 4, 3]);
+        crate::fuzz::fuzz("segment", crate::fuzz::ROUNDS, vec![whole], |bytes| {
+            std::fs::write(&path, bytes).unwrap();
+            Clip::read(&path, 3, timing).map(drop).map_err(|error| error.to_string())
+        });
+    }
+}
