@@ -22,8 +22,6 @@ pub struct Member {
     pub connected: bool,
     /// When the last one ended, unless one stands or none ever stood.
     pub left: Option<Duration>,
-    /// Counter of its last heartbeat, heard of it or through others.
-    pub counter: u64,
     /// When its last heartbeat came from itself, with what it has in hand.
     pub told: Option<Duration>,
     /// CPU load, hundredths.
@@ -49,8 +47,8 @@ pub struct Roster {
     members: BTreeMap<NodeId, Member>,
     /// Starts caught signing two histories: what they claim binds nobody, since what they do is not taken any more.
     liars: BTreeSet<ActorId>,
-    /// Which member's start is which.
-    boots: BTreeMap<BootId, NodeId>,
+    /// Whose each start is, and the counter of its last heartbeat, heard of it or through others.
+    boots: BTreeMap<BootId, (NodeId, u64)>,
     /// Members a connection stands to.
     connected: usize,
 }
@@ -107,8 +105,8 @@ impl Roster {
             if let Some(old) = member.boot {
                 self.boots.remove(&old);
             }
-            self.boots.insert(boot, node);
-            (member.boot, member.counter) = (Some(boot), 0);
+            self.boots.insert(boot, (node, 0));
+            member.boot = Some(boot);
             member.in_hand.clear();
             member.since.clear();
         }
@@ -133,32 +131,34 @@ impl Roster {
 
     /// A heartbeat. One of another start than the connection's, or an old one, says nothing.
     pub fn heartbeat(&mut self, node: NodeId, beat: Heartbeat, now: Duration) {
-        let Some(member) = self.members.get_mut(&node) else { return };
-        if node == self.me.node || member.boot != Some(beat.boot) || beat.counter <= member.counter {
+        let Some((_, last)) = self.boots.get_mut(&beat.boot).filter(|(of, last)| *of == node && beat.counter > *last)
+        else {
             return;
-        }
+        };
+        let Some(member) = self.members.get_mut(&node) else { return };
+        *last = beat.counter;
         member.since.retain(|key, _| beat.in_hand.iter().any(|hand| (hand.job, hand.unit) == *key));
         for hand in &beat.in_hand {
             member.since.entry((hand.job, hand.unit)).or_insert(now);
         }
         (member.heard, member.told) = (Some(now), Some(now));
-        (member.counter, member.load_percent, member.in_hand) = (beat.counter, beat.load_percent, beat.in_hand);
+        (member.load_percent, member.in_hand) = (beat.load_percent, beat.in_hand);
         (member.free_memory_bytes, member.at_desk) = (beat.free_memory_bytes, beat.at_desk);
         member.neighbours = beat.neighbours.into_iter().collect();
     }
 
     /// A heartbeat as somebody else heard it; whose, if it is news.
     pub fn relayed_beat(&mut self, boot: BootId, counter: u64, now: Duration) -> Option<NodeId> {
-        let node = *self.boots.get(&boot)?;
-        let member = self.members.get_mut(&node).filter(|member| counter > member.counter)?;
-        (member.counter, member.heard) = (counter, Some(now));
-        Some(node)
+        let (node, last) = self.boots.get_mut(&boot).filter(|(_, last)| counter > *last)?;
+        *last = counter;
+        self.members.get_mut(node)?.heard = Some(now);
+        Some(*node)
     }
 
     /// The last heartbeat of a member, to be handed on.
     pub fn beat(&self, node: NodeId) -> Option<(BootId, u64)> {
-        let member = self.members.get(&node)?;
-        Some((member.boot?, member.counter))
+        let boot = self.members.get(&node)?.boot?;
+        Some((boot, self.boots.get(&boot)?.1))
     }
 
     /// Whether a member itself lately told what it has in hand: in a large swarm few do.
@@ -191,7 +191,9 @@ impl Roster {
     /// Whether a node counts: heard within [`SUSPECT_AFTER`] and not gone for [`GONE_AFTER`], or this one.
     pub fn is_alive(&self, node: NodeId, now: Duration) -> bool {
         let heard = |member: &Member| member.heard.is_some_and(|heard| now.saturating_sub(heard) < SUSPECT_AFTER);
-        let left = |member: &Member| member.left.is_some_and(|left| now.saturating_sub(left) >= GONE_AFTER);
+        // Whom others still hear lives, though the connection to it ended.
+        let ended = |member: &Member| member.left.filter(|left| member.heard.is_none_or(|heard| heard <= *left));
+        let left = |member: &Member| ended(member).is_some_and(|left| now.saturating_sub(left) >= GONE_AFTER);
         node == self.me.node || self.members.get(&node).is_some_and(|member| heard(member) && !left(member))
     }
 

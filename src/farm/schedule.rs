@@ -158,11 +158,8 @@ impl View<'_> {
 
     /// How long it would take this machine to render what it leaves to others, if it leaves something.
     pub fn held_back(&self) -> Option<Duration> {
-        let is_open = |job: &JobState| {
-            let mut units = job.unfinished().iter();
-            units.any(|unit| self.claims(job.unit(*unit)).next().is_none() && self.may_try(job, *unit))
-        };
-        let left = self.renderable().into_iter().filter(|job| self.would_end_late(job) && is_open(job));
+        let has_open = |job: &&JobState| self.open(job).next().is_some();
+        let left = self.renderable().into_iter().filter(has_open).filter(|job| self.would_end_late(job));
         left.filter_map(|job| self.estimate(job, self.me.node)).max()
     }
 
@@ -257,12 +254,18 @@ impl View<'_> {
                     .any(|node| *node != self.me.node && state.failures_of(*node) == 0))
     }
 
+    /// Units nobody alive has claimed and this machine may try, ascending.
+    fn open<'s>(&'s self, job: &'s JobState) -> impl Iterator<Item = Unit> + 's {
+        let is_open = |unit: &Unit| self.claims(job.unit(*unit)).next().is_none() && self.may_try(job, *unit);
+        job.unfinished().iter().copied().filter(is_open)
+    }
+
     /// Rule 1: open units of the window, those first for which this machine is the strongest.
     ///
     /// Units that fall to a member that vanished lately come after all others: on the far side of a cut it may well be
     /// rendering them, and so each side ends its own share first. What it had claimed is open at once.
     fn open_units(&self, job: &JobState) -> Option<Choice> {
-        if self.is_patient && self.would_end_late(job) {
+        if self.open(job).next().is_none() || (self.is_patient && self.would_end_late(job)) {
             return None;
         }
         let window = (WINDOW_PER_SLOT * self.slots(job)).max(WINDOW_MIN);
@@ -282,12 +285,10 @@ impl View<'_> {
                 None => true,
             }
         };
-        let is_open = |unit: &Unit| self.claims(job.unit(*unit)).next().is_none() && self.may_try(job, *unit);
-        let all = || job.unfinished().iter().copied().filter(is_open);
         let slots = self.slots(job);
-        let mut units = in_order(job, all().filter(|unit| falls_to_us(&candidate(*unit))), window, slots);
+        let mut units = in_order(job, self.open(job).filter(|unit| falls_to_us(&candidate(*unit))), window, slots);
         if units.is_empty() && !missing.is_empty() {
-            units = in_order(job, all(), window, slots);
+            units = in_order(job, self.open(job), window, slots);
         }
         // Short frames are claimed a few at a time: as many as fill the time ahead, and no more than a fair share.
         let fair = units.len().div_ceil(rivals.len() + 1);
@@ -345,7 +346,7 @@ impl View<'_> {
 
     /// Rule 2: a unit another has claimed and not begun, from whoever has most of them waiting.
     fn steal(&self, job: &JobState) -> Option<Choice> {
-        if job.rules().chunk == Chunk::All || (self.is_patient && self.would_end_late(job)) {
+        if job.rules().chunk == Chunk::All {
             return None;
         }
         let mut waiting: BTreeMap<ActorId, Vec<Unit>> = BTreeMap::new();
@@ -361,6 +362,9 @@ impl View<'_> {
         // Heartbeats tell what is begun, so that a holder's first unit may look unbegun: leave it one.
         let (holder, units) = waiting.into_iter().filter(|(_, units)| units.len() > 1).max_by_key(|(_, u)| u.len())?;
         let unit = *units.last()?;
+        if self.is_patient && self.would_end_late(job) {
+            return None;
+        }
         let epoch = job.unit(unit).epoch;
         Some(Choice {
             job: job.id,
