@@ -120,6 +120,9 @@ pub struct Farm {
     heartbeat_at: Duration,
     digest_at: Duration,
     review_at: Duration,
+    /// Nothing is looked for before this, and whether something came up since.
+    look_at: Duration,
+    looks_again: bool,
     replicate_at: Duration,
     counter: u64,
     /// Suspended lately: no claims before a digest exchange or this time.
@@ -181,6 +184,8 @@ impl Farm {
             heartbeat_at: now.mono,
             digest_at: now.mono,
             review_at: now.mono,
+            look_at: now.mono,
+            looks_again: false,
             replicate_at: now.mono,
             counter: 0,
             fenced_until: None,
@@ -210,7 +215,7 @@ impl Farm {
         let settles = self.take(now, input, rng, &mut effects);
         self.retire_due(&mut effects);
         self.review_keeping(now, &mut effects);
-        if settles || now.mono >= self.review_at {
+        if settles || now.mono >= self.review_at || (self.looks_again && now.mono >= self.look_at) {
             self.review_at = now.mono + TICK;
             self.settle(now, &mut effects);
         }
@@ -228,6 +233,7 @@ impl Farm {
             || !self.collectors.is_empty()
             || self.jobs.values().any(|job| !job.is_over() && job.spec.is_some());
         let gossip = self.heartbeat_at.min(self.digest_at).min(self.hand_on_at().unwrap_or(Duration::MAX));
+        let gossip = if self.looks_again { gossip.min(self.look_at) } else { gossip };
         if busy { gossip.min(self.review_at) } else { gossip }
     }
 

@@ -15,6 +15,8 @@ pub const DIGEST_EVERY: Duration = Duration::from_secs(1);
 pub const LATE_LOOP: Duration = Duration::from_secs(3);
 /// Between looks for results of an absent submitter that need a second holder (guess; it looks at every unit).
 pub const REPLICATE_EVERY: Duration = Duration::from_secs(1);
+/// A machine that found nothing to begin looks again no sooner than this, whatever it hears (guess: nobody notices).
+pub const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Between ticks while something is going on.
 pub const TICK: Duration = Duration::from_millis(250);
 /// Units are picked among the earliest open ones, this many times the swarm's slots. To be measured (guess).
@@ -26,6 +28,9 @@ pub const RANKED_AT_MOST: usize = 64;
 /// Units of a member that vanished are left for last for this long: a cut heals by then or its work is not coming back
 /// (guess).
 pub const MISSED_FOR: Duration = Duration::from_secs(600);
+/// What only machines hold that were silent for this long is rendered anew once nothing else is open: a cut heals, and a
+/// machine that crashed is back, more often than not before that (guess).
+pub const ORPHAN_AFTER: Duration = Duration::from_secs(30);
 /// A claim reaches this far ahead when frames are short. DESIGN §3 "sized in seconds" (guess).
 pub const CLAIM_AHEAD: Duration = Duration::from_secs(2);
 /// Most units claimed ahead.

@@ -201,7 +201,7 @@ impl Farm {
             self.roster.set_own_work(in_hand);
             self.draw(now.mono, rng);
             let beat = self.heartbeat();
-            let told = self.told(now.mono);
+            let told = self.told();
             for to in &told {
                 effects.push(Effect::Send { to: *to, message: Message::Heartbeat(beat.clone()) });
             }

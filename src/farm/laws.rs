@@ -272,7 +272,6 @@ fn a_job_is_the_same_whichever_of_its_ops_comes_first() {
 }
 
 #[test]
-#[ignore = "a `Done` that raises the epoch without a result of it leaves its frame finished"]
 fn a_result_of_a_revision_not_heard_of_yet_reopens_its_frame() {
     let mut spec = crate::wire::tests::spec();
     spec.frames = "1-4".parse().unwrap();

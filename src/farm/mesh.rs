@@ -34,6 +34,8 @@ struct Forward {
 pub(super) struct Mesh {
     /// Drawn by this machine.
     drawn: BTreeSet<NodeId>,
+    /// Those, and the ones that drew it, as of the last heartbeat.
+    told: Vec<NodeId>,
     /// Members whose signs of life are to be handed on.
     beats: BTreeSet<NodeId>,
     relay_at: Duration,
@@ -48,10 +50,11 @@ impl Farm {
     }
 
     /// Those that are told of ops and life.
-    pub(super) fn told(&self, now: Duration) -> Vec<NodeId> {
-        if !self.is_partial() {
-            return self.roster.neighbours().collect();
-        }
+    pub(super) fn told(&self) -> Vec<NodeId> {
+        if self.is_partial() { self.mesh.told.clone() } else { self.roster.neighbours().collect() }
+    }
+
+    fn few(&self, now: Duration) -> Vec<NodeId> {
         let drew_us = |node: &NodeId| {
             self.roster.tells(*node, now)
                 && self.roster.member(*node).is_some_and(|member| member.neighbours.contains(&self.me.node))
@@ -77,6 +80,7 @@ impl Farm {
         let fresh = fresh.sample(&mut &mut *rng, MESH_DRAWS.saturating_sub(drawn.len()));
         drawn.extend(fresh);
         self.mesh.drawn = drawn;
+        self.mesh.told = self.few(now);
     }
 
     /// A member gave a sign of life that others may not have seen.
@@ -137,14 +141,14 @@ impl Farm {
                 self.mesh.beats = nodes.split_off(&later);
             }
             let beats: Vec<(BootId, u64)> = nodes.iter().filter_map(|node| self.roster.beat(*node)).collect();
-            for to in self.told(now.mono) {
+            for to in self.told() {
                 effects.push(Effect::Send { to, message: Message::Beats(beats.clone()) });
             }
         }
         if !self.mesh.forwards.is_empty() && now.mono >= self.mesh.push_at {
             self.mesh.push_at = now.mono + PUSH_EVERY;
             let forwards = std::mem::take(&mut self.mesh.forwards);
-            for to in self.told(now.mono) {
+            for to in self.told() {
                 let news = forwards
                     .iter()
                     .filter(|((_, actor), forward)| !forward.known_to.contains(&to) && !self.has(*actor, None, to));

@@ -212,6 +212,12 @@ impl Roster {
         self.members.iter().map(|(node, member)| (*node, member)).filter(move |(node, _)| self.is_alive(*node, now))
     }
 
+    /// How long nothing has been heard of a node: since the start of this run where nothing ever was.
+    pub fn silence(&self, node: NodeId, now: Duration) -> Duration {
+        let heard = self.members.get(&node).and_then(|member| member.heard);
+        if node == self.me.node { Duration::ZERO } else { now.saturating_sub(heard.unwrap_or_default()) }
+    }
+
     /// Those that vanished lately, by id: dead, or on the other side of a cut.
     pub fn missing(&self, now: Duration) -> impl Iterator<Item = (NodeId, &Member)> {
         let lately = move |member: &Member| member.heard.is_some_and(|heard| now.saturating_sub(heard) < MISSED_FOR);

@@ -7,8 +7,8 @@
 
 use super::blame::Blame;
 use super::config::{
-    ATTEMPTS_PER_NODE, BACKUP_MARGIN, CLAIM_AHEAD, CLAIM_MAX_UNITS, MAX_COPIES, RANKED_AT_MOST, STOP_FROM,
-    STOP_PERCENT, WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT, YIELD_WITHIN,
+    ATTEMPTS_PER_NODE, BACKUP_MARGIN, CLAIM_AHEAD, CLAIM_MAX_UNITS, MAX_COPIES, ORPHAN_AFTER, RANKED_AT_MOST,
+    STOP_FROM, STOP_PERCENT, WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT, YIELD_WITHIN,
 };
 use super::fit::{could, fits, suits};
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
@@ -313,7 +313,8 @@ impl View<'_> {
         Some(Choice { job: job.id, units, epoch, kind: ClaimKind::Primary, taken_from: None })
     }
 
-    /// Done units whose only holders are away, once the job has nothing else open: rendered anew rather than waited for.
+    /// Done units whose only holders have been away for a while, once the job has nothing else open: rendered anew rather
+    /// than waited for any longer.
     fn orphans(&self, job: &JobState) -> Option<Choice> {
         if !job.unfinished().iter().all(|unit| is_failed(job, *unit, self.roster, self.now)) {
             return None;
@@ -329,9 +330,17 @@ impl View<'_> {
                 && self.has_scene_of(job, *unit)
                 && self.claims(state).next().is_none()
                 && !has_live_result(job, *unit, self.roster, self.now)
+                && self.is_orphaned(job, state)
         })?;
         let epoch = job.unit(unit).epoch;
         Some(Choice { job: job.id, units: vec![(unit, epoch)], epoch, kind: ClaimKind::Primary, taken_from: None })
+    }
+
+    /// Whether everyone who holds any of a unit's results has been silent for long.
+    fn is_orphaned(&self, job: &JobState, state: &UnitState) -> bool {
+        let outputs = state.current_results().flat_map(|(_, outcome)| &outcome.outputs);
+        let mut holders = outputs.flat_map(|output| job.holding(output.blob));
+        holders.all(|node| self.roster.silence(node, self.now) >= ORPHAN_AFTER)
     }
 
     /// Rule 2: a unit another has claimed and not begun, from whoever has most of them waiting.

@@ -154,7 +154,7 @@ impl World {
             })
             .collect();
         let by_node = machines.iter().enumerate().map(|(i, machine)| (machine.node, i)).collect();
-        let pairs = net::topology(nodes, |below| rng.random_range(0..below));
+        let pairs = net::topology(nodes).collect();
         let mut world = Self {
             now: Duration::ZERO,
             queue: BinaryHeap::new(),

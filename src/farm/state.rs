@@ -271,9 +271,7 @@ impl JobState {
                 let state = self.unit_mut(unit);
                 state.drop_claim(&actor);
                 state.results.insert((epoch, actor), Outcome { revision, outputs, millis, device, build });
-                if state.has_result() {
-                    self.unfinished.remove(&unit);
-                }
+                self.review(unit);
             }
             Op::Failed { epoch, unit, kind, message, log } => {
                 *self.failures.entry(actor.node).or_default() += 1;
@@ -546,13 +544,17 @@ impl JobState {
     }
 
     fn reopen(&mut self, unit: Unit, epoch: u32) {
-        let known = self.spec.as_ref().is_some_and(|spec| spec.frames.contains(unit.frame));
         self.raise(unit, epoch);
-        match self.unit(unit).has_result() {
-            false if known => drop(self.unfinished.insert(unit)),
-            false => {}
-            // Its result came first, and what it was rendered from only now.
-            true => drop(self.unfinished.remove(&unit)),
+        self.review(unit);
+    }
+
+    /// Whether a unit is unfinished, now that something about it changed: an epoch may have come with its result or before
+    /// it, a result before what it was rendered from.
+    fn review(&mut self, unit: Unit) {
+        if self.unit(unit).has_result() {
+            self.unfinished.remove(&unit);
+        } else if self.spec.as_ref().is_some_and(|spec| is_of(spec, unit)) {
+            self.unfinished.insert(unit);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::Farm;
 use super::collect::{pick, to_replicate};
-use super::config::{CLAIM_MAX_UNITS, PATIENCE, REPLICATE_EVERY};
+use super::config::{CLAIM_MAX_UNITS, LOOK_AGAIN, PATIENCE, REPLICATE_EVERY};
 use super::event::{Effect, Now};
 use super::fit::suits;
 use super::id::{BlobId, JobId, NodeId, Unit};
@@ -93,6 +93,7 @@ impl Farm {
 
     /// Begins what waits, and claims more while slots are free.
     fn claim(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.looks_again = false;
         if self.is_leaving || self.fenced_until.is_some_and(|until| now.mono < until) {
             return;
         }
@@ -108,10 +109,16 @@ impl Farm {
                 self.begin(now, job, unit, effects);
                 continue;
             }
+            // What others do changes a hundred times a second in a large swarm, and seldom leaves something to begin.
+            if now.mono < self.look_at {
+                self.looks_again = true;
+                return;
+            }
             let view = self.scheduler(now.mono);
             let Some(choice) = view.choose() else {
                 let held_back = view.held_back().map(|own| now.mono + own + PATIENCE);
                 self.patient_until = held_back.map(|until| self.patient_until.unwrap_or(until));
+                self.look_at = now.mono + LOOK_AGAIN;
                 return;
             };
             self.patient_until = None;

@@ -260,7 +260,7 @@ impl World {
         let packet = match last {
             Some((before, packet)) if *before == message => packet.clone(),
             _ => {
-                let packet = match wire::encode(&message) {
+                let mut packet = match wire::encode(&message) {
                     Ok(bytes) => Packet::new(&bytes),
                     Err(error) => return self.fail(Invariant::NothingSoundIsRefused, error.to_string()),
                 };
@@ -270,6 +270,8 @@ impl World {
                         format!("read as something else: {}", event::short(&message)),
                     );
                 }
+                // The same, and its ops are shared by everyone: a thousand farms keep each once.
+                packet.message = Some(Arc::new(message.clone()));
                 *last = Some((message, packet.clone()));
                 packet
             }
