@@ -62,8 +62,7 @@ fn any_op() -> impl Strategy<Value = Op> {
             Op::Claim { epoch, units, kind, score }
         }),
         2 => units().prop_map(|units| Op::Release { units }),
-        // Of what was submitted alone: see `a_result_of_a_revision_not_heard_of_yet_reopens_its_frame`.
-        4 => (0u32..3, Just(0u32), unit(), blobs(), any::<u32>()).prop_map(done),
+        4 => (0u32..3, 0u32..3, unit(), blobs(), any::<u32>()).prop_map(done),
         2 => (0u32..3, unit(), prop::option::of(Just(BlobId([9; 32])))).prop_map(|(epoch, unit, log)| {
             Op::Failed { epoch, unit, kind: FailureKind::Crash, message: "no".into(), log }
         }),
