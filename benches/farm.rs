@@ -12,12 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use swarm::farm::blame::Blame;
 use swarm::farm::id::{ActorId, BlobId, BootId, JobId, NodeId, Unit};
-use swarm::farm::job::{Device, FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings, Series};
+use swarm::farm::job::{FrameSet, JobSpec, Series};
 use swarm::farm::ledger::Ledger;
 use swarm::farm::message::{Capability, RendererInfo, SWARM_LOG, Suffix};
 use swarm::farm::op::{ClaimKind, Op, Output, OutputRole, UnitSet};
 use swarm::farm::roster::Roster;
-use swarm::farm::rules::Rules;
 use swarm::farm::schedule::{Choice, Hand, View};
 use swarm::farm::state::JobState;
 use swarm::seal::{Sealer, swarm_id};
@@ -70,32 +69,8 @@ fn done(frame: i32) -> Op {
 }
 
 fn spec(frames: usize) -> JobSpec {
-    JobSpec {
-        name: "shot".into(),
-        file: "/shot.blend".into(),
-        user: "user".into(),
-        bundle: BUNDLE,
-        bundle_bytes: 1,
-        frames: FrameSet::from_frames((1..=frames as i32).collect()).unwrap(),
-        series: Series { major: 4, minor: 5 },
-        min_version: 40500,
-        settings: RenderSettings { device: Device::Auto, ..RenderSettings::default() },
-        needs: Needs::default(),
-        format: ImageFormat::Png,
-        size: (1920, 1080),
-        rate: FrameRate { fps: 24, base_millionths: 1_000_000 },
-        output: OutputSpec {
-            directory: "/out".into(),
-            prefix: "shot_".into(),
-            suffix: String::new(),
-            digits: 4,
-            video: None,
-        },
-        priority: 50,
-        rules: Rules::default(),
-        nonce: 1,
-        created_ms: 0,
-    }
+    let frames = FrameSet::from_frames((1..=frames as i32).collect()).unwrap();
+    JobSpec::new(BUNDLE, frames, Series { major: 4, minor: 5 })
 }
 
 fn capability() -> Capability {

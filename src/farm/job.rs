@@ -438,6 +438,38 @@ impl Revision {
     }
 }
 
+impl JobSpec {
+    /// A job of which nothing special is asked: PNGs of 1920×1080 pixels, 24 a second, by any Blender of the series.
+    pub fn new(bundle: BlobId, frames: FrameSet, series: Series) -> Self {
+        Self {
+            name: "shot".into(),
+            file: "/shot.blend".into(),
+            user: "user".into(),
+            bundle,
+            bundle_bytes: 0,
+            frames,
+            series,
+            min_version: 0,
+            settings: RenderSettings::default(),
+            needs: Needs::default(),
+            format: ImageFormat::Png,
+            size: (1920, 1080),
+            rate: FrameRate { fps: 24, base_millionths: 1_000_000 },
+            output: OutputSpec {
+                directory: "/shot-frames".into(),
+                prefix: "shot_".into(),
+                suffix: String::new(),
+                digits: 4,
+                video: Some("/shot.mp4".into()),
+            },
+            priority: 50,
+            rules: Rules::default(),
+            nonce: 0,
+            created_ms: 0,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

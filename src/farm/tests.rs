@@ -7,9 +7,7 @@ use super::blob::BlobMap;
 use super::config::{GONE_AFTER, KEEP, KEEP_REVIEW, SUSPECT_AFTER};
 use super::event::{Effect, Input, JobCommand, Now, Rendered};
 use super::id::{BlobId, BootId, JobId, NodeId, Unit};
-use super::job::{
-    Device, FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings, Revision, Series,
-};
+use super::job::{FrameSet, JobSpec, Revision, Series};
 use super::ledger::{Ledger, Row};
 use super::message::{Capability, Message, RendererInfo, Suffix};
 use super::op::{JobSetting, Op, Output, OutputRole, UnitSet};
@@ -280,32 +278,7 @@ impl Trio {
 }
 
 fn spec(frames: i32) -> JobSpec {
-    JobSpec {
-        name: "shot".into(),
-        file: "/shot.blend".into(),
-        user: "ada".into(),
-        bundle: BUNDLE,
-        bundle_bytes: 0,
-        frames: FrameSet::range(1, frames, 1).expect("frames"),
-        series: Series { major: 4, minor: 5 },
-        min_version: 0,
-        settings: RenderSettings { engine: None, samples: None, resolution: None, percent: None, device: Device::Auto },
-        needs: Needs::default(),
-        format: ImageFormat::Png,
-        size: (8, 8),
-        rate: FrameRate { fps: 24, base_millionths: 1_000_000 },
-        output: OutputSpec {
-            directory: "/o".into(),
-            prefix: "shot_".into(),
-            suffix: String::new(),
-            digits: 4,
-            video: Some("/o.mp4".into()),
-        },
-        priority: 50,
-        rules: Rules::default(),
-        nonce: 0,
-        created_ms: 0,
-    }
+    JobSpec::new(BUNDLE, FrameSet::range(1, frames, 1).expect("frames"), Series { major: 4, minor: 5 })
 }
 
 #[test]

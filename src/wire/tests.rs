@@ -14,31 +14,23 @@ mod golden;
 const RETIRE: Op = Op::Retire { why: RetireReason::Over };
 
 pub(crate) fn spec() -> JobSpec {
+    let output = OutputSpec {
+        directory: "/o".into(),
+        prefix: "shot_".into(),
+        suffix: String::new(),
+        digits: 4,
+        video: Some("/o.mp4".into()),
+    };
     JobSpec {
-        nonce: 0,
-        name: "shot".into(),
         file: "/home/a/shot.blend".into(),
         user: "a".into(),
-        bundle: BlobId([3; 32]),
+        output,
         bundle_bytes: 1 << 33,
-        frames: "1-10x3,20".parse().unwrap(),
-        series: Series { major: 4, minor: 5 },
         min_version: 30512,
         settings: RenderSettings { engine: Some("CYCLES".into()), samples: Some(64), ..RenderSettings::default() },
         needs: Needs { denoiser: true },
-        format: ImageFormat::Png,
-        size: (1920, 1080),
-        rate: FrameRate { fps: 24, base_millionths: 1_000_000 },
-        output: OutputSpec {
-            directory: "/o".into(),
-            prefix: "shot_".into(),
-            suffix: String::new(),
-            digits: 4,
-            video: Some("/o.mp4".into()),
-        },
-        priority: 50,
-        rules: Rules::default(),
         created_ms: 1_700_000_000_000,
+        ..JobSpec::new(BlobId([3; 32]), "1-10x3,20".parse().unwrap(), Series { major: 4, minor: 5 })
     }
 }
 

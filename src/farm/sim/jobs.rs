@@ -8,10 +8,7 @@ use crate::farm::Farm;
 use crate::farm::blob::{BlobMap, BundleFile, CHUNK_AVERAGE_BYTES, ChunkRef, Manifest, chunk_id};
 use crate::farm::event::Input;
 use crate::farm::id::BlobId;
-use crate::farm::job::{
-    Device, FrameRate, FrameSet, ImageFormat, JobSpec, Needs, OutputSpec, RenderSettings, Revision, Series,
-};
-use crate::farm::rules::Rules;
+use crate::farm::job::{FrameSet, JobSpec, Needs, RenderSettings, Revision, Series};
 use crate::wire;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -48,31 +45,14 @@ impl World {
         let bundle = self.make_bundle(seed, owner);
         let frames = FrameSet::from_frames((1..=self.scenario.frames as i32).collect());
         let (major, minor, _) = CURRENT;
+        let frames = frames.unwrap_or_else(|| unreachable!("a scenario has frames"));
         JobSpec {
             name: format!("job{job}"),
-            file: "/scene.blend".into(),
-            user: "user".into(),
-            bundle,
             bundle_bytes: self.scenario.file_bytes * self.scenario.files as u64,
-            frames: frames.unwrap_or_else(|| unreachable!("a scenario has frames")),
-            series: Series { major, minor },
             min_version: 40500,
-            settings: RenderSettings { device: Device::Auto, ..RenderSettings::default() },
-            needs: Needs::default(),
-            format: ImageFormat::Png,
-            size: (1920, 1080),
-            rate: FrameRate { fps: 24, base_millionths: 1_000_000 },
-            output: OutputSpec {
-                directory: "/out".into(),
-                prefix: "f_".into(),
-                suffix: String::new(),
-                digits: 4,
-                video: Some("/out.mp4".into()),
-            },
-            priority: 50,
-            rules: Rules::default(),
             nonce: seed,
             created_ms: WALL_MS,
+            ..JobSpec::new(bundle, frames, Series { major, minor })
         }
     }
 
