@@ -329,6 +329,7 @@ impl View<'_> {
             state.has_result()
                 && !self.hands.contains_key(&(job.id, *unit))
                 && self.has_scene_of(job, *unit)
+                && state.failures_of(self.me.node) < ATTEMPTS_PER_NODE
                 && self.claims(state).next().is_none()
                 && !has_live_result(job, *unit, self.roster, self.now)
                 && self.is_orphaned(job, state)
