@@ -5,7 +5,7 @@ use super::Farm;
 use super::event::{Effect, Input, Now};
 use super::id::{ActorId, BootId, JobId, NodeId};
 use super::ledger::{Ledger, Row};
-use super::message::{Capability, Message, RendererInfo, SignedHead, Suffix, Versions};
+use super::message::{Message, SignedHead, Suffix, Versions};
 use super::op::{Op, RetireReason};
 use crate::fuzz::{ROUNDS, fuzz};
 use crate::seal::{self, Sealer, swarm_id};
@@ -29,17 +29,9 @@ fn farm() -> (Farm, JobId, Duration) {
     let at = Now { mono: now, wall_ms: 0 };
     let mut rng = StdRng::seed_from_u64(1);
     let mut farm = Farm::new(Sealer::Cheap(NodeId([1; 32])), BOOT, swarm(), Vec::new(), at);
-    let renderer = RendererInfo {
-        version: (4, 5, 0),
-        path: String::new(),
-        build: String::new(),
-        denoiser: true,
-        devices: vec!["CPU".into()],
-    };
-    let capability = Capability { slots: 1, renderers: vec![renderer], ..Capability::default() };
     let spec = Box::new(crate::wire::tests::spec());
     let inputs = [
-        Input::Capability(Box::new(capability)),
+        Input::Capability(Box::new(super::tests::capability())),
         Input::Connected { node: NodeId([2; 32]), boot: BOOT },
         Input::Submit { call: 1, spec },
     ];

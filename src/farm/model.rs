@@ -31,7 +31,7 @@ mod machine;
 use super::id::{ActorId, BlobId, BootId, JobId, Unit};
 use super::job::FrameSet;
 use super::ledger::Ledger;
-use super::message::{Capability, RendererInfo};
+use super::message::Capability;
 use super::op::ClaimKind;
 use super::state::JobState;
 use crate::seal::{Hash as Digest, Sealer};
@@ -225,17 +225,6 @@ enum Step {
     Die(usize),
 }
 
-fn capability() -> Capability {
-    let renderer = RendererInfo {
-        version: (4, 5, 0),
-        path: String::new(),
-        build: String::new(),
-        denoiser: true,
-        devices: vec!["CPU".into()],
-    };
-    Capability { slots: 1, renderers: vec![renderer], ..Capability::default() }
-}
-
 impl Small {
     /// Three machines that know a job and nothing else.
     fn new(case: Case, budget: Budget) -> Self {
@@ -256,7 +245,7 @@ impl Small {
         }
         let mut state = JobState::new(job);
         state.apply(submitter, 0, submit);
-        let setup = Setup { job, bundle, frames, submitter, capability: capability(), millis };
+        let setup = Setup { job, bundle, frames, submitter, capability: super::tests::capability(), millis };
         let submit = Piece::new(pieces[0].clone());
         let machine = |(index, ledger)| Arc::new(Machine::new(&setup, index, ledger, state.clone(), &submit));
         let machines: Vec<Arc<Machine>> = ledgers.into_iter().enumerate().map(machine).collect();

@@ -96,15 +96,7 @@ impl Trio {
         };
         self.machines.insert(node, machine);
         self.names.push(node);
-        let renderer = RendererInfo {
-            version: (4, 5, 0),
-            path: "/blender".into(),
-            build: "b".into(),
-            denoiser: true,
-            devices: vec!["CPU".into()],
-        };
-        let capability = Capability { slots: 1, renderers: vec![renderer], ..Capability::default() };
-        self.give(node, Input::Capability(Box::new(capability)));
+        self.give(node, Input::Capability(Box::new(capability())));
         for other in self.neighbours(node) {
             if self.machines[&other].is_up {
                 let boot_of = |node: &NodeId| self.machines[node].farm.me().boot;
@@ -275,6 +267,18 @@ impl Trio {
             self.give(other, Input::Disconnected { node: dead });
         }
     }
+}
+
+/// A machine with one slot and one Blender, which renders on the CPU.
+pub(super) fn capability() -> Capability {
+    let renderer = RendererInfo {
+        version: (4, 5, 0),
+        path: "/blender".into(),
+        build: "b".into(),
+        denoiser: true,
+        devices: vec!["CPU".into()],
+    };
+    Capability { slots: 1, renderers: vec![renderer], ..Capability::default() }
 }
 
 fn spec(frames: i32) -> JobSpec {

@@ -1,11 +1,17 @@
 //! Each rule of a job as a fact.
 
 use super::*;
+use crate::farm::blame::Blame;
+use crate::farm::config::ORPHAN_AFTER;
 use crate::farm::event::{JobCommand, Load};
 use crate::farm::fit::{Unfit, fits};
+use crate::farm::id::ActorId;
 use crate::farm::message::GpuInfo;
 use crate::farm::op::{FailureKind, JobSetting};
+use crate::farm::roster::Roster;
 use crate::farm::rules::{Chunk, Order};
+use crate::farm::schedule::View;
+use crate::farm::state::JobState;
 use crate::farm::why::{Hold, Standing, Wait};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -402,4 +408,37 @@ fn a_slow_machine_leaves_the_last_frames_to_one_that_ends_them_sooner_but_not_fo
     assert!(trio.frames(1, job).is_empty(), "the first ends both within fifteen seconds");
     trio.wait(70 * SECOND);
     assert_eq!(trio.frames(1, job).len(), 1, "it did not");
+}
+
+#[test]
+fn what_is_orphaned_is_not_rendered_anew_by_a_machine_that_failed_it_twice() {
+    let actor = |i: u8| ActorId { node: NodeId([i; 32]), boot: BootId([0; 8]) };
+    let (me, job, unit) = (actor(1), JobId([5; 16]), Unit::whole(1));
+    let chosen = |failures: u64| {
+        let mut state = JobState::new(job);
+        state.apply(actor(2), 0, Op::Submit { min_version: 1, spec: Box::new(spec(1)) });
+        for seq in 0..failures {
+            let (kind, message) = (FailureKind::Crash, String::new());
+            state.apply(me, seq, Op::Failed { epoch: 0, unit, kind, message, log: None });
+        }
+        let output = Output { path: "1.png".into(), blob: BlobId([9; 32]), bytes: 1, role: OutputRole::Image };
+        let (device, build) = (String::new(), String::new());
+        let done = Op::Done { epoch: 0, revision: 0, unit, outputs: vec![output], millis: 1, device, build };
+        state.apply(actor(3), 0, done);
+        let mut roster = Roster::new(me);
+        roster.set_own(capability());
+        let view = View {
+            me,
+            now: ORPHAN_AFTER,
+            roster: &roster,
+            jobs: &BTreeMap::from([(job, state)]),
+            hands: &BTreeMap::new(),
+            ready: &BTreeSet::from([BUNDLE]),
+            blame: &Blame::default(),
+            is_patient: false,
+        };
+        view.choose().is_some()
+    };
+    assert!(chosen(0), "nobody is left who holds the frame");
+    assert!(!chosen(2));
 }
