@@ -46,6 +46,7 @@ pub mod state;
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 pub mod transfer;
+pub mod unit;
 pub mod why;
 mod work;
 

@@ -6,7 +6,8 @@
 use super::config::RETRY_DELIVERY;
 use super::id::{BlobId, NodeId, Unit};
 use super::job::OutputSpec;
-use super::state::{JobState, Outcome};
+use super::state::JobState;
+use super::unit::Outcome;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

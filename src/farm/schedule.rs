@@ -16,7 +16,8 @@ use super::job::JobSpec;
 use super::op::ClaimKind;
 use super::roster::{Member, Roster};
 use super::rules::{Chunk, MAX_CHUNK, Order};
-use super::state::{JobState, UnitState};
+use super::state::JobState;
+use super::unit::{Claim, UnitState};
 use super::why::{cap, claimants, hold};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -234,7 +235,7 @@ impl View<'_> {
     }
 
     /// Live claims on a unit by others.
-    fn claims<'s>(&'s self, state: &'s UnitState) -> impl Iterator<Item = (ActorId, super::state::Claim)> + 's {
+    fn claims<'s>(&'s self, state: &'s UnitState) -> impl Iterator<Item = (ActorId, Claim)> + 's {
         state
             .current_claims()
             .filter(|(actor, _)| actor.node != self.me.node && self.roster.is_live_actor(*actor, self.now))

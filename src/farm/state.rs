@@ -6,124 +6,13 @@
 
 use super::id::{ActorId, BlobId, JobId, NodeId, Part, Unit};
 use super::job::{JobSpec, Revision};
-use super::op::{ClaimKind, FailureKind, JobSetting, Op, Output, RetireReason, UnitSet};
+use super::op::{JobSetting, Op, RetireReason, UnitSet};
 use super::planted::{Bug, is_planted};
 use super::rules::Rules;
+use super::unit::{Attempt, Claim, Outcome, Revised, RevisionKey, UnitState};
 use litemap::LiteMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// A claim as its actor last made it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// Epoch of the unit it was made for.
-    pub epoch: u32,
-    /// Why.
-    pub kind: ClaimKind,
-    /// Strength.
-    pub score: u32,
-}
-
-/// A result.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// Which revision it was rendered from; 0 as submitted.
-    pub revision: u32,
-    /// Files.
-    pub outputs: Vec<Output>,
-    /// Render time, milliseconds.
-    pub millis: u32,
-    /// Device used.
-    pub device: Arc<str>,
-    /// Renderer.
-    pub build: Arc<str>,
-}
-
-/// A failed attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    /// Why.
-    pub kind: FailureKind,
-    /// One line.
-    pub message: String,
-    /// End of the renderer's output.
-    pub log: Option<BlobId>,
-}
-
-/// What is known of a unit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UnitState {
-    /// Highest epoch seen.
-    pub epoch: u32,
-    /// The revision it comes from, if there was any: the one of the highest (epoch, actor, sequence number).
-    pub revised: Option<Revised>,
-    /// Latest claim per actor, of any epoch.
-    pub claims: LiteMap<ActorId, Claim>,
-    /// Results by (epoch, actor): two of one epoch are fine.
-    pub results: LiteMap<(u32, ActorId), Outcome>,
-    /// Failed attempts by (epoch, actor, sequence number).
-    pub failures: LiteMap<(u32, ActorId, u64), Attempt>,
-}
-
-/// Which revision a unit comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Revised {
-    /// The later one wins: epoch, then who said it and when.
-    at: RevisionKey,
-    /// Its id.
-    id: u32,
-}
-
-type RevisionKey = (u32, ActorId, u64);
-
-impl UnitState {
-    /// Which revision renders it; 0 as submitted.
-    pub fn revision(&self) -> u32 {
-        self.revised.map_or(0, |revised| revised.id)
-    }
-
-    /// What a result must be of to count: epoch and revision.
-    pub fn version(&self) -> (u32, u32) {
-        (self.epoch, self.revision())
-    }
-
-    /// Results of the current epoch and revision.
-    pub fn current_results(&self) -> impl Iterator<Item = (ActorId, &Outcome)> {
-        let from = if is_planted(Bug::EpochIgnored) { 0 } else { self.epoch };
-        let of_epoch = self.results.iter().filter(move |((epoch, _), _)| *epoch >= from);
-        let current = of_epoch.filter(|(_, outcome)| outcome.revision == self.revision());
-        current.map(|((_, actor), outcome)| (*actor, outcome))
-    }
-
-    /// Whether the current epoch has a result.
-    pub fn has_result(&self) -> bool {
-        self.current_results().next().is_some()
-    }
-
-    /// Claims of the current epoch by actors that have neither a result nor ended them with a failure.
-    pub fn current_claims(&self) -> impl Iterator<Item = (ActorId, Claim)> {
-        self.claims.iter().filter(|(_, claim)| claim.epoch == self.epoch).map(|(actor, claim)| (*actor, *claim))
-    }
-
-    /// The last claim gone leaves nothing behind: most units are done.
-    fn drop_claim(&mut self, actor: &ActorId) {
-        self.claims.remove(actor);
-        if self.claims.is_empty() {
-            self.claims = LiteMap::new();
-        }
-    }
-
-    /// Failed attempts of the current epoch.
-    pub fn current_failures(&self) -> impl Iterator<Item = (NodeId, &Attempt)> {
-        let current = self.failures.iter().filter(|((epoch, _, _), _)| *epoch >= self.epoch);
-        current.map(|((_, actor, _), attempt)| (actor.node, attempt))
-    }
-
-    /// Failed attempts of one node in the current epoch.
-    pub fn failures_of(&self, node: NodeId) -> usize {
-        self.current_failures().filter(|(by, _)| *by == node).count()
-    }
-}
 
 /// Of a job whose `Submit` has not arrived.
 const DEFAULT_PRIORITY: u8 = 50;

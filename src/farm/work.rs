@@ -218,7 +218,7 @@ impl Farm {
                 if [&collector.delivered, &collector.delivering].iter().any(|at| at.get(&unit) == Some(&version)) {
                     continue;
                 }
-                let is_local = |outcome: &super::state::Outcome| {
+                let is_local = |outcome: &super::unit::Outcome| {
                     outcome.outputs.iter().all(|output| self.local.contains(&output.blob))
                 };
                 let Some(outcome) = pick(state, unit, is_local) else { continue };
