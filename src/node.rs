@@ -7,6 +7,7 @@
 
 mod answer;
 mod calls;
+mod cause;
 pub mod chunk;
 mod clock;
 mod deliver;
@@ -18,6 +19,7 @@ mod identity;
 pub mod machine;
 pub mod net;
 mod options;
+mod output;
 pub mod render;
 mod rows;
 pub mod scene;
@@ -141,7 +143,7 @@ impl World {
         let file = ApiFile { address: bound, token: token.clone(), pid: std::process::id() };
         let api = tokio::spawn(async move {
             if let Err(error) = http::serve(listener, token, calls_in).await {
-                tracing::error!("{}", submit::with_causes(&error));
+                tracing::error!("{}", cause::with_causes(&error));
             }
         });
         let writer = store.writer();

@@ -7,7 +7,7 @@ use super::identity::{self, Invite};
 use super::render::{Available, SeriesError, choose_series};
 use super::slots::Slots;
 use super::store::{Batch, LedgerRow};
-use super::{ARRIVAL, Node, machine, submit, video, view};
+use super::{ARRIVAL, Node, machine, output, submit, video, view};
 use crate::farm::event::{Input, JobCommand};
 use crate::farm::fit::suits;
 use crate::farm::id::JobId;
@@ -238,13 +238,13 @@ impl Node {
         } else {
             // The submitter's folder, if it is on this machine too; else one here.
             let theirs = Path::new(&spec.output.directory);
-            let name = submit::file_safe(&spec.name);
+            let name = output::file_safe(&spec.name);
             let near = target.cwd.join(format!("{name}-frames"));
             let default = if theirs.is_dir() { theirs.to_path_buf() } else { near };
             let span = video_span(spec.output.video.as_deref(), &name);
-            submit::output_in(target.output.as_deref(), &target.video, &default, &name, &span)?
+            output::resolve(target.output.as_deref(), &target.video, &default, &name, &span)?
         };
-        submit::check_output(&output)?;
+        output::check(&output)?;
         stream.try_event(json!({"event": "submitted", "job": id.to_string()}));
         self.turn(Input::Command { job: id, command: JobCommand::Collect(output) });
         self.watch(id, stream, Until::Collected);

@@ -4,10 +4,10 @@
 //! there and the same is left alone. Each job's video has a task that is fed frame by frame; when it cannot use ffmpeg,
 //! Blender's own encoder makes the video at the end.
 
+use super::cause::{is_full, plain_cause, with_causes};
 use super::event::Event;
 use super::render::{Renderer, encode_with_blender};
 use super::store::Store;
-use super::submit::{is_full, plain_cause};
 use super::video::{Encoder, VideoError, VideoSpec};
 use crate::farm::blob::chunk_id;
 use crate::farm::event::Input;
@@ -274,7 +274,7 @@ impl Task {
             Err(VideoError::NoFfmpeg | VideoError::NoX264 { .. } | VideoError::CannotStart { .. }) => {
                 self.with_blender(&known).await
             }
-            Err(error) => Err(super::submit::with_causes(&error)),
+            Err(error) => Err(with_causes(&error)),
             Ok(()) => Ok(()),
         })
     }
@@ -328,7 +328,7 @@ impl Task {
                 lock(&self.notes).insert(self.job, text);
                 Ok(())
             }
-            Err(error) => Err(format!("{}; {install}", super::submit::with_causes(&error))),
+            Err(error) => Err(format!("{}; {install}", with_causes(&error))),
         }
     }
 }

@@ -1,0 +1,166 @@
+//! Where the results of a job go and what they are called, DESIGN §7; whether they can be written there.
+
+use super::cause::{is_full, plain_cause};
+use super::http::{ApiError, ErrorKind, VideoChoice};
+use crate::farm::job::OutputSpec;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Digits of a frame number unless a pattern says otherwise, as Blender has it.
+const DIGITS: u8 = 4;
+
+/// A name that is a file name everywhere.
+pub fn file_safe(name: &str) -> String {
+    let safe: String =
+        name.chars().map(|c| if c.is_control() || r#"/\:*?"<>|"#.contains(c) { '_' } else { c }).collect();
+    match safe.trim().trim_matches('.') {
+        "" => "render".into(),
+        safe => safe.chars().take(100).collect(),
+    }
+}
+
+/// The output of `--output` and `--video`, or the defaults. `span` goes before the extension of a default video.
+pub fn resolve(
+    output: Option<&Path>,
+    video: &VideoChoice,
+    default: &Path,
+    name: &str,
+    span: &str,
+) -> Result<OutputSpec, ApiError> {
+    let (mut directory, mut prefix, mut suffix, mut digits) =
+        (default.to_path_buf(), format!("{name}_"), String::new(), DIGITS);
+    if let Some(output) = output {
+        let last = output.file_name().map(|last| last.to_string_lossy().into_owned()).unwrap_or_default();
+        match (last.find('#'), last.rfind('#')) {
+            (Some(from), Some(to)) if last[from..=to].chars().all(|c| c == '#') => {
+                directory = output.parent().unwrap_or(Path::new("/")).to_path_buf();
+                prefix = last[..from].to_owned();
+                suffix = strip_image_extension(&last[to + 1..]).to_owned();
+                digits = u8::try_from(to + 1 - from).unwrap_or(u8::MAX).min(20);
+            }
+            (Some(_), _) => {
+                let text = format!("`{last}` has its # in two places; write them once, as in shot_####");
+                return Err(ApiError::new(ErrorKind::BadRequest, text));
+            }
+            (None, _) => directory = output.to_path_buf(),
+        }
+    }
+    let video = match video {
+        VideoChoice::None => None,
+        VideoChoice::File(path) => Some(path.clone()),
+        VideoChoice::Default => Some(directory.parent().unwrap_or(&directory).join(format!("{name}{span}.mp4"))),
+    };
+    let text = |path: &Path| match path.to_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => {
+            let text = format!("{} is not valid Unicode; choose another with --output and --video", path.display());
+            Err(ApiError::new(ErrorKind::OutputUnwritable, text))
+        }
+    };
+    Ok(OutputSpec {
+        directory: text(&directory)?,
+        prefix,
+        suffix,
+        digits,
+        video: video.as_deref().map(text).transpose()?,
+    })
+}
+
+/// A pattern may end in an extension; the format decides that.
+fn strip_image_extension(suffix: &str) -> &str {
+    let known = [".png", ".jpg", ".jpeg", ".exr", ".tif", ".tiff", ".webp"];
+    known.iter().find_map(|extension| suffix.strip_suffix(extension)).unwrap_or(suffix)
+}
+
+/// Proves that the results can be written, and leaves nothing behind: delivery makes the folders that are missing.
+pub fn check(output: &OutputSpec) -> Result<(), ApiError> {
+    let directory = PathBuf::from(&output.directory);
+    probe(&directory, "--output")?;
+    if let Some(video) = &output.video {
+        let video = Path::new(video);
+        if video.is_dir() {
+            let text = format!("{} is a folder; name the file of the video with --video FILE", video.display());
+            return Err(ApiError::new(ErrorKind::OutputUnwritable, text));
+        }
+        probe(video.parent().unwrap_or(Path::new("/")), "--video")?;
+    }
+    Ok(())
+}
+
+/// Writes and removes a small file. Folders made for it are removed again.
+fn probe(directory: &Path, flag: &str) -> Result<(), ApiError> {
+    let first_new = directory.ancestors().take_while(|folder| !folder.exists()).last().map(Path::to_path_buf);
+    let attempt = || -> io::Result<()> {
+        std::fs::create_dir_all(directory)?;
+        let file = directory.join(format!(".swarm-{:016x}", rand::random::<u64>()));
+        let written = std::fs::write(&file, [0; 4096]);
+        let removed = std::fs::remove_file(&file);
+        written.and(removed)
+    };
+    let outcome = attempt();
+    if let Some(new) = first_new {
+        // Only folders that were made a moment ago, and only if nothing is in them.
+        let mut folder = directory;
+        while folder.starts_with(&new) && std::fs::remove_dir(folder).is_ok() {
+            let Some(parent) = folder.parent() else { break };
+            folder = parent;
+        }
+    }
+    outcome.map_err(|error| {
+        let full = is_full(&error);
+        let what = if full { "make room" } else { "check that it is a folder you may write to" };
+        let kind = if full { ErrorKind::NoSpace } else { ErrorKind::OutputUnwritable };
+        let error = plain_cause(&error);
+        let text =
+            format!("{} cannot be written: {error}; {what}, or choose another place with {flag}", directory.display());
+        ApiError::new(kind, text)
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::farm::job::ImageFormat;
+
+    #[test]
+    fn output_patterns_say_folder_name_and_digits() {
+        let made = |output: Option<&str>| {
+            resolve(output.map(Path::new), &VideoChoice::Default, Path::new("/s/shot-frames"), "shot", "-3-9").unwrap()
+        };
+        let default = made(None);
+        assert_eq!(
+            (default.directory.as_str(), default.prefix.as_str(), default.digits),
+            ("/s/shot-frames", "shot_", 4)
+        );
+        assert_eq!(default.video.as_deref(), Some("/s/shot-3-9.mp4"));
+        let folder = made(Some("/o/day 1/"));
+        assert_eq!((folder.directory.as_str(), folder.video.as_deref()), ("/o/day 1/", Some("/o/shot-3-9.mp4")));
+        let pattern = made(Some("/o/f_###b.png"));
+        assert_eq!(pattern.file_name(7, ImageFormat::Png), "f_007b.png");
+        assert_eq!(pattern.directory, "/o");
+        assert!(resolve(Some(Path::new("/o/a#b#")), &VideoChoice::None, Path::new("/"), "x", "").is_err());
+    }
+
+    #[test]
+    fn a_check_of_the_output_leaves_no_folder_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = |directory: &Path| {
+            resolve(Some(directory), &VideoChoice::File(dir.path().join("v/x.mp4")), Path::new("/"), "x", "").unwrap()
+        };
+        check(&made(&dir.path().join("a/b"))).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        std::fs::write(dir.path().join("file"), "in the way").unwrap();
+        let error = check(&made(&dir.path().join("file/b"))).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::OutputUnwritable);
+        assert!(!error.message.contains("os error"), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn names_are_file_names_everywhere() {
+        assert_eq!(file_safe("a/b:c"), "a_b_c");
+        assert_eq!(file_safe(" .. "), "render");
+        assert_eq!(file_safe("Szene Ä 1"), "Szene Ä 1");
+    }
+}
