@@ -14,6 +14,8 @@ pub const CHUNK_AVERAGE_BYTES: u32 = 1024 * 1024;
 pub const CHUNK_MAX_BYTES: u32 = 4 * 1024 * 1024;
 /// Most chunks in one blob: a blob of 256 GiB at the average size; the map is then about 9 MiB.
 pub const BLOB_MAX_CHUNKS: usize = 256 * 1024;
+/// Length of one chunk's entry in a map's bytes: its id, its length.
+pub const MAP_ENTRY_BYTES: usize = 32 + 4;
 /// Most files in one bundle (guess: the largest production scenes have some 100,000 files).
 pub const BUNDLE_MAX_FILES: usize = 500_000;
 
@@ -34,14 +36,29 @@ pub struct BlobMap {
 }
 
 impl BlobMap {
-    /// The identity of the blob with this map: BLAKE3 in its own domain over (id, little-endian length) of each chunk.
+    /// The identity of the blob with this map: BLAKE3 of its bytes in a domain of its own.
     pub fn id(&self) -> BlobId {
-        let mut hasher = blake3::Hasher::new_derive_key("swarm blob map v1");
+        BlobId(blake3::derive_key("swarm blob map v1", &self.to_bytes()))
+    }
+
+    /// As it travels and is stored: (id, little-endian length) of each chunk.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.chunks.len() * MAP_ENTRY_BYTES);
         for chunk in &self.chunks {
-            hasher.update(&chunk.id.0);
-            hasher.update(&chunk.bytes.to_le_bytes());
+            bytes.extend_from_slice(&chunk.id.0);
+            bytes.extend_from_slice(&chunk.bytes.to_le_bytes());
         }
-        BlobId(*hasher.finalize().as_bytes())
+        bytes
+    }
+
+    /// Reads what [`BlobMap::to_bytes`] wrote; nothing that is not sound, nor anything left over.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (entries, rest) = bytes.as_chunks::<MAP_ENTRY_BYTES>();
+        let chunk = |entry: &[u8; MAP_ENTRY_BYTES]| ChunkRef {
+            id: ChunkId(std::array::from_fn(|i| entry[i])),
+            bytes: u32::from_le_bytes([entry[32], entry[33], entry[34], entry[35]]),
+        };
+        Some(Self { chunks: entries.iter().map(chunk).collect() }).filter(|map| rest.is_empty() && map.is_sound())
     }
 
     /// Length of the whole blob in bytes.

@@ -6,7 +6,7 @@
 //! work at the same time and memory stays bounded. Nothing reaches the sink that does not have the hash asked for.
 
 use super::{BlobFailure, BlobReply, BlobRequest, ChunkSink, ChunkSource, NetEvent};
-use crate::farm::blob::{BLOB_MAX_CHUNKS, BlobMap, CHUNK_MAX_BYTES, ChunkRef, chunk_id};
+use crate::farm::blob::{BLOB_MAX_CHUNKS, BlobMap, CHUNK_MAX_BYTES, MAP_ENTRY_BYTES, chunk_id};
 use crate::farm::id::{BlobId, ChunkId, NodeId};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use std::io;
@@ -26,7 +26,6 @@ const WRITE_BEHIND: usize = 3;
 /// Chunks read or written at once for all peers together: what a blocking pool and a disk take well (guess).
 pub(super) const DISK_AT_ONCE: usize = 16;
 const REQUEST_BYTES: usize = 1 + 32 + 4;
-const MAP_ENTRY_BYTES: usize = 32 + 4;
 const MAX_MAP_BYTES: usize = BLOB_MAX_CHUNKS * MAP_ENTRY_BYTES;
 const MAX_HAVE_BYTES: usize = BLOB_MAX_CHUNKS.div_ceil(8);
 const HERE: u8 = 0;
@@ -64,24 +63,6 @@ fn decode_request(bytes: [u8; REQUEST_BYTES]) -> io::Result<Asked> {
         2 => Ok(Asked::Chunk(blob, index)),
         kind => Err(bad(format!("a blob request of the unknown kind {kind}"))),
     }
-}
-
-fn encode_map(map: &BlobMap) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(map.chunks.len() * MAP_ENTRY_BYTES);
-    for chunk in &map.chunks {
-        bytes.extend_from_slice(&chunk.id.0);
-        bytes.extend_from_slice(&chunk.bytes.to_le_bytes());
-    }
-    bytes
-}
-
-fn decode_map(bytes: &[u8]) -> BlobMap {
-    let (entries, _) = bytes.as_chunks::<MAP_ENTRY_BYTES>();
-    let chunk = |entry: &[u8; MAP_ENTRY_BYTES]| ChunkRef {
-        id: ChunkId(std::array::from_fn(|i| entry[i])),
-        bytes: u32::from_le_bytes([entry[32], entry[33], entry[34], entry[35]]),
-    };
-    BlobMap { chunks: entries.iter().map(chunk).collect() }
 }
 
 fn bad(text: String) -> io::Error {
@@ -137,7 +118,7 @@ where
 
 fn look_up(source: &dyn ChunkSource, node: NodeId, asked: Asked) -> Option<Vec<u8>> {
     match asked {
-        Asked::Map(blob) => source.map(blob).filter(BlobMap::is_sound).map(|map| encode_map(&map)),
+        Asked::Map(blob) => source.map(blob).filter(BlobMap::is_sound).map(|map| map.to_bytes()),
         Asked::Have(blob) => source.have(blob).filter(|bitmap| bitmap.len() <= MAX_HAVE_BYTES),
         Asked::Chunk(blob, index) => match source.read(blob, index) {
             Ok(bytes) if bytes.len() <= CHUNK_MAX_BYTES as usize => Some(bytes),
@@ -275,11 +256,9 @@ impl Client {
             match request {
                 BlobRequest::Have { blob } => self.tell(BlobReply::Have { blob, bitmap: payload }, place).await,
                 BlobRequest::Map { blob } => {
-                    let map = decode_map(&payload);
-                    let reply = if map.is_sound() && map.id() == blob {
-                        BlobReply::Map { blob, map: Some(map) }
-                    } else {
-                        self.corrupt(&request)
+                    let reply = match BlobMap::from_bytes(&payload).filter(|map| map.id() == blob) {
+                        Some(map) => BlobReply::Map { blob, map: Some(map) },
+                        None => self.corrupt(&request),
                     };
                     self.tell(reply, place).await;
                 }
@@ -370,6 +349,7 @@ fn keep(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::farm::blob::ChunkRef;
     use tokio_util::compat::TokioAsyncReadCompatExt;
 
     /// Has one chunk of one blob, and takes anything.
@@ -405,7 +385,7 @@ mod tests {
         ];
         let reply = |payload: &[u8]| [&[HERE], &(payload.len() as u32).to_le_bytes()[..], payload].concat();
         let asked = requests.iter().flat_map(encode_request).collect();
-        let answered = [reply(&encode_map(&map)), reply(&[1]), reply(b"chunk")].concat();
+        let answered = [reply(&map.to_bytes()), reply(&[1]), reply(b"chunk")].concat();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let disk = Arc::new(Semaphore::new(DISK_AT_ONCE));
         crate::fuzz::fuzz("blob", 500, vec![asked, answered, vec![MISSING, 0, 0, 0, 0]], |bytes| {

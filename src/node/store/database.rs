@@ -20,7 +20,7 @@
 //! [`Database::reopen`] takes for writing; all others hold it for reading and never for long.
 
 use super::{LedgerRow, StoreError};
-use crate::farm::blob::{BlobMap, CHUNK_MAX_BYTES, ChunkRef};
+use crate::farm::blob::BlobMap;
 use crate::farm::id::{BlobId, ChunkId};
 use redb::{Durability, ReadableDatabase, TableDefinition, TableHandle, WriteTransaction};
 use std::path::{Path, PathBuf};
@@ -42,9 +42,6 @@ const RETIRED: TableDefinition<&[u8; 16], ()> = TableDefinition::new("retired");
 const BLOBS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("blobs");
 const CHUNKS: TableDefinition<&[u8; 64], u64> = TableDefinition::new("chunks");
 const PARTIALS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("partials");
-
-/// Bytes of one chunk in a stored map.
-const MAP_ENTRY_BYTES: usize = 36;
 
 /// Something to be written, all or nothing with its neighbours in the same transaction.
 pub(super) enum Change {
@@ -186,8 +183,7 @@ impl Database {
             let mut blobs = Vec::new();
             for entry in tx.open_table(BLOBS)?.range::<&[u8; 32]>(..)? {
                 let (key, value) = entry?;
-                let lengths = value.value().chunks_exact(MAP_ENTRY_BYTES).map(|entry| u64::from(length_of(entry)));
-                blobs.push((BlobId(*key.value()), lengths.sum()));
+                blobs.push((BlobId(*key.value()), decode_map(value.value())?.bytes()));
             }
             Ok(blobs)
         })
@@ -342,7 +338,7 @@ fn drop_log(tx: &WriteTransaction, log: &[u8; 16]) -> Result<(), redb::Error> {
 }
 
 fn record(tx: &WriteTransaction, id: BlobId, map: &BlobMap) -> Result<(), redb::Error> {
-    tx.open_table(BLOBS)?.insert(&id.0, encode_map(map).as_slice())?;
+    tx.open_table(BLOBS)?.insert(&id.0, map.to_bytes().as_slice())?;
     tx.open_table(PARTIALS)?.remove(&id.0)?;
     let mut chunks = tx.open_table(CHUNKS)?;
     let mut offset = 0;
@@ -402,33 +398,6 @@ fn chunk_key(chunk: ChunkId, blob: BlobId) -> [u8; 64] {
     key
 }
 
-fn encode_map(map: &BlobMap) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(map.chunks.len() * MAP_ENTRY_BYTES);
-    for chunk in &map.chunks {
-        bytes.extend_from_slice(&chunk.id.0);
-        bytes.extend_from_slice(&chunk.bytes.to_le_bytes());
-    }
-    bytes
-}
-
 fn decode_map(bytes: &[u8]) -> Result<BlobMap, redb::Error> {
-    let corrupted = || redb::Error::Corrupted("the map of a blob".into());
-    if !bytes.len().is_multiple_of(MAP_ENTRY_BYTES) {
-        return Err(corrupted());
-    }
-    let mut map = BlobMap { chunks: Vec::with_capacity(bytes.len() / MAP_ENTRY_BYTES) };
-    for entry in bytes.chunks_exact(MAP_ENTRY_BYTES) {
-        let mut id = ChunkId([0; 32]);
-        id.0.copy_from_slice(&entry[..32]);
-        let bytes = length_of(entry);
-        if !(1..=CHUNK_MAX_BYTES).contains(&bytes) {
-            return Err(corrupted());
-        }
-        map.chunks.push(ChunkRef { id, bytes });
-    }
-    Ok(map)
-}
-
-fn length_of(entry: &[u8]) -> u32 {
-    entry[32..].iter().rev().fold(0, |length, byte| length << 8 | u32::from(*byte))
+    BlobMap::from_bytes(bytes).ok_or_else(|| redb::Error::Corrupted("the map of a blob".into()))
 }
