@@ -136,7 +136,6 @@ pub struct Store {
     /// Blobs being fetched.
     downloads: partial::Downloads,
     /// Bytes of complete blobs.
-    blob_bytes: AtomicU64,
     /// Numbers the files in `tmp`.
     temporaries: AtomicU64,
     /// Set by tests that end without a clean stop.
@@ -162,7 +161,6 @@ impl Store {
         let gone = if clean { Vec::new() } else { tidy(&dir, &known) };
         let (storage, events) =
             Storage::start(database.clone()).map_err(StoreError::io("start the storage thread for", &dir))?;
-        let blob_bytes = known.iter().filter(|(id, _)| !gone.contains(id)).map(|(_, bytes)| bytes).sum();
         if !gone.is_empty() {
             tracing::warn!(blobs = gone.len(), "blobs were lost since the last start");
             storage.write(Change::Forget(gone))?;
@@ -175,7 +173,6 @@ impl Store {
             events: Mutex::new(Some(events)),
             names: Named::new(),
             opened: blobs::OpenBlobs::default(),
-            blob_bytes: AtomicU64::new(blob_bytes),
             temporaries: AtomicU64::new(0),
             crashed: AtomicBool::new(false),
             _lock: held,
@@ -237,8 +234,10 @@ impl Store {
     }
 
     /// Bytes in complete blobs and in downloads begun or left by earlier runs.
-    pub fn used_bytes(&self) -> u64 {
-        self.blob_bytes.load(Ordering::Acquire) + self.downloads.bytes()
+    #[cfg(test)]
+    fn used_bytes(&self) -> u64 {
+        let blobs = self.database.blobs().expect("readable");
+        blobs.iter().map(|(_, bytes)| bytes).sum::<u64>() + self.downloads.bytes()
     }
 
     /// Bytes this user may still write to the disk the store is on.

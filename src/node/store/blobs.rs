@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 /// Weight of blobs kept open for reading: 1 for the file and 1 for every 1,024 chunks, so at most 128 files and 6 MiB
@@ -187,14 +186,7 @@ impl Store {
         // In order of id and each once, so that two callers cannot wait for each other.
         let ids: BTreeSet<BlobId> = ids.iter().copied().collect();
         let held: Vec<_> = ids.iter().map(|id| self.names.hold(*id)).collect();
-        let mut bytes = 0;
-        for id in &ids {
-            bytes += self.database.map(*id)?.map_or(0, |map| map.bytes());
-        }
         self.storage.write(Change::Forget(ids.iter().copied().collect()))?;
-        // Saturating: a record whose commit said it failed may be there after all, and was never counted.
-        let subtract = |all: u64| Some(all.saturating_sub(bytes));
-        let _ = self.blob_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, subtract);
         for id in &ids {
             self.opened.remove(*id);
             self.downloads.discard(*id)?;

@@ -16,7 +16,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 /// Most files taken in with one sync (guess: a thousand times less overhead is enough).
 const TOGETHER_FILES: usize = 1000;
@@ -234,11 +233,9 @@ impl Store {
 
     /// Records blobs whose files are durable under their names. The caller holds their locks.
     pub(super) fn record(&self, blobs: Vec<(BlobId, BlobMap)>) -> Result<(), StoreError> {
-        let bytes = blobs.iter().map(|(_, map)| map.bytes()).sum();
         if !blobs.is_empty() {
             self.storage.write(Change::Blobs(blobs))?;
         }
-        self.blob_bytes.fetch_add(bytes, Ordering::AcqRel);
         Ok(())
     }
 }

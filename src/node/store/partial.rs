@@ -126,6 +126,7 @@ impl Downloads {
         lock(&self.begun).get(&id).cloned()
     }
 
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> u64 {
         let begun: u64 = lock(&self.begun).values().map(|download| lock(&download.state).here_bytes).sum();
         begun + lock(&self.dormant).values().sum::<u64>()
@@ -356,14 +357,5 @@ impl Store {
             return Some(download.have());
         }
         self.database.map(id).ok().flatten().map(|map| vec![true; map.chunks.len()])
-    }
-
-    /// Downloads that are not complete, begun in this run or left by earlier ones, in order of id.
-    pub fn partials(&self) -> Vec<BlobId> {
-        let begun: Vec<BlobId> = lock(&self.downloads.begun).keys().copied().collect();
-        let mut all: Vec<BlobId> = lock(&self.downloads.dormant).keys().copied().chain(begun).collect();
-        all.sort();
-        all.dedup();
-        all
     }
 }

@@ -242,12 +242,12 @@ fn equal_chunks_are_copied_from_blobs_already_here() {
     let partial = store.begin(&map).unwrap();
     let missing: Vec<u32> = (0..).zip(&partial.have).filter(|(_, have)| !**have).map(|(index, _)| index).collect();
     assert!((1..=2).contains(&missing.len()), "{missing:?}");
-    assert_eq!(store.partials(), [map.id()]);
+    assert_eq!(store.downloads.ids(), [map.id()]);
     for (index, part) in chunks(&map, &bytes) {
         assert_eq!(store.write_chunk(map.id(), index, part).unwrap(), index >= missing[missing.len() - 1]);
     }
     assert!(store.begin(&map).unwrap().complete());
-    assert_eq!(store.partials(), []);
+    assert_eq!(store.downloads.ids(), []);
     let mut read = Vec::new();
     store.open_blob(map.id()).unwrap().read_to_end(&mut read).unwrap();
     assert!(read == bytes);
@@ -330,7 +330,7 @@ fn a_dropped_blob_is_gone_with_its_chunks_and_can_come_back() {
     assert!(!store.begin(&map).unwrap().have.contains(&true));
     store.write_chunk(id, 0, &bytes[..map.chunks[0].bytes as usize]).unwrap();
     assert_eq!(store.put_bytes(&bytes).unwrap().0, id, "a download is overtaken by the whole");
-    assert_eq!(store.partials(), []);
+    assert_eq!(store.downloads.ids(), []);
     assert_eq!(files_under(&store.dir.join("partial")), Vec::<PathBuf>::new());
     assert_eq!(store.used_bytes(), map.bytes());
 }

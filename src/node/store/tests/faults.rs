@@ -87,7 +87,7 @@ fn a_download_goes_on_after_a_clean_stop_and_after_a_crash() {
         let store = Store::open(dir.path()).unwrap();
         assert!(!store.has(map.id()));
         assert!(store.used_bytes() > 0);
-        assert_eq!(store.partials(), [map.id()]);
+        assert_eq!(store.downloads.ids(), [map.id()]);
         assert_eq!(store.begin(&map).unwrap().have, have, "clean: {clean}");
         let complete = |(index, part): &(u32, &[u8])| store.write_chunk(map.id(), *index, part).unwrap();
         assert_eq!(parts.iter().map(complete).filter(|complete| *complete).count(), 1);
