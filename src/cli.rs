@@ -40,7 +40,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::SyncSender;
-use watch::{Ears, Message};
+use watch::{Ears, Made, Message};
 
 /// Longest invite code read from standard input, bytes (guess; a real one has about 200).
 const CODE_MAX_BYTES: u64 = 64 * 1024;
@@ -144,8 +144,7 @@ fn parse_to(args: impl IntoIterator<Item = OsString>, console: &mut Console<'_>)
     let paths = || -> Result<(PathBuf, PathBuf), ApiError> {
         let cwd = std::env::current_dir()
             .map_err(|error| usage(&format!("the working directory is not usable: {error}; change to another")))?;
-        let given = cli.global.data_dir.clone().filter(|dir| !dir.as_os_str().is_empty());
-        let data_dir = given.or_else(default_data_dir).ok_or_else(|| {
+        let data_dir = cli.global.data_dir.clone().or_else(default_data_dir).ok_or_else(|| {
             usage("there is no home directory to keep data in; name one with --data-dir or SWARM_DATA_DIR")
         })?;
         Ok((cwd.join(data_dir), cwd))
@@ -218,7 +217,8 @@ impl Context<'_> {
             }
             Command::Submit(args) => {
                 let request = submit::request(*args, &self.cwd)?;
-                self.stream(Absent::Render, "/jobs", &request, request.detach, console)
+                let made = if request.update.is_some() { Made::Before } else { Made::Here };
+                self.stream(Absent::Render, "/jobs", &request, (request.detach, made), console)
             }
             Command::Jobs => self.show("/jobs", console, jobs::list),
             Command::Job(command) => self.job(command, console),
@@ -232,7 +232,7 @@ impl Context<'_> {
                 self.change("/node/resume", &json!({}), console, |node, out| nodes::changed(node, "resumed", out))
             }
             Command::Doctor => {
-                let checks = self.open(Absent::Talk)?.client.get("/doctor")?;
+                let checks = self.open(Absent::Look)?.client.get("/doctor")?;
                 print_or(&checks, console, nodes::checks)?;
                 Ok(if items(&checks, "").iter().all(nodes::is_ok) { Exit::Done } else { Exit::Bad })
             }
@@ -265,7 +265,7 @@ impl Context<'_> {
                 let ears = Ears::new(self.listen);
                 let session = self.open(Absent::Fail)?;
                 let events = session.client.get_stream(&job_path(&arg.job, "/watch"));
-                watch::follow(&session, ears, events, false, &self.cwd, console)
+                watch::follow(&session, ears, events, (false, Made::Before), &self.cwd, console)
             }
             JobCommand::Pause(arg) => {
                 self.change(&job_path(&arg.job, "/pause"), &none, console, |job, out| jobs::changed(job, "paused", out))
@@ -304,7 +304,7 @@ impl Context<'_> {
             }
             JobCommand::Collect { job, output, video } => {
                 let request = submit::collect(output, video, &self.cwd)?;
-                self.stream(Absent::Talk, &job_path(&job.job, "/collect"), &request, false, console)
+                self.stream(Absent::Talk, &job_path(&job.job, "/collect"), &request, (false, Made::Before), console)
             }
         }
     }
@@ -341,7 +341,7 @@ impl Context<'_> {
         absent: Absent,
         path: &str,
         request: &impl Serialize,
-        detach: bool,
+        how: (bool, Made),
         console: &mut Console<'_>,
     ) -> Result<Exit, Failure> {
         let body = to_json(request)?;
@@ -349,7 +349,7 @@ impl Context<'_> {
         let ears = Ears::new(self.listen);
         let session = self.open(absent)?;
         let events = session.client.post_stream(path, &body);
-        watch::follow(&session, ears, events, detach, &self.cwd, console)
+        watch::follow(&session, ears, events, how, &self.cwd, console)
     }
 
     fn node_options(&self, args: DaemonArgs) -> NodeOptions {

@@ -43,7 +43,7 @@ use answer::{Stream, Until, Watcher};
 use clock::Clock;
 use deliver::Delivery;
 use event::{Event, WhoCan};
-use http::{ApiCall, ApiError, ApiFile, ErrorKind};
+use http::{ApiCall, ApiError, ApiFile, ErrorKind, Reply};
 use identity::Identity;
 use net::{NetConfig, NetEvent, NetHandle, PortChoice};
 use rand::SeedableRng;
@@ -193,6 +193,7 @@ struct Node {
     discovered: bool,
     render_problems: Vec<Problem>,
     questions: Vec<WhoCan>,
+    doctors: Vec<Reply>,
     submissions: BTreeMap<u64, Submission>,
     next_call: u64,
     watchers: Vec<Watcher>,
@@ -271,6 +272,7 @@ impl Node {
             discovered: !options.render,
             render_problems: Vec::new(),
             questions: Vec::new(),
+            doctors: Vec::new(),
             submissions: BTreeMap::new(),
             next_call: 0,
             watchers: Vec::new(),
@@ -464,6 +466,8 @@ impl Node {
                 let answer = self.to_update(&question.text);
                 let _ = question.reply.send(answer);
             }
+            // Whoever left before the job was written down was told that there is none.
+            Event::Prepared(_, stream) if stream.is_gone() => {}
             Event::Prepared(prepared, stream) => {
                 self.next_call += 1;
                 let call = self.next_call;
@@ -483,6 +487,7 @@ impl Node {
                     }
                 });
             }
+            Event::Collect { job, output, stream } => self.collect(job, output, stream),
             Event::Load(load) => self.turn(Input::Load(load)),
             Event::Unnamed(look) => self.looked(look),
             Event::Swept => {
@@ -542,6 +547,7 @@ impl Node {
         self.slots.renderers = found.renderers;
         self.tell_capability();
         self.answer_questions(self.clock.now());
+        self.answer_doctors();
     }
 
     fn tell_capability(&mut self) {

@@ -159,7 +159,7 @@ pub(crate) struct SubmitArgs {
     /// Submit although files of the scene are missing
     #[arg(long)]
     pub(crate) allow_missing: bool,
-    /// Use nothing that earlier jobs rendered or sent
+    /// Render every frame anew, even one that an earlier job has rendered
     #[arg(long)]
     pub(crate) no_reuse: bool,
     /// Render frames of this job from FILE, all or those of --frames; the others stay, and the video is made anew

@@ -13,6 +13,8 @@ pub(crate) enum Absent {
     Fail,
     /// It starts a node that renders.
     Render,
+    /// It starts a node that looks for Blender and renders nothing.
+    Look,
     /// It starts a node that does not render.
     Talk,
 }
@@ -30,12 +32,14 @@ impl Session {
         if let Some(client) = client::find(data_dir)? {
             return Ok(Self { client, node: None });
         }
-        let render = match absent {
+        let (render, slots) = match absent {
             Absent::Fail => return Err(no_daemon(data_dir).into()),
-            Absent::Render => true,
-            Absent::Talk => false,
+            Absent::Render => (true, None),
+            Absent::Look => (true, Some(0)),
+            Absent::Talk => (false, Some(0)),
         };
-        let node = starter.start(NodeOptions::embedded(data_dir.to_owned(), render)).map_err(failure)?;
+        let options = NodeOptions { render, slots, ..NodeOptions::embedded(data_dir.to_owned()) };
+        let node = starter.start(options).map_err(failure)?;
         match client::find(data_dir) {
             Ok(Some(client)) => Ok(Self { client, node: Some(node) }),
             other => {

@@ -18,7 +18,6 @@ pub(crate) fn request(args: SubmitArgs, cwd: &Path) -> Result<SubmitRequest, Fai
     }
     Ok(SubmitRequest {
         file,
-        cwd: cwd.to_owned(),
         user: login_name(),
         name: args.name,
         frames: args.frames.map(|frames| frames.to_string()),

@@ -129,7 +129,7 @@ fn what_was_typed_arrives_as_the_request() {
     assert_eq!(request.series, Some(Series { major: 4, minor: 5 }));
     assert_eq!(request.output.as_deref(), Some(Path::new("/o/f_####")));
     assert_eq!((&request.video, request.allow_missing, request.no_reuse), (&VideoChoice::None, true, true));
-    assert!(request.file.is_absolute() && request.cwd.is_absolute() && !request.detach);
+    assert!(request.file.is_absolute() && !request.detach);
 }
 
 #[test]
@@ -208,6 +208,17 @@ fn ctrl_c_leaves_a_daemons_job_running_and_cancels_an_embedded_one() {
 }
 
 #[test]
+fn ctrl_c_leaves_a_job_that_the_command_did_not_make_as_it_is() {
+    let stage = Stage::empty(Script::Hang);
+    for args in ["job collect last --output /o".to_owned(), format!("submit {} --update last", stage.blend())] {
+        let (code, err) = interrupt_after_submission(&stage, &args);
+        assert_eq!(code, 130);
+        assert!(err.ends_with(&format!("job {JOB} is left as it is, and the same command goes on with it\n")), "{err}");
+    }
+    assert!(!stage.seen().iter().any(|request| matches!(request, ApiRequest::Cancel { .. })));
+}
+
+#[test]
 fn without_a_daemon_some_commands_start_a_node_inside_and_it_always_stops() {
     let stage = Stage::empty(Script::Complete);
     assert_eq!(stage.run(&format!("submit {}", stage.blend())).code, 0);
@@ -218,8 +229,10 @@ fn without_a_daemon_some_commands_start_a_node_inside_and_it_always_stops() {
     );
     assert_eq!(stage.run("job collect last").code, 0);
     assert_eq!(stage.run("doctor").code, 1);
-    let render: Vec<bool> = stage.starter.started.lock().unwrap().iter().map(|o| o.render && o.embedded).collect();
-    assert_eq!(render, [true, false, false, false, false]);
+    let started = stage.starter.started.lock().unwrap();
+    let how: Vec<_> = started.iter().map(|o| (o.embedded, o.render, o.slots)).collect();
+    let (renders, looks, talks) = ((true, true, None), (true, true, Some(0)), (true, false, Some(0)));
+    assert_eq!(how, [renders, talks, talks, talks, looks]);
     assert_eq!(*stage.starter.stopped.lock().unwrap(), 5);
     assert_eq!(ApiFile::read(stage.dir.path()).unwrap(), None);
 }

@@ -94,12 +94,21 @@ impl Signals {
     }
 }
 
+/// What a job is to a command that is interrupted while a node of its own runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Made {
+    /// Its own: it is canceled rather than left to surprise the next node.
+    Here,
+    /// Somebody else's, or an older one: it is left as it is.
+    Before,
+}
+
 /// Follows `events` to their end. `detach`: an end after `submitted` is what was asked for.
 pub(crate) fn follow(
     session: &Session,
     ears: Ears,
     events: Result<Events, ApiError>,
-    detach: bool,
+    (detach, made): (bool, Made),
     cwd: &Path,
     console: &mut Console<'_>,
 ) -> Result<Exit, Failure> {
@@ -133,14 +142,14 @@ pub(crate) fn follow(
                 if let Some(progress) = &mut progress {
                     progress.clear();
                 }
-                interrupted(session, job.as_deref(), cwd, console);
+                interrupted(session, job.as_deref(), made, cwd, console);
                 return Ok(Exit::Interrupted);
             }
         }
     };
     // `swarm submit --json … | head -1`: they have seen enough, just as with Ctrl-C.
     if let Err(Failure::ReaderGone) = end {
-        interrupted(session, job.as_deref(), cwd, console);
+        interrupted(session, job.as_deref(), made, cwd, console);
         return Ok(Exit::Interrupted);
     }
     if let Some(progress) = &mut progress {
@@ -178,11 +187,13 @@ fn read(events: Result<Events, ApiError>, sender: &SyncSender<Message>) {
     }
 }
 
-/// What an interrupt leaves, told in one line. With a daemon the job goes on; a node inside this command ends with it,
-/// so its job is canceled rather than left to surprise the next one.
-fn interrupted(session: &Session, job: Option<&str>, cwd: &Path, console: &mut Console<'_>) {
+/// What an interrupt leaves, told in one line. With a daemon the job goes on; a node inside this command ends with it.
+fn interrupted(session: &Session, job: Option<&str>, made: Made, cwd: &Path, console: &mut Console<'_>) {
     let line = match job {
         None => "interrupted before a job was submitted".to_owned(),
+        Some(job) if session.is_embedded() && made == Made::Before => {
+            format!("stopped here; job {job} is left as it is, and the same command goes on with it")
+        }
         Some(job) if session.is_embedded() => match cancel(&session.client, job) {
             Ok(answer) => {
                 let output = short_path(text(&answer, "output"), cwd);

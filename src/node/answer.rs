@@ -4,7 +4,11 @@ use super::http::{ApiError, ErrorKind, Reply};
 use super::view;
 use crate::farm::Farm;
 use crate::farm::collect::VideoState;
-use crate::farm::id::{JobId, NodeId};
+use crate::farm::fit::suits;
+use crate::farm::id::{JobId, NodeId, Unit};
+use crate::farm::job::JobSpec;
+use crate::farm::roster::Member;
+use crate::farm::state::JobState;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -56,6 +60,11 @@ impl Stream {
         self.0.is_closed()
     }
 
+    /// Returns once nobody reads any more.
+    pub async fn gone(&self) {
+        self.0.closed().await;
+    }
+
     /// How far a phase is.
     pub async fn progress(&self, phase: &str, done: u64, total: u64, unit: &str) {
         self.event(progress(phase, done, total, unit)).await;
@@ -102,7 +111,10 @@ pub struct Watcher {
     stream: Stream,
     until: Until,
     told: BTreeMap<i32, (&'static str, usize)>,
+    /// Machines that have the scene, of those that could render it.
+    spread: Option<(usize, usize)>,
     frames_done: Option<usize>,
+    said_encoding: bool,
     said_alone: bool,
     said_reason: Option<String>,
     started: Duration,
@@ -117,7 +129,9 @@ impl Watcher {
             stream,
             until,
             told: BTreeMap::new(),
+            spread: None,
             frames_done: None,
+            said_encoding: false,
             said_alone: false,
             said_reason: None,
             started: now,
@@ -130,7 +144,11 @@ impl Watcher {
         if self.stream.is_gone() {
             return true;
         }
-        let Some(job) = farm.jobs().get(&self.job) else { return true };
+        let Some(job) = farm.jobs().get(&self.job) else {
+            let text = format!("job {} was deleted", self.job.short());
+            self.stream.try_fail(ApiError::new(ErrorKind::JobNotFound, text));
+            return true;
+        };
         let Some(spec) = &job.spec else { return false };
         if let Until::Replicated { stays } = self.until
             && !job.is_over()
@@ -171,11 +189,10 @@ impl Watcher {
             };
             self.stream.try_event(self.frame_event(farm, job, unit, word, node));
         }
-        if self.frames_done != Some(done) && self.stream.room() > 2 {
-            self.frames_done = Some(done);
-            self.stream.try_progress("render", done as u64, spec.frames.len() as u64, "frames");
-        }
         let collector = farm.collectors().get(&self.job);
+        if self.stream.room() > 2 {
+            self.tell_phase(farm, job, spec, done, now);
+        }
         // A video that failed is the last word, not a warning.
         let waits = collector.filter(|collector| collector.video != VideoState::Failed);
         let reason = waits.and_then(|collector| collector.reason.clone());
@@ -200,14 +217,29 @@ impl Watcher {
         self.stream.try_event(self.finished(farm, now))
     }
 
-    fn frame_event(
-        &self,
-        farm: &Farm,
-        job: &crate::farm::state::JobState,
-        unit: crate::farm::id::Unit,
-        word: &str,
-        node: Option<NodeId>,
-    ) -> Value {
+    /// The scene spreads until a frame is done; after the last one the video is made.
+    fn tell_phase(&mut self, farm: &Farm, job: &JobState, spec: &JobSpec, done: usize, now: Duration) {
+        let is_there = |node: &NodeId| job.holding(spec.bundle).any(|holder| holder == *node);
+        let fit = |member: &Member| suits(member.capability.as_ref(), spec, job.rules(), job.min_version).is_ok();
+        let could: Vec<NodeId> =
+            farm.roster().alive(now).filter(|(_, member)| fit(member)).map(|(node, _)| node).collect();
+        let spread = (could.iter().filter(|node| is_there(node)).count(), could.len());
+        let total = spec.frames.len();
+        if done == 0 && spread.0 < spread.1 {
+            if self.spread != Some(spread) {
+                self.spread = Some(spread);
+                self.stream.try_progress("spread", spread.0 as u64, spread.1 as u64, "machines");
+            }
+        } else if self.frames_done != Some(done) {
+            self.frames_done = Some(done);
+            self.stream.try_progress("render", done as u64, total as u64, "frames");
+        } else if done == total && !self.said_encoding && is_encoding(farm, self.job) {
+            self.said_encoding = true;
+            self.stream.try_progress("encode", 0, total as u64, "frames");
+        }
+    }
+
+    fn frame_event(&self, farm: &Farm, job: &JobState, unit: Unit, word: &str, node: Option<NodeId>) -> Value {
         let state = job.unit(unit);
         let seconds = state.current_results().next().map(|(_, outcome)| f64::from(outcome.millis) / 1000.0);
         let failure = state.current_failures().last();
@@ -246,4 +278,9 @@ impl Watcher {
             "moved_bytes": farm.received_bytes().saturating_sub(self.received_bytes),
         })
     }
+}
+
+/// Whether a job's video is being made here.
+fn is_encoding(farm: &Farm, job: JobId) -> bool {
+    farm.collectors().get(&job).is_some_and(|collector| collector.video == VideoState::Encoding)
 }

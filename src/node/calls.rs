@@ -1,17 +1,17 @@
 //! What the API asks, answered from the farm.
 
 use super::answer::{Stream, Until, Watcher};
-use super::event::{Found, WhoCan};
-use super::http::{ApiCall, ApiError, ApiRequest, CollectRequest, ErrorKind, Reply, SetRequest};
+use super::event::{Event, Found, WhoCan};
+use super::http::{ApiCall, ApiError, ApiRequest, CollectRequest, ErrorKind, Reply, SetRequest, VideoChoice};
 use super::identity::{self, Invite};
 use super::render::{Available, SeriesError, choose_series};
 use super::slots::Slots;
-use super::store::{Batch, LedgerRow};
+use super::store::{Batch, LedgerRow, Store};
 use super::{ARRIVAL, Node, machine, output, submit, video, view};
 use crate::farm::event::{Input, JobCommand};
 use crate::farm::fit::suits;
-use crate::farm::id::JobId;
-use crate::farm::job::{FrameSet, JobSpec, Series};
+use crate::farm::id::{BlobId, JobId, NodeId, Unit};
+use crate::farm::job::{FrameSet, JobSpec, OutputSpec, Series};
 use crate::farm::op::{JobSetting, OP_VERSION, UnitSet};
 use crate::farm::schedule::is_failed;
 use serde_json::{Value, json};
@@ -22,6 +22,8 @@ type Answer = Result<Value, ApiError>;
 
 /// Longest log text in an answer, bytes.
 const LOG_MAX_BYTES: u64 = 256 * 1024;
+/// Failed frames whose logs are in one answer; the others are named.
+const LOGS_AT_ONCE: usize = 20;
 /// Machines named in a warning that none can render a job (guess: a few lines of a terminal).
 const REASONS_NAMED: usize = 5;
 /// Less free space than this is a finding of the doctor.
@@ -51,10 +53,15 @@ impl Node {
             }
             ApiRequest::Collect { job, target } => {
                 if let Some(stream) = Stream::of(call.reply)
-                    && let Err(error) = self.collect(&job, &target, stream.clone())
+                    && let Err(error) = self.prepare_collection(&job, target, stream.clone())
                 {
                     stream.try_fail(error);
                 }
+            }
+            ApiRequest::Log { job, frame } => self.log(&job, frame, call.reply),
+            ApiRequest::Doctor => {
+                self.doctors.push(call.reply);
+                self.answer_doctors();
             }
             request => {
                 let answer = self.answer(request);
@@ -78,7 +85,6 @@ impl Node {
                 let id = view::find(&self.farm, &job)?;
                 Ok(self.farm.jobs().get(&id).map_or(Value::Null, |job| view::frames(&self.farm, job, now)))
             }
-            ApiRequest::Log { job, frame } => self.log(&job, frame),
             ApiRequest::Pause { job } => self.set(&job, vec![JobSetting::Paused(true)]),
             ApiRequest::Resume { job } => self.set(&job, vec![JobSetting::Paused(false)]),
             ApiRequest::Set { job, changes } => self.change(&job, *changes),
@@ -104,15 +110,16 @@ impl Node {
                 Ok(paused)
             }
             ApiRequest::NodeResume => self.set_paused(false),
-            ApiRequest::Doctor => Ok(self.doctor()),
             ApiRequest::Invite => {
                 let invite = Invite { swarm_key: self.identity.swarm_key, addresses: self.net.local_addresses() };
                 Ok(json!({"code": invite.code()}))
             }
             ApiRequest::Join { code } => self.join(&code),
-            ApiRequest::Submit(_) | ApiRequest::Watch { .. } | ApiRequest::Collect { .. } => {
-                Err(ApiError::new(ErrorKind::Internal, "this request is answered by a stream"))
-            }
+            ApiRequest::Submit(_)
+            | ApiRequest::Watch { .. }
+            | ApiRequest::Collect { .. }
+            | ApiRequest::Log { .. }
+            | ApiRequest::Doctor => Err(ApiError::new(ErrorKind::Internal, "this request is not answered at once")),
         }
     }
 
@@ -227,76 +234,93 @@ impl Node {
         Ok(view)
     }
 
-    fn collect(&mut self, job: &str, target: &CollectRequest, stream: Stream) -> Result<(), ApiError> {
+    /// Finds the place for a job's results, then has it collected there.
+    fn prepare_collection(&self, job: &str, target: CollectRequest, stream: Stream) -> Result<(), ApiError> {
         let id = view::find(&self.farm, job)?;
         let Some(state) = self.farm.jobs().get(&id) else { return Ok(()) };
         let Some(spec) = state.spec.clone() else { return Ok(()) };
         let is_own = state.owner() == Some(self.identity.node);
-        let as_submitted = is_own && target.output.is_none() && target.video == super::http::VideoChoice::Default;
-        let output = if as_submitted {
-            spec.output.clone()
-        } else {
-            // The submitter's folder, if it is on this machine too; else one here.
-            let theirs = Path::new(&spec.output.directory);
-            let name = output::file_safe(&spec.name);
-            let near = target.cwd.join(format!("{name}-frames"));
-            let default = if theirs.is_dir() { theirs.to_path_buf() } else { near };
-            let span = video_span(spec.output.video.as_deref(), &name);
-            output::resolve(target.output.as_deref(), &target.video, &default, &name, &span)?
-        };
-        output::check(&output)?;
-        stream.try_event(json!({"event": "submitted", "job": id.to_string()}));
-        self.turn(Input::Command { job: id, command: JobCommand::Collect(output) });
-        self.watch(id, stream, Until::Collected);
+        let tell = self.tell.clone();
+        tokio::spawn(async move {
+            let place = move || {
+                let output = place_for(&spec, is_own, &target)?;
+                output::check(&output).map(|()| output)
+            };
+            match submit::blocking(place).await.and_then(|place| place) {
+                Ok(output) => drop(tell.send(Event::Collect { job: id, output, stream }).await),
+                Err(error) => stream.fail(error).await,
+            }
+        });
         Ok(())
     }
 
-    fn log(&self, job: &str, frame: Option<i32>) -> Answer {
+    pub(super) fn collect(&mut self, job: JobId, output: OutputSpec, stream: Stream) {
+        stream.try_event(json!({"event": "submitted", "job": job.to_string()}));
+        self.turn(Input::Command { job, command: JobCommand::Collect(output) });
+        self.watch(job, stream, Until::Collected);
+    }
+
+    /// Answers with a job's logs, or those of one frame; reading them is the disk's work.
+    fn log(&self, job: &str, frame: Option<i32>, reply: Reply) {
+        let Reply::Once(reply) = reply else { return };
+        let entries = match self.log_entries(job, frame) {
+            Ok(entries) => entries,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            let read = move || entries.into_iter().map(|entry| entry.read(&store)).collect();
+            let _ = reply.send(submit::blocking(read).await);
+        });
+    }
+
+    fn log_entries(&self, job: &str, frame: Option<i32>) -> Result<Vec<LogEntry>, ApiError> {
         let id = view::find(&self.farm, job)?;
-        let Some(state) = self.farm.jobs().get(&id) else { return Ok(Value::Null) };
-        let Some(spec) = &state.spec else { return Ok(Value::Null) };
+        let Some(state) = self.farm.jobs().get(&id) else { return Ok(Vec::new()) };
+        let Some(spec) = &state.spec else { return Ok(Vec::new()) };
         if let Some(frame) = frame
             && !spec.frames.contains(frame)
         {
             let text = format!("frame {frame} is not one of the job's; it has {}", spec.frames);
             return Err(ApiError::new(ErrorKind::FrameNotFound, text));
         }
-        let mut entries = Vec::new();
-        let with_failures = |unit: &crate::farm::id::Unit| !state.unit(*unit).failures.is_empty();
+        let with_failures = |unit: &Unit| !state.unit(*unit).failures.is_empty();
         let mut units: Vec<_> = match frame {
-            Some(frame) => vec![crate::farm::id::Unit::whole(frame)],
+            Some(frame) => vec![Unit::whole(frame)],
             None => state.all_units().filter(with_failures).collect(),
         };
         if units.is_empty() {
             units = state.all_units().filter(|unit| state.unit(*unit).has_result()).last().into_iter().collect();
         }
-        for unit in units {
+        let mut entries = Vec::new();
+        for (nth, unit) in units.into_iter().enumerate() {
             let unit_state = state.unit(unit);
-            for (nth, ((_, actor, _), attempt)) in unit_state.failures.iter().enumerate() {
-                let stored =
-                    attempt.log.and_then(|blob| super::slots::read_blob(&self.store, blob, LOG_MAX_BYTES).ok());
-                let text = stored.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-                let text = format!("{}\n{text}", attempt.message);
-                let node = view::node_name(&self.farm, actor.node);
-                entries.push(
-                    json!({"frame": unit.frame, "node": node, "attempt": nth + 1, "state": "failed", "text": text}),
-                );
+            let entry = |node: NodeId, attempt: usize, state, message: String, log| {
+                let node = view::node_name(&self.farm, node);
+                LogEntry { frame: unit.frame, node, attempt: attempt + 1, state, message, log }
+            };
+            for (attempt, ((_, actor, _), failure)) in unit_state.failures.iter().enumerate() {
+                let log = match failure.log {
+                    Some(_) if nth >= LOGS_AT_ONCE => {
+                        LogText::Elsewhere(format!("its log: `swarm job log {} --frame {}`", id.short(), unit.frame))
+                    }
+                    Some(blob) => LogText::Blob(blob),
+                    None => LogText::Elsewhere(String::new()),
+                };
+                entries.push(entry(actor.node, attempt, "failed", failure.message.clone(), log));
             }
             for (actor, _) in unit_state.current_results() {
-                let node = view::node_name(&self.farm, actor.node);
-                let text = if actor.node == self.identity.node {
+                let log = if actor.node == self.identity.node {
                     let scratch = self.options.data_dir.join("scratch");
-                    std::fs::read_to_string(Slots::log_path(&scratch, id, unit.frame)).unwrap_or_default()
+                    LogText::File(Slots::log_path(&scratch, id, unit.frame))
                 } else {
-                    format!("the log of this frame is on {node}; run `swarm job log` there")
+                    let node = view::node_name(&self.farm, actor.node);
+                    LogText::Elsewhere(format!("the log of this frame is on {node}; run `swarm job log` there"))
                 };
-                let attempt = unit_state.failures.len() + 1;
-                entries.push(
-                    json!({"frame": unit.frame, "node": node, "attempt": attempt, "state": "done", "text": text}),
-                );
+                entries.push(entry(actor.node, unit_state.failures.len(), "done", String::new(), log));
             }
         }
-        Ok(Value::Array(entries))
+        Ok(entries)
     }
 
     fn set_paused(&mut self, paused: bool) -> Answer {
@@ -403,6 +427,18 @@ impl Node {
         )
     }
 
+    /// Tells what this machine lacks, once its Blenders have been looked for.
+    pub(super) fn answer_doctors(&mut self) {
+        if !self.discovered {
+            return;
+        }
+        for reply in std::mem::take(&mut self.doctors) {
+            if let Reply::Once(reply) = reply {
+                let _ = reply.send(Ok(self.doctor()));
+            }
+        }
+    }
+
     fn doctor(&self) -> Value {
         let now = self.clock.now();
         let mut checks = Vec::new();
@@ -429,11 +465,10 @@ impl Node {
             })
             .collect();
         let fix = "run scripts/setup, or name one with --blender PATH";
-        match (self.options.render, self.discovered) {
-            (false, _) => check("blender", true, "this node does not render".into(), ""),
-            (true, false) => check("blender", true, "still being looked for".into(), ""),
-            (true, true) if found.is_empty() => check("blender", false, "no Blender was found".into(), fix),
-            (true, true) => check("blender", true, found.join("; "), ""),
+        match self.options.render {
+            false => check("blender", true, "this node does not render".into(), ""),
+            true if found.is_empty() => check("blender", false, "no Blender was found".into(), fix),
+            true => check("blender", true, found.join("; "), ""),
         }
         for problem in &self.capability.problems {
             check(&problem.kind, false, problem.message.clone(), &problem.fix);
@@ -456,6 +491,55 @@ impl Node {
         check("sandbox", true, sandbox.into(), "");
         Value::Array(checks)
     }
+}
+
+/// A line of the answer about logs, its text not read yet.
+struct LogEntry {
+    frame: i32,
+    node: String,
+    attempt: usize,
+    state: &'static str,
+    message: String,
+    log: LogText,
+}
+
+/// Where the text of a log is.
+enum LogText {
+    /// In the store.
+    Blob(BlobId),
+    /// In a file.
+    File(PathBuf),
+    /// Not here, as it says.
+    Elsewhere(String),
+}
+
+impl LogEntry {
+    fn read(self, store: &Store) -> Value {
+        let log = match self.log {
+            LogText::Blob(blob) => match super::slots::read_blob(store, blob, LOG_MAX_BYTES) {
+                Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+                Err(error) => format!("its log cannot be read: {error}"),
+            },
+            LogText::File(path) => std::fs::read_to_string(path).unwrap_or_default(),
+            LogText::Elsewhere(text) => text,
+        };
+        let text = if self.message.is_empty() { log } else { format!("{}\n{log}", self.message) };
+        json!({"frame": self.frame, "node": self.node, "attempt": self.attempt, "state": self.state, "text": text})
+    }
+}
+
+/// Where a job is collected: as it was submitted, on the machine that did; else the submitter's folder if it is on this
+/// machine too, else one below the caller's.
+fn place_for(spec: &JobSpec, is_own: bool, target: &CollectRequest) -> Result<OutputSpec, ApiError> {
+    if is_own && target.output.is_none() && target.video == VideoChoice::Default {
+        return Ok(spec.output.clone());
+    }
+    let theirs = Path::new(&spec.output.directory);
+    let name = output::file_safe(&spec.name);
+    let near = target.cwd.join(format!("{name}-frames"));
+    let default = if theirs.is_dir() { theirs.to_path_buf() } else { near };
+    let span = video_span(spec.output.video.as_deref(), &name);
+    output::resolve(target.output.as_deref(), &target.video, &default, &name, &span)
 }
 
 /// The part of a default video's name between the job's and the extension, such as `-3-9`.

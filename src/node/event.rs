@@ -9,7 +9,7 @@ use super::sweep::Look;
 use super::update::WhichJob;
 use crate::farm::event::{Input, Load};
 use crate::farm::id::JobId;
-use crate::farm::job::{Needs, Series};
+use crate::farm::job::{Needs, OutputSpec, Series};
 use tokio::sync::oneshot;
 
 /// Something a task has to say.
@@ -28,6 +28,15 @@ pub enum Event {
     WhichJob(WhichJob),
     /// A submission is bundled.
     Prepared(Box<Prepared>, Stream),
+    /// A job is to be collected in a place that can be written to.
+    Collect {
+        /// Which.
+        job: JobId,
+        /// Where.
+        output: OutputSpec,
+        /// Who follows it.
+        stream: Stream,
+    },
     /// How the machine is doing.
     Load(Load),
     /// The store was looked through for what no job names.

@@ -9,10 +9,10 @@
 //! | `GET /v1/ping` | answered here: `{"swarm": version}` |
 //! | `GET`, `POST /v1/jobs` | `Jobs`, `Submit` (stream) |
 //! | `GET /v1/jobs/JOB` | `Job` |
-//! | `GET /v1/jobs/JOB/frames`, `…/log?frame=N`, `…/watch` | `Frames`, `Log`, `Watch` (stream) |
+//! | `GET /v1/jobs/JOB/frames`, `…/log?frame=N`, `…/why`, `…/watch` | `Frames`, `Log`, `Why`, `Watch` (stream) |
 //! | `POST /v1/jobs/JOB/pause`, `…/resume`, `…/cancel`, `…/delete` | `Pause`, `Resume`, `Cancel`, `Delete` |
-//! | `POST /v1/jobs/JOB/requeue` `{"frames"}`, `…/priority` `{"priority"}`, `…/collect` | `Requeue`, `SetPriority`, `Collect` (stream) |
-//! | `GET /v1/nodes`; `POST /v1/node/pause`, `…/resume` | `Nodes`, `NodePause`, `NodeResume` |
+//! | `POST /v1/jobs/JOB/requeue` `{"frames"}`, `…/set`, `…/collect` | `Requeue`, `Set`, `Collect` (stream) |
+//! | `GET /v1/nodes`; `POST /v1/node/pause` `{"drop"}`, `…/resume` | `Nodes`, `NodePause`, `NodeResume` |
 //! | `GET /v1/doctor`; `POST /v1/invite`; `POST /v1/join` `{"code"}` | `Doctor`, `Invite`, `Join` |
 
 mod api;

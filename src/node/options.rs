@@ -21,7 +21,7 @@ pub struct Options {
     pub api: Option<SocketAddr>,
     /// Addresses of other machines, as typed.
     pub peers: Vec<String>,
-    /// Frames rendered at the same time.
+    /// Frames rendered at the same time; 0: Blender is looked for and not used.
     pub slots: Option<u32>,
     /// Blenders to use beside those found.
     pub blender: Vec<PathBuf>,
@@ -31,7 +31,7 @@ pub struct Options {
     pub tags: Vec<String>,
     /// Look for other machines by multicast.
     pub mdns: bool,
-    /// Render here.
+    /// Render here; otherwise not even look for Blender.
     pub render: bool,
     /// Inside another command.
     pub embedded: bool,
@@ -39,7 +39,7 @@ pub struct Options {
 
 impl Options {
     /// What a node inside another command is started with.
-    pub fn embedded(data_dir: PathBuf, render: bool) -> Self {
+    pub fn embedded(data_dir: PathBuf) -> Self {
         Self {
             data_dir,
             name: None,
@@ -52,7 +52,7 @@ impl Options {
             threads: None,
             tags: Vec::new(),
             mdns: true,
-            render,
+            render: true,
             embedded: true,
         }
     }

@@ -4,6 +4,7 @@
 //! with it. The moment Blender has drawn a unit its worker is free for the next; the task goes on to check the image and
 //! to store it. A worker without a unit leaves after [`IDLE`].
 
+use super::cause::is_full;
 use super::chunk::Chunking;
 use super::event::Event;
 use super::fail::fail_point;
@@ -297,7 +298,9 @@ impl Run {
         let imported = imported.unwrap_or_else(|panic| Err(io::Error::other(panic)));
         fail_point("after-image-fsync");
         let (blob, _) = imported.map_err(|error| {
-            let message = format!("the frame was rendered and could not be stored: {error}");
+            let _ = std::fs::remove_file(&done.path);
+            let room = if is_full(&error) { "; make room on the disk of the data directory" } else { "" };
+            let message = format!("the frame was rendered and could not be stored: {error}{room}");
             (failure(message, done.log.clone()), None)
         })?;
         let path = spec.output.file_name(work.unit.frame, spec.format);
@@ -357,12 +360,12 @@ fn clip(text: &str) -> String {
     text[..end].to_owned()
 }
 
-/// Reads a whole blob of the store that fits in memory: manifests.
+/// Reads a whole blob of the store that fits in memory: manifests and logs.
 pub fn read_blob(store: &Store, blob: BlobId, limit_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     store.open_blob(blob)?.take(limit_bytes + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit_bytes {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a manifest of more than {limit_bytes} bytes")));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has more than {limit_bytes} bytes")));
     }
     Ok(bytes)
 }

@@ -4,7 +4,7 @@
 //! threads; the loop is asked only who could render the scene.
 
 use super::answer::Stream;
-use super::cause::with_causes;
+use super::cause::{is_full, with_causes};
 use super::chunk::Chunking;
 use super::event::{Event, Found, WhoCan};
 use super::http::{ApiError, ErrorKind, SubmitRequest};
@@ -49,7 +49,8 @@ pub enum What {
     Update(Update),
 }
 
-/// Reads, checks and bundles; then hands the job to the loop, or tells the caller why not.
+/// Reads, checks and bundles; then hands the job to the loop, or tells the caller why not. A caller that leaves before
+/// that has submitted nothing.
 pub async fn prepare(
     request: SubmitRequest,
     store: Arc<Store>,
@@ -58,9 +59,15 @@ pub async fn prepare(
     stream: Stream,
 ) {
     let detach = request.detach;
-    let what = match request.update.clone() {
-        Some(job) => update(&job, request, store, &events, &stream).await.map(What::Update),
-        None => spec(request, store, &events, &stream).await.map(|spec| What::Job(Box::new(spec))),
+    let what = async {
+        match request.update.clone() {
+            Some(job) => update(&job, request, store, &events, &stream).await.map(What::Update),
+            None => spec(request, store, &events, &stream).await.map(|spec| What::Job(Box::new(spec))),
+        }
+    };
+    let what = tokio::select! {
+        what = what => what,
+        () = stream.gone() => return,
     };
     match what {
         Ok(what) => {
@@ -164,7 +171,7 @@ async fn spec(
     })
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
     let panicked = |_| ApiError::new(ErrorKind::Internal, "a part of swarm failed; see the daemon's log");
     tokio::task::spawn_blocking(work).await.map_err(panicked)
 }
@@ -328,12 +335,30 @@ pub(super) async fn who_can(
     }
 }
 
-/// The store as a place for bundles.
-struct Sink<'a>(Intake<'a>);
+/// The store as a place for bundles, for as long as somebody waits for them.
+struct Sink<'a> {
+    intake: Intake<'a>,
+    stream: Stream,
+}
 
 impl BlobSink for Sink<'_> {
     fn put_file(&mut self, reader: &mut dyn Read, chunking: Chunking) -> io::Result<(crate::farm::blob::BlobMap, u64)> {
-        self.0.put_reader(reader, chunking)
+        self.intake.put_reader(&mut Wanted { reader, stream: &self.stream }, chunking)
+    }
+}
+
+/// Reads as long as somebody waits for it.
+struct Wanted<'a> {
+    reader: &'a mut dyn Read,
+    stream: &'a Stream,
+}
+
+impl Read for Wanted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stream.is_gone() {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "nobody waits for it any more"));
+        }
+        self.reader.read(buffer)
     }
 }
 
@@ -355,9 +380,9 @@ pub(super) async fn make_bundle(
             }
         };
         let stored = |source| BundleError::Store { path: file.clone(), source };
-        let mut sink = Sink(store.intake());
+        let mut sink = Sink { intake: store.intake(), stream: told.clone() };
         let (manifest, stats) = scene::bundle(&file, &trace, &mut sink, &mut progress)?;
-        sink.0.finish().map_err(stored)?;
+        sink.intake.finish().map_err(stored)?;
         let bytes = wire::encode_manifest(&manifest)
             .map_err(|error| BundleError::Store { path: file.clone(), source: io::Error::other(error) })?;
         let (bundle, _) = store.put_bytes(&bytes).map_err(stored)?;
@@ -367,8 +392,7 @@ pub(super) async fn make_bundle(
     let (bundle, stats) = made.map_err(|error| match error {
         BundleError::Scene(error) => scene_error(error),
         error => {
-            let full =
-                matches!(&error, BundleError::Store { source, .. } if source.kind() == io::ErrorKind::StorageFull);
+            let full = matches!(&error, BundleError::Store { source, .. } if is_full(source));
             let kind = match &error {
                 _ if full => ErrorKind::NoSpace,
                 BundleError::Changed(_) | BundleError::Unreadable { .. } => ErrorKind::FileUnreadable,

@@ -292,7 +292,7 @@ pub fn node(farm: &Farm, node: NodeId, now: Duration) -> Value {
     })
 }
 
-/// The job a person means: an id, a unique prefix of one, a unique name, or `last`.
+/// The job a person means: an id, a prefix of one or a name that means no other, or `last`.
 pub fn find(farm: &Farm, text: &str) -> Result<JobId, super::http::ApiError> {
     use super::http::{ApiError, ErrorKind};
     let known = || farm.jobs().values().filter(|job| job.spec.is_some());
@@ -302,10 +302,13 @@ pub fn find(farm: &Farm, text: &str) -> Result<JobId, super::http::ApiError> {
             || ApiError::new(ErrorKind::JobNotFound, "there are no jobs yet; submit one with `swarm submit FILE`");
         return known().max_by_key(newest).map(|job| job.id).ok_or_else(none);
     }
-    let by_id: Vec<&JobState> =
-        known().filter(|job| !text.is_empty() && job.id.to_string().starts_with(text)).collect();
-    let by_name = || known().filter(|job| job.spec.as_ref().is_some_and(|spec| spec.name == text)).collect::<Vec<_>>();
-    let matches = if by_id.is_empty() { by_name() } else { by_id };
+    let is_id = |job: &&JobState| job.id.to_string() == text;
+    let begins_so = |job: &JobState| !text.is_empty() && job.id.to_string().starts_with(text);
+    let is_called_so = |job: &JobState| job.spec.as_ref().is_some_and(|spec| spec.name == text);
+    let matches: Vec<&JobState> = match known().find(is_id) {
+        Some(job) => vec![job],
+        None => known().filter(|job| begins_so(job) || is_called_so(job)).collect(),
+    };
     match matches.as_slice() {
         [one] => Ok(one.id),
         [] => {

@@ -127,7 +127,8 @@ pub enum ApiRequest {
     Doctor,
     /// `{"code"}`.
     Invite,
-    /// Join the swarm of an invite code. Answer: `{"swarm", "nodes"}`, a short name of the swarm and how many answered.
+    /// Join the swarm of an invite code. Answer: `{"swarm", "nodes"}`, a short name of the swarm and, of the one this
+    /// machine is in already, how many others are there.
     Join {
         /// As typed, trimmed.
         code: String,
@@ -166,8 +167,6 @@ impl ApiRequest {
 pub struct SubmitRequest {
     /// Absolute path of the .blend.
     pub file: PathBuf,
-    /// Absolute path of the caller's working directory.
-    pub cwd: PathBuf,
     /// Login name of the caller.
     pub user: String,
     /// Name of the job; the file's without extension by default.
@@ -212,7 +211,7 @@ pub struct SubmitRequest {
     /// Submit although files of the scene are missing.
     #[serde(default)]
     pub allow_missing: bool,
-    /// Use no result or chunk known from earlier jobs.
+    /// Render every frame anew. No job uses another's frames yet, so today this changes nothing.
     #[serde(default)]
     pub no_reuse: bool,
     /// Render frames of this job from the file, instead of submitting a new one. What belongs to the whole job (its name,
@@ -342,16 +341,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_submit_request_needs_no_more_than_file_cwd_and_user_and_keeps_output_patterns() {
-        let json =
-            r##"{"file": "/s/a.blend", "cwd": "/s", "user": "anna", "output": "/s/out/f_###", "video": "none"}"##;
+    fn a_submit_request_needs_no_more_than_file_and_user_and_keeps_output_patterns() {
+        let json = r##"{"file": "/s/a.blend", "user": "anna", "output": "/s/out/f_###", "video": "none"}"##;
         let request: SubmitRequest = serde_json::from_str(json).expect("valid");
         assert_eq!(request.output.as_deref().and_then(|p| p.to_str()), Some("/s/out/f_###"));
         assert_eq!((request.device, request.video.clone()), (Device::Auto, VideoChoice::None));
         let again = serde_json::to_string(&request).expect("serializes");
         assert_eq!(serde_json::from_str::<SubmitRequest>(&again).expect("valid"), request);
-        assert!(
-            serde_json::from_str::<SubmitRequest>(r#"{"file": "/a", "cwd": "/", "user": "u", "fast": 1}"#).is_err()
-        );
+        assert!(serde_json::from_str::<SubmitRequest>(r#"{"file": "/a", "user": "u", "fast": 1}"#).is_err());
     }
 }

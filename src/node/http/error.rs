@@ -115,8 +115,6 @@ kinds! {
     // -- the swarm ----------------------------------------------------------------------------------------------------
     /// The invite code is not one, or was mistyped.
     BadCode = "bad_code", 400, 1;
-    /// Nobody at the addresses of the invite code answered.
-    NobodyAnswered = "nobody_answered", 504, 1;
     // -- the rest -----------------------------------------------------------------------------------------------------
     /// Something that is a fault of `swarm`.
     Internal = "internal", 500, 1;

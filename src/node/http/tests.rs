@@ -90,7 +90,7 @@ async fn what_is_not_understood_is_an_error_in_json_and_reaches_nobody() {
         ("GET /v1/jobs/x/whence", "", 404, "not_found"),
         ("POST /v1/jobs/x/explode", "{}", 404, "not_found"),
         ("POST /v1/jobs", "{", 400, "bad_request"),
-        ("POST /v1/jobs", "{\"file\": \"/a\", \"cwd\": \"/\", \"user\": \"u\", \"turbo\": true}", 400, "bad_request"),
+        ("POST /v1/jobs", "{\"file\": \"/a\", \"user\": \"u\", \"turbo\": true}", 400, "bad_request"),
         ("GET /v1/jobs/x/log?frame=abc", "", 400, "bad_request"),
         ("GET /v1/jobs/%ff", "", 400, "bad_request"),
         ("POST /v1/jobs/x/requeue", "{\"frames\": \"9-1\"}", 400, "bad_frames"),
