@@ -327,7 +327,6 @@ impl Farm {
         if self.transfer.is_idle() {
             return;
         }
-        let connected: BTreeSet<NodeId> = self.roster.neighbours().collect();
-        effects.extend(self.transfer.poll(&connected, now.mono));
+        effects.extend(self.transfer.poll(self.roster.connected_nodes(), now.mono));
     }
 }
