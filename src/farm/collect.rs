@@ -42,8 +42,12 @@ impl VideoState {
 pub struct Collector {
     /// Where to.
     pub output: OutputSpec,
-    /// Units that may have something to deliver.
+    /// Units that may have something to deliver, to be looked at.
     pub pending: BTreeSet<Unit>,
+    /// Those that were looked at and wait: for their files, or for an earlier result to be delivered.
+    waiting: BTreeSet<Unit>,
+    /// Who was alive when they were.
+    alive: Vec<NodeId>,
     /// Units being delivered, and the epoch and revision of the result.
     pub delivering: BTreeMap<Unit, (u32, u32)>,
     /// Units under their final names, and the epoch and revision of the result.
@@ -70,6 +74,8 @@ impl Collector {
         Self {
             output,
             pending: job.all_units().collect(),
+            waiting: BTreeSet::new(),
+            alive: Vec::new(),
             delivering: BTreeMap::new(),
             delivered: BTreeMap::new(),
             taken: BTreeMap::new(),
@@ -85,6 +91,29 @@ impl Collector {
     /// A unit may have a new result.
     pub fn look_at(&mut self, unit: Unit) {
         self.pending.insert(unit);
+    }
+
+    /// The job's ops tell something new: who holds what, for example.
+    pub fn look_at_waiting(&mut self) {
+        self.pending.append(&mut self.waiting);
+    }
+
+    /// What is to be looked at now. What waits is, whenever others are alive than were: it depends on nothing else, beside
+    /// what [`Self::look_at`] and [`Self::look_at_waiting`] are called for.
+    pub fn take_pending(&mut self, alive: &[NodeId]) -> BTreeSet<Unit> {
+        if self.alive != alive {
+            self.alive = alive.to_vec();
+            self.look_at_waiting();
+        }
+        for unit in &self.pending {
+            self.waiting.remove(unit);
+        }
+        std::mem::take(&mut self.pending)
+    }
+
+    /// A unit that was looked at has a result and cannot be delivered yet.
+    pub fn waits(&mut self, unit: Unit) {
+        self.waiting.insert(unit);
     }
 
     /// A result is on its way to its final names.
@@ -105,10 +134,14 @@ impl Collector {
             self.delivered.remove(&unit);
         }
         self.pending = job.all_units().collect();
+        self.waiting.clear();
     }
 
     /// A unit's files are under their final names.
     pub fn delivered(&mut self, unit: Unit, epoch: u32) {
+        if self.waiting.remove(&unit) {
+            self.pending.insert(unit);
+        }
         let Some(version) = self.delivering.remove(&unit).filter(|version| version.0 == epoch) else {
             // Of a result that does not count any more.
             self.pending.insert(unit);
@@ -144,14 +177,14 @@ impl Collector {
     /// Whether everything there will be is delivered.
     pub fn is_complete(&self, job: &JobState, given_up: impl Fn(Unit) -> bool) -> bool {
         self.pending.is_empty()
+            && self.waiting.is_empty()
             && self.delivering.is_empty()
             && job.spec.is_some()
+            // First: of a job that goes on, the earliest unit without a result tells.
+            && job.unfinished().iter().all(|unit| given_up(*unit))
             && job.all_units().all(|unit| {
                 let state = job.unit(unit);
-                match state.has_result() {
-                    true => self.delivered.get(&unit) == Some(&state.version()),
-                    false => given_up(unit),
-                }
+                !state.has_result() || self.delivered.get(&unit) == Some(&state.version())
             })
     }
 }
@@ -186,4 +219,36 @@ pub fn to_replicate<'a>(job: &'a JobState, me: NodeId, alive: &BTreeSet<NodeId>)
         (strongest == Some(&me)).then_some((unit, outcome))
     };
     job.all_units().filter_map(replicates).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::farm::id::JobId;
+
+    #[test]
+    fn what_waits_is_looked_at_again_once_anything_it_depends_on_changed() {
+        let output =
+            OutputSpec { directory: "/r".into(), prefix: String::new(), suffix: String::new(), digits: 4, video: None };
+        let mut collector = Collector::new(&JobState::new(JobId([0; 16])), output);
+        let (one, two) = (Unit::whole(1), Unit::whole(2));
+        let (alone, both) = ([NodeId([1; 32])], [NodeId([1; 32]), NodeId([2; 32])]);
+        let mut look = |collector: &mut Collector, alive: &[NodeId]| {
+            let units = collector.take_pending(alive);
+            units.iter().for_each(|unit| collector.waits(*unit));
+            Vec::from_iter(units)
+        };
+        collector.look_at(one);
+        collector.look_at(two);
+        assert_eq!(look(&mut collector, &alone), [one, two]);
+        assert_eq!(look(&mut collector, &alone), []);
+        assert_eq!(look(&mut collector, &both), [one, two], "somebody came back");
+        collector.look_at(one);
+        assert_eq!(look(&mut collector, &both), [one], "its files are here, or it has another result");
+        collector.delivering.insert(two, (0, 0));
+        collector.delivered(two, 0);
+        assert_eq!(look(&mut collector, &both), [two], "an earlier result of it is delivered");
+        collector.look_at_waiting();
+        assert_eq!(look(&mut collector, &both), [one, two], "the job's ops tell something new");
+    }
 }

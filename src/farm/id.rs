@@ -4,6 +4,7 @@
 //! which is what ties between machines are broken with.
 
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::fmt;
 
 /// Why a text is not an id.
@@ -17,8 +18,22 @@ pub struct BadId {
 macro_rules! byte_id {
     ($(#[$doc:meta])* $name:ident, $len:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub struct $name(pub [u8; $len]);
+
+        // As the bytes order; the first eight nearly always decide, and comparing those as one number calls nothing.
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                let first = |id: &Self| id.0.first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
+                first(self).cmp(&first(other)).then_with(|| self.0[8..].cmp(&other.0[8..]))
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -161,6 +176,18 @@ impl fmt::Display for Unit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_order_as_their_bytes_do() {
+        let mut bytes: [[u8; 32]; 64] = std::array::from_fn(|i| [i as u8 / 16; 32]);
+        for (i, id) in bytes.iter_mut().enumerate() {
+            // They part early, in the last of the first eight bytes, right after those, or at the end.
+            id[[0, 7, 8, 31][i % 4]] = (i / 4 * 77) as u8;
+        }
+        for (a, b) in bytes.iter().flat_map(|a| bytes.iter().map(move |b| (a, b))) {
+            assert_eq!(NodeId(*a).cmp(&NodeId(*b)), a.cmp(b), "{a:?} {b:?}");
+        }
+    }
 
     #[test]
     fn a_later_start_orders_after_every_earlier_one_whatever_is_drawn() {

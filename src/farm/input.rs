@@ -171,6 +171,8 @@ impl Farm {
             _ => None,
         };
         let is_submit = matches!(op, Op::Submit { .. });
+        // What this machine came to hold it knew before.
+        let is_known = actor == self.me && matches!(op, Op::Holds { .. });
         if let Op::Failed { unit, .. } = &op
             && actor != self.me
         {
@@ -180,6 +182,9 @@ impl Farm {
         state.apply(actor, seq, op);
         if state.is_retired() {
             self.due.insert(log);
+        }
+        if let Some(collector) = self.collectors.get_mut(&log).filter(|_| !is_known) {
+            collector.look_at_waiting();
         }
         if let Some(unit) = unit {
             if actor == self.me {

@@ -19,6 +19,7 @@ use super::message::{LogId, Message, SWARM_LOG, SignedHead, Suffix, Versions};
 use super::op::{OP_VERSION, Op};
 use crate::seal::{self, Hash, Sealer};
 use crate::wire;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use track::{Seen, Track};
@@ -270,9 +271,9 @@ impl Ledger {
             return Err(MergeError::Retired { log: id });
         }
         let (logs_full, swarm) = (self.logs.len() >= MAX_LOGS, &self.swarm);
-        let empty = Track::new(seal::genesis(swarm, id, actor));
         let known = self.logs.get(&id);
-        let track = known.and_then(|log| log.tracks.get(&actor)).unwrap_or(&empty);
+        let empty = || Track::new(seal::genesis(swarm, id, actor));
+        let track = known.and_then(|log| log.tracks.get(&actor)).map_or_else(|| Cow::Owned(empty()), Cow::Borrowed);
         let is_new_track = track.length() == 0;
         let new = match track.examine(suffix, |head| self.sealer.verify(swarm, id, actor, head))? {
             Seen::Nothing => return Ok(Merged::default()),
@@ -305,7 +306,7 @@ impl Ledger {
         }
         let from = track.length();
         let log = self.logs.entry(id).or_default();
-        let track = log.tracks.entry(actor).or_insert(empty);
+        let track = log.tracks.entry(actor).or_insert_with(empty);
         let before = track.digest_item(id, actor);
         track.extend(new, suffix.head);
         let after = track.digest_item(id, actor);

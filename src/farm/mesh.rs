@@ -12,6 +12,7 @@ use super::event::{Effect, Now};
 use super::id::{ActorId, BootId, NodeId};
 use super::ledger::pushes;
 use super::message::{LogId, Message};
+use super::roster::Member;
 use rand::Rng;
 use rand::seq::IteratorRandom;
 use std::collections::{BTreeMap, BTreeSet};
@@ -114,7 +115,9 @@ impl Farm {
             forward.known_to.extend(learned_of);
             return;
         }
-        let to: Vec<NodeId> = self.roster.neighbours().filter(|node| !self.has(actor, learned_of, *node)).collect();
+        let origin = self.origin(actor);
+        let lacks = |node: &NodeId| Some(*node) != learned_of && !Self::is_told_by(actor, origin, *node);
+        let to: Vec<NodeId> = self.roster.neighbours().filter(lacks).collect();
         if to.is_empty() {
             return;
         }
@@ -123,13 +126,15 @@ impl Farm {
         }
     }
 
-    /// Whether `node` is told of `actor`'s ops by somebody else.
-    fn has(&self, actor: ActorId, learned_of: Option<NodeId>, node: NodeId) -> bool {
-        // Only the start that wrote them pushes them itself, and only to those it talks to.
-        let origin = self.roster.member(actor.node).filter(|origin| origin.boot == Some(actor.boot));
-        Some(node) == learned_of
-            || node == actor.node
-            || (actor != self.me && origin.is_some_and(|origin| origin.neighbours.contains(&node)))
+    /// The member that pushes `actor`'s ops itself, to those it talks to: only the start that wrote them, and not this one.
+    fn origin(&self, actor: ActorId) -> Option<&Member> {
+        let origin = self.roster.member(actor.node).filter(|_| actor != self.me);
+        origin.filter(|origin| origin.boot == Some(actor.boot))
+    }
+
+    /// Whether `node` has `actor`'s ops from their `origin`.
+    fn is_told_by(actor: ActorId, origin: Option<&Member>, node: NodeId) -> bool {
+        node == actor.node || origin.is_some_and(|origin| origin.neighbours.contains(&node))
     }
 
     /// Hands on what has gathered and is due.
@@ -148,12 +153,14 @@ impl Farm {
         if !self.mesh.forwards.is_empty() && now.mono >= self.mesh.push_at {
             self.mesh.push_at = now.mono + PUSH_EVERY;
             let forwards = std::mem::take(&mut self.mesh.forwards);
+            let news = forwards.iter().map(|(of, forward)| (of, forward, self.origin(of.1)));
+            let news: Vec<_> = news.collect();
             for to in self.told() {
-                let news = forwards
-                    .iter()
-                    .filter(|((_, actor), forward)| !forward.known_to.contains(&to) && !self.has(*actor, None, to));
-                let suffixes = news
-                    .filter_map(|((log, actor), forward)| self.ledger.suffix(*log, *actor, forward.from))
+                let lacked = news.iter().filter(|((_, actor), forward, origin)| {
+                    !forward.known_to.contains(&to) && !Self::is_told_by(*actor, *origin, to)
+                });
+                let suffixes = lacked
+                    .filter_map(|((log, actor), forward, _)| self.ledger.suffix(*log, *actor, forward.from))
                     .flatten()
                     .collect();
                 effects.extend(pushes(suffixes).into_iter().map(|message| Effect::Send { to, message }));

@@ -8,7 +8,7 @@ use super::config::{GONE_AFTER, MISSED_FOR, SUSPECT_AFTER};
 use super::event::Load;
 use super::id::{ActorId, BootId, JobId, NodeId, Unit};
 use super::message::{Capability, Heartbeat, InHand};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 /// A member as this machine knows it.
@@ -40,6 +40,16 @@ pub struct Member {
     pub capability: Option<Capability>,
 }
 
+impl Member {
+    /// Whether it was heard lately and is not gone.
+    fn lives(&self, now: Duration) -> bool {
+        // Whom others still hear lives, though the connection to it ended.
+        let ended = self.left.filter(|left| self.heard.is_none_or(|heard| heard <= *left));
+        self.heard.is_some_and(|heard| now.saturating_sub(heard) < SUSPECT_AFTER)
+            && ended.is_none_or(|left| now.saturating_sub(left) < GONE_AFTER)
+    }
+}
+
 /// Everyone, this machine included.
 #[derive(Clone, Debug)]
 pub struct Roster {
@@ -47,10 +57,11 @@ pub struct Roster {
     members: BTreeMap<NodeId, Member>,
     /// Starts caught signing two histories: what they claim binds nobody, since what they do is not taken any more.
     liars: BTreeSet<ActorId>,
-    /// Whose each start is, and the counter of its last heartbeat, heard of it or through others.
-    boots: BTreeMap<BootId, (NodeId, u64)>,
+    /// Whose each start is, and the counter of its last heartbeat, heard of it or through others. Looked up by the
+    /// thousand a second in a large swarm, and never walked through.
+    boots: HashMap<BootId, (NodeId, u64)>,
     /// Members a connection stands to.
-    connected: usize,
+    connected: BTreeSet<NodeId>,
 }
 
 impl Roster {
@@ -58,7 +69,7 @@ impl Roster {
     pub fn new(me: ActorId) -> Self {
         let mut members = BTreeMap::new();
         members.insert(me.node, Member { boot: Some(me.boot), ..Member::default() });
-        Self { me, members, liars: BTreeSet::new(), boots: BTreeMap::new(), connected: 0 }
+        Self { me, members, liars: BTreeSet::new(), boots: HashMap::new(), connected: BTreeSet::new() }
     }
 
     /// Everyone ever heard of in this run, by id.
@@ -110,14 +121,16 @@ impl Roster {
             member.in_hand.clear();
             member.since.clear();
         }
-        self.connected += usize::from(!member.connected);
+        if node != self.me.node {
+            self.connected.insert(node);
+        }
         (member.connected, member.heard, member.left) = (true, Some(now), None);
     }
 
     /// It does not any more. The node may still be heard through others, or come back within the suspicion time.
     pub fn disconnected(&mut self, node: NodeId, now: Duration) {
         if let Some(member) = self.members.get_mut(&node) {
-            self.connected -= usize::from(member.connected);
+            self.connected.remove(&node);
             (member.connected, member.left) = (false, Some(now));
         }
     }
@@ -144,7 +157,10 @@ impl Roster {
         (member.heard, member.told) = (Some(now), Some(now));
         (member.load_percent, member.in_hand) = (beat.load_percent, beat.in_hand);
         (member.free_memory_bytes, member.at_desk) = (beat.free_memory_bytes, beat.at_desk);
-        member.neighbours = beat.neighbours.into_iter().collect();
+        // Nearly always the same.
+        if !member.neighbours.iter().eq(&beat.neighbours) {
+            member.neighbours = beat.neighbours.into_iter().collect();
+        }
     }
 
     /// A heartbeat as somebody else heard it; whose, if it is news.
@@ -169,7 +185,7 @@ impl Roster {
 
     /// Members a connection stands to.
     pub fn connected_count(&self) -> usize {
-        self.connected
+        self.connected.len()
     }
 
     /// What it can do changed.
@@ -190,11 +206,7 @@ impl Roster {
 
     /// Whether a node counts: heard within [`SUSPECT_AFTER`] and not gone for [`GONE_AFTER`], or this one.
     pub fn is_alive(&self, node: NodeId, now: Duration) -> bool {
-        let heard = |member: &Member| member.heard.is_some_and(|heard| now.saturating_sub(heard) < SUSPECT_AFTER);
-        // Whom others still hear lives, though the connection to it ended.
-        let ended = |member: &Member| member.left.filter(|left| member.heard.is_none_or(|heard| heard <= *left));
-        let left = |member: &Member| ended(member).is_some_and(|left| now.saturating_sub(left) >= GONE_AFTER);
-        node == self.me.node || self.members.get(&node).is_some_and(|member| heard(member) && !left(member))
+        node == self.me.node || self.members.get(&node).is_some_and(|member| member.lives(now))
     }
 
     /// An actor signed two histories.
@@ -204,14 +216,15 @@ impl Roster {
 
     /// Whether an actor counts: its node does, has not started anew since, and did not lie.
     pub fn is_live_actor(&self, actor: ActorId, now: Duration) -> bool {
-        self.is_alive(actor.node, now)
-            && !self.liars.contains(&actor)
-            && self.members.get(&actor.node).is_some_and(|m| m.boot == Some(actor.boot))
+        let is_it =
+            |member: &Member| member.boot == Some(actor.boot) && (actor.node == self.me.node || member.lives(now));
+        self.members.get(&actor.node).is_some_and(is_it) && !self.liars.contains(&actor)
     }
 
     /// Those that count, this machine included, by id.
     pub fn alive(&self, now: Duration) -> impl Iterator<Item = (NodeId, &Member)> {
-        self.members.iter().map(|(node, member)| (*node, member)).filter(move |(node, _)| self.is_alive(*node, now))
+        let counts = move |(node, member): &(NodeId, &Member)| *node == self.me.node || member.lives(now);
+        self.members.iter().map(|(node, member)| (*node, member)).filter(counts)
     }
 
     /// How long nothing has been heard of a node: since the start of this run where nothing ever was.
@@ -223,13 +236,19 @@ impl Roster {
     /// Those that vanished lately, by id: dead, or on the other side of a cut.
     pub fn missing(&self, now: Duration) -> impl Iterator<Item = (NodeId, &Member)> {
         let lately = move |member: &Member| member.heard.is_some_and(|heard| now.saturating_sub(heard) < MISSED_FOR);
-        let vanished = move |(node, member): &(NodeId, &Member)| lately(member) && !self.is_alive(*node, now);
+        let vanished =
+            move |(node, member): &(NodeId, &Member)| lately(member) && *node != self.me.node && !member.lives(now);
         self.members.iter().map(|(node, member)| (*node, member)).filter(vanished)
     }
 
     /// Nodes a connection stands to, by id.
     pub fn neighbours(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.members.iter().filter(|(node, member)| member.connected && **node != self.me.node).map(|(node, _)| *node)
+        self.connected.iter().copied()
+    }
+
+    /// The same as a set.
+    pub fn connected_nodes(&self) -> &BTreeSet<NodeId> {
+        &self.connected
     }
 
     /// How far a node says it is with a unit, and since when it has it in hand; `None` also where it does not tell.

@@ -111,6 +111,8 @@ struct World {
     orphans: BTreeMap<(JobId, Unit), (usize, Duration)>,
     /// What each machine claimed and has neither rendered nor given up.
     claims: BTreeMap<(usize, JobId, Unit), ClaimKind>,
+    /// How many honest machines render each unit that any does.
+    copies: BTreeMap<(JobId, Unit), usize>,
     /// Own ops that became durable and are not everywhere yet.
     spreading: BTreeMap<(LogId, ActorId, u64), Spread>,
     outages: Vec<Outage>,
@@ -178,6 +180,7 @@ impl World {
             peace: false,
             orphans: BTreeMap::new(),
             claims: BTreeMap::new(),
+            copies: BTreeMap::new(),
             spreading: BTreeMap::new(),
             outages: Vec::new(),
             liars: BTreeMap::new(),

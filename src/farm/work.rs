@@ -206,13 +206,16 @@ impl Farm {
     fn collect(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let mut fetch: Vec<(JobId, Unit, BlobId, BTreeSet<NodeId>)> = Vec::new();
         let me = self.me.node;
+        let alive: Vec<NodeId> = match self.collectors.is_empty() {
+            true => Vec::new(),
+            false => self.roster.alive(now.mono).map(|(node, _)| node).collect(),
+        };
         for (job, collector) in &mut self.collectors {
             let Some(state) = self.jobs.get(job) else { continue };
             if !collector.may_deliver(now.mono) {
                 continue;
             }
-            let mut left = BTreeSet::new();
-            for unit in std::mem::take(&mut collector.pending) {
+            for unit in collector.take_pending(&alive) {
                 let version = state.unit(unit).version();
                 let epoch = version.0;
                 if [&collector.delivered, &collector.delivering].iter().any(|at| at.get(&unit) == Some(&version)) {
@@ -229,13 +232,14 @@ impl Farm {
                     effects.push(Effect::Deliver { job: *job, unit, epoch, outputs });
                     continue;
                 }
-                left.insert(unit);
+                collector.waits(unit);
                 if !is_delivering {
                     // Every result of the unit will do: the holders of whichever is alive are asked.
                     let live = state.unit(unit).current_results().map(|(_, outcome)| outcome).find(|outcome| {
                         let holders = |blob| state.holding(blob);
                         outcome.outputs.iter().all(|output| {
-                            holders(output.blob).any(|node| node == me || self.roster.is_alive(node, now.mono))
+                            self.local.contains(&output.blob)
+                                || holders(output.blob).any(|node| node == me || self.roster.is_alive(node, now.mono))
                         })
                     });
                     for output in live.map(|outcome| outcome.outputs.as_slice()).unwrap_or_default() {
@@ -245,7 +249,6 @@ impl Farm {
                     }
                 }
             }
-            collector.pending = left;
         }
         let absent = |state: &&JobState| {
             !state.is_over() && state.owner().is_some_and(|owner| !self.roster.is_alive(owner, now.mono))
@@ -327,7 +330,6 @@ impl Farm {
         if self.transfer.is_idle() {
             return;
         }
-        let connected: BTreeSet<NodeId> = self.roster.neighbours().collect();
-        effects.extend(self.transfer.poll(&connected, now.mono));
+        effects.extend(self.transfer.poll(self.roster.connected_nodes(), now.mono));
     }
 }

@@ -77,16 +77,19 @@ impl Touched {
             | Input::RenderFailed { job, unit, .. }
             | Input::Delivered { job, unit, .. }
             | Input::DeliveryFailed { job, unit, .. } => drop(touched.0.insert((*job, *unit))),
-            Input::Received { message: Message::Push(suffixes), .. } => {
-                for suffix in suffixes {
-                    suffix
-                        .ops
-                        .iter()
-                        .filter_map(|op| wire::decode_op(op).ok())
-                        .for_each(|op| touched.op(suffix.log, &op));
-                }
-            }
             _ => {}
+        }
+        touched
+    }
+
+    /// By what a message tells.
+    pub fn by(message: &Message) -> Self {
+        let mut touched = Self::default();
+        if let Message::Push(suffixes) = message {
+            for suffix in suffixes {
+                let ops = suffix.ops.iter().filter_map(|op| wire::decode_op(op).ok());
+                ops.for_each(|op| touched.op(suffix.log, &op));
+            }
         }
         touched
     }
@@ -163,7 +166,7 @@ impl World {
 
     /// How much follows from one input.
     pub(super) fn check_effects(&mut self, i: usize, effects: &[Effect]) {
-        let neighbours = self.net.peers(i).len();
+        let neighbours = self.net.peer_count(i);
         let units = self.scenario.jobs * self.scenario.frames;
         if effects.len() > MAX_EFFECTS + 20 * neighbours + 4 * units {
             self.fail(Invariant::Bounded, format!("{} effects of one input of machine {i}", effects.len()));
@@ -239,7 +242,7 @@ impl World {
     }
 
     /// What must hold of what one input of one machine changed; now and then of everything.
-    pub(super) fn check_touched(&mut self, i: usize, touched: &Touched) {
+    pub(super) fn check_touched(&mut self, i: usize, told: &Touched, touched: &Touched) {
         let machine = &self.machines[i];
         if let Some(farm) = &machine.farm {
             let most = machine.capability.slots as usize + CLAIM_MAX_UNITS;
@@ -250,7 +253,7 @@ impl World {
                 self.fail(Invariant::Bounded, detail);
             }
         }
-        for (job, unit) in &touched.0 {
+        for (job, unit) in told.0.iter().chain(&touched.0) {
             self.check_unit(i, *job, *unit);
             self.check_copies_of(*job, *unit);
         }
@@ -297,10 +300,9 @@ impl World {
                 *most = length.max(*most);
             }
         }
-        let renders: BTreeSet<(JobId, Unit)> =
-            self.machines.iter().flat_map(|machine| machine.renders.keys().copied()).collect();
-        self.checks.crowded.retain(|key, _| renders.contains(key));
-        renders.into_iter().for_each(|(job, unit)| self.check_copies_of(job, unit));
+        self.checks.crowded.retain(|key, _| self.copies.contains_key(key));
+        let rendered: Vec<(JobId, Unit)> = self.copies.keys().copied().collect();
+        rendered.into_iter().for_each(|(job, unit)| self.check_copies_of(job, unit));
         if let Some(i) = self.some_honest() {
             self.check_fold(i);
         }
@@ -338,8 +340,7 @@ impl World {
         if !self.is_quiet() {
             return;
         }
-        let honest = self.machines.iter().enumerate().filter(|(i, _)| !self.liars.contains_key(i));
-        let copies = honest.filter(|(_, machine)| machine.renders.contains_key(&(job, unit))).count();
+        let copies = self.copies.get(&(job, unit)).copied().unwrap_or(0);
         if copies <= MAX_COPIES {
             self.checks.crowded.remove(&(job, unit));
             return;

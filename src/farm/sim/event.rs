@@ -1,5 +1,6 @@
 //! What happens in a simulation, and when.
 
+use super::check::Touched;
 use crate::farm::event::Input;
 use crate::farm::id::{BlobId, JobId, Unit};
 use crate::farm::message::Message;
@@ -83,12 +84,15 @@ pub(super) struct Packet {
     pub bytes: u32,
     /// `None`: nothing anybody could read.
     pub message: Option<Arc<Message>>,
+    /// The units its ops are about.
+    pub touched: Arc<Touched>,
 }
 
 impl Packet {
     pub fn new(bytes: &[u8]) -> Self {
         let message = wire::decode(bytes).ok().flatten().map(Arc::new);
-        Self { bytes: bytes.len() as u32, message }
+        let touched = Arc::new(message.as_deref().map_or_else(Touched::default, Touched::by));
+        Self { bytes: bytes.len() as u32, message, touched }
     }
 }
 

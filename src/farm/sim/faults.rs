@@ -143,8 +143,9 @@ impl World {
     /// Nothing is left of a machine but its disks.
     fn end(&mut self, i: usize, landed: bool, keep: Option<usize>) {
         let life = self.machines[i].life;
-        for key in self.machines[i].renders.keys() {
-            self.orphans.insert(*key, (i, self.now));
+        for key in self.machines[i].renders.keys().copied().collect::<Vec<_>>() {
+            self.orphans.insert(key, (i, self.now));
+            self.one_copy_less(i, key);
         }
         self.claims.retain(|(of, _, _), _| *of != i);
         self.machines[i].crash(landed, keep);

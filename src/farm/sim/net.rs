@@ -16,7 +16,10 @@ pub(super) struct Link {
 
 #[derive(Default)]
 pub(super) struct Network {
-    links: BTreeMap<(usize, usize), Link>,
+    /// Per pair of machines, lower then higher: see [`Network::at`].
+    links: Vec<Option<Link>>,
+    machines: usize,
+    open: usize,
     /// Which side of a cut each machine is on.
     side: Vec<u32>,
     /// From whom nothing reaches whom.
@@ -26,19 +29,21 @@ pub(super) struct Network {
     serial: u64,
 }
 
-fn ends(a: usize, b: usize) -> (usize, usize) {
-    (a.min(b), a.max(b))
-}
-
 impl Network {
     pub fn new(machines: usize) -> Self {
         Self {
-            links: BTreeMap::new(),
+            links: vec![None; machines * machines],
+            machines,
+            open: 0,
             side: vec![0; machines],
             deaf: BTreeSet::new(),
             peers: vec![BTreeMap::new(); machines],
             serial: 0,
         }
+    }
+
+    fn at(&self, a: usize, b: usize) -> usize {
+        a.min(b) * self.machines + a.max(b)
     }
 
     /// Whether what one sends gets to the other.
@@ -61,7 +66,7 @@ impl Network {
 
     /// Connections there are.
     pub fn count(&self) -> usize {
-        self.links.len()
+        self.open
     }
 
     pub fn cut(&mut self, sides: Vec<u32>) {
@@ -80,7 +85,8 @@ impl Network {
     pub fn connect(&mut self, a: usize, b: usize) -> u64 {
         self.serial += 1;
         let link = Link { serial: self.serial, open: [true; 2], last: [Duration::ZERO; 2] };
-        self.links.insert(ends(a, b), link);
+        let at = self.at(a, b);
+        self.open += usize::from(self.links[at].replace(link).is_none());
         self.peers[a].insert(b, self.serial);
         self.peers[b].insert(a, self.serial);
         self.serial
@@ -88,22 +94,24 @@ impl Network {
 
     /// Whether `me` takes its connection to `other` for open: its serial number.
     pub fn open_at(&self, me: usize, other: usize) -> Option<u64> {
-        let link = self.links.get(&ends(me, other))?;
+        let link = self.links[self.at(me, other)]?;
         link.open[usize::from(me > other)].then_some(link.serial)
     }
 
     pub fn exists(&self, a: usize, b: usize) -> bool {
-        self.links.contains_key(&ends(a, b))
+        self.links[self.at(a, b)].is_some()
     }
 
     /// Closes one end of the connection of this number; whether it was open. Gone when both are closed.
     pub fn close_at(&mut self, me: usize, other: usize, serial: u64) -> bool {
-        let Some(link) = self.links.get_mut(&ends(me, other)).filter(|link| link.serial == serial) else {
+        let at = self.at(me, other);
+        let Some(link) = self.links[at].as_mut().filter(|link| link.serial == serial) else {
             return false;
         };
         let was_open = std::mem::replace(&mut link.open[usize::from(me > other)], false);
         if link.open == [false; 2] {
-            self.links.remove(&ends(me, other));
+            self.links[at] = None;
+            self.open -= 1;
             self.peers[me].remove(&other);
             self.peers[other].remove(&me);
         }
@@ -112,13 +120,19 @@ impl Network {
 
     /// When something sent now after `delay` arrives; in order unless it overtakes.
     pub fn arrival(&mut self, from: usize, to: usize, at: Duration, overtakes: bool) -> Duration {
-        let Some(link) = self.links.get_mut(&ends(from, to)) else { return at };
+        let place = self.at(from, to);
+        let Some(link) = &mut self.links[place] else { return at };
         let last = &mut link.last[usize::from(to > from)];
         if overtakes {
             return at;
         }
         *last = at.max(*last);
         *last
+    }
+
+    /// How many machines one has (half of) a connection with.
+    pub fn peer_count(&self, me: usize) -> usize {
+        self.peers[me].len()
     }
 
     /// Everyone a machine has (half of) a connection with, and which.

@@ -15,6 +15,7 @@ use crate::farm::planted::{Bug, is_planted};
 use crate::wire;
 use rand::RngExt;
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +50,11 @@ const FRAME_BYTES: u32 = 500_000;
 impl World {
     /// Calls a farm, and does what it says.
     pub(super) fn feed(&mut self, i: usize, input: Input) {
+        self.tell(i, input, &Touched::default());
+    }
+
+    /// The same; `told` are the units that it tells of.
+    fn tell(&mut self, i: usize, input: Input, told: &Touched) {
         let now = Now { mono: self.machines[i].clock(self.now), wall_ms: WALL_MS + self.now.as_millis() as u64 };
         let mut touched = Touched::of(&input);
         if let Input::Received { message: Message::Push(_) | Message::Digest(_), .. } = &input {
@@ -80,7 +86,7 @@ impl World {
         for effect in effects {
             self.perform(i, effect, &mut last);
         }
-        self.check_touched(i, &touched);
+        self.check_touched(i, told, &touched);
         if is_torn {
             self.die_for_a_while(i);
         }
@@ -316,7 +322,7 @@ impl World {
                     }
                     _ => Vec::new(),
                 };
-                self.feed(to, Input::Received { from, message });
+                self.tell(to, Input::Received { from, message }, &packet.touched);
                 for (log, actor, before) in pieces {
                     self.follow(to, log, actor, before);
                 }
@@ -454,14 +460,33 @@ impl World {
         self.serial += 1;
         let (serial, life) = (self.serial, self.machines[i].life);
         let render = Render { serial, epoch, bundle: spec.bundle, began: self.now, ends: self.now + takes };
-        self.machines[i].renders.insert((job, unit), render);
+        let before = self.machines[i].renders.insert((job, unit), render);
+        if before.is_none() && !self.liars.contains_key(&i) {
+            *self.copies.entry((job, unit)).or_default() += 1;
+        }
         self.plan(takes, Event::RenderEnd { to: i, life, job, unit, serial });
         self.plan(PROGRESS_EVERY, Event::RenderProgress { to: i, life, job, unit, serial });
     }
 
     /// A render is over, whatever came of it.
     pub(super) fn end_render(&mut self, i: usize, job: JobId, unit: Unit) -> Option<Render> {
-        self.machines[i].renders.remove(&(job, unit))
+        let ended = self.machines[i].renders.remove(&(job, unit));
+        if ended.is_some() {
+            self.one_copy_less(i, (job, unit));
+        }
+        ended
+    }
+
+    /// An honest machine renders a unit no more.
+    pub(super) fn one_copy_less(&mut self, i: usize, of: (JobId, Unit)) {
+        if !self.liars.contains_key(&i)
+            && let Entry::Occupied(mut copies) = self.copies.entry(of)
+        {
+            *copies.get_mut() -= 1;
+            if *copies.get() == 0 {
+                copies.remove();
+            }
+        }
     }
 
     pub(super) fn render_goes_on(&mut self, i: usize, life: u32, job: JobId, unit: Unit, serial: u64) {
