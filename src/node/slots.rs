@@ -10,7 +10,7 @@ use super::fail::fail_point;
 use super::render::{Renderer, UnitFailure, Worker, WorkerScene, choose_renderer};
 use super::scene;
 use super::self_test::self_test;
-use super::store::Store;
+use super::store::{Store, keep_private, make_private_dir};
 use crate::farm::event::{Input, Rendered};
 use crate::farm::id::{BlobId, JobId, Unit};
 use crate::farm::job::{JobSpec, Series};
@@ -97,6 +97,8 @@ pub struct Slots {
 impl Slots {
     /// No renderers yet. Scenes are laid out under `dir`, which is the node's own and emptied here.
     pub fn new(store: Arc<Store>, dir: PathBuf, threads: Option<u32>, events: mpsc::Sender<Event>) -> io::Result<Self> {
+        make_private_dir(&dir)?;
+        keep_private(&dir)?;
         // What an earlier run left half-rendered counts for nothing, and its scenes are laid out anew when they are wanted.
         for gone in ["out", "scenes"] {
             match std::fs::remove_dir_all(dir.join(gone)) {
@@ -386,4 +388,30 @@ fn lay_out(store: &Store, dir: &Path, bundle: BlobId) -> io::Result<PathBuf> {
         }
     }
     Ok(place.join(&manifest.main))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn slots(dir: &Path) -> Slots {
+        let store = Store::open(&dir.join("data")).unwrap();
+        Slots::new(store, dir.join("scratch"), None, mpsc::channel(8).0).unwrap()
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nobody_else_reads_scenes_and_frames() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = dir.path().join("scratch");
+        let mode = || std::fs::metadata(&scratch).unwrap().permissions().mode() & 0o777;
+        slots(dir.path());
+        assert_eq!(mode(), 0o700);
+        // As one made by an earlier version is.
+        std::fs::set_permissions(&scratch, std::fs::Permissions::from_mode(0o755)).unwrap();
+        slots(dir.path());
+        assert_eq!(mode(), 0o700);
+    }
 }

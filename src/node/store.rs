@@ -23,6 +23,7 @@ mod intake;
 mod partial;
 mod writer;
 
+pub(in crate::node) use files::{keep_private, make_private_dir};
 pub use intake::Intake;
 pub use partial::Partial;
 pub use writer::{Batch, LAZY_AT_MOST, LedgerRow, QUEUE_BATCHES, QUEUE_BYTES, Refused, StoreEvent, StoreWriter};

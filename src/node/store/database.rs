@@ -19,6 +19,7 @@
 //! A redb database that has met an I/O error refuses everything until it is opened anew, so it sits behind a lock that
 //! [`Database::reopen`] takes for writing; all others hold it for reading and never for long.
 
+use super::files::keep_private;
 use super::{LedgerRow, StoreError};
 use crate::farm::blob::BlobMap;
 use crate::farm::id::{BlobId, ChunkId};
@@ -240,8 +241,17 @@ impl Database {
     }
 }
 
+/// Opens or makes the file, which no other user may read: the node's key and the swarm's are in it.
 fn open_file(path: &Path) -> Result<redb::Database, StoreError> {
-    redb::Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(|e| unreadable(path, e.into()))
+    let mut options = std::fs::File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path).map_err(StoreError::io("open", path))?;
+    let db = redb::Builder::new().set_cache_size(CACHE_BYTES).create_file(file);
+    let db = db.map_err(|e| unreadable(path, e.into()))?;
+    keep_private(path).map_err(StoreError::io("open", path))?;
+    Ok(db)
 }
 
 /// What is in a database file.

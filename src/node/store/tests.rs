@@ -152,6 +152,23 @@ fn tokens_come_in_order_and_their_rows_are_on_disk_by_then() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn nobody_else_reads_the_keys_even_in_a_folder_that_was_there() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let file = dir.path().join("store.redb");
+    let mode = || fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+    drop(Store::open(dir.path()).unwrap());
+    assert_eq!(mode(), 0o600);
+    // As one made by an earlier version is.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    drop(Store::open(dir.path()).unwrap());
+    assert_eq!(mode(), 0o600);
+    assert_eq!(fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777, 0o755, "the folder is the person's");
+}
+
 #[test]
 fn a_full_queue_gives_the_batch_back_and_a_closed_store_too() {
     let (_dir, store) = fresh();
