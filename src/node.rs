@@ -74,44 +74,19 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 /// A question who could render a scene is held this long after the start while nobody can: members are still arriving.
 const ARRIVAL: Duration = Duration::from_secs(8);
 
-/// Runs a node until `stop`. `ready` hears when its API answers, or why it does not.
-pub async fn run(options: Options, ready: oneshot::Sender<Result<(), NodeError>>, stop: CancellationToken) {
-    let (world, file, api) = match World::open(options).await {
-        Ok(world) => world,
-        Err(error) => {
-            let _ = ready.send(Err(error));
-            return;
-        }
-    };
+/// Runs a node until `stop`. `ready` hears when its API answers.
+///
+/// # Errors
+/// The node cannot start, or cannot start anew in another swarm.
+pub async fn run(options: Options, ready: oneshot::Sender<()>, stop: CancellationToken) -> Result<(), NodeError> {
+    let (mut world, file, api) = World::open(options).await?;
     let data_dir = world.options.data_dir.clone();
-    let mut world = world;
-    let mut ready = Some(ready);
-    loop {
-        let node = match Node::start(&world).await {
-            Ok(node) => node,
-            Err(error) => {
-                if let Some(ready) = ready.take() {
-                    let _ = ready.send(Err(error));
-                } else {
-                    tracing::error!("the node cannot go on: {error}");
-                }
-                break;
-            }
-        };
-        if let Some(ready) = ready.take() {
-            let written =
-                file.write(&data_dir).map_err(|source| NodeError::DataDir { path: ApiFile::path(&data_dir), source });
-            let failed = written.is_err();
-            let _ = ready.send(written);
-            if failed {
-                break;
-            }
-        }
-        match node.run(&mut world, &stop).await {
-            Exit::Stop => break,
-            Exit::Rejoin => tracing::info!("joining another swarm"),
-        }
-    }
+    let told = || {
+        file.write(&data_dir).map_err(|source| NodeError::DataDir { path: ApiFile::path(&data_dir), source })?;
+        let _ = ready.send(());
+        Ok(())
+    };
+    let ended = live(&mut world, told, &stop).await;
     if let Err(error) = file.remove(&data_dir) {
         tracing::debug!(%error, "api.json was not removed");
     }
@@ -119,6 +94,22 @@ pub async fn run(options: Options, ready: oneshot::Sender<Result<(), NodeError>>
     if let Err(error) = world.store.close() {
         tracing::warn!(%error, "the store was not closed cleanly; the next start checks what it left");
     }
+    ended
+}
+
+/// One membership after another; `up` is called once, when the first has begun.
+async fn live(
+    world: &mut World,
+    up: impl FnOnce() -> Result<(), NodeError>,
+    stop: &CancellationToken,
+) -> Result<(), NodeError> {
+    let mut node = Node::start(world).await?;
+    up()?;
+    while let Exit::Rejoin = node.run(world, stop).await {
+        tracing::info!("joining another swarm");
+        node = Node::start(world).await?;
+    }
+    Ok(())
 }
 
 /// What lasts as long as the process: the store, the API's socket, and the options.
@@ -600,3 +591,6 @@ fn watch_load(tell: mpsc::Sender<Event>) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests;
