@@ -20,6 +20,7 @@ pub mod machine;
 pub mod net;
 mod options;
 mod output;
+mod rejoin;
 pub mod render;
 mod rows;
 pub mod scene;
@@ -48,6 +49,7 @@ use identity::Identity;
 use net::{NetConfig, NetEvent, NetHandle, PortChoice};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rejoin::Rejoin;
 use render::Discovery;
 use serde_json::json;
 use slots::Slots;
@@ -58,6 +60,7 @@ use std::time::Duration;
 use store::{Batch, Refused, Store, StoreError, StoreEvent, StoreWriter};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use update::Update;
 
@@ -105,8 +108,9 @@ async fn live(
 ) -> Result<(), NodeError> {
     let mut node = Node::start(world).await?;
     up()?;
-    while let Exit::Rejoin = node.run(world, stop).await {
+    while let Exit::Rejoin(rejoin) = node.run(world, stop).await {
         tracing::info!("joining another swarm");
+        rejoin.perform(world)?;
         node = Node::start(world).await?;
     }
     Ok(())
@@ -122,7 +126,7 @@ struct World {
 }
 
 impl World {
-    async fn open(options: Options) -> Result<(Self, ApiFile, tokio::task::JoinHandle<()>), NodeError> {
+    async fn open(options: Options) -> Result<(Self, ApiFile, JoinHandle<()>), NodeError> {
         let store = Store::open(&options.data_dir)?;
         let store_events = store.events().ok_or(StoreError::Closed)?;
         let address = options.api.unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0));
@@ -145,8 +149,8 @@ impl World {
 /// Why the loop ended.
 enum Exit {
     Stop,
-    /// The swarm's key changed.
-    Rejoin,
+    /// Another swarm is wanted.
+    Rejoin(Rejoin),
 }
 
 /// Whoever waits for a submission to be written down.
@@ -189,9 +193,11 @@ struct Node {
     watchers: Vec<Watcher>,
     watched_at: Duration,
     housekept_at: Duration,
-    /// As the store has it.
+    /// As the store has it, or will have once it is kept.
     remembered: Met,
-    rejoin: bool,
+    keeping: Option<JoinHandle<()>>,
+    /// Why the loop is to end.
+    exit: Option<Exit>,
 }
 
 impl Node {
@@ -268,7 +274,8 @@ impl Node {
             watched_at: Duration::ZERO,
             housekept_at: Duration::ZERO,
             remembered: Default::default(),
-            rejoin: false,
+            keeping: None,
+            exit: None,
             options,
         })
     }
@@ -284,10 +291,10 @@ impl Node {
         }
         watch_load(self.tell.clone());
         self.tell_capability();
-        loop {
+        let exit = loop {
             let wake = self.clock.moment(self.next_wake());
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => break Exit::Stop,
                 Some(event) = self.net_events.recv() => self.heard(event),
                 Some(event) = world.store_events.recv() => self.stored(event),
                 Some(event) = self.events.recv() => self.reported(event),
@@ -295,15 +302,18 @@ impl Node {
                 () = tokio::time::sleep_until(wake) => self.turn(Input::Tick),
             }
             self.after_turn();
-            if self.rejoin {
-                break;
+            if let Some(exit) = self.exit.take() {
+                break exit;
             }
-        }
+        };
         self.leave(world).await;
-        let exit = if self.rejoin { Exit::Rejoin } else { Exit::Stop };
         self.slots.shut_down().await;
         self.delivery.shut_down().await;
-        self.keep_members();
+        self.members_kept().await;
+        if let Exit::Stop = exit {
+            self.keep_members();
+            self.members_kept().await;
+        }
         self.net.close().await;
         exit
     }
@@ -539,8 +549,11 @@ impl Node {
         self.turn(Input::Capability(Box::new(self.capability.clone())));
     }
 
-    /// Remembers who was met and what they can do, for the next start.
+    /// Remembers who was met and what they can do, for the next start; not before what was to be kept last is.
     fn keep_members(&mut self) {
+        if self.keeping.as_ref().is_some_and(|keeping| !keeping.is_finished()) {
+            return;
+        }
         let me = self.identity.node;
         let members = self.farm.roster().members().iter();
         let told = members.filter(|(node, _)| **node != me);
@@ -551,13 +564,19 @@ impl Node {
         }
         self.remembered = met.clone();
         let store = self.store.clone();
-        tokio::task::spawn_blocking(move || {
+        self.keeping = Some(tokio::task::spawn_blocking(move || {
             let kept =
                 identity::remember_peers(&store, &met.0).and_then(|()| identity::remember_members(&store, &met.1));
             if let Err(error) = kept {
                 tracing::warn!("{error}");
             }
-        });
+        }));
+    }
+
+    async fn members_kept(&mut self) {
+        if let Some(keeping) = self.keeping.take() {
+            let _ = keeping.await;
+        }
     }
 
     fn job_spec(&self, job: JobId) -> Option<Arc<crate::farm::job::JobSpec>> {

@@ -136,12 +136,16 @@ fn secret(store: &Store, key: &str) -> Result<Option<[u8; 32]>, StoreError> {
     Ok(store.setting(key)?.and_then(|bytes| bytes.try_into().ok()))
 }
 
-/// Makes this machine a member of another swarm from the next start of the network on.
+/// Makes this machine a member of another swarm from the next start of the network on. The logs of the swarm left
+/// behind prove nothing in the new one and go; all of it or nothing is written.
 pub fn join(store: &Store, invite: &Invite) -> Result<(), StoreError> {
-    store.set_setting(key::INVITERS, &value(&invite.addresses))?;
-    store.set_setting(key::PEERS, &value(&Vec::<(NodeId, Vec<String>)>::new()))?;
-    store.set_setting(key::MEMBERS, &value(&BTreeMap::<NodeId, Capability>::new()))?;
-    store.set_setting(key::SWARM, &invite.swarm_key)
+    let settings = [
+        (key::INVITERS, value(&invite.addresses)),
+        (key::PEERS, value(&Vec::<(NodeId, Vec<String>)>::new())),
+        (key::MEMBERS, value(&BTreeMap::<NodeId, Capability>::new())),
+        (key::SWARM, invite.swarm_key.to_vec()),
+    ];
+    store.begin_anew(settings.map(|(key, value)| (key.to_owned(), value)).into())
 }
 
 /// Addresses of whoever invited this machine: dialled at every start. One that cannot be read is left out: what was

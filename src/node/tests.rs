@@ -2,6 +2,7 @@
 //! A whole node in this process, spoken to as a command speaks to it.
 
 use super::identity::Invite;
+use super::store::LedgerRow;
 use super::*;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -11,19 +12,23 @@ use tokio::task::JoinHandle;
 
 struct Running {
     dir: tempfile::TempDir,
+    stop: CancellationToken,
     task: JoinHandle<Result<(), NodeError>>,
 }
 
 impl Running {
     async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap()).await
+    }
+
+    async fn start_in(dir: tempfile::TempDir) -> Self {
         let listen = vec![Ipv4Addr::LOCALHOST.into()];
         let options =
             Options { listen, port: Some(0), mdns: false, ..Options::embedded(dir.path().join("data"), false) };
-        let (ready, is_ready) = oneshot::channel();
-        let task = tokio::spawn(run(options, ready, CancellationToken::new()));
+        let (stop, (ready, is_ready)) = (CancellationToken::new(), oneshot::channel());
+        let task = tokio::spawn(run(options, ready, stop.clone()));
         is_ready.await.unwrap();
-        Self { dir, task }
+        Self { dir, stop, task }
     }
 
     fn data_dir(&self) -> PathBuf {
@@ -60,4 +65,27 @@ async fn a_node_that_cannot_start_in_another_swarm_says_so_and_ends() {
     let ended = node.task.await.unwrap();
     assert!(matches!(&ended, Err(NodeError::DataDir { path, .. }) if *path == scratch), "{ended:?}");
     assert_eq!(ApiFile::read(&data_dir).unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_the_swarm_left_behind_nothing_stays_but_which_jobs_are_retired() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("data")).unwrap();
+    let before = identity::load(&store, machine::read().id.as_deref()).unwrap();
+    let retired = LedgerRow::Retired { log: [2; 16] };
+    let rows = vec![LedgerRow::Op { log: [1; 16], actor: [1; 40], seq: 0, bytes: b"op".into() }, retired.clone()];
+    store.writer().try_send(Batch { token: None, rows }).unwrap();
+    identity::remember_peers(&store, &[(NodeId([1; 32]), vec!["10.0.0.1:1".into()])]).unwrap();
+    drop(store);
+    let node = Running::start_in(dir).await;
+    let (status, answer) = node.post("/v1/join", &json!({"code": invite().code()})).await;
+    assert_eq!((status, answer["swarm"].as_str().map(str::len)), (200, Some(8)));
+    node.stop.cancel();
+    node.task.await.unwrap().unwrap();
+    let store = Store::open(&node.dir.path().join("data")).unwrap();
+    let after = identity::load(&store, machine::read().id.as_deref()).unwrap();
+    assert_eq!((after.node, after.swarm_key), (before.node, invite().swarm_key));
+    assert_eq!(identity::inviters(&store).unwrap(), invite().addresses);
+    assert_eq!(identity::peers(&store).unwrap(), vec![]);
+    assert_eq!(store.load_ledger().unwrap(), vec![retired]);
 }

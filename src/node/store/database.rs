@@ -50,6 +50,8 @@ pub(super) enum Change {
     Ledger(Vec<LedgerRow>),
     /// A setting.
     Setting { key: String, value: Vec<u8> },
+    /// Settings, and nothing left of the ledger but which logs are retired.
+    Anew(Vec<(String, Vec<u8>)>),
     /// Blobs whose files are complete and durable.
     Blobs(Vec<(BlobId, BlobMap)>),
     /// Blobs no longer there.
@@ -296,9 +298,13 @@ fn unreadable(path: &Path, error: redb::Error) -> StoreError {
 fn apply(tx: &WriteTransaction, change: &Change) -> Result<(), redb::Error> {
     match change {
         Change::Ledger(rows) => rows.iter().try_for_each(|row| apply_row(tx, row)),
-        Change::Setting { key, value } => {
-            tx.open_table(SETTINGS)?.insert(key.as_str(), value.as_slice())?;
-            Ok(())
+        Change::Setting { key, value } => set(tx, key, value),
+        Change::Anew(settings) => {
+            tx.open_table(OPS)?.retain(|_, _| false)?;
+            tx.open_table(HEADS)?.retain(|_, _| false)?;
+            tx.open_table(FORKS)?.retain(|_, _| false)?;
+            tx.open_table(IDLE)?.retain(|_, _| false)?;
+            settings.iter().try_for_each(|(key, value)| set(tx, key, value))
         }
         Change::Blobs(blobs) => blobs.iter().try_for_each(|(id, map)| record(tx, *id, map)),
         Change::Forget(ids) => ids.iter().try_for_each(|id| forget(tx, *id)),
@@ -312,6 +318,11 @@ fn apply(tx: &WriteTransaction, change: &Change) -> Result<(), redb::Error> {
             Ok(())
         }
     }
+}
+
+fn set(tx: &WriteTransaction, key: &str, value: &[u8]) -> Result<(), redb::Error> {
+    tx.open_table(SETTINGS)?.insert(key, value)?;
+    Ok(())
 }
 
 fn apply_row(tx: &WriteTransaction, row: &LedgerRow) -> Result<(), redb::Error> {
@@ -328,7 +339,6 @@ fn apply_row(tx: &WriteTransaction, row: &LedgerRow) -> Result<(), redb::Error> 
         LedgerRow::Idle { log, seconds } => {
             tx.open_table(IDLE)?.insert(log, seconds)?;
         }
-        LedgerRow::DropLog { log } => drop_log(tx, log)?,
         LedgerRow::Retired { log } => {
             drop_log(tx, log)?;
             tx.open_table(RETIRED)?.insert(log, ())?;
