@@ -29,6 +29,7 @@ mod slots;
 pub mod store;
 mod submit;
 mod sweep;
+mod unwritten;
 mod update;
 pub mod video;
 mod view;
@@ -53,15 +54,16 @@ use rejoin::Rejoin;
 use render::Discovery;
 use serde_json::json;
 use slots::Slots;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Batch, Refused, Store, StoreError, StoreEvent, StoreWriter};
+use store::{Store, StoreError, StoreEvent, StoreWriter};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use unwritten::Unwritten;
 use update::Update;
 
 /// Reports of tasks that wait for the loop. Tasks wait when it is full; news that can be missed is dropped.
@@ -108,12 +110,17 @@ async fn live(
 ) -> Result<(), NodeError> {
     let mut node = Node::start(world).await?;
     up()?;
-    while let Exit::Rejoin(rejoin) = node.run(world, stop).await {
-        tracing::info!("joining another swarm");
-        rejoin.perform(world)?;
+    loop {
+        match node.run(world, stop).await {
+            Exit::Stop => return Ok(()),
+            Exit::Failed(error) => return Err(error),
+            Exit::Rejoin(rejoin) => {
+                tracing::info!("joining another swarm");
+                rejoin.perform(world)?;
+            }
+        }
         node = Node::start(world).await?;
     }
-    Ok(())
 }
 
 /// What lasts as long as the process: the store, the API's socket, and the options.
@@ -149,6 +156,8 @@ impl World {
 /// Why the loop ended.
 enum Exit {
     Stop,
+    /// It cannot go on.
+    Failed(NodeError),
     /// Another swarm is wanted.
     Rejoin(Rejoin),
 }
@@ -180,8 +189,7 @@ struct Node {
     slots: Slots,
     delivery: Delivery,
     sweep: sweep::Sweep,
-    /// Batches the writer had no room for.
-    unwritten: VecDeque<Batch>,
+    unwritten: Unwritten,
     /// Requests the network had no room for: told to the farm a tick later, so that it does not ask in circles.
     unasked: Vec<Input>,
     capability: Capability,
@@ -262,7 +270,7 @@ impl Node {
             slots,
             delivery,
             sweep,
-            unwritten: VecDeque::new(),
+            unwritten: Unwritten::default(),
             unasked: Vec::new(),
             capability,
             discovered: !options.render,
@@ -306,7 +314,9 @@ impl Node {
                 break exit;
             }
         };
-        self.leave(world).await;
+        if !matches!(exit, Exit::Failed(_)) {
+            self.leave(world).await;
+        }
         self.slots.shut_down().await;
         self.delivery.shut_down().await;
         self.members_kept().await;
@@ -360,11 +370,8 @@ impl Node {
     /// What does not wait for the farm: callers, questions, the disk's queue, housekeeping.
     fn after_turn(&mut self) {
         let now = self.clock.now();
-        while let Some(batch) = self.unwritten.pop_front() {
-            if let Err(Refused::Full(batch) | Refused::Closed(batch)) = self.writer.try_send(batch) {
-                self.unwritten.push_front(batch);
-                break;
-            }
+        if self.unwritten.send(&self.writer, now >= self.watched_at + WATCH_EVERY).is_err() {
+            self.exit = Some(Exit::Failed(NodeError::Storage));
         }
         if now >= self.watched_at + WATCH_EVERY {
             self.watched_at = now;

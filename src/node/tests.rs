@@ -2,7 +2,7 @@
 //! A whole node in this process, spoken to as a command speaks to it.
 
 use super::identity::Invite;
-use super::store::LedgerRow;
+use super::store::{Batch, LedgerRow};
 use super::*;
 use serde_json::Value;
 use std::path::PathBuf;
