@@ -20,6 +20,7 @@ pub mod machine;
 pub mod net;
 mod options;
 mod output;
+mod rejoin;
 pub mod render;
 mod rows;
 pub mod scene;
@@ -28,6 +29,7 @@ mod slots;
 pub mod store;
 mod submit;
 mod sweep;
+mod unwritten;
 mod update;
 pub mod video;
 mod view;
@@ -48,17 +50,20 @@ use identity::Identity;
 use net::{NetConfig, NetEvent, NetHandle, PortChoice};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rejoin::Rejoin;
 use render::Discovery;
 use serde_json::json;
 use slots::Slots;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Batch, Refused, Store, StoreError, StoreEvent, StoreWriter};
+use store::{Store, StoreError, StoreEvent, StoreWriter};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use unwritten::Unwritten;
 use update::Update;
 
 /// Reports of tasks that wait for the loop. Tasks wait when it is full; news that can be missed is dropped.
@@ -74,50 +79,47 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 /// A question who could render a scene is held this long after the start while nobody can: members are still arriving.
 const ARRIVAL: Duration = Duration::from_secs(8);
 
-/// Runs a node until `stop`. `ready` hears when its API answers, or why it does not.
-pub async fn run(options: Options, ready: oneshot::Sender<Result<(), NodeError>>, stop: CancellationToken) {
-    let (world, file, api) = match World::open(options).await {
-        Ok(world) => world,
-        Err(error) => {
-            let _ = ready.send(Err(error));
-            return;
-        }
-    };
+/// Runs a node until `stop`. `ready` hears when its API answers.
+///
+/// # Errors
+/// The node cannot start, or cannot start anew in another swarm.
+pub async fn run(options: Options, ready: oneshot::Sender<()>, stop: CancellationToken) -> Result<(), NodeError> {
+    let (mut world, file, api) = World::open(options).await?;
     let data_dir = world.options.data_dir.clone();
-    let mut world = world;
-    let mut ready = Some(ready);
-    loop {
-        let node = match Node::start(&world).await {
-            Ok(node) => node,
-            Err(error) => {
-                if let Some(ready) = ready.take() {
-                    let _ = ready.send(Err(error));
-                } else {
-                    tracing::error!("the node cannot go on: {error}");
-                }
-                break;
-            }
-        };
-        if let Some(ready) = ready.take() {
-            let written =
-                file.write(&data_dir).map_err(|source| NodeError::DataDir { path: ApiFile::path(&data_dir), source });
-            let failed = written.is_err();
-            let _ = ready.send(written);
-            if failed {
-                break;
-            }
-        }
-        match node.run(&mut world, &stop).await {
-            Exit::Stop => break,
-            Exit::Rejoin => tracing::info!("joining another swarm"),
-        }
-    }
+    let told = || {
+        file.write(&data_dir).map_err(|source| NodeError::DataDir { path: ApiFile::path(&data_dir), source })?;
+        let _ = ready.send(());
+        Ok(())
+    };
+    let ended = live(&mut world, told, &stop).await;
     if let Err(error) = file.remove(&data_dir) {
         tracing::debug!(%error, "api.json was not removed");
     }
     api.abort();
     if let Err(error) = world.store.close() {
         tracing::warn!(%error, "the store was not closed cleanly; the next start checks what it left");
+    }
+    ended
+}
+
+/// One membership after another; `up` is called once, when the first has begun.
+async fn live(
+    world: &mut World,
+    up: impl FnOnce() -> Result<(), NodeError>,
+    stop: &CancellationToken,
+) -> Result<(), NodeError> {
+    let mut node = Node::start(world).await?;
+    up()?;
+    loop {
+        match node.run(world, stop).await {
+            Exit::Stop => return Ok(()),
+            Exit::Failed(error) => return Err(error),
+            Exit::Rejoin(rejoin) => {
+                tracing::info!("joining another swarm");
+                rejoin.perform(world)?;
+            }
+        }
+        node = Node::start(world).await?;
     }
 }
 
@@ -131,7 +133,7 @@ struct World {
 }
 
 impl World {
-    async fn open(options: Options) -> Result<(Self, ApiFile, tokio::task::JoinHandle<()>), NodeError> {
+    async fn open(options: Options) -> Result<(Self, ApiFile, JoinHandle<()>), NodeError> {
         let store = Store::open(&options.data_dir)?;
         let store_events = store.events().ok_or(StoreError::Closed)?;
         let address = options.api.unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0));
@@ -154,8 +156,10 @@ impl World {
 /// Why the loop ended.
 enum Exit {
     Stop,
-    /// The swarm's key changed.
-    Rejoin,
+    /// It cannot go on.
+    Failed(NodeError),
+    /// Another swarm is wanted.
+    Rejoin(Rejoin),
 }
 
 /// Whoever waits for a submission to be written down.
@@ -185,8 +189,7 @@ struct Node {
     slots: Slots,
     delivery: Delivery,
     sweep: sweep::Sweep,
-    /// Batches the writer had no room for.
-    unwritten: VecDeque<Batch>,
+    unwritten: Unwritten,
     /// Requests the network had no room for: told to the farm a tick later, so that it does not ask in circles.
     unasked: Vec<Input>,
     capability: Capability,
@@ -199,9 +202,11 @@ struct Node {
     watchers: Vec<Watcher>,
     watched_at: Duration,
     housekept_at: Duration,
-    /// As the store has it.
+    /// As the store has it, or will have once it is kept.
     remembered: Met,
-    rejoin: bool,
+    keeping: Option<JoinHandle<()>>,
+    /// Why the loop is to end.
+    exit: Option<Exit>,
 }
 
 impl Node {
@@ -266,7 +271,7 @@ impl Node {
             slots,
             delivery,
             sweep,
-            unwritten: VecDeque::new(),
+            unwritten: Unwritten::default(),
             unasked: Vec::new(),
             capability,
             discovered: !options.render,
@@ -279,7 +284,8 @@ impl Node {
             watched_at: Duration::ZERO,
             housekept_at: Duration::ZERO,
             remembered: Default::default(),
-            rejoin: false,
+            keeping: None,
+            exit: None,
             options,
         })
     }
@@ -295,10 +301,10 @@ impl Node {
         }
         watch_load(self.tell.clone());
         self.tell_capability();
-        loop {
+        let exit = loop {
             let wake = self.clock.moment(self.next_wake());
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => break Exit::Stop,
                 Some(event) = self.net_events.recv() => self.heard(event),
                 Some(event) = world.store_events.recv() => self.stored(event),
                 Some(event) = self.events.recv() => self.reported(event),
@@ -306,15 +312,20 @@ impl Node {
                 () = tokio::time::sleep_until(wake) => self.turn(Input::Tick),
             }
             self.after_turn();
-            if self.rejoin {
-                break;
+            if let Some(exit) = self.exit.take() {
+                break exit;
             }
+        };
+        if !matches!(exit, Exit::Failed(_)) {
+            self.leave(world).await;
         }
-        self.leave(world).await;
-        let exit = if self.rejoin { Exit::Rejoin } else { Exit::Stop };
         self.slots.shut_down().await;
         self.delivery.shut_down().await;
-        self.keep_members();
+        self.members_kept().await;
+        if let Exit::Stop = exit {
+            self.keep_members();
+            self.members_kept().await;
+        }
         self.net.close().await;
         exit
     }
@@ -361,11 +372,8 @@ impl Node {
     /// What does not wait for the farm: callers, questions, the disk's queue, housekeeping.
     fn after_turn(&mut self) {
         let now = self.clock.now();
-        while let Some(batch) = self.unwritten.pop_front() {
-            if let Err(Refused::Full(batch) | Refused::Closed(batch)) = self.writer.try_send(batch) {
-                self.unwritten.push_front(batch);
-                break;
-            }
+        if self.unwritten.send(&self.writer, now >= self.watched_at + WATCH_EVERY).is_err() {
+            self.exit = Some(Exit::Failed(NodeError::Storage));
         }
         if now >= self.watched_at + WATCH_EVERY {
             self.watched_at = now;
@@ -554,8 +562,11 @@ impl Node {
         self.turn(Input::Capability(Box::new(self.capability.clone())));
     }
 
-    /// Remembers who was met and what they can do, for the next start.
+    /// Remembers who was met and what they can do, for the next start; not before what was to be kept last is.
     fn keep_members(&mut self) {
+        if self.keeping.as_ref().is_some_and(|keeping| !keeping.is_finished()) {
+            return;
+        }
         let me = self.identity.node;
         let members = self.farm.roster().members().iter();
         let told = members.filter(|(node, _)| **node != me);
@@ -566,13 +577,19 @@ impl Node {
         }
         self.remembered = met.clone();
         let store = self.store.clone();
-        tokio::task::spawn_blocking(move || {
+        self.keeping = Some(tokio::task::spawn_blocking(move || {
             let kept =
                 identity::remember_peers(&store, &met.0).and_then(|()| identity::remember_members(&store, &met.1));
             if let Err(error) = kept {
                 tracing::warn!("{error}");
             }
-        });
+        }));
+    }
+
+    async fn members_kept(&mut self) {
+        if let Some(keeping) = self.keeping.take() {
+            let _ = keeping.await;
+        }
     }
 
     fn job_spec(&self, job: JobId) -> Option<Arc<crate::farm::job::JobSpec>> {
@@ -606,3 +623,6 @@ fn watch_load(tell: mpsc::Sender<Event>) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests;

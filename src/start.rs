@@ -18,13 +18,10 @@ pub struct Starter;
 
 impl NodeStarter for Starter {
     fn run_daemon(&self, options: NodeOptions) -> Result<()> {
-        let running = Running::start(options)?;
-        running.runtime.block_on(async {
+        Running::start(options)?.run_until(async {
             stop_signal().await;
             tracing::info!("stopping");
-        });
-        Box::new(running).stop();
-        Ok(())
+        })
     }
 
     fn start(&self, options: NodeOptions) -> Result<Box<dyn EmbeddedNode>> {
@@ -35,7 +32,7 @@ impl NodeStarter for Starter {
 struct Running {
     runtime: Runtime,
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), NodeError>>,
 }
 
 impl Running {
@@ -47,26 +44,38 @@ impl Running {
         let stop = CancellationToken::new();
         let (ready, is_ready) = oneshot::channel();
         let task = runtime.spawn(node::run(options, ready, stop.clone()));
-        match runtime.block_on(is_ready) {
-            Ok(Ok(())) => Ok(Self { runtime, stop, task }),
-            Ok(Err(error)) => Err(api_error(&error).into()),
-            Err(_) => anyhow::bail!("the node ended before it was up; see the log above"),
+        let running = Self { runtime, stop, task };
+        if running.runtime.block_on(is_ready).is_err() {
+            running.run_until(std::future::pending())?;
+            anyhow::bail!("the node ended before it was up; see the log above");
         }
+        Ok(running)
+    }
+
+    /// Runs until the node ends by itself, and stops it at `end`.
+    fn run_until(self, end: impl Future<Output = ()>) -> Result<()> {
+        let Self { runtime, stop, mut task } = self;
+        let ended = runtime.block_on(async {
+            tokio::select! {
+                ended = &mut task => ended,
+                () = end => {
+                    stop.cancel();
+                    task.await
+                }
+            }
+        });
+        runtime.shutdown_timeout(LAST_WAIT);
+        let ended = ended.context("the node did not end as it should; see the log above")?;
+        ended.map_err(|error| ApiError::from(&error).into())
     }
 }
 
 impl EmbeddedNode for Running {
     fn stop(self: Box<Self>) {
-        self.stop.cancel();
-        if let Err(error) = self.runtime.block_on(self.task) {
-            tracing::error!(%error, "the node did not end as it should");
+        if let Err(error) = self.run_until(async {}) {
+            tracing::error!("{error:#}");
         }
-        self.runtime.shutdown_timeout(LAST_WAIT);
     }
-}
-
-fn api_error(error: &NodeError) -> ApiError {
-    error.into()
 }
 
 /// Waits until somebody wants the daemon to end.
@@ -83,4 +92,38 @@ async fn stop_signal() {
         }
     }
     let _ = tokio::signal::ctrl_c().await;
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+
+    fn running(node: impl Future<Output = Result<(), NodeError>> + Send + 'static) -> Running {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let task = runtime.spawn(node);
+        Running { runtime, stop: CancellationToken::new(), task }
+    }
+
+    #[test]
+    fn a_daemon_ends_with_its_node() {
+        let failed = || NodeError::DataDir { path: "d".into(), source: std::io::ErrorKind::StorageFull.into() };
+        let error = running(async move { Err(failed()) }).run_until(pending()).unwrap_err();
+        assert_eq!(error.downcast::<ApiError>().unwrap(), ApiError::from(&failed()));
+        let error = running(async { panic!("as a bug would") }).run_until(pending()).unwrap_err();
+        assert!(error.to_string().contains("did not end as it should"), "{error}");
+        running(async { Ok(()) }).run_until(pending()).unwrap();
+    }
+
+    #[test]
+    fn a_node_that_is_told_to_stop_ends_well() {
+        let stopped = running(pending());
+        let told = stopped.stop.clone();
+        let node = stopped.runtime.spawn(async move {
+            told.cancelled().await;
+            Ok(())
+        });
+        Running { task: node, ..stopped }.run_until(async {}).unwrap();
+    }
 }

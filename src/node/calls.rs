@@ -6,7 +6,7 @@ use super::http::{ApiCall, ApiError, ApiRequest, CollectRequest, ErrorKind, Repl
 use super::identity::{self, Invite};
 use super::render::{Available, SeriesError, choose_series};
 use super::slots::Slots;
-use super::store::{Batch, LedgerRow, Store};
+use super::store::Store;
 use super::{ARRIVAL, Node, machine, output, submit, video, view};
 use crate::farm::event::{Input, JobCommand};
 use crate::farm::fit::suits;
@@ -63,6 +63,11 @@ impl Node {
                 self.doctors.push(call.reply);
                 self.answer_doctors();
             }
+            ApiRequest::Join { code } => {
+                if let Reply::Once(reply) = call.reply {
+                    self.join(&code, reply);
+                }
+            }
             request => {
                 let answer = self.answer(request);
                 if let Reply::Once(reply) = call.reply {
@@ -114,12 +119,14 @@ impl Node {
                 let invite = Invite { swarm_key: self.identity.swarm_key, addresses: self.net.local_addresses() };
                 Ok(json!({"code": invite.code()}))
             }
-            ApiRequest::Join { code } => self.join(&code),
             ApiRequest::Submit(_)
             | ApiRequest::Watch { .. }
             | ApiRequest::Collect { .. }
             | ApiRequest::Log { .. }
-            | ApiRequest::Doctor => Err(ApiError::new(ErrorKind::Internal, "this request is not answered at once")),
+            | ApiRequest::Doctor
+            | ApiRequest::Join { .. } => {
+                Err(ApiError::new(ErrorKind::Internal, "this request is answered in its own time"))
+            }
         }
     }
 
@@ -329,32 +336,6 @@ impl Node {
         self.capability.paused = paused;
         self.tell_capability();
         Ok(view::node(&self.farm, self.identity.node, self.clock.now()))
-    }
-
-    fn join(&mut self, code: &str) -> Answer {
-        let invite = Invite::parse(code).map_err(|error| ApiError::new(ErrorKind::BadCode, error.to_string()))?;
-        let swarm =
-            crate::seal::swarm_id(&invite.swarm_key)[..4].iter().map(|b| format!("{b:02x}")).collect::<String>();
-        if invite.swarm_key == self.identity.swarm_key {
-            let here = self.farm.roster().alive(self.clock.now()).count() - 1;
-            return Ok(json!({"swarm": swarm, "nodes": here}));
-        }
-        let open = self.farm.jobs().values().filter(|job| !job.is_over() && job.owner() == Some(self.identity.node));
-        let open = open.count();
-        if open > 0 {
-            let text = format!(
-                "{open} jobs of this machine are unfinished in its present swarm; cancel them or let them end, then join"
-            );
-            return Err(ApiError::new(ErrorKind::JobState, text));
-        }
-        let failed = |error: super::StoreError| ApiError::new(ErrorKind::DataDir, error.to_string());
-        identity::join(&self.store, &invite).map_err(failed)?;
-        // The logs of the swarm left behind prove nothing in the new one.
-        let rows = self.farm.ledger().logs().map(|log| LedgerRow::DropLog { log: log.0 }).collect();
-        self.unwritten.push_back(Batch { token: None, rows });
-        self.rejoin = true;
-        // Who is there shows in a moment, once the node has been started anew in it.
-        Ok(json!({"swarm": swarm}))
     }
 
     /// Answers who could render a scene, as far as it can be told now.

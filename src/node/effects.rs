@@ -46,7 +46,7 @@ impl Node {
     /// Does what the farm wants done.
     pub(super) fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Persist { token, rows } => self.unwritten.push_back(rows::batch(token, rows)),
+            Effect::Persist { token, rows } => self.unwritten.push(rows::batch(token, rows)),
             Effect::Send { to, message } => {
                 let protocol = if message.is_status() { Protocol::Status } else { Protocol::Ledger };
                 match wire::encode(&message) {

@@ -4,6 +4,7 @@
 //! key stays in the store. If the store turns up on another machine (a cloned disk, a restored backup), the node makes
 //! itself a new key, so that no two machines ever write as one.
 
+use super::net::{BadAddress, check_address};
 use super::store::{Store, StoreError};
 use crate::farm::id::NodeId;
 use crate::farm::message::Capability;
@@ -54,6 +55,9 @@ pub enum BadCode {
     /// It does, and something is wrong with it.
     #[error("the invite code is mistyped or cut short; copy the whole line that `swarm invite` printed")]
     Mistyped,
+    /// It names a member's address that nobody can dial.
+    #[error("the invite code cannot be used: {0}; ask for a new one")]
+    Address(#[source] BadAddress),
 }
 
 /// What an invite code says.
@@ -61,7 +65,7 @@ pub enum BadCode {
 pub struct Invite {
     /// The swarm's key.
     pub swarm_key: [u8; 32],
-    /// Where a member answers, `ip:port`.
+    /// Where a member answers, `ip:port`; each is one that can be dialled.
     pub addresses: Vec<String>,
 }
 
@@ -87,7 +91,9 @@ impl Invite {
         }
         let (swarm_key, addresses) = body.split_first_chunk::<32>().ok_or(BadCode::Mistyped)?;
         let addresses = std::str::from_utf8(addresses).map_err(|_| BadCode::Mistyped)?;
-        let addresses = addresses.split(',').filter(|address| !address.is_empty()).map(str::to_owned).collect();
+        let addresses = addresses.split(',').filter(|address| !address.is_empty());
+        let checked = addresses.map(|address| check_address(address).map(|()| address.to_owned()));
+        let addresses = checked.collect::<Result<_, _>>().map_err(BadCode::Address)?;
         Ok(Self { swarm_key: *swarm_key, addresses })
     }
 }
@@ -130,17 +136,28 @@ fn secret(store: &Store, key: &str) -> Result<Option<[u8; 32]>, StoreError> {
     Ok(store.setting(key)?.and_then(|bytes| bytes.try_into().ok()))
 }
 
-/// Makes this machine a member of another swarm from the next start of the network on.
+/// Makes this machine a member of another swarm from the next start of the network on. The logs of the swarm left
+/// behind prove nothing in the new one and go; all of it or nothing is written.
 pub fn join(store: &Store, invite: &Invite) -> Result<(), StoreError> {
-    store.set_setting(key::INVITERS, &value(&invite.addresses))?;
-    store.set_setting(key::PEERS, &value(&Vec::<(NodeId, Vec<String>)>::new()))?;
-    store.set_setting(key::MEMBERS, &value(&BTreeMap::<NodeId, Capability>::new()))?;
-    store.set_setting(key::SWARM, &invite.swarm_key)
+    let settings = [
+        (key::INVITERS, value(&invite.addresses)),
+        (key::PEERS, value(&Vec::<(NodeId, Vec<String>)>::new())),
+        (key::MEMBERS, value(&BTreeMap::<NodeId, Capability>::new())),
+        (key::SWARM, invite.swarm_key.to_vec()),
+    ];
+    store.begin_anew(settings.map(|(key, value)| (key.to_owned(), value)).into())
 }
 
-/// Addresses of whoever invited this machine: dialled at every start.
+/// Addresses of whoever invited this machine: dialled at every start. One that cannot be read is left out: what was
+/// remembered must not keep a node from starting.
 pub fn inviters(store: &Store) -> Result<Vec<String>, StoreError> {
-    read(store, key::INVITERS)
+    let mut inviters: Vec<String> = read(store, key::INVITERS)?;
+    inviters.retain(|address| {
+        let read = check_address(address);
+        read.inspect_err(|error| tracing::warn!("an address of whoever invited this machine is left out: {error}"))
+            .is_ok()
+    });
+    Ok(inviters)
 }
 
 /// Members met in earlier runs and where they answered.
@@ -207,6 +224,18 @@ mod tests {
         for bad in ["swarm1-", "swarm1-a", "swarm1-é", &code[..code.len() - 3]] {
             assert_eq!(Invite::parse(bad), Err(BadCode::Mistyped), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_address_nobody_can_dial_is_refused_in_a_code_and_left_out_when_remembered() {
+        let addresses = |addresses: &[&str]| addresses.iter().map(|address| (*address).to_owned()).collect();
+        let bad = Invite { swarm_key: [7; 32], addresses: addresses(&["10.0.0.1:7337", "render.local"]) };
+        let refused = Invite::parse(&bad.code()).unwrap_err();
+        assert!(refused.to_string().contains("`render.local` is not the address of a peer"), "{refused}");
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        join(&store, &bad).unwrap();
+        assert_eq!(inviters(&store).unwrap(), ["10.0.0.1:7337"]);
     }
 
     #[test]

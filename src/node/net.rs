@@ -24,7 +24,7 @@ mod transport;
 #[cfg(test)]
 mod tests;
 
-pub use address::BadAddress;
+pub use address::{BadAddress, check_address};
 
 use crate::farm::blob::{BlobMap, CHUNK_MAX_BYTES};
 use crate::farm::id::{BlobId, BootId, ChunkId, NodeId};

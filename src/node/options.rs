@@ -64,6 +64,9 @@ pub enum NodeError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The thread that writes the store.
+    #[error("the thread that writes the store has ended; start swarm again, and report this with the log above")]
+    Storage,
     /// The network.
     #[error(transparent)]
     Net(#[from] NetError),
@@ -94,7 +97,7 @@ impl From<&NodeError> for ApiError {
             NodeError::Store(_) | NodeError::DataDir { .. } => ErrorKind::DataDir,
             NodeError::Net(NetError::PortTaken(_) | NetError::NoPort { .. }) => ErrorKind::PortTaken,
             NodeError::Net(NetError::Listen { .. } | NetError::Peer(_)) => ErrorKind::BadAddress,
-            NodeError::Net(NetError::Encryption(_)) => ErrorKind::Internal,
+            NodeError::Net(NetError::Encryption(_)) | NodeError::Storage => ErrorKind::Internal,
             NodeError::Api { .. } => ErrorKind::PortTaken,
         };
         Self::new(kind, error.to_string())

@@ -38,7 +38,6 @@ pub fn row_of(row: LedgerRow) -> Option<Row> {
         LedgerRow::Idle { log, seconds } => Some(Row::Idle { log: JobId(log), seconds }),
         LedgerRow::Retired { log } => Some(Row::Retired { log: JobId(log) }),
         LedgerRow::Fork { log, actor: key, bytes } => Some(Row::Fork { log: JobId(log), actor: actor(key)?, bytes }),
-        LedgerRow::DropLog { .. } => None,
     }
 }
 

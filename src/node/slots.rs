@@ -11,7 +11,7 @@ use super::fail::fail_point;
 use super::render::{Renderer, UnitFailure, Worker, WorkerScene, choose_renderer};
 use super::scene;
 use super::self_test::self_test;
-use super::store::Store;
+use super::store::{Store, keep_private, make_private_dir};
 use crate::farm::event::{Input, Rendered};
 use crate::farm::id::{BlobId, JobId, Unit};
 use crate::farm::job::{JobSpec, Series};
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// A Blender without a unit leaves after this. DESIGN §6 allows 60 s.
 const IDLE: Duration = Duration::from_secs(30);
@@ -91,13 +91,18 @@ pub struct Slots {
     /// What was found on this machine.
     pub renderers: Vec<Renderer>,
     idle: Vec<Idle>,
-    running: BTreeMap<(JobId, Unit), (u64, JoinHandle<()>)>,
+    running: BTreeMap<(JobId, Unit), (u64, AbortHandle)>,
+    testing: Option<AbortHandle>,
+    /// All that may hold a Blender besides `idle`: units, the test frame, and Blenders taking their leave.
+    tasks: JoinSet<()>,
     runs: u64,
 }
 
 impl Slots {
     /// No renderers yet. Scenes are laid out under `dir`, which is the node's own and emptied here.
     pub fn new(store: Arc<Store>, dir: PathBuf, threads: Option<u32>, events: mpsc::Sender<Event>) -> io::Result<Self> {
+        make_private_dir(&dir)?;
+        keep_private(&dir)?;
         // What an earlier run left half-rendered counts for nothing, and its scenes are laid out anew when they are wanted.
         for gone in ["out", "scenes"] {
             match std::fs::remove_dir_all(dir.join(gone)) {
@@ -105,8 +110,8 @@ impl Slots {
                 _ => std::fs::create_dir_all(dir.join(gone))?,
             }
         }
-        let (renderers, idle, running) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Ok(Self { store, dir, threads, events, renderers, idle, running, runs: 0 })
+        let (renderers, idle, running, tasks) = (Vec::new(), Vec::new(), BTreeMap::new(), JoinSet::new());
+        Ok(Self { store, dir, threads, events, renderers, idle, running, testing: None, tasks, runs: 0 })
     }
 
     /// Begins a unit.
@@ -119,7 +124,7 @@ impl Slots {
             worker = (!work.fresh && idle.worker.lives()).then_some(idle.worker);
         } else if let Some(other) = self.idle.pop() {
             // Another job's Blender gives its memory back before a new one starts.
-            tokio::spawn(other.worker.close());
+            self.tasks.spawn(other.worker.close());
         }
         let spec = &work.spec;
         let renderer = choose_renderer(&self.renderers, spec.series, spec.min_version, &spec.needs).cloned();
@@ -133,7 +138,7 @@ impl Slots {
             events: self.events.clone(),
         };
         let number = run.number;
-        let task = tokio::spawn(run.unit(work, worker));
+        let task = self.tasks.spawn(run.unit(work, worker));
         if let Some((_, old)) = self.running.insert(key, (number, task)) {
             old.abort();
         }
@@ -182,41 +187,46 @@ impl Slots {
         let mut kept = Vec::new();
         for idle in std::mem::take(&mut self.idle) {
             if now.saturating_sub(idle.since) >= IDLE || is_over(idle.scene.0) {
-                tokio::spawn(idle.worker.close());
+                self.tasks.spawn(idle.worker.close());
             } else {
                 kept.push(idle);
             }
         }
         self.idle = kept;
+        while self.tasks.try_join_next().is_some() {}
     }
 
     /// Lets go of all Blenders that have nothing to do: their memory is wanted now.
     pub fn let_idle_go(&mut self) {
         for idle in std::mem::take(&mut self.idle) {
-            tokio::spawn(idle.worker.close());
+            self.tasks.spawn(idle.worker.close());
         }
     }
 
     /// Begins a test frame with the Blenders of these series; [`Input::SelfTested`] follows.
-    pub fn self_test(&self, series: &BTreeSet<Series>) {
+    pub fn self_test(&mut self, series: &BTreeSet<Series>) {
         let wanted = |renderer: &&Renderer| series.is_empty() || series.contains(&renderer.series);
         let renderers: Vec<Renderer> = self.renderers.iter().filter(wanted).cloned().collect();
         let (threads, dir, events) = (self.threads, self.dir.clone(), self.events.clone());
-        tokio::spawn(async move {
+        let task = self.tasks.spawn(async move {
             let outcome = self_test(&renderers, threads, &dir).await;
             let _ = events.send(Event::Farm(Input::SelfTested(outcome))).await;
         });
+        if let Some(old) = self.testing.replace(task) {
+            old.abort();
+        }
     }
 
     /// Ends everything; every Blender is gone when this returns.
     pub async fn shut_down(&mut self) {
         for (_, (_, task)) in std::mem::take(&mut self.running) {
             task.abort();
-            let _ = task.await;
         }
-        for idle in std::mem::take(&mut self.idle) {
-            idle.worker.close().await;
+        if let Some(test) = self.testing.take() {
+            test.abort();
         }
+        self.let_idle_go();
+        while self.tasks.join_next().await.is_some() {}
     }
 
     /// Where a unit's output of the renderer is kept on the node that rendered it.
@@ -389,4 +399,44 @@ fn lay_out(store: &Store, dir: &Path, bundle: BlobId) -> io::Result<PathBuf> {
         }
     }
     Ok(place.join(&manifest.main))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn slots(dir: &Path) -> (Slots, mpsc::Receiver<Event>) {
+        let store = Store::open(&dir.join("data")).unwrap();
+        let (tell, events) = mpsc::channel(1);
+        (Slots::new(store, dir.join("scratch"), None, tell).unwrap(), events)
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nobody_else_reads_scenes_and_frames() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = dir.path().join("scratch");
+        let mode = || std::fs::metadata(&scratch).unwrap().permissions().mode() & 0o777;
+        slots(dir.path());
+        assert_eq!(mode(), 0o700);
+        // As one made by an earlier version is.
+        std::fs::set_permissions(&scratch, std::fs::Permissions::from_mode(0o755)).unwrap();
+        slots(dir.path());
+        assert_eq!(mode(), 0o700);
+    }
+
+    #[tokio::test]
+    async fn a_test_frame_ends_when_the_slots_shut_down() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut slots, mut events) = slots(dir.path());
+        // Full, so that the test is not over before it is stopped.
+        slots.events.try_send(Event::Swept).unwrap();
+        slots.self_test(&BTreeSet::new());
+        slots.shut_down().await;
+        drop(slots);
+        assert!(matches!(events.recv().await, Some(Event::Swept)));
+        assert!(events.recv().await.is_none());
+    }
 }

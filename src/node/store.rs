@@ -23,6 +23,7 @@ mod intake;
 mod partial;
 mod writer;
 
+pub(in crate::node) use files::{keep_private, make_private_dir};
 pub use intake::Intake;
 pub use partial::Partial;
 pub use writer::{Batch, LAZY_AT_MOST, LedgerRow, QUEUE_BATCHES, QUEUE_BYTES, Refused, StoreEvent, StoreWriter};
@@ -212,6 +213,15 @@ impl Store {
     /// The database cannot be written, or is closed.
     pub fn set_setting(&self, key: &str, value: &[u8]) -> Result<(), StoreError> {
         self.storage.write(Change::Setting { key: key.into(), value: value.into() })
+    }
+
+    /// Sets settings and forgets the ledger with what is queued for it, all but which logs are retired: all of that or
+    /// nothing, durable on return.
+    ///
+    /// # Errors
+    /// The database cannot be written, or is closed.
+    pub fn begin_anew(&self, settings: Vec<(String, Vec<u8>)>) -> Result<(), StoreError> {
+        self.storage.write(Change::Anew(settings))
     }
 
     /// Every op, head, proof of a fork, idle time and retired log on disk, in this order, each in order of (log, actor,

@@ -19,6 +19,11 @@ pub(super) enum Target {
     Host(String, u16),
 }
 
+/// Whether a peer can be dialled at this address.
+pub fn check_address(text: &str) -> Result<(), BadAddress> {
+    text.parse::<Target>().map(drop)
+}
+
 /// Longest address anyone may write, bytes (a host name has at most 253).
 const MAX_TEXT_BYTES: usize = 300;
 

@@ -19,6 +19,7 @@
 //! A redb database that has met an I/O error refuses everything until it is opened anew, so it sits behind a lock that
 //! [`Database::reopen`] takes for writing; all others hold it for reading and never for long.
 
+use super::files::keep_private;
 use super::{LedgerRow, StoreError};
 use crate::farm::blob::BlobMap;
 use crate::farm::id::{BlobId, ChunkId};
@@ -49,6 +50,8 @@ pub(super) enum Change {
     Ledger(Vec<LedgerRow>),
     /// A setting.
     Setting { key: String, value: Vec<u8> },
+    /// Settings, and nothing left of the ledger but which logs are retired.
+    Anew(Vec<(String, Vec<u8>)>),
     /// Blobs whose files are complete and durable.
     Blobs(Vec<(BlobId, BlobMap)>),
     /// Blobs no longer there.
@@ -240,8 +243,17 @@ impl Database {
     }
 }
 
+/// Opens or makes the file, which no other user may read: the node's key and the swarm's are in it.
 fn open_file(path: &Path) -> Result<redb::Database, StoreError> {
-    redb::Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(|e| unreadable(path, e.into()))
+    let mut options = std::fs::File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path).map_err(StoreError::io("open", path))?;
+    let db = redb::Builder::new().set_cache_size(CACHE_BYTES).create_file(file);
+    let db = db.map_err(|e| unreadable(path, e.into()))?;
+    keep_private(path).map_err(StoreError::io("open", path))?;
+    Ok(db)
 }
 
 /// What is in a database file.
@@ -286,9 +298,13 @@ fn unreadable(path: &Path, error: redb::Error) -> StoreError {
 fn apply(tx: &WriteTransaction, change: &Change) -> Result<(), redb::Error> {
     match change {
         Change::Ledger(rows) => rows.iter().try_for_each(|row| apply_row(tx, row)),
-        Change::Setting { key, value } => {
-            tx.open_table(SETTINGS)?.insert(key.as_str(), value.as_slice())?;
-            Ok(())
+        Change::Setting { key, value } => set(tx, key, value),
+        Change::Anew(settings) => {
+            tx.open_table(OPS)?.retain(|_, _| false)?;
+            tx.open_table(HEADS)?.retain(|_, _| false)?;
+            tx.open_table(FORKS)?.retain(|_, _| false)?;
+            tx.open_table(IDLE)?.retain(|_, _| false)?;
+            settings.iter().try_for_each(|(key, value)| set(tx, key, value))
         }
         Change::Blobs(blobs) => blobs.iter().try_for_each(|(id, map)| record(tx, *id, map)),
         Change::Forget(ids) => ids.iter().try_for_each(|id| forget(tx, *id)),
@@ -302,6 +318,11 @@ fn apply(tx: &WriteTransaction, change: &Change) -> Result<(), redb::Error> {
             Ok(())
         }
     }
+}
+
+fn set(tx: &WriteTransaction, key: &str, value: &[u8]) -> Result<(), redb::Error> {
+    tx.open_table(SETTINGS)?.insert(key, value)?;
+    Ok(())
 }
 
 fn apply_row(tx: &WriteTransaction, row: &LedgerRow) -> Result<(), redb::Error> {
@@ -318,7 +339,6 @@ fn apply_row(tx: &WriteTransaction, row: &LedgerRow) -> Result<(), redb::Error> 
         LedgerRow::Idle { log, seconds } => {
             tx.open_table(IDLE)?.insert(log, seconds)?;
         }
-        LedgerRow::DropLog { log } => drop_log(tx, log)?,
         LedgerRow::Retired { log } => {
             drop_log(tx, log)?;
             tx.open_table(RETIRED)?.insert(log, ())?;

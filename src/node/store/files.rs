@@ -75,8 +75,25 @@ pub(super) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
+/// Takes all rights on a file or folder of ours from everybody else. One that cannot have them taken (on a file system
+/// without modes, or another user's) is told about and used all the same.
+pub(in crate::node) fn keep_private(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path)?.permissions());
+        if mode & 0o077 != 0
+            && let Err(error) = set_mode(path, mode & 0o700)
+        {
+            tracing::warn!(path = %path.display(), %error, "other users may get at this, and it could not be forbidden");
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
+}
+
 /// Makes `dir` and what is missing above it, for this user alone.
-pub(super) fn make_private_dir(dir: &Path) -> io::Result<()> {
+pub(in crate::node) fn make_private_dir(dir: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

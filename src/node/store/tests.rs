@@ -83,16 +83,37 @@ fn all_that_was_put_in_is_there_after_a_restart() {
 }
 
 #[test]
-fn a_dropped_log_is_gone_and_its_neighbours_stay() {
+fn a_retired_log_leaves_its_neighbours_alone() {
     let (dir, store) = fresh();
     let rows =
         vec![op(1, 1, 0, b"x"), op(2, 1, 0, b"y"), op(2, 0xff, u64::MAX, b"y"), head(2, 1, b"h"), op(3, 1, 0, b"z")];
     store.writer().try_send(Batch { token: None, rows }).unwrap();
-    let rows = vec![LedgerRow::DropLog { log: [2; 16] }];
-    store.writer().try_send(Batch { token: None, rows }).unwrap();
+    let retired = LedgerRow::Retired { log: [2; 16] };
+    store.writer().try_send(Batch { token: None, rows: vec![retired.clone()] }).unwrap();
     drop(store);
     let store = Store::open(dir.path()).unwrap();
-    assert_eq!(store.load_ledger().unwrap(), vec![op(1, 1, 0, b"x"), op(3, 1, 0, b"z")]);
+    assert_eq!(store.load_ledger().unwrap(), vec![op(1, 1, 0, b"x"), op(3, 1, 0, b"z"), retired]);
+}
+
+#[test]
+fn who_begins_anew_keeps_settings_blobs_and_retired_logs_alone() {
+    let (dir, store) = fresh();
+    let retired = LedgerRow::Retired { log: [3; 16] };
+    let fork = LedgerRow::Fork { log: [1; 16], actor: [1; 40], bytes: b"proof".into() };
+    let idle = LedgerRow::Idle { log: [1; 16], seconds: 5 };
+    let rows = vec![op(1, 1, 0, b"x"), head(1, 1, b"h"), fork, idle, retired.clone()];
+    store.set_setting("old", b"stays").unwrap();
+    let (blob, _) = store.put_bytes(b"blob").unwrap();
+    // Still queued when the ledger goes.
+    store.writer().try_send(Batch { token: None, rows }).unwrap();
+    store.begin_anew(vec![("new".into(), b"set".into())]).unwrap();
+    assert_eq!(store.load_ledger().unwrap(), vec![retired.clone()]);
+    crash(store);
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.load_ledger().unwrap(), vec![retired]);
+    assert_eq!(store.setting("old").unwrap().as_deref(), Some(&b"stays"[..]));
+    assert_eq!(store.setting("new").unwrap().as_deref(), Some(&b"set"[..]));
+    assert!(store.has(blob));
 }
 
 #[test]
@@ -150,6 +171,23 @@ fn tokens_come_in_order_and_their_rows_are_on_disk_by_then() {
         assert!(rows.contains(&op(1, 1, token, b"op")));
         assert!(rows.len() as u64 > token, "all before it too");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn nobody_else_reads_the_keys_even_in_a_folder_that_was_there() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let file = dir.path().join("store.redb");
+    let mode = || fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+    drop(Store::open(dir.path()).unwrap());
+    assert_eq!(mode(), 0o600);
+    // As one made by an earlier version is.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    drop(Store::open(dir.path()).unwrap());
+    assert_eq!(mode(), 0o600);
+    assert_eq!(fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777, 0o755, "the folder is the person's");
 }
 
 #[test]

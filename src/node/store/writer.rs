@@ -72,11 +72,6 @@ pub enum LedgerRow {
         /// Seconds.
         seconds: u64,
     },
-    /// Removes everything about a log; never read back.
-    DropLog {
-        /// Which log.
-        log: [u8; 16],
-    },
     /// Removes everything about a log and keeps its id for ever.
     Retired {
         /// Which log.
@@ -89,7 +84,7 @@ impl LedgerRow {
         // Keys count too: many small ops are not free.
         64 + match self {
             Self::Op { bytes, .. } | Self::Head { bytes, .. } | Self::Fork { bytes, .. } => bytes.len(),
-            Self::Idle { .. } | Self::DropLog { .. } | Self::Retired { .. } => 0,
+            Self::Idle { .. } | Self::Retired { .. } => 0,
         }
     }
 }

@@ -1,0 +1,91 @@
+#![allow(clippy::unwrap_used)]
+//! A whole node in this process, spoken to as a command speaks to it.
+
+use super::identity::Invite;
+use super::store::{Batch, LedgerRow};
+use super::*;
+use serde_json::Value;
+use std::path::PathBuf;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+struct Running {
+    dir: tempfile::TempDir,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), NodeError>>,
+}
+
+impl Running {
+    async fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap()).await
+    }
+
+    async fn start_in(dir: tempfile::TempDir) -> Self {
+        let listen = vec![Ipv4Addr::LOCALHOST.into()];
+        let options =
+            Options { listen, port: Some(0), mdns: false, ..Options::embedded(dir.path().join("data"), false) };
+        let (stop, (ready, is_ready)) = (CancellationToken::new(), oneshot::channel());
+        let task = tokio::spawn(run(options, ready, stop.clone()));
+        is_ready.await.unwrap();
+        Self { dir, stop, task }
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Posts `body`; gives the status and the answer.
+    async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let ApiFile { address, token, .. } = ApiFile::read(&self.data_dir()).unwrap().unwrap();
+        let (body, mut answer) = (body.to_string(), String::new());
+        let head = format!("Host: {address}\r\nAuthorization: Bearer {token}\r\nContent-Length: {}", body.len());
+        let request = format!("POST {path} HTTP/1.1\r\nConnection: close\r\n{head}\r\n\r\n{body}");
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), serde_json::from_str(body).unwrap())
+    }
+}
+
+fn invite() -> Invite {
+    Invite { swarm_key: [7; 32], addresses: vec!["127.0.0.1:9".into()] }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_cannot_start_in_another_swarm_says_so_and_ends() {
+    let node = Running::start().await;
+    let scratch = node.data_dir().join("scratch");
+    std::fs::remove_dir_all(&scratch).unwrap();
+    std::fs::write(&scratch, "in the way").unwrap();
+    let (status, _) = node.post("/v1/join", &json!({"code": invite().code()})).await;
+    assert_eq!(status, 200);
+    let data_dir = node.data_dir();
+    let ended = node.task.await.unwrap();
+    assert!(matches!(&ended, Err(NodeError::DataDir { path, .. }) if *path == scratch), "{ended:?}");
+    assert_eq!(ApiFile::read(&data_dir).unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_the_swarm_left_behind_nothing_stays_but_which_jobs_are_retired() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("data")).unwrap();
+    let before = identity::load(&store, machine::read().id.as_deref()).unwrap();
+    let retired = LedgerRow::Retired { log: [2; 16] };
+    let rows = vec![LedgerRow::Op { log: [1; 16], actor: [1; 40], seq: 0, bytes: b"op".into() }, retired.clone()];
+    store.writer().try_send(Batch { token: None, rows }).unwrap();
+    identity::remember_peers(&store, &[(NodeId([1; 32]), vec!["10.0.0.1:1".into()])]).unwrap();
+    drop(store);
+    let node = Running::start_in(dir).await;
+    let (status, answer) = node.post("/v1/join", &json!({"code": invite().code()})).await;
+    assert_eq!((status, answer["swarm"].as_str().map(str::len)), (200, Some(8)));
+    node.stop.cancel();
+    node.task.await.unwrap().unwrap();
+    let store = Store::open(&node.dir.path().join("data")).unwrap();
+    let after = identity::load(&store, machine::read().id.as_deref()).unwrap();
+    assert_eq!((after.node, after.swarm_key), (before.node, invite().swarm_key));
+    assert_eq!(identity::inviters(&store).unwrap(), invite().addresses);
+    assert_eq!(identity::peers(&store).unwrap(), vec![]);
+    assert_eq!(store.load_ledger().unwrap(), vec![retired]);
+}
