@@ -268,6 +268,52 @@ fn tiles_and_sequences_travel_whole() {
 }
 
 #[test]
+fn a_list_that_many_strips_share_is_followed_no_further_than_the_budget() {
+    use super::dna::Blend;
+    use super::refs::{Budget, references};
+    use super::synthetic::{Builder, Value::*};
+    let dir = tempfile::tempdir().unwrap();
+    let (strips, names, tiles) = (40, 50, 10);
+    let mut file = Builder::new(USUAL);
+    file.block(b"SC\0\0", 1, "Scene", &[&[("id.name", Text(b"SCs")), ("ed", Address(2))]]);
+    file.block(b"DATA", 2, "Editing", &[&[("seqbase.first", Address(100))]]);
+    for nth in 0..strips {
+        let next = Address(if nth + 1 < strips { 101 + nth } else { 0 });
+        file.block(b"DATA", 100 + nth, "Sequence", &[&[("next", next), ("type", Int(0)), ("strip", Address(3))]]);
+    }
+    file.block(b"DATA", 3, "Strip", &[&[("stripdata", Address(4)), ("dir", Text(b"//strip/"))]]);
+    let element = [("name", Text(b"a.png"))];
+    file.block(b"DATA", 4, "StripElem", &vec![&element[..]; names]);
+    file.block(
+        b"IM\0\0",
+        5,
+        "Image",
+        &[&[
+            ("id.name", Text(b"IMi")),
+            ("source", Int(6)),
+            ("name", Text(b"//t.<UDIM>.png")),
+            ("tiles.first", Address(200)),
+        ]],
+    );
+    for nth in 0..tiles {
+        let next = Address(if nth + 1 < tiles { 201 + nth } else { 0 });
+        file.block(b"DATA", 200 + nth, "ImageTile", &[&[("tile_number", Int(1001)), ("next", next)]]);
+    }
+    let path = write(&dir, "m.blend", &file.finish());
+    let blend = Blend::open(&path).unwrap();
+    // A strip, its names and its folder; the tiles and their image.
+    let steps = strips as usize * (1 + names + 1) + tiles as usize + 1;
+    let found = references(&blend, &mut Budget::with_steps(&path, steps)).unwrap();
+    assert_eq!(found.len(), strips as usize + 1);
+    let error = references(&blend, &mut Budget::with_steps(&path, steps - 1)).unwrap_err();
+    assert!(matches!(&error, SceneError::Unsupported { path: named, .. } if *named == path), "{error}");
+    // What they come to on this disk counts too: a file of each name.
+    let mut budget = Budget::with_steps(&path, names - 1);
+    let error = trace::Disk::default().resolve(&blend, &path, &found[0], &mut budget).unwrap_err();
+    assert!(matches!(error, SceneError::Unsupported { .. }), "{error}");
+}
+
+#[test]
 fn a_file_that_changes_under_our_hands_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let image = write(&dir, "a.png", b"a");
