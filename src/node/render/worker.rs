@@ -183,7 +183,7 @@ impl Worker {
             Device::Cpu => "cpu",
             Device::Gpu => "gpu",
         };
-        let format = (scene.format != ImageFormat::Other).then(|| scene.format.blender_name());
+        let format = scene.format.blender_name();
         let config = json!({
             "blend": blend, "engine": settings.engine, "samples": settings.samples, "percent": settings.percent,
             "resolution": settings.resolution, "device": device, "format": format, "threads": scene.threads,
