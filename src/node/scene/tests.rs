@@ -185,6 +185,22 @@ fn a_trace_lists_what_is_there_and_what_is_missing() {
 }
 
 #[test]
+fn a_file_that_two_datablocks_want_is_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "there.png", b"a");
+    let images: [&[u8]; 4] = [b"//there.png", b"//gone.png", b"//./there.png", b"//gone.png"];
+    let mut file = super::synthetic::Builder::new(USUAL);
+    use super::synthetic::Value::*;
+    file.block(b"SC\0\0", 1, "Scene", &[&[("id.name", Text(b"SCs"))]]);
+    for (nth, path) in (2..).zip(images) {
+        let values = [("id.name", Text(b"IMi")), ("source", Int(1)), ("name", Text(path))];
+        file.block(b"IM\0\0", nth, "Image", &[&values]);
+    }
+    let found = trace(&write(&dir, "m.blend", &file.finish())).unwrap();
+    assert_eq!((found.files.len(), found.missing.len()), (1, 1), "{found:?}");
+}
+
+#[test]
 fn only_a_camera_the_scene_names_is_its_camera() {
     let dir = tempfile::tempdir().unwrap();
     let named = |camera| read(&write(&dir, "m.blend", &scene(USUAL, camera, &[], &[]))).unwrap();

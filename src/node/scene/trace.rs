@@ -68,7 +68,7 @@ pub struct Dependency {
     pub from: PathBuf,
     /// What it is.
     pub kind: RefKind,
-    /// Name of the datablock that refers to it.
+    /// Name of a datablock that refers to it; there may be more.
     pub datablock: String,
     /// The path as stored, for people.
     pub stored: String,
@@ -83,7 +83,7 @@ pub struct Missing {
     pub from: PathBuf,
     /// What it is.
     pub kind: RefKind,
-    /// Name of the datablock that refers to it.
+    /// Name of a datablock that refers to it; there may be more.
     pub datablock: String,
     /// The path as stored, for people.
     pub stored: String,
@@ -181,7 +181,11 @@ pub fn trace(path: &Path) -> Result<Trace, SceneError> {
             let (from, kind, datablock, stored, resolved) = said(path);
             trace.files.push(Dependency { from, kind, datablock, stored, resolved });
         }
-        for (from, kind, datablock, stored, resolved) in found.missing.into_iter().map(said) {
+        for path in found.missing {
+            if !listed.insert((from.clone(), kind, path.clone())) {
+                continue;
+            }
+            let (from, kind, datablock, stored, resolved) = said(path);
             trace.missing.push(Missing { from, kind, datablock, stored, resolved });
         }
         if trace.files.len() > BUNDLE_MAX_FILES {
