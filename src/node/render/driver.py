@@ -332,10 +332,12 @@ def render_frame(scene, command):
 
 
 def serve():
+    import bpy
+
     config = COMMANDS.get()
     scene, device, warnings = open_scene(config)
     report_progress()
-    say("ready", scene=scene.name, device=device, warnings=warnings)
+    say("ready", version=list(bpy.app.version[:3]), scene=scene.name, device=device, warnings=warnings)
     while True:
         command = COMMANDS.get()
         if command.get("quit"):

@@ -91,6 +91,18 @@ pub enum RenderError {
         /// What it printed.
         log: String,
     },
+    /// It is another version than the one that was found there.
+    #[error("the Blender at {} is now {now} and was {was}; restart the daemon, which then offers it as what it is", path.display())]
+    Replaced {
+        /// The executable.
+        path: PathBuf,
+        /// Its version.
+        now: String,
+        /// The version that was found.
+        was: String,
+        /// What it printed.
+        log: String,
+    },
     /// A GPU was asked for.
     #[error("{message}; use --device auto or cpu, or see `swarm doctor`")]
     Device {
@@ -127,7 +139,7 @@ impl From<RenderError> for UnitFailure {
                 message = format!("{message}: {source}");
                 (FailureKind::CannotStart, String::new())
             }
-            RenderError::Scene { log, .. } => (FailureKind::CannotStart, log),
+            RenderError::Scene { log, .. } | RenderError::Replaced { log, .. } => (FailureKind::CannotStart, log),
             RenderError::Device { log, .. } => (FailureKind::WrongDevice, log),
             RenderError::Died { log, .. } => (FailureKind::Crash, log),
             RenderError::Stalled { log, .. } => (FailureKind::Stalled, log),
@@ -212,6 +224,13 @@ impl Worker {
                 Some("device") => RenderError::Device { message, log: log.text() },
                 _ => RenderError::Scene { version, message, log: log.text() },
             });
+        }
+        let (major, minor, patch) = renderer.version;
+        if answer["version"] != json!([major, minor, patch]) {
+            child.kill().await;
+            let parts = answer["version"].as_array().into_iter().flatten().map(Value::to_string);
+            let (path, now) = (renderer.path.clone(), parts.collect::<Vec<_>>().join("."));
+            return Err(RenderError::Replaced { path, now, was: version, log: log.text() });
         }
         let engine = settings.engine.is_none().then(|| missing_engine(&log, text(&answer["scene"]))).flatten();
         if let Some(message) = engine.or_else(|| log.error.as_deref().map(explain)) {

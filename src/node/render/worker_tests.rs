@@ -228,6 +228,21 @@ async fn a_scene_that_cannot_be_rendered_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_blender_that_is_no_longer_the_one_that_was_found_renders_nothing() {
+    for renderer in renderers().await {
+        let dir = tempfile::tempdir().unwrap();
+        let mut found = renderer.clone();
+        found.version.2 += 1;
+        let default = WorkerScene { blend: None, ..of(dir.path()) };
+        let error = Worker::start(&found, default, dir.path()).await.unwrap_err();
+        let said = error.to_string();
+        let versions = format!("is now {} and was {}", renderer.version_text(), found.version_text());
+        assert!(said.contains(&versions) && said.contains("restart the daemon"), "{said}");
+        assert_eq!(UnitFailure::from(error).kind, FailureKind::CannotStart);
+    }
+}
+
+#[tokio::test]
 async fn what_is_missing_is_told_with_every_frame_and_file_output_nodes_write_nothing() {
     let change = r#"
 # More than Blender's own little language for drivers can do, so it needs Python, which is off.
