@@ -454,7 +454,12 @@ fn no_damage_to_a_blend_makes_its_reader_panic() {
         std::fs::write(&path, bytes).unwrap();
         let told = |error: &SceneError| error.to_string();
         let scene = read(&path).map(|info| (info.camera.is_some(), info.camera_optional)).map_err(|error| told(&error));
-        let traced = trace(&path).map(|trace| (trace.files.len(), trace.missing.len())).map_err(|error| told(&error));
-        (scene, traced)
+        let traced = trace(&path).map_err(|error| told(&error));
+        let found = traced.map(|trace| {
+            let bundled = bundle(&path, &trace, &mut Memory::default(), &mut |_| {});
+            let bundled = bundled.map(|(manifest, _)| manifest.files.len()).map_err(|error| error.to_string());
+            (trace.files.len(), trace.missing.len(), bundled)
+        });
+        (scene, found)
     });
 }
