@@ -47,9 +47,9 @@ pub struct Search {
 
 impl Search {
     /// The places of this machine: `given`, `SWARM_BLENDER` (a path list), and unless `SWARM_NO_BLENDER` is `1`, `PATH`,
-    /// the usual places of the system and the bpy environment in `setup_dir` (else `SWARM_BPY_DIR`, else
+    /// the usual places of the system and the bpy environment of scripts/setup (`SWARM_BPY_DIR`, else
     /// `~/.local/share/swarm/bpy`).
-    pub fn from_env(given: &[PathBuf], setup_dir: Option<&Path>) -> Self {
+    pub fn from_env(given: &[PathBuf]) -> Self {
         let list = |name: &str| -> Vec<PathBuf> {
             let value = std::env::var_os(name).unwrap_or_default();
             std::env::split_paths(&value).filter(|path| !path.as_os_str().is_empty()).collect()
@@ -80,9 +80,9 @@ impl Search {
             usual.extend(apps.map(|app| app.join(exe)));
             usual.push("/snap/bin/blender".into());
         }
-        let environment = setup_dir
-            .map(Path::to_path_buf)
-            .or_else(|| std::env::var_os("SWARM_BPY_DIR").filter(|v| !v.is_empty()).map(PathBuf::from))
+        let environment = std::env::var_os("SWARM_BPY_DIR")
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
             .or_else(|| home.map(|home| home.join(".local/share/swarm/bpy")));
         usual.extend(environment.and_then(|dir| inside(&dir)));
         Self { named, usual }
@@ -179,8 +179,8 @@ impl Cache {
 
 /// Looks for renderers in the places of this machine; see [`Search::from_env`]. What they answer is kept in `cache_file`,
 /// whose folder also holds the script they are asked with. Takes a second for each that is new.
-pub async fn discover(given: &[PathBuf], setup_dir: Option<&Path>, cache_file: &Path) -> Discovery {
-    discover_in(Search::from_env(given, setup_dir), cache_file).await
+pub async fn discover(given: &[PathBuf], cache_file: &Path) -> Discovery {
+    discover_in(Search::from_env(given), cache_file).await
 }
 
 /// As [`discover`], in these places alone.

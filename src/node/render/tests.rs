@@ -44,7 +44,7 @@ pub(super) async fn renderers() -> &'static [Renderer] {
     static FOUND: OnceCell<Vec<Renderer>> = OnceCell::const_new();
     let found = FOUND.get_or_init(async || {
         let dir = tempfile::tempdir().unwrap();
-        discover(&[], None, &dir.path().join("cache.json")).await.renderers
+        discover(&[], &dir.path().join("cache.json")).await.renderers
     });
     let found = found.await;
     if found.is_empty() {
