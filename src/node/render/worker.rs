@@ -492,7 +492,7 @@ impl Watch {
             }
             self.look_at = now + self.stall.look;
             let ticks = cpu_ticks(self.group.id());
-            if ticks != self.ticks {
+            if !idle(self.ticks, ticks) {
                 (self.ticks, self.alive_at) = (ticks, now);
             }
             if now - self.alive_at >= self.stall.after {
@@ -500,6 +500,11 @@ impl Watch {
             }
         }
     }
+}
+
+/// Whether no CPU was used between two looks; where it cannot be told, that is no reason to give up a frame.
+fn idle(before: Option<u64>, now: Option<u64>) -> bool {
+    now.is_some() && before == now
 }
 
 fn text(value: &Value) -> &str {

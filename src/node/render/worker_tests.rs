@@ -150,6 +150,12 @@ async fn a_blender_that_dies_hangs_or_takes_too_long_fails_the_unit_each_in_its_
     }
 }
 
+#[test]
+fn where_cpu_use_is_not_told_silence_is_no_stall() {
+    assert!(idle(Some(7), Some(7)));
+    assert!(!idle(Some(7), Some(8)) && !idle(None, None) && !idle(Some(7), None) && !idle(None, Some(7)));
+}
+
 #[tokio::test]
 async fn without_a_file_the_default_scene_is_rendered_as_any_other() {
     for renderer in renderers().await {
