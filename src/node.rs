@@ -295,7 +295,7 @@ impl Node {
             let (given, tell) = (self.options.blender.clone(), self.tell.clone());
             let cache = self.options.data_dir.join("renderers.json");
             tokio::spawn(async move {
-                let found = render::discover(&given, None, &cache).await;
+                let found = render::discover(&given, &cache).await;
                 let _ = tell.send(Event::Discovered(Box::new(found), machine::gpus().await)).await;
             });
         }

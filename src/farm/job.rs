@@ -287,8 +287,6 @@ pub enum ImageFormat {
     Tiff,
     /// WebP.
     Webp,
-    /// Any other image format Blender writes, kept as the scene has it and checked by size alone.
-    Other,
 }
 
 impl ImageFormat {
@@ -300,14 +298,13 @@ impl ImageFormat {
             Self::Exr | Self::ExrMultilayer => "exr",
             Self::Tiff => "tif",
             Self::Webp => "webp",
-            Self::Other => "img",
         }
     }
 
     /// The name Blender's `file_format` has for it.
     pub fn blender_name(self) -> &'static str {
         match self {
-            Self::Png | Self::Other => "PNG",
+            Self::Png => "PNG",
             Self::Jpeg => "JPEG",
             Self::Exr => "OPEN_EXR",
             Self::ExrMultilayer => "OPEN_EXR_MULTILAYER",

@@ -53,7 +53,7 @@ pub enum SceneError {
         what: String,
     },
     /// More bytes than can be held.
-    #[error("{} is more than {limit_bytes} bytes once decompressed, which is more than this program reads", path.display())]
+    #[error("{} is more than {limit_bytes} bytes once decompressed, which is more than this program reads here", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,

@@ -80,7 +80,6 @@ pub fn check_image(path: &Path, format: ImageFormat, size: (u32, u32)) -> Result
             if plain { decode(file, image::ImageFormat::OpenExr, size) } else { Ok(()) }
         }
         ImageFormat::ExrMultilayer => exr(&mut file, size).map(drop),
-        ImageFormat::Other => Ok(()),
     }
 }
 

@@ -13,6 +13,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc as std_mpsc};
 use std::time::Duration;
+use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdin, Command};
 use tokio::sync::{mpsc, oneshot};
@@ -28,6 +29,8 @@ const LINES_WAITING_MAX: usize = 256;
 const LEAVE: Duration = Duration::from_secs(5);
 /// How long the lines of a dead child may take to arrive (guess): a grandchild may hold the pipe open.
 const DRAIN: Duration = Duration::from_secs(1);
+/// How deep descendants of a child are looked for: a wrapper script, Blender, its helpers (guess).
+const MAX_DEPTH: usize = 16;
 /// Niceness of Blender: the lowest, at which a foreground task keeps its speed (measured, BLENDER.md).
 const NICENESS: i32 = 19;
 
@@ -126,11 +129,30 @@ fn kill_tree(id: u32) {
     }
 }
 
-/// CPU time the processes of this group have used so far, in clock ticks; `None` where the system does not tell.
+/// CPU time a child and what it started have used so far, in a unit of the system's; `None` where it does not tell, and
+/// when they are gone.
 pub(super) fn cpu_ticks(group: u32) -> Option<u64> {
-    if !cfg!(target_os = "linux") {
-        return None;
-    }
+    if cfg!(target_os = "linux") { cpu_of_group(group) } else { cpu_of_tree(group) }
+}
+
+/// CPU time of a process and its descendants, ms.
+#[allow(clippy::disallowed_methods, reason = "a sum has no order")]
+fn cpu_of_tree(root: u32) -> Option<u64> {
+    let mut system = System::new().ok()?;
+    let what = ProcessRefreshKind::nothing().with_cpu();
+    system.refresh_processes_specifics(ProcessesToUpdate::All, true, what);
+    let all = system.processes();
+    let root = Pid::from_u32(root);
+    let is_inside = |process: &sysinfo::Process| {
+        let line = std::iter::successors(Some(process), |process| all.get(&process.parent()?));
+        line.take(MAX_DEPTH).any(|process| process.pid() == root)
+    };
+    all.get(&root)?;
+    Some(all.values().filter(|process| is_inside(process)).map(|process| process.accumulated_cpu_time()).sum())
+}
+
+/// CPU time of the processes of a group, in clock ticks, from Linux's own files.
+fn cpu_of_group(group: u32) -> Option<u64> {
     let mut ticks = None;
     for entry in std::fs::read_dir("/proc").ok()?.flatten() {
         let name = entry.file_name();
@@ -387,5 +409,20 @@ mod tests {
         assert_eq!(lines.recv().await.as_deref(), Some("b"));
         assert_eq!(lines.recv().await.as_deref(), Some("no end"));
         assert_eq!(lines.recv().await, None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_cpu_time_of_a_child_is_that_of_all_it_started() {
+        use std::os::unix::process::CommandExt;
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "sh -c 'while :; do :; done' & wait"]).process_group(0);
+        let mut child = command.spawn().unwrap();
+        let wait_for = |used: fn(u32) -> Option<u64>| while used(child.id()).is_none_or(|used| used < 5) {};
+        wait_for(cpu_of_tree);
+        wait_for(cpu_ticks);
+        kill_tree(child.id());
+        child.wait().unwrap();
+        assert_eq!(cpu_of_tree(child.id()), None);
     }
 }

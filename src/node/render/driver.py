@@ -19,7 +19,6 @@ import traceback
 ARGS = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else sys.argv[1:]
 MODE, TOKEN, PARENT = ARGS[0], ARGS[1], int(ARGS[2])
 GPU_BACKENDS = ("OPTIX", "CUDA", "HIP", "ONEAPI", "METAL")  # best first
-MOVIE_FORMATS = {"AVI_JPEG", "AVI_RAW", "FFMPEG"}
 COMMANDS = queue.Queue(64)
 LIBC = None
 
@@ -202,8 +201,6 @@ def set_device(scene, wanted):
 
 def set_format(scene, wanted):
     settings = scene.render.image_settings
-    if wanted is None:
-        wanted = "PNG" if settings.file_format in MOVIE_FORMATS else settings.file_format
     if settings.file_format == wanted:
         return
     if hasattr(settings, "media_type"):
@@ -285,7 +282,7 @@ def open_scene(config):
     else:
         render.threads_mode = "AUTO"
     render.use_persistent_data = True
-    set_format(scene, config.get("format"))
+    set_format(scene, config["format"])
     for tree in compositor_trees(scene):
         for node in tree.nodes:
             if node.bl_idname == "CompositorNodeOutputFile":
@@ -335,10 +332,12 @@ def render_frame(scene, command):
 
 
 def serve():
+    import bpy
+
     config = COMMANDS.get()
     scene, device, warnings = open_scene(config)
     report_progress()
-    say("ready", scene=scene.name, device=device, warnings=warnings)
+    say("ready", version=list(bpy.app.version[:3]), scene=scene.name, device=device, warnings=warnings)
     while True:
         command = COMMANDS.get()
         if command.get("quit"):

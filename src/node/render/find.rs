@@ -3,7 +3,8 @@
 //! Places are looked at in a fixed order: those a person named, those of `SWARM_BLENDER`, `PATH`, the usual places of
 //! the system, the folder scripts/setup fills. Each candidate is started once and asked; what it said is kept in a file
 //! under the candidate's path, size and time, the driver's text and the GPU driver's version, and asked again when one of
-//! them changes. A failure is never kept: what a person mends is seen at the next look.
+//! them changes. What only starts another program, a script or a snap's link, says nothing of that program's changes and
+//! is asked each time. A failure is never kept: what a person mends is seen at the next look.
 
 use super::child::{Child, DRIVER, Event, Mode};
 use super::log::Log;
@@ -12,6 +13,8 @@ use crate::farm::job::Series;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -44,9 +47,9 @@ pub struct Search {
 
 impl Search {
     /// The places of this machine: `given`, `SWARM_BLENDER` (a path list), and unless `SWARM_NO_BLENDER` is `1`, `PATH`,
-    /// the usual places of the system and the bpy environment in `setup_dir` (else `SWARM_BPY_DIR`, else
+    /// the usual places of the system and the bpy environment of scripts/setup (`SWARM_BPY_DIR`, else
     /// `~/.local/share/swarm/bpy`).
-    pub fn from_env(given: &[PathBuf], setup_dir: Option<&Path>) -> Self {
+    pub fn from_env(given: &[PathBuf]) -> Self {
         let list = |name: &str| -> Vec<PathBuf> {
             let value = std::env::var_os(name).unwrap_or_default();
             std::env::split_paths(&value).filter(|path| !path.as_os_str().is_empty()).collect()
@@ -77,9 +80,9 @@ impl Search {
             usual.extend(apps.map(|app| app.join(exe)));
             usual.push("/snap/bin/blender".into());
         }
-        let environment = setup_dir
-            .map(Path::to_path_buf)
-            .or_else(|| std::env::var_os("SWARM_BPY_DIR").filter(|v| !v.is_empty()).map(PathBuf::from))
+        let environment = std::env::var_os("SWARM_BPY_DIR")
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
             .or_else(|| home.map(|home| home.join(".local/share/swarm/bpy")));
         usual.extend(environment.and_then(|dir| inside(&dir)));
         Self { named, usual }
@@ -120,12 +123,16 @@ fn identity(path: &Path, kind: RendererKind) -> Option<PathBuf> {
 }
 
 /// What must not have changed for a kept answer to hold: the executable, for Python its `bpy`, our driver, the GPU's.
+/// `None`: no answer is kept.
 fn stamp(path: &Path, kind: RendererKind) -> Option<String> {
     let mut files = vec![path.to_path_buf()];
     if kind == RendererKind::Python {
         let lib = path.parent()?.parent()?.join("lib");
         let pythons = starting_with(&lib, "python");
         files.extend(pythons.iter().map(|python| python.join("site-packages/bpy/__init__.so")));
+    }
+    if kind == RendererKind::Executable && starts_another(path) {
+        return None;
     }
     let mut hasher = blake3::Hasher::new();
     for file in files {
@@ -138,6 +145,15 @@ fn stamp(path: &Path, kind: RendererKind) -> Option<String> {
         hasher.update(&std::fs::read(place).unwrap_or_default());
     }
     Some(hasher.finalize().to_hex().to_string())
+}
+
+/// Whether an executable is a script, or a link to a program of quite another name, as snap's are.
+fn starts_another(path: &Path) -> bool {
+    let mut start = [0; 2];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    let target = path.canonicalize().unwrap_or_default();
+    let name = target.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    read.is_err() || &start == b"#!" || !name.contains("blender")
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -163,8 +179,8 @@ impl Cache {
 
 /// Looks for renderers in the places of this machine; see [`Search::from_env`]. What they answer is kept in `cache_file`,
 /// whose folder also holds the script they are asked with. Takes a second for each that is new.
-pub async fn discover(given: &[PathBuf], setup_dir: Option<&Path>, cache_file: &Path) -> Discovery {
-    discover_in(Search::from_env(given, setup_dir), cache_file).await
+pub async fn discover(given: &[PathBuf], cache_file: &Path) -> Discovery {
+    discover_in(Search::from_env(given), cache_file).await
 }
 
 /// As [`discover`], in these places alone.
@@ -196,8 +212,12 @@ pub async fn discover_in(search: Search, cache_file: &Path) -> Discovery {
     let old = Cache::read(cache_file);
     let answers: Vec<_> = futures::stream::iter(candidates)
         .map(|(path, kind)| {
-            let stamp = stamp(&path, kind).unwrap_or_default();
-            let kept = old.answers.get(&path).filter(|(then, _)| *then == stamp).map(|(_, renderer)| renderer.clone());
+            let stamp = stamp(&path, kind);
+            let kept = old
+                .answers
+                .get(&path)
+                .filter(|(then, _)| Some(then) == stamp.as_ref())
+                .map(|(_, renderer)| renderer.clone());
             let work_dir = &work_dir;
             async move {
                 let answer = match kept {
@@ -215,7 +235,7 @@ pub async fn discover_in(search: Search, cache_file: &Path) -> Discovery {
         match answer {
             Ok(renderer) => {
                 found.renderers.push(renderer.clone());
-                new.answers.insert(path, (stamp, renderer));
+                new.answers.extend(stamp.map(|stamp| (path, (stamp, renderer))));
             }
             Err(problem) => found.problems.push(problem),
         }
@@ -332,6 +352,26 @@ mod tests {
         let kinds: Vec<&str> = found.problems.iter().map(|p| p.kind.as_str()).collect();
         assert_eq!(kinds, ["no-such-blender", "blender-cannot-start", "no-blender"]);
         assert!(found.problems[1].message.contains(&file.display().to_string()), "{:?}", found.problems);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_answer_of_what_only_starts_another_program_is_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| dir.path().join(name);
+        std::fs::write(place("blender-4.5"), b"\x7fELF").unwrap();
+        std::fs::write(place("snap"), b"\x7fELF").unwrap();
+        std::fs::create_dir(place("bin")).unwrap();
+        let kept = |path: &Path| stamp(path, RendererKind::Executable).is_some();
+        assert!(kept(&place("blender-4.5")));
+        for (target, is_kept) in [("blender-4.5", true), ("snap", false)] {
+            let link = place("bin/blender");
+            std::os::unix::fs::symlink(place(target), &link).unwrap();
+            assert_eq!(kept(&link), is_kept, "a link to {target}");
+            std::fs::remove_file(link).unwrap();
+        }
+        std::fs::write(place("bin/blender"), "#!/bin/sh\nexec /opt/blender/blender \"$@\"\n").unwrap();
+        assert!(!kept(&place("bin/blender")));
     }
 
     #[cfg(unix)]

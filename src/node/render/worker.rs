@@ -91,6 +91,18 @@ pub enum RenderError {
         /// What it printed.
         log: String,
     },
+    /// It is another version than the one that was found there.
+    #[error("the Blender at {} is now {now} and was {was}; restart the daemon, which then offers it as what it is", path.display())]
+    Replaced {
+        /// The executable.
+        path: PathBuf,
+        /// Its version.
+        now: String,
+        /// The version that was found.
+        was: String,
+        /// What it printed.
+        log: String,
+    },
     /// A GPU was asked for.
     #[error("{message}; use --device auto or cpu, or see `swarm doctor`")]
     Device {
@@ -127,7 +139,7 @@ impl From<RenderError> for UnitFailure {
                 message = format!("{message}: {source}");
                 (FailureKind::CannotStart, String::new())
             }
-            RenderError::Scene { log, .. } => (FailureKind::CannotStart, log),
+            RenderError::Scene { log, .. } | RenderError::Replaced { log, .. } => (FailureKind::CannotStart, log),
             RenderError::Device { log, .. } => (FailureKind::WrongDevice, log),
             RenderError::Died { log, .. } => (FailureKind::Crash, log),
             RenderError::Stalled { log, .. } => (FailureKind::Stalled, log),
@@ -183,7 +195,7 @@ impl Worker {
             Device::Cpu => "cpu",
             Device::Gpu => "gpu",
         };
-        let format = (scene.format != ImageFormat::Other).then(|| scene.format.blender_name());
+        let format = scene.format.blender_name();
         let config = json!({
             "blend": blend, "engine": settings.engine, "samples": settings.samples, "percent": settings.percent,
             "resolution": settings.resolution, "device": device, "format": format, "threads": scene.threads,
@@ -212,6 +224,13 @@ impl Worker {
                 Some("device") => RenderError::Device { message, log: log.text() },
                 _ => RenderError::Scene { version, message, log: log.text() },
             });
+        }
+        let (major, minor, patch) = renderer.version;
+        if answer["version"] != json!([major, minor, patch]) {
+            child.kill().await;
+            let parts = answer["version"].as_array().into_iter().flatten().map(Value::to_string);
+            let (path, now) = (renderer.path.clone(), parts.collect::<Vec<_>>().join("."));
+            return Err(RenderError::Replaced { path, now, was: version, log: log.text() });
         }
         let engine = settings.engine.is_none().then(|| missing_engine(&log, text(&answer["scene"]))).flatten();
         if let Some(message) = engine.or_else(|| log.error.as_deref().map(explain)) {
@@ -473,7 +492,7 @@ impl Watch {
             }
             self.look_at = now + self.stall.look;
             let ticks = cpu_ticks(self.group.id());
-            if ticks != self.ticks {
+            if !idle(self.ticks, ticks) {
                 (self.ticks, self.alive_at) = (ticks, now);
             }
             if now - self.alive_at >= self.stall.after {
@@ -481,6 +500,11 @@ impl Watch {
             }
         }
     }
+}
+
+/// Whether no CPU was used between two looks; where it cannot be told, that is no reason to give up a frame.
+fn idle(before: Option<u64>, now: Option<u64>) -> bool {
+    now.is_some() && before == now
 }
 
 fn text(value: &Value) -> &str {

@@ -150,6 +150,12 @@ async fn a_blender_that_dies_hangs_or_takes_too_long_fails_the_unit_each_in_its_
     }
 }
 
+#[test]
+fn where_cpu_use_is_not_told_silence_is_no_stall() {
+    assert!(idle(Some(7), Some(7)));
+    assert!(!idle(Some(7), Some(8)) && !idle(None, None) && !idle(Some(7), None) && !idle(None, Some(7)));
+}
+
 #[tokio::test]
 async fn without_a_file_the_default_scene_is_rendered_as_any_other() {
     for renderer in renderers().await {
@@ -224,6 +230,21 @@ async fn a_scene_that_cannot_be_rendered_is_refused_with_the_reason() {
             let error = worker.unwrap_err().to_string();
             assert!(error.contains("built without it"), "{error}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_blender_that_is_no_longer_the_one_that_was_found_renders_nothing() {
+    for renderer in renderers().await {
+        let dir = tempfile::tempdir().unwrap();
+        let mut found = renderer.clone();
+        found.version.2 += 1;
+        let default = WorkerScene { blend: None, ..of(dir.path()) };
+        let error = Worker::start(&found, default, dir.path()).await.unwrap_err();
+        let said = error.to_string();
+        let versions = format!("is now {} and was {}", renderer.version_text(), found.version_text());
+        assert!(said.contains(&versions) && said.contains("restart the daemon"), "{said}");
+        assert_eq!(UnitFailure::from(error).kind, FailureKind::CannotStart);
     }
 }
 

@@ -8,7 +8,7 @@
 use super::SceneError;
 use super::dna::Blend;
 use super::names::{Places, Split, os_bytes};
-use super::refs::{Form, references};
+use super::refs::{Budget, Form, references};
 use super::trace::{Disk, Found, Stamp, Trace, absolute};
 use crate::farm::blob::{BUNDLE_MAX_FILES, BlobMap, BundleFile, Manifest};
 use crate::node::chunk::Chunking;
@@ -100,7 +100,8 @@ pub fn bundle(
     let start = BundleProgress { files_total: all.len() as u64, bytes_total, ..BundleProgress::default() };
     let wanted = trace.files.iter().map(|file| (&*file.from, &*file.resolved)).collect();
     let mut bundler = Bundler { sink, progress, at: start, stats: BundleStats::default(), files: BTreeMap::new() };
-    let mut rewriter = Rewriter { wanted, places: Places::default(), disk: Disk::default(), sources: BTreeMap::new() };
+    let (places, disk, sources) = (Places::default(), Disk::default(), BTreeMap::new());
+    let mut rewriter = Rewriter { wanted, places, disk, budget: Budget::of(&main), sources };
     let main_place = rewriter.place_of(&main);
     for (path, traced) in &trace.blends {
         let place = rewriter.place_of(path);
@@ -145,6 +146,7 @@ struct Rewriter<'a> {
     wanted: BTreeSet<(&'a Path, &'a Path)>,
     places: Places,
     disk: Disk,
+    budget: Budget,
     /// The files to copy by their place in the bundle.
     sources: BTreeMap<String, PathBuf>,
 }
@@ -170,8 +172,9 @@ impl Rewriter<'_> {
             }
             Ok(())
         };
-        for reference in references(blend) {
-            let Found { directory, mut files, name, .. } = self.disk.resolve(blend, path, &reference);
+        for reference in references(blend, &mut self.budget)? {
+            let Found { directory, mut files, name, .. } =
+                self.disk.resolve(blend, path, &reference, &mut self.budget)?;
             files.retain(|(_, file)| self.wanted.contains(&(path, file)));
             if files.is_empty() {
                 continue;

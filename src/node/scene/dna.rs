@@ -13,6 +13,7 @@ mod record;
 pub use record::Record;
 
 use super::SceneError;
+use crate::node::machine::Load;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -20,6 +21,10 @@ use std::path::Path;
 
 /// Most bytes of one .blend in memory, decompressed (guess: the largest production files are a few GiB).
 pub const BLEND_MAX_BYTES: u64 = 16 << 30;
+/// Part of the free memory that one .blend may unpack to, as a fraction (guess: the blocks and what is found need some).
+const UNPACKED_PART: (u64, u64) = (3, 4);
+/// What is unpacked at a time, bytes (guess).
+const UNPACK_STEP_BYTES: u64 = 4 << 20;
 /// Most blocks of one file (guess: 20 million is some 100 times a heavy scene, and 1 GiB here).
 const MAX_BLOCKS: usize = 20_000_000;
 /// Most fields over all structs (measured: Blender 5 has some 9,000).
@@ -29,7 +34,7 @@ const MAX_TEXTS: u64 = 1_000_000;
 /// Longest name of a type or field, bytes (measured: less than 100).
 const TEXT_MAX_BYTES: usize = 256;
 /// Most links followed in one list (guess).
-pub const MAX_LIST: usize = 1_000_000;
+const MAX_LIST: usize = 1_000_000;
 /// Largest array a field declares (guess; the largest known is 4,096 or so).
 const MAX_ARRAY: usize = 1 << 24;
 
@@ -129,7 +134,7 @@ enum Fault {
 impl Blend {
     /// Reads and decompresses the file at `path`, which must be a regular file of at most [`BLEND_MAX_BYTES`].
     pub fn open(path: &Path) -> Result<Self, SceneError> {
-        let (bytes, compressed) = read_decompressed(path)?;
+        let (bytes, compressed) = read_decompressed(path, unpacked_max_bytes)?;
         Self::parse(bytes, compressed).map_err(|fault| match fault {
             Fault::NotABlend => SceneError::NotABlend(path.into()),
             Fault::Damaged(what) => SceneError::Truncated { path: path.into(), what },
@@ -439,7 +444,14 @@ fn number(digits: &[u8]) -> Option<u32> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-fn read_decompressed(path: &Path) -> Result<(Vec<u8>, bool), SceneError> {
+/// What a compressed .blend may come to here: a small one can stand for any length.
+fn unpacked_max_bytes() -> u64 {
+    let (part, of) = UNPACKED_PART;
+    let free = Load::new().free_memory_bytes().map_or(u64::MAX, |free| free / of * part);
+    free.min(BLEND_MAX_BYTES)
+}
+
+fn read_decompressed(path: &Path, unpacked_max: impl Fn() -> u64) -> Result<(Vec<u8>, bool), SceneError> {
     let unreadable = |source: std::io::Error| SceneError::unreadable(path, source);
     // Looked at before it is opened: opening a pipe would wait for its writer.
     let meta = std::fs::metadata(path).map_err(unreadable)?;
@@ -452,11 +464,14 @@ fn read_decompressed(path: &Path) -> Result<(Vec<u8>, bool), SceneError> {
     reader.by_ref().take(7).read_to_end(&mut magic).map_err(unreadable)?;
     let start = magic.clone();
     let whole = std::io::Cursor::new(magic).chain(reader);
-    let too_large = || SceneError::TooLarge { path: path.into(), limit_bytes: BLEND_MAX_BYTES };
+    let too_large = |limit_bytes| SceneError::TooLarge { path: path.into(), limit_bytes };
+    let no_memory = |_| unreadable(std::io::ErrorKind::OutOfMemory.into());
     let mut bytes = Vec::new();
     if start.starts_with(&ZSTD) || start.starts_with(&GZIP) {
         let damaged = |source: std::io::Error| match source.kind() {
-            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::Interrupted => unreadable(source),
+            std::io::ErrorKind::PermissionDenied
+            | std::io::ErrorKind::Interrupted
+            | std::io::ErrorKind::OutOfMemory => unreadable(source),
             _ => SceneError::Truncated { path: path.into(), what: "its compression is broken" },
         };
         let inner: Box<dyn Read + '_> = if start.starts_with(&ZSTD) {
@@ -464,23 +479,60 @@ fn read_decompressed(path: &Path) -> Result<(Vec<u8>, bool), SceneError> {
         } else {
             Box::new(flate2::read::MultiGzDecoder::new(whole))
         };
-        let mut inner = inner.take(BLEND_MAX_BYTES + 1);
+        let limit_bytes = unpacked_max();
+        let mut inner = inner.take(limit_bytes.saturating_add(1));
         // A small part first: what is compressed but no .blend is not unpacked any further.
         inner.by_ref().take(7).read_to_end(&mut bytes).map_err(damaged)?;
         if bytes != b"BLENDER" {
             return Err(SceneError::NotABlend(path.into()));
         }
-        inner.read_to_end(&mut bytes).map_err(damaged)?;
-        return if bytes.len() as u64 > BLEND_MAX_BYTES { Err(too_large()) } else { Ok((bytes, true)) };
+        loop {
+            bytes.try_reserve(UNPACK_STEP_BYTES as usize).map_err(no_memory)?;
+            if inner.by_ref().take(UNPACK_STEP_BYTES).read_to_end(&mut bytes).map_err(damaged)? == 0 {
+                break;
+            }
+        }
+        return if bytes.len() as u64 > limit_bytes { Err(too_large(limit_bytes)) } else { Ok((bytes, true)) };
     }
     if start.is_empty() || !b"BLENDER".starts_with(&start) {
         return Err(SceneError::NotABlend(path.into()));
     }
     if meta.len() > BLEND_MAX_BYTES {
-        return Err(too_large());
+        return Err(too_large(BLEND_MAX_BYTES));
     }
     // Room for all of it at once, as far as there is memory.
-    bytes.try_reserve_exact(meta.len() as usize + 1).map_err(|_| unreadable(std::io::ErrorKind::OutOfMemory.into()))?;
+    bytes.try_reserve_exact(meta.len() as usize + 1).map_err(no_memory)?;
     whole.take(BLEND_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > BLEND_MAX_BYTES { Err(too_large()) } else { Ok((bytes, false)) }
+    if bytes.len() as u64 > BLEND_MAX_BYTES { Err(too_large(BLEND_MAX_BYTES)) } else { Ok((bytes, false)) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_small_file_that_unpacks_to_more_than_there_is_room_for_is_given_up_at_the_bound() {
+        const LIMIT: u64 = 8 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bomb.blend");
+        let mut plain = b"BLENDER-v305".to_vec();
+        let mut unpacked = |bytes: u64| {
+            plain.resize(bytes as usize, 0);
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gzip.write_all(&plain).unwrap();
+            [gzip.finish().unwrap(), zstd::encode_all(&*plain, 1).unwrap()].map(|packed| {
+                std::fs::write(&path, packed).unwrap();
+                read_decompressed(&path, || LIMIT)
+            })
+        };
+        for result in unpacked(LIMIT) {
+            assert_eq!(result.unwrap().0.len() as u64, LIMIT);
+        }
+        for result in unpacked(LIMIT + 1) {
+            assert!(matches!(result, Err(SceneError::TooLarge { limit_bytes: LIMIT, .. })), "{:?}", result.err());
+        }
+        assert!((1..=BLEND_MAX_BYTES).contains(&unpacked_max_bytes()));
+    }
 }

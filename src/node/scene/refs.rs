@@ -4,15 +4,52 @@
 //! structs of Blender 2.6 to 5; a field that a version does not have is simply not there. Packed, generated and
 //! built-in data needs no file and is not listed.
 
-use super::dna::{Blend, MAX_LIST, Record};
+use super::SceneError;
+use super::dna::{Blend, Record};
 use super::trace::RefKind;
+use crate::farm::blob::BUNDLE_MAX_FILES;
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 /// Most meta strips followed, which is also how deep they may nest (guess).
 const MAX_NESTED: usize = 256;
-/// Most names in one image strip followed (guess: one a frame).
-const STRIP_MAX_NAMES: usize = 1_000_000;
+/// Most steps of following one scene, its libraries included: a file takes two or three (guess; some 1 GB at worst).
+const STEPS_MAX: usize = 4 * BUNDLE_MAX_FILES;
+/// Bytes of a path that count as one more step.
+const STEP_BYTES: usize = 256;
+/// Longest name of a datablock that is told, bytes (Blender 5 has 256).
+const NAME_MAX_BYTES: usize = 256;
+
+/// How much of a scene may still be followed. Lists and paths in a .blend may be shared by any number of datablocks, so a
+/// small file can stand for any number of names.
+#[derive(Debug)]
+pub(super) struct Budget {
+    main: PathBuf,
+    steps: usize,
+}
+
+impl Budget {
+    /// For the scene at `main` and all its libraries.
+    pub fn of(main: &Path) -> Self {
+        Self { main: main.into(), steps: STEPS_MAX }
+    }
+
+    /// Takes `steps`, and more for a long path.
+    pub fn take(&mut self, steps: usize, path_bytes: usize) -> Result<(), SceneError> {
+        let steps = self.steps.checked_sub(steps.saturating_add(path_bytes / STEP_BYTES));
+        self.steps = steps.ok_or_else(|| {
+            let what = format!("with its libraries it names far more than {BUNDLE_MAX_FILES} files");
+            SceneError::Unsupported { path: self.main.clone(), what }
+        })?;
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub fn with_steps(main: &Path, steps: usize) -> Self {
+        Self { main: main.into(), steps }
+    }
+}
 
 /// What else than the one file named is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,52 +92,53 @@ const STRIP_META: i64 = 1;
 const STRIP_MOVIE: i64 = 3;
 
 /// All of them, in file order.
-pub(super) fn references(blend: &Blend) -> Vec<Reference> {
-    let mut found = Vec::new();
+pub(super) fn references(blend: &Blend, budget: &mut Budget) -> Result<Vec<Reference>, SceneError> {
+    let mut found = Found { references: Vec::new(), budget };
     for (index, block) in blend.blocks().iter().enumerate() {
         let Some(record) = blend.record(index) else { continue };
         let packed = || record.points("packedfile");
         match &block.code {
             b"LI\0\0" if !packed() && links_something(blend, index) => {
-                push(&mut found, RefKind::Library, &record, &["name", "filepath"], Form::File);
+                found.push(RefKind::Library, &record, &["name", "filepath"], Form::File)?;
             }
             b"IM\0\0" if !packed() && !record.points("packedfiles.first") => {
                 let form = match record.int("source") {
                     Some(SOURCE_GENERATED | SOURCE_VIEWER) => continue,
                     Some(SOURCE_SEQUENCE) => Form::Sequence,
-                    Some(SOURCE_TILED) => Form::Tiles(tiles(&record)),
+                    Some(SOURCE_TILED) => Form::Tiles(found.tiles(&record)?),
                     _ => Form::File,
                 };
-                push(&mut found, RefKind::Image, &record, &["name", "filepath"], form);
+                found.push(RefKind::Image, &record, &["name", "filepath"], form)?;
             }
             b"VF\0\0" if !packed() && record.text("name") != Some(b"<builtin>") => {
-                push(&mut found, RefKind::Font, &record, &["name", "filepath"], Form::File);
+                found.push(RefKind::Font, &record, &["name", "filepath"], Form::File)?;
             }
-            b"SO\0\0" if !packed() => push(&mut found, RefKind::Sound, &record, &["name", "filepath"], Form::File),
+            b"SO\0\0" if !packed() => found.push(RefKind::Sound, &record, &["name", "filepath"], Form::File)?,
             b"MC\0\0" => {
                 let form = if record.int("source") == Some(CLIP_SEQUENCE) { Form::Sequence } else { Form::File };
-                push(&mut found, RefKind::MovieClip, &record, &["name", "filepath"], form);
+                found.push(RefKind::MovieClip, &record, &["name", "filepath"], form)?;
             }
-            b"VO\0\0" if !packed() => push(&mut found, RefKind::Volume, &record, &["filepath"], numbered(&record)),
+            b"VO\0\0" if !packed() => found.push(RefKind::Volume, &record, &["filepath"], numbered(&record))?,
             b"CF\0\0" => {
-                push(&mut found, RefKind::Cache, &record, &["filepath"], numbered(&record));
+                found.push(RefKind::Cache, &record, &["filepath"], numbered(&record))?;
                 for layer in record.list("layers") {
-                    push(&mut found, RefKind::Cache, &layer, &["filepath"], numbered(&record));
+                    found.budget.take(1, 0)?;
+                    found.push(RefKind::Cache, &layer, &["filepath"], numbered(&record))?;
                 }
             }
             b"SC\0\0" => {
                 if let Some(editing) = record.follow("ed") {
-                    strips(blend, &mut found, &editing, &mut BTreeSet::new());
+                    found.strips(blend, &editing, &mut BTreeSet::new())?;
                 }
             }
             b"DATA" => match record.struct_name() {
-                "MeshCacheModifierData" => push(&mut found, RefKind::Cache, &record, &["filepath"], Form::File),
+                "MeshCacheModifierData" => found.push(RefKind::Cache, &record, &["filepath"], Form::File)?,
                 // Both have a mode; 1 is "external", else the text is inside the file.
                 "NodeShaderTexIES" if record.int("mode") == Some(1) => {
-                    push(&mut found, RefKind::Light, &record, &["filepath"], Form::File);
+                    found.push(RefKind::Light, &record, &["filepath"], Form::File)?;
                 }
                 "NodeShaderScript" if record.int("mode") == Some(1) => {
-                    push(&mut found, RefKind::Script, &record, &["filepath"], Form::File);
+                    found.push(RefKind::Script, &record, &["filepath"], Form::File)?;
                 }
                 _ => {}
             },
@@ -108,29 +146,20 @@ pub(super) fn references(blend: &Blend) -> Vec<Reference> {
         }
         let owner = block.owner;
         // What was found through other records belongs to the datablock in hand.
-        for reference in found.iter_mut().rev().take_while(|reference| reference.datablock.is_empty()) {
+        for reference in found.references.iter_mut().rev().take_while(|reference| reference.datablock.is_empty()) {
             reference.owner = owner;
             reference.datablock = name_of(blend, owner);
         }
     }
-    found
+    Ok(found.references)
 }
 
 /// The name of a datablock for people, without its code.
 pub(super) fn name_of(blend: &Blend, index: usize) -> String {
     let name = blend.record(index).and_then(|record| record.id_name()).unwrap_or_default();
-    let name = String::from_utf8_lossy(name.get(2..).unwrap_or_default()).into_owned();
+    let name = name.get(2..).unwrap_or_default();
+    let name = String::from_utf8_lossy(name.get(..NAME_MAX_BYTES).unwrap_or(name)).into_owned();
     if name.is_empty() { "?".into() } else { name }
-}
-
-fn push(found: &mut Vec<Reference>, kind: RefKind, record: &Record<'_>, fields: &[&str], form: Form) {
-    let Some((stored, field)) = fields.iter().find_map(|name| Some((record.text(name)?, record.span(name)?))) else {
-        return;
-    };
-    if !stored.is_empty() {
-        let (datablock, stored) = (String::new(), stored.to_vec());
-        found.push(Reference { kind, datablock, owner: record.block, stored, field, form });
-    }
 }
 
 /// Blender opens a library only for the linked datablocks that follow it in the file.
@@ -139,31 +168,56 @@ fn links_something(blend: &Blend, library: usize) -> bool {
     after.take_while(|block| &block.code != b"LI\0\0").any(|block| &block.code == b"ID\0\0")
 }
 
-fn tiles(image: &Record<'_>) -> Vec<u32> {
-    image.list("tiles").filter_map(|tile| u32::try_from(tile.int("tile_number")?).ok()).take(MAX_LIST).collect()
-}
-
 fn numbered(record: &Record<'_>) -> Form {
     if record.int("is_sequence").unwrap_or(0) != 0 { Form::Sequence } else { Form::File }
 }
 
-fn strips(blend: &Blend, found: &mut Vec<Reference>, holder: &Record<'_>, seen: &mut BTreeSet<usize>) {
-    if seen.len() >= MAX_NESTED || !seen.insert(holder.block) {
-        return;
+/// What was found so far.
+struct Found<'a> {
+    references: Vec<Reference>,
+    budget: &'a mut Budget,
+}
+
+impl Found<'_> {
+    fn push(&mut self, kind: RefKind, record: &Record<'_>, fields: &[&str], form: Form) -> Result<(), SceneError> {
+        let stored = fields.iter().find_map(|name| Some((record.text(name)?, record.span(name)?)));
+        let Some((stored, field)) = stored.filter(|(stored, _)| !stored.is_empty()) else { return Ok(()) };
+        self.budget.take(1, stored.len())?;
+        let (datablock, stored) = (String::new(), stored.to_vec());
+        self.references.push(Reference { kind, datablock, owner: record.block, stored, field, form });
+        Ok(())
     }
-    for strip in holder.list("seqbase") {
-        match strip.int("type") {
-            Some(STRIP_META) => strips(blend, found, &strip, seen),
-            Some(STRIP_IMAGE | STRIP_MOVIE) => {
-                let Some(data) = strip.follow("strip").or_else(|| strip.follow("data")) else { continue };
-                let Some(first) = data.follow("stripdata") else { continue };
-                let names = (0..STRIP_MAX_NAMES)
-                    .map_while(|nth| blend.element(first.block, nth))
-                    .filter_map(|element| element.span("name").or_else(|| element.span("filename")))
-                    .collect();
-                push(found, RefKind::Strip, &data, &["dir", "dirpath"], Form::Names(names));
-            }
-            _ => {}
+
+    fn tiles(&mut self, image: &Record<'_>) -> Result<Vec<u32>, SceneError> {
+        let mut numbers = Vec::new();
+        for tile in image.list("tiles") {
+            self.budget.take(1, 0)?;
+            numbers.extend(tile.int("tile_number").and_then(|number| u32::try_from(number).ok()));
         }
+        Ok(numbers)
+    }
+
+    fn strips(&mut self, blend: &Blend, holder: &Record<'_>, seen: &mut BTreeSet<usize>) -> Result<(), SceneError> {
+        if seen.len() >= MAX_NESTED || !seen.insert(holder.block) {
+            return Ok(());
+        }
+        for strip in holder.list("seqbase") {
+            self.budget.take(1, 0)?;
+            match strip.int("type") {
+                Some(STRIP_META) => self.strips(blend, &strip, seen)?,
+                Some(STRIP_IMAGE | STRIP_MOVIE) => {
+                    let Some(data) = strip.follow("strip").or_else(|| strip.follow("data")) else { continue };
+                    let Some(first) = data.follow("stripdata") else { continue };
+                    let mut names = Vec::new();
+                    for element in (0..).map_while(|nth| blend.element(first.block, nth)) {
+                        self.budget.take(1, 0)?;
+                        names.extend(element.span("name").or_else(|| element.span("filename")));
+                    }
+                    self.push(RefKind::Strip, &data, &["dir", "dirpath"], Form::Names(names))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }

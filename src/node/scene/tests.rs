@@ -185,6 +185,22 @@ fn a_trace_lists_what_is_there_and_what_is_missing() {
 }
 
 #[test]
+fn a_file_that_two_datablocks_want_is_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "there.png", b"a");
+    let images: [&[u8]; 4] = [b"//there.png", b"//gone.png", b"//./there.png", b"//gone.png"];
+    let mut file = super::synthetic::Builder::new(USUAL);
+    use super::synthetic::Value::*;
+    file.block(b"SC\0\0", 1, "Scene", &[&[("id.name", Text(b"SCs"))]]);
+    for (nth, path) in (2..).zip(images) {
+        let values = [("id.name", Text(b"IMi")), ("source", Int(1)), ("name", Text(path))];
+        file.block(b"IM\0\0", nth, "Image", &[&values]);
+    }
+    let found = trace(&write(&dir, "m.blend", &file.finish())).unwrap();
+    assert_eq!((found.files.len(), found.missing.len()), (1, 1), "{found:?}");
+}
+
+#[test]
 fn only_a_camera_the_scene_names_is_its_camera() {
     let dir = tempfile::tempdir().unwrap();
     let named = |camera| read(&write(&dir, "m.blend", &scene(USUAL, camera, &[], &[]))).unwrap();
@@ -265,6 +281,52 @@ fn tiles_and_sequences_travel_whole() {
     };
     assert_eq!(names(found.files.iter().map(|file| &file.resolved).collect()), ["t.1001.png", "q_01.png", "q_02.png"]);
     assert_eq!(names(found.missing.iter().map(|file| &file.resolved).collect()), ["t.1003.png"]);
+}
+
+#[test]
+fn a_list_that_many_strips_share_is_followed_no_further_than_the_budget() {
+    use super::dna::Blend;
+    use super::refs::{Budget, references};
+    use super::synthetic::{Builder, Value::*};
+    let dir = tempfile::tempdir().unwrap();
+    let (strips, names, tiles) = (40, 50, 10);
+    let mut file = Builder::new(USUAL);
+    file.block(b"SC\0\0", 1, "Scene", &[&[("id.name", Text(b"SCs")), ("ed", Address(2))]]);
+    file.block(b"DATA", 2, "Editing", &[&[("seqbase.first", Address(100))]]);
+    for nth in 0..strips {
+        let next = Address(if nth + 1 < strips { 101 + nth } else { 0 });
+        file.block(b"DATA", 100 + nth, "Sequence", &[&[("next", next), ("type", Int(0)), ("strip", Address(3))]]);
+    }
+    file.block(b"DATA", 3, "Strip", &[&[("stripdata", Address(4)), ("dir", Text(b"//strip/"))]]);
+    let element = [("name", Text(b"a.png"))];
+    file.block(b"DATA", 4, "StripElem", &vec![&element[..]; names]);
+    file.block(
+        b"IM\0\0",
+        5,
+        "Image",
+        &[&[
+            ("id.name", Text(b"IMi")),
+            ("source", Int(6)),
+            ("name", Text(b"//t.<UDIM>.png")),
+            ("tiles.first", Address(200)),
+        ]],
+    );
+    for nth in 0..tiles {
+        let next = Address(if nth + 1 < tiles { 201 + nth } else { 0 });
+        file.block(b"DATA", 200 + nth, "ImageTile", &[&[("tile_number", Int(1001)), ("next", next)]]);
+    }
+    let path = write(&dir, "m.blend", &file.finish());
+    let blend = Blend::open(&path).unwrap();
+    // A strip, its names and its folder; the tiles and their image.
+    let steps = strips as usize * (1 + names + 1) + tiles as usize + 1;
+    let found = references(&blend, &mut Budget::with_steps(&path, steps)).unwrap();
+    assert_eq!(found.len(), strips as usize + 1);
+    let error = references(&blend, &mut Budget::with_steps(&path, steps - 1)).unwrap_err();
+    assert!(matches!(&error, SceneError::Unsupported { path: named, .. } if *named == path), "{error}");
+    // What they come to on this disk counts too: a file of each name.
+    let mut budget = Budget::with_steps(&path, names - 1);
+    let error = trace::Disk::default().resolve(&blend, &path, &found[0], &mut budget).unwrap_err();
+    assert!(matches!(error, SceneError::Unsupported { .. }), "{error}");
 }
 
 #[test]
@@ -392,7 +454,12 @@ fn no_damage_to_a_blend_makes_its_reader_panic() {
         std::fs::write(&path, bytes).unwrap();
         let told = |error: &SceneError| error.to_string();
         let scene = read(&path).map(|info| (info.camera.is_some(), info.camera_optional)).map_err(|error| told(&error));
-        let traced = trace(&path).map(|trace| (trace.files.len(), trace.missing.len())).map_err(|error| told(&error));
-        (scene, traced)
+        let traced = trace(&path).map_err(|error| told(&error));
+        let found = traced.map(|trace| {
+            let bundled = bundle(&path, &trace, &mut Memory::default(), &mut |_| {});
+            let bundled = bundled.map(|(manifest, _)| manifest.files.len()).map_err(|error| error.to_string());
+            (trace.files.len(), trace.missing.len(), bundled)
+        });
+        (scene, found)
     });
 }

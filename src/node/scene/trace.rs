@@ -7,8 +7,9 @@ use super::SceneError;
 use super::dna::Blend;
 use super::names::{Split, os_bytes, os_path};
 use super::reach::{Graph, used};
-use super::refs::{Form, Reference, references};
+use super::refs::{Budget, Form, Reference, references};
 use crate::farm::blob::BUNDLE_MAX_FILES;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
@@ -67,7 +68,7 @@ pub struct Dependency {
     pub from: PathBuf,
     /// What it is.
     pub kind: RefKind,
-    /// Name of the datablock that refers to it.
+    /// Name of a datablock that refers to it; there may be more.
     pub datablock: String,
     /// The path as stored, for people.
     pub stored: String,
@@ -82,7 +83,7 @@ pub struct Missing {
     pub from: PathBuf,
     /// What it is.
     pub kind: RefKind,
-    /// Name of the datablock that refers to it.
+    /// Name of a datablock that refers to it; there may be more.
     pub datablock: String,
     /// The path as stored, for people.
     pub stored: String,
@@ -136,6 +137,7 @@ impl Stamp {
 pub fn trace(path: &Path) -> Result<Trace, SceneError> {
     let main = absolute(path)?;
     let mut disk = Disk::default();
+    let mut budget = Budget::of(&main);
     let mut trace = Trace::default();
     let mut graphs: BTreeMap<PathBuf, Graph> = BTreeMap::new();
     let mut resolved: Vec<(PathBuf, Reference, Found)> = Vec::new();
@@ -151,8 +153,8 @@ pub fn trace(path: &Path) -> Result<Trace, SceneError> {
         let stamp = Stamp::of(&blend_path).map_err(unreadable)?;
         let blend = Blend::open(&blend_path)?;
         let mut graph = if blend_path == main { Graph::of_main(&blend) } else { Graph::of_library(&blend) };
-        for reference in references(&blend) {
-            let found = disk.resolve(&blend, &blend_path, &reference);
+        for reference in references(&blend, &mut budget)? {
+            let found = disk.resolve(&blend, &blend_path, &reference, &mut budget)?;
             if let (RefKind::Library, Some((_, library))) = (reference.kind, found.files.first()) {
                 graph.libraries.insert(reference.owner, library.clone());
                 queue.push_back(library.clone());
@@ -179,7 +181,11 @@ pub fn trace(path: &Path) -> Result<Trace, SceneError> {
             let (from, kind, datablock, stored, resolved) = said(path);
             trace.files.push(Dependency { from, kind, datablock, stored, resolved });
         }
-        for (from, kind, datablock, stored, resolved) in found.missing.into_iter().map(said) {
+        for path in found.missing {
+            if !listed.insert((from.clone(), kind, path.clone())) {
+                continue;
+            }
+            let (from, kind, datablock, stored, resolved) = said(path);
             trace.missing.push(Missing { from, kind, datablock, stored, resolved });
         }
         if trace.files.len() > BUNDLE_MAX_FILES {
@@ -222,20 +228,27 @@ pub(super) struct Disk {
 
 impl Disk {
     /// Resolves `reference` of the .blend at `blend_path`.
-    pub fn resolve(&mut self, blend: &Blend, blend_path: &Path, reference: &Reference) -> Found {
+    pub fn resolve(
+        &mut self,
+        blend: &Blend,
+        blend_path: &Path,
+        reference: &Reference,
+        budget: &mut Budget,
+    ) -> Result<Found, SceneError> {
         let base = blend_path.parent().unwrap_or(Path::new("/"));
         let path = resolve(base, &reference.stored);
+        budget.take(0, path.as_os_str().len())?;
         if let Form::Names(names) = &reference.form {
             let mut found = Found { directory: path.clone(), ..Found::default() };
             for name in names {
                 let name = blend.bytes().get(name.clone()).and_then(|field| field.split(|byte| *byte == 0).next());
                 let Some(name) = name.filter(|name| is_file_name(name)) else { continue };
-                found.look_at(&path, Split::of(name), name);
+                found.look_at(&path, Split::of(name), name, budget)?;
             }
-            return found;
+            return Ok(found);
         }
         let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-            return Found { missing: vec![path], ..Found::default() };
+            return Ok(Found { missing: vec![path], ..Found::default() });
         };
         let name = os_bytes(name);
         let mut split = Split::of(&name);
@@ -255,40 +268,60 @@ impl Disk {
                         b"" => String::new(),
                         _ => tile.to_string(),
                     };
-                    found.look_at(directory, split.with(number.into_bytes()), &[]);
+                    found.look_at(directory, split.with(number.into_bytes()), &[], budget)?;
                 }
                 if tiles.is_empty() {
-                    self.members(&mut found, directory, &split);
+                    self.members(&mut found, directory, &split, budget)?;
                 }
             }
-            Form::Sequence if !split.number.is_empty() => self.members(&mut found, directory, &split),
-            Form::File | Form::Sequence | Form::Names(_) => found.look_at(directory, split.clone(), &name),
+            Form::Sequence if !split.number.is_empty() => self.members(&mut found, directory, &split, budget)?,
+            Form::File | Form::Sequence | Form::Names(_) => found.look_at(directory, split.clone(), &name, budget)?,
         }
         if found.files.is_empty() && found.missing.is_empty() {
             found.missing.push(path);
         }
         found.name = Some(split);
-        found
+        Ok(found)
     }
 
     /// All files of `directory` that are called like `split` with some number.
-    fn members(&mut self, found: &mut Found, directory: &Path, split: &Split) {
-        let listing = self.listings.entry(directory.into()).or_insert_with(|| list(directory));
+    fn members(
+        &mut self,
+        found: &mut Found,
+        directory: &Path,
+        split: &Split,
+        budget: &mut Budget,
+    ) -> Result<(), SceneError> {
+        let listing = match self.listings.entry(directory.into()) {
+            Entry::Occupied(listed) => listed.into_mut(),
+            Entry::Vacant(place) => {
+                let listing = list(directory);
+                budget.take(listing.len(), 0)?;
+                place.insert(listing)
+            }
+        };
         for name in listing {
             let name = os_bytes(name);
             let middle = name.strip_prefix(&*split.head).and_then(|rest| rest.strip_suffix(&*split.tail));
             let Some(middle) = middle.filter(|middle| is_number(middle, split.number == b"<UVTILE>")) else { continue };
-            found.look_at(directory, split.with(middle.to_vec()), &[]);
+            found.look_at(directory, split.with(middle.to_vec()), &[], budget)?;
         }
+        Ok(())
     }
 }
 
 impl Found {
     /// Counts one file as there or missing. `name` is empty when `split` is all of it.
-    fn look_at(&mut self, directory: &Path, split: Split, name: &[u8]) {
+    fn look_at(&mut self, directory: &Path, split: Split, name: &[u8], budget: &mut Budget) -> Result<(), SceneError> {
         let name = if name.is_empty() { split.joined() } else { name.to_vec() };
         let path = directory.join(os_path(&name));
-        if path.is_file() { self.files.push((split, path)) } else { self.missing.push(path) }
+        budget.take(1, path.as_os_str().len())?;
+        if path.is_file() {
+            self.files.push((split, path))
+        } else {
+            self.missing.push(path)
+        }
+        Ok(())
     }
 }
 
