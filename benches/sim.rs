@@ -7,15 +7,16 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use swarm::farm::planted::{Bug, plant};
-use swarm::farm::sim::{Report, Scenario, Summary, run, run_logged, scenario, scenarios, shrink};
+use swarm::farm::sim::{Report, Scenario, Summary, run, run_logged, scenario, scenarios, shrink, work};
 
 const HELP: &str = "\
 usage: scripts/sim [--scenario NAME]... [--all] [--seeds N] [--first-seed N] [--nodes N] [--frames N] [--until SECONDS]
-                   [--jobs N] [--json] [--trace] [--planted BUG] [--no-shrink] [--gate]
+                   [--jobs N] [--json] [--trace] [--work] [--planted BUG] [--no-shrink] [--gate]
 Simulates farms on a virtual clock. Without --scenario: every small one (fewer than 10 machines).
   --all         every scenario but `big`
   --json        one object per scenario, on one line
   --trace       one line per seed, with a hash of all that happened
+  --work        one line per seed and nothing simulated: who submits, machines' speeds, seconds of each frame at speed 1
   --planted BUG with a bug switched on: in how many seeds is it found? 1 when in none
   --no-shrink   tell a broken seed as it is
   --events N    beside a broken seed that is not made small, the last N things that happened
@@ -42,6 +43,7 @@ struct Options {
     first_seed: u64,
     json: bool,
     trace: bool,
+    work: bool,
     shrink: bool,
     events: usize,
     jobs: usize,
@@ -57,6 +59,7 @@ fn options() -> Result<Options, String> {
         first_seed: 0,
         json: false,
         trace: false,
+        work: false,
         shrink: true,
         events: 0,
         jobs: std::thread::available_parallelism().map_or(1, usize::from),
@@ -82,6 +85,7 @@ fn options() -> Result<Options, String> {
             "--until" => until = Some(Duration::from_secs(number(value()?)?)),
             "--json" => options.json = true,
             "--trace" => options.trace = true,
+            "--work" => options.work = true,
             "--no-shrink" => options.shrink = false,
             "--events" => options.events = number(value()?)? as usize,
             "--jobs" => options.jobs = (number(value()?)? as usize).max(1),
@@ -158,6 +162,16 @@ fn tell_trace(name: &str, report: &Report) {
     );
 }
 
+fn tell_work(scenario: &Scenario, seed: u64) {
+    let work = work(scenario, seed);
+    let speeds: Vec<f64> = work.speeds.iter().map(|speed| f64::from(*speed) / 100.0).collect();
+    let frames: Vec<f64> = work.frames.iter().map(Duration::as_secs_f64).collect();
+    println!(
+        "{{\"scenario\":{:?},\"seed\":{seed},\"owner\":{},\"speeds\":{speeds:?},\"frame_seconds\":{frames:?}}}",
+        scenario.name, work.owner,
+    );
+}
+
 /// Tells what broke, on stderr, so that `--json` stays JSON.
 fn tell_broken(scenario: &Scenario, reports: &[Report], options: &Options) {
     let broken = reports.iter().filter_map(|report| Some((report.seed, report.violation.as_ref()?)));
@@ -218,6 +232,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if options.work {
+        for scenario in &options.scenarios {
+            (options.first_seed..options.first_seed + options.seeds).for_each(|seed| tell_work(scenario, seed));
+        }
+        return ExitCode::SUCCESS;
+    }
     plant(options.planted);
     if !options.json && !options.trace {
         println!("{}", Summary::header());

@@ -28,6 +28,7 @@ mod world;
 
 pub use check::Violation;
 pub use invariant::Invariant;
+pub use jobs::{Work, work};
 pub use peers::Peers;
 pub use report::{Report, Summary};
 pub use scenario::{Faults, Scenario, Speeds, scenario, scenarios};

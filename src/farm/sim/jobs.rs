@@ -3,6 +3,7 @@
 use super::event::Event;
 use super::machine::{CURRENT, Machine};
 use super::peers::Workload;
+use super::scenario::Scenario;
 use super::{WALL_MS, World};
 use crate::farm::Farm;
 use crate::farm::blob::{BlobMap, BundleFile, CHUNK_AVERAGE_BYTES, ChunkRef, Manifest, chunk_id};
@@ -22,6 +23,28 @@ pub(super) struct Submission {
     pub at: Option<Duration>,
     /// Which start of the owner was asked and has not answered.
     pub asked: Option<u32>,
+}
+
+/// What a seed gives a swarm to do, for having real machines do the same.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// The machine that submits the first job.
+    pub owner: usize,
+    /// Of each machine, hundredths of speed 1.
+    pub speeds: Vec<u32>,
+    /// Time of each frame of that job at speed 1.
+    pub frames: Vec<Duration>,
+}
+
+/// What [`super::run`] would simulate.
+pub fn work(scenario: &Scenario, seed: u64) -> Work {
+    let world = World::new(scenario.clone(), seed);
+    let first = world.submissions.first();
+    Work {
+        owner: first.map_or(0, |job| job.owner),
+        speeds: world.machines.iter().map(|machine| machine.speed).collect(),
+        frames: first.map(|job| world.frame_times(job.spec.nonce)).unwrap_or_default(),
+    }
 }
 
 impl World {
@@ -117,6 +140,10 @@ impl World {
         self.scenario.render.mul_f64((self.scenario.sigma * normal).exp())
     }
 
+    fn frame_times(&self, nonce: u64) -> Vec<Duration> {
+        (1..=self.scenario.frames as i32).map(|frame| self.frame_time(nonce, frame)).collect()
+    }
+
     /// The farm draws its own nonce for a job; frame times go by the one the simulation drew.
     pub(super) fn nonce_of(&self, bundle: BlobId) -> Option<u64> {
         self.submissions.iter().map(|submission| &submission.spec).find(|spec| spec.bundle == bundle).map(|s| s.nonce)
@@ -124,8 +151,8 @@ impl World {
 
     /// All there was to do, for comparing with others' policies.
     pub(super) fn workload(&self) -> Workload {
-        let frames = |nonce| (1..=self.scenario.frames as i32).map(|frame| self.frame_time(nonce, frame)).collect();
-        let jobs = self.submissions.iter().filter_map(|job| Some((job.at?, frames(job.spec.nonce)))).collect();
+        let jobs =
+            self.submissions.iter().filter_map(|job| Some((job.at?, self.frame_times(job.spec.nonce)))).collect();
         let slots = |machine: &Machine| if machine.is_fit { machine.capability.slots } else { 0 };
         let machines = self.machines.iter().map(|machine| (machine.speed, slots(machine))).collect();
         let mut outages = self.outages.clone();

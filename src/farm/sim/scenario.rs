@@ -189,6 +189,13 @@ fn measuring() -> Vec<Scenario> {
             render: Duration::from_millis(300),
             ..farm("light", "16 machines, frames of a third of a second", 960)
         },
+        Scenario {
+            speeds: Speeds::Each(&[100, 100, 200, 200, 400, 400]),
+            sigma: 0.3,
+            files: 1,
+            file_bytes: 1 << 20,
+            ..even("six", "6 machines of speed 1, 2 and 4; scripts/lan-model has daemons do the same", 6, 200, secs(5))
+        },
         even("even", "16 equal machines, 15 equal frames each", 16, 240, secs(20)),
         Scenario { nodes: 100, ..farm("hundred", "100 machines, 15 frames each", 1500) },
         Scenario {

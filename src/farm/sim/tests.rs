@@ -53,6 +53,15 @@ fn one_seed_is_one_history() {
 }
 
 #[test]
+fn the_work_told_of_a_seed_is_the_work_simulated() {
+    let scenario = scenario("six").unwrap();
+    let (told, report) = (work(&scenario, 3), run(&scenario, 3));
+    let machines = told.speeds.iter().map(|speed| (*speed, scenario.slots)).collect();
+    let told = peers::Workload { jobs: vec![(Duration::ZERO, told.frames)], machines, outages: Vec::new() };
+    assert_eq!((told.jobs[0].1.len(), told.bound().as_millis()), (report.units, report.bound.as_millis()));
+}
+
+#[test]
 fn what_was_found_once_stays_mended() {
     for (name, seed, about) in REGRESSIONS {
         // No more machines than those that took part.
