@@ -216,7 +216,8 @@ class Rig:
                 host.daemon.terminate()
         for host in self.hosts:
             host.stop()
-            for pid in host.processes():
+            # A data directory from elsewhere is somebody's own (corpus --data-dir): so is what runs on it.
+            for pid in host.processes() if host.data.is_relative_to(self.root) else ():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         if kind is None or os.environ.get("SWARM_RIG_KEEP") == "no":

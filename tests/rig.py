@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """The checks that scripts/rig.py makes must find what is wrong: a check that passes everything proves nothing."""
 
+import os
 import pathlib
 import struct
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -78,6 +80,28 @@ class Events(unittest.TestCase):
     def test_a_line_that_is_no_json_is_found(self):
         with self.assertRaises(rig.Lost):
             list(rig.events_of('{"event":"submitted"}\nhello\n'))
+
+
+class Ending(unittest.TestCase):
+    def sleeper(self, data):
+        child = subprocess.Popen(["sleep", "60"], env={**os.environ, "SWARM_DATA_DIR": str(data)})
+        self.addCleanup(child.wait)
+        self.addCleanup(child.kill)
+        return child
+
+    @unittest.skipUnless(sys.platform == "linux", "processes are found in /proc")
+    def test_what_a_host_left_running_is_killed(self):
+        with rig.Rig(("one",), namespaces=False) as farm:
+            child = self.sleeper(farm.hosts[0].data)
+        self.assertEqual(child.wait(), -9)
+
+    def test_what_runs_on_data_from_elsewhere_goes_on(self):
+        with tempfile.TemporaryDirectory() as folder:
+            child = self.sleeper(folder)
+            with rig.Rig(("one",), namespaces=False) as farm:
+                farm.hosts[0].data = pathlib.Path(folder)
+            child.terminate()
+            self.assertEqual(child.wait(), -15, "ended before it was told to")
 
 
 if __name__ == "__main__":
