@@ -8,7 +8,8 @@
 //! Invariants kept here:
 //! - an own op is folded and sent only after it is [`Input::Persisted`];
 //! - a unit in hand stays in hand until the op that ends it is durable, so that it is never claimed twice by one node;
-//! - a node that was suspended claims nothing before it has compared ledgers with somebody.
+//! - a node that was suspended claims nothing before a member has told it ops or that it has them all, or a while has
+//!   passed ([`LATE_LOOP`]).
 
 pub mod blame;
 pub mod blob;
@@ -231,7 +232,7 @@ impl Farm {
     /// When to be called again at the latest, if nothing happens before.
     pub fn next_wake(&self) -> Duration {
         let busy = !self.hands.is_empty()
-            || !self.collectors.is_empty()
+            || self.collectors.values().any(|collector| !collector.ended)
             || self.jobs.values().any(|job| !job.is_over() && job.spec.is_some());
         let gossip = self.heartbeat_at.min(self.digest_at).min(self.hand_on_at().unwrap_or(Duration::MAX));
         let gossip = if self.looks_again { gossip.min(self.look_at) } else { gossip };

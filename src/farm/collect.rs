@@ -233,7 +233,7 @@ mod tests {
         let mut collector = Collector::new(&JobState::new(JobId([0; 16])), output);
         let (one, two) = (Unit::whole(1), Unit::whole(2));
         let (alone, both) = ([NodeId([1; 32])], [NodeId([1; 32]), NodeId([2; 32])]);
-        let mut look = |collector: &mut Collector, alive: &[NodeId]| {
+        let look = |collector: &mut Collector, alive: &[NodeId]| {
             let units = collector.take_pending(alive);
             units.iter().for_each(|unit| collector.waits(*unit));
             Vec::from_iter(units)

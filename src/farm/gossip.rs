@@ -22,7 +22,7 @@ const CAPABILITY_BEATS: u64 = 16;
 /// Most logs in one `LogDigests` or `Versions`: keeps both under the ledger's frame limit.
 const LOGS_PER_MESSAGE: usize = 1500;
 /// Most actors in all `Versions` of one message, for the same reason.
-const ACTORS_PER_MESSAGE: usize = 3000;
+const ACTORS_PER_MESSAGE: usize = 2000;
 
 impl Farm {
     /// What a new neighbour is told first.
@@ -259,7 +259,13 @@ fn send_versions(to: NodeId, versions: Vec<Versions>, answer: bool, effects: &mu
     let mut batch: Vec<Versions> = Vec::new();
     let mut actors = 0;
     for one in versions {
-        actors += one.lengths.len() + 2 * one.forks.len() + 1;
+        let entries = one.lengths.len() + 2 * one.forks.len() + 1;
+        if actors + entries > ACTORS_PER_MESSAGE && !batch.is_empty() {
+            actors = 0;
+            let versions = std::mem::take(&mut batch);
+            effects.push(Effect::Send { to, message: Message::Versions { versions, answer } });
+        }
+        actors += entries;
         batch.push(one);
         if actors >= ACTORS_PER_MESSAGE || batch.len() >= LOGS_PER_MESSAGE {
             actors = 0;

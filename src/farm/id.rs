@@ -59,7 +59,7 @@ macro_rules! byte_id {
 
             fn from_str(text: &str) -> Result<Self, BadId> {
                 let bad = || BadId { text: text.chars().take(80).collect(), bytes: $len };
-                if text.len() != 2 * $len || !text.is_ascii() {
+                if text.len() != 2 * $len || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
                     return Err(bad());
                 }
                 let mut bytes = [0; $len];

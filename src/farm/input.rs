@@ -295,7 +295,9 @@ impl Farm {
                 let collector = Collector::new(state, output);
                 self.collectors.insert(job, collector);
             }
-            JobCommand::Delete if state.may_retire() => self.say(job, &Op::Retire { why: RetireReason::Over }),
+            JobCommand::Delete if state.may_retire() && !self.is_waited_for(job) => {
+                self.say(job, &Op::Retire { why: RetireReason::Over })
+            }
             JobCommand::Delete => {}
         }
     }
@@ -382,13 +384,19 @@ impl Farm {
         collector.ended = true;
         if state.owner() == Some(self.me.node) {
             let collected = Op::Collected { revision: state.revision, video, at_ms: now.wall_ms };
-            // Under their final names the files need no second copy here; those rendered elsewhere are kept there.
-            let blobs: Vec<BlobId> = state
-                .all_units()
-                .filter_map(|unit| super::collect::pick(state, unit, |_| false))
-                .flat_map(|outcome| outcome.outputs.iter().map(|output| output.blob))
-                .filter(|blob| self.local.contains(blob) && state.holders(*blob).iter().any(|n| *n != self.me.node))
-                .collect();
+            // Under their final names the files need no second copy here; those rendered elsewhere are kept there, and so
+            // is what another job says is here.
+            let me = self.me.node;
+            let others: Vec<&JobState> =
+                self.jobs.values().filter(|other| other.id != job && !other.is_over()).collect();
+            let is_spare = |blob: &BlobId| {
+                self.local.contains(blob)
+                    && state.holding(*blob).any(|node| node != me)
+                    && !others.iter().any(|other| other.holding(*blob).any(|node| node == me))
+            };
+            let results = state.all_units().flat_map(|unit| state.unit(unit).current_results());
+            let outputs = results.flat_map(|(_, outcome)| outcome.outputs.iter().map(|output| output.blob));
+            let blobs: Vec<BlobId> = outputs.filter(is_spare).collect::<BTreeSet<_>>().into_iter().collect();
             self.say(job, &collected);
             for part in blobs.chunks(super::op::MAX_BLOBS_PER_OP) {
                 self.say(job, &Op::Drops { blobs: part.to_vec() });

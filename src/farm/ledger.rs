@@ -30,8 +30,11 @@ pub const PIECE_BYTES: u64 = 200 * 1024;
 pub const CHECKPOINT_BYTES: u64 = 128 * 1024;
 /// Most logs that are not retired (guess; a studio's year).
 pub const MAX_LOGS: usize = 100_000;
-/// Most actors of one log: starts of daemons that ever wrote to it (guess).
-pub const MAX_ACTORS: usize = 10_000;
+/// Most actors of one log: starts of daemons that ever wrote to it. As many as fit one `Versions` with a fork of each.
+pub const MAX_ACTORS: usize = 2000;
+/// Most bytes of an actor in a `Versions`: its length, and its fork.
+const ACTOR_BYTES: usize = 40 + 9 + 40 + 9 + 32;
+const _: () = assert!(MAX_ACTORS * ACTOR_BYTES <= wire::LEDGER_MAX_BYTES - 1024);
 
 // The longest piece, with room for what a suffix and its message add, is a legal message.
 const _: () = assert!(PIECE_BYTES as usize + 1024 <= wire::LEDGER_MAX_BYTES);

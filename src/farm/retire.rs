@@ -45,6 +45,7 @@ impl Farm {
         let passed = now.mono.saturating_sub(self.keeping.reviewed).min(KEEP_REVIEW * 2);
         (self.keeping.review_at, self.keeping.reviewed) = (now.mono + KEEP_REVIEW, now.mono);
         let (mut rows, mut due) = (Vec::new(), Vec::new());
+        let waited_for: BTreeSet<JobId> = self.awaited().collect();
         for (id, job) in &self.jobs {
             let is_away = job.owner().is_none_or(|owner| !self.roster.is_alive(owner, now.mono));
             if !job.is_over() && !is_away {
@@ -56,7 +57,7 @@ impl Farm {
             let idle = self.keeping.idle.entry(*id).or_default();
             *idle += passed;
             rows.push(Row::Idle { log: *id, seconds: idle.as_secs() });
-            if *idle >= KEEP {
+            if *idle >= KEEP && !waited_for.contains(id) {
                 due.push((*id, if job.may_retire() { RetireReason::Over } else { RetireReason::Abandoned }));
             }
         }
@@ -66,6 +67,16 @@ impl Farm {
         for (job, why) in due {
             self.say(job, &Op::Retire { why });
         }
+    }
+
+    /// Jobs that others wait for, which would wait for ever if these were forgotten.
+    fn awaited(&self) -> impl Iterator<Item = JobId> + '_ {
+        self.jobs.values().filter(|job| !job.is_over()).filter_map(|job| job.rules().after)
+    }
+
+    /// Whether a job is the predecessor of one that goes on.
+    pub fn is_waited_for(&self, job: JobId) -> bool {
+        self.awaited().any(|first| first == job)
     }
 
     /// Forgets what the fold found to be retired.

@@ -168,10 +168,11 @@ impl View<'_> {
     /// fewest, then age.
     fn renderable(&self) -> Vec<&JobState> {
         let mut busy_by_job: BTreeMap<JobId, usize> = BTreeMap::new();
-        for (_, member) in self.roster.alive(self.now) {
-            for hand in &member.in_hand {
-                *busy_by_job.entry(hand.job).or_default() += 1;
-            }
+        let others = self.roster.alive(self.now).filter(|(node, _)| *node != self.me.node);
+        let theirs = others.flat_map(|(_, member)| member.in_hand.iter().map(|hand| hand.job));
+        // Its own as they are now: what was claimed a moment ago is in no heartbeat yet.
+        for job in theirs.chain(self.hands.keys().map(|(job, _)| *job)) {
+            *busy_by_job.entry(job).or_default() += 1;
         }
         let mut busy_by_owner: BTreeMap<NodeId, usize> = BTreeMap::new();
         for (job, busy) in &busy_by_job {
@@ -389,7 +390,7 @@ impl View<'_> {
             .filter_map(|unit| {
                 let claims: Vec<ActorId> = self.claims(job.unit(*unit)).map(|(actor, _)| actor).collect();
                 let &[holder] = claims.as_slice() else { return None };
-                if claims.len() >= MAX_COPIES || !self.may_try(job, *unit) {
+                if !self.may_try(job, *unit) {
                     return None;
                 }
                 let (percent, since) = self.roster.progress(holder.node, job.id, *unit, self.now)?;
@@ -494,23 +495,25 @@ impl View<'_> {
 }
 
 /// The open units to look at, as the job's order has them: `window` of them, or, where the order matters more than that
-/// machines rarely meet, as many as there are slots.
+/// machines rarely meet, as many as there are slots; so many claims of a fixed size.
 fn in_order(job: &JobState, open: impl Iterator<Item = Unit>, window: usize, slots: usize) -> Vec<Unit> {
-    let window = match job.rules().chunk {
-        Chunk::Auto => window,
-        Chunk::Units(count) => window.saturating_mul(count as usize),
+    let count = match job.rules().chunk {
+        Chunk::Auto => 1,
+        Chunk::Units(count) => count as usize,
         Chunk::All => return open.take(MAX_CHUNK as usize).collect(),
     };
+    let (window, slots) = (window.saturating_mul(count), slots.max(1).saturating_mul(count));
     match job.rules().order {
         Order::Spread => open.take(window).collect(),
-        Order::Forward => open.take(slots.max(1)).collect(),
+        Order::Forward => open.take(slots).collect(),
         Order::FirstLastMiddle => {
             let Some(spec) = &job.spec else { return Vec::new() };
-            let last = spec.frames.len().saturating_sub(1);
-            let depth = |unit: &Unit| spec.frames.position(unit.frame).map(|at| halvings(at, last));
+            let count = count.max(1);
+            let last = spec.frames.len().saturating_sub(1) / count;
+            let depth = |unit: &Unit| spec.frames.position(unit.frame).map(|at| halvings(at / count, last));
             let mut units: Vec<Unit> = open.collect();
             units.sort_by_cached_key(|unit| (depth(unit), *unit));
-            units.truncate(slots.max(1));
+            units.truncate(slots);
             units
         }
     }
@@ -548,7 +551,8 @@ pub fn eligible(job: &JobState, roster: &Roster, now: Duration) -> Vec<NodeId> {
     roster.alive(now).map(|(node, _)| node).filter(|node| could(roster, *node, job)).collect()
 }
 
-/// Whether a unit is given up: attempts on as many nodes as the job's rules allow, or two by every node that could.
+/// Whether a unit is given up: attempts on as many nodes as the job's rules allow, or two by every node that could and,
+/// should they have gone, by every node that tried.
 pub fn is_failed(job: &JobState, unit: Unit, roster: &Roster, now: Duration) -> bool {
     let state = job.unit(unit);
     if state.has_result() || state.failures.is_empty() {
@@ -558,8 +562,8 @@ pub fn is_failed(job: &JobState, unit: Unit, roster: &Roster, now: Duration) -> 
     if by.len() >= job.rules().attempts() {
         return true;
     }
-    let eligible = eligible(job, roster, now);
-    !by.is_empty() && eligible.iter().all(|node| state.failures_of(*node) >= ATTEMPTS_PER_NODE)
+    let tried = !by.is_empty() && by.iter().all(|node| state.failures_of(*node) >= ATTEMPTS_PER_NODE);
+    tried && eligible(job, roster, now).iter().all(|node| state.failures_of(*node) >= ATTEMPTS_PER_NODE)
 }
 
 /// Whether so many units failed that the job stops.

@@ -184,12 +184,12 @@ impl JobState {
             }
             Op::Revise { id, revision, units, epoch, by, at_ms } => {
                 let at = (epoch, actor, seq);
-                let known = self.revisions.entry(id);
-                let latest = known.or_insert_with(|| (at, Arc::from(revision.clone())));
-                if latest.0 < at {
-                    *latest = (at, Arc::from(revision));
+                if self.revisions.get(&id).is_none_or(|latest| latest.0 < at) {
+                    if let Some(spec) = &self.spec {
+                        self.specs.insert(id, Arc::new(revision.of(spec)));
+                    }
+                    self.revisions.insert(id, (at, Arc::from(revision)));
                 }
-                self.respec();
                 self.revision = self.revision.saturating_add(1);
                 for unit in units.iter() {
                     self.revise(unit, Revised { at, id });

@@ -201,6 +201,11 @@ impl Node {
             let text = format!("job {} goes on; `swarm job cancel` ends it, then it can be deleted", id.short());
             return Err(ApiError::new(ErrorKind::JobState, text));
         }
+        if self.farm.is_waited_for(id) {
+            let text =
+                format!("another job is to come after job {}; `swarm job set --after none` lifts that", id.short());
+            return Err(ApiError::new(ErrorKind::JobState, text));
+        }
         let mut view = self.job_view(id);
         view["deleted"] = json!(true);
         self.turn(Input::Command { job: id, command: JobCommand::Delete });

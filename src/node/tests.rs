@@ -24,7 +24,7 @@ impl Running {
     async fn start_in(dir: tempfile::TempDir) -> Self {
         let listen = vec![Ipv4Addr::LOCALHOST.into()];
         let options =
-            Options { listen, port: Some(0), mdns: false, ..Options::embedded(dir.path().join("data"), false) };
+            Options { listen, port: Some(0), mdns: false, render: false, ..Options::embedded(dir.path().join("data")) };
         let (stop, (ready, is_ready)) = (CancellationToken::new(), oneshot::channel());
         let task = tokio::spawn(run(options, ready, stop.clone()));
         is_ready.await.unwrap();

@@ -37,7 +37,15 @@ fn a_job_that_goes_on_cannot_be_deleted() {
     trio.give(owner, Input::Command { job, command: JobCommand::Delete });
     trio.wait(Duration::from_secs(2));
     assert!(trio.knows(0, job) && trio.knows(1, job));
+    let rules = Rules { after: Some(job), ..Rules::default() };
+    let next = trio.submit_spec(0, JobSpec { rules, ..spec(1) });
     trio.give(owner, Input::Command { job, command: JobCommand::Cancel("ada".into()) });
+    trio.give(owner, Input::Command { job, command: JobCommand::Delete });
+    trio.wait(Duration::from_secs(2));
+    assert!(trio.knows(0, job), "another job is to come after it");
+    let change = JobCommand::Set(JobSetting::After(None));
+    trio.give(owner, Input::Command { job: next, command: change });
+    trio.wait(Duration::from_secs(2));
     trio.give(owner, Input::Command { job, command: JobCommand::Delete });
     trio.wait(Duration::from_secs(2));
     assert!(!trio.knows(0, job) && !trio.knows(1, job));

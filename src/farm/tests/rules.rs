@@ -215,6 +215,17 @@ fn a_chunk_is_claimed_whole_and_everyone_cuts_the_job_the_same_way() {
 }
 
 #[test]
+fn chunks_are_kept_in_every_order() {
+    for order in [Order::Forward, Order::FirstLastMiddle] {
+        let mut trio = Trio::new(1);
+        trio.submit_spec(0, ruled(9, |rules| (rules.chunk, rules.order) = (Chunk::Units(3), order)));
+        trio.wait(SECOND);
+        let hands: Vec<i32> = trio.at(0).farm.hands().keys().map(|(_, unit)| unit.frame).collect();
+        assert_eq!(hands, [1, 2, 3], "{order}");
+    }
+}
+
+#[test]
 fn a_job_in_one_chunk_is_rendered_by_one_machine_in_order_one_frame_at_a_time() {
     let mut trio = Trio::new(2);
     (0..2).for_each(|at| trio.describe(at, |own| own.slots = 2));
@@ -238,6 +249,26 @@ fn a_job_without_retries_gives_a_frame_up_at_its_first_failure() {
         trio.wait(SECOND);
         assert_eq!(trio.busy(job) == 1, left, "{retries} retries");
     }
+}
+
+#[test]
+fn a_frame_is_not_given_up_because_the_only_machine_that_renders_is_away() {
+    let mut trio = Trio::new(2);
+    trio.describe(0, |own| own.slots = 0);
+    let job = trio.submit_spec(0, ruled(3, |_| ()));
+    trio.wait(SECOND);
+    trio.fail(1);
+    trio.wait(SECOND);
+    trio.describe(1, |own| own.paused = true);
+    while trio.busy(job) > 0 {
+        trio.render(1);
+        trio.wait(SECOND);
+    }
+    let collector = &trio.at(0).farm.collectors()[&job];
+    assert!(!collector.ended && !trio.at(0).farm.jobs()[&job].is_over());
+    trio.describe(1, |own| own.paused = false);
+    trio.finish();
+    assert!(trio.at(0).farm.jobs()[&job].unfinished().is_empty());
 }
 
 #[test]
