@@ -11,7 +11,7 @@ use swarm::farm::sim::{Report, Scenario, Summary, run, run_logged, scenario, sce
 
 const HELP: &str = "\
 usage: scripts/sim [--scenario NAME]... [--all] [--seeds N] [--first-seed N] [--nodes N] [--frames N] [--until SECONDS]
-                   [--jobs N] [--json] [--trace] [--work] [--planted BUG] [--no-shrink] [--gate]
+                   [--jobs N] [--json] [--trace] [--work] [--planted BUG] [--no-shrink] [--events N] [--gate]
 Simulates farms on a virtual clock. Without --scenario: every small one (fewer than 10 machines).
   --all         every scenario but `big`
   --json        one object per scenario, on one line
@@ -50,6 +50,11 @@ struct Options {
     planted: Option<Bug>,
     /// What makes the scenarios other than they are by themselves, as words of the command line.
     same: String,
+}
+
+fn help() -> String {
+    let about = |s: &Scenario| format!("  {:<11} {:>3} machines: {}\n", s.name, s.nodes, s.about);
+    format!("{HELP}Scenarios:\n{}", scenarios().iter().map(about).collect::<String>())
 }
 
 fn options() -> Result<Options, String> {
@@ -95,13 +100,11 @@ fn options() -> Result<Options, String> {
                 let bug = Bug::ALL.into_iter().find(|(of, _)| *of == name);
                 options.planted = Some(bug.ok_or(format!("no bug `{name}`; there are {:?}\n", Bug::ALL))?.1);
             }
-            _ => {
-                let about: String = scenarios()
-                    .iter()
-                    .map(|s| format!("  {:<11} {:>3} machines: {}\n", s.name, s.nodes, s.about))
-                    .collect();
-                return Err(format!("{HELP}Scenarios:\n{about}"));
+            "-h" | "--help" => {
+                print!("{}", help());
+                std::process::exit(0);
             }
+            _ => return Err(format!("`{word}` is none of these\n{}", help())),
         }
     }
     options.seeds = seeds.unwrap_or(options.seeds);

@@ -8,7 +8,7 @@ use super::config::{GONE_AFTER, MISSED_FOR, SUSPECT_AFTER};
 use super::event::Load;
 use super::id::{ActorId, BootId, JobId, NodeId, Unit};
 use super::message::{Capability, Heartbeat, InHand};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A member as this machine knows it.
@@ -59,7 +59,7 @@ pub struct Roster {
     liars: BTreeSet<ActorId>,
     /// Whose each start is, and the counter of its last heartbeat, heard of it or through others. Looked up by the
     /// thousand a second in a large swarm, and never walked through.
-    boots: HashMap<BootId, (NodeId, u64)>,
+    boots: BTreeMap<BootId, (NodeId, u64)>,
     /// Members a connection stands to.
     connected: BTreeSet<NodeId>,
 }
@@ -69,7 +69,7 @@ impl Roster {
     pub fn new(me: ActorId) -> Self {
         let mut members = BTreeMap::new();
         members.insert(me.node, Member { boot: Some(me.boot), ..Member::default() });
-        Self { me, members, liars: BTreeSet::new(), boots: HashMap::new(), connected: BTreeSet::new() }
+        Self { me, members, liars: BTreeSet::new(), boots: BTreeMap::new(), connected: BTreeSet::new() }
     }
 
     /// Everyone ever heard of in this run, by id.
