@@ -89,21 +89,6 @@ impl Transfer {
             .any(|urgency| self.active.contains_key(&(*urgency, blob)) || self.waiting.contains_key(&(*urgency, blob)))
     }
 
-    /// Bytes of the blobs being fetched that have arrived, and all their bytes.
-    pub fn progress(&self, blobs: impl Iterator<Item = BlobId>) -> u64 {
-        blobs
-            .filter_map(|blob| self.active.get(&(Urgency::Bundle, blob)))
-            .filter_map(|fetch| match (&fetch.stage, &fetch.map) {
-                (Stage::Chunks { missing, flying }, Some(map)) => {
-                    let left = |index: &u32| map.chunks.get(*index as usize).map_or(0, |chunk| u64::from(chunk.bytes));
-                    Some(missing.iter().chain(flying.keys()).map(left).sum::<u64>())
-                }
-                (_, Some(map)) => Some(map.bytes()),
-                _ => None,
-            })
-            .sum()
-    }
-
     /// A blob is whole, or no longer wanted.
     pub fn done(&mut self, blob: BlobId) {
         for urgency in [Urgency::Result, Urgency::Bundle] {
