@@ -117,7 +117,7 @@ impl Farm {
             }
             Input::Chunk { from, blob, index } => {
                 self.roster.heard(from, now.mono);
-                self.transfer.arrived(from, blob, index);
+                self.transfer.arrived(blob, index);
                 false
             }
             Input::RequestFailed { from, blob, index } => {

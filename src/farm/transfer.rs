@@ -105,7 +105,7 @@ impl Transfer {
 
     /// The store has part of a blob.
     pub fn opened(&mut self, blob: BlobId, have: &[bool], rng: &mut dyn Rng) {
-        for fetch in fetches(&mut self.active, blob) {
+        for fetch in checking(&mut self.active, blob) {
             let Some(map) = &fetch.map else {
                 // Part of it is here from an earlier run; only its map says of what.
                 fetch.stage = Stage::Map { asked: None };
@@ -120,7 +120,7 @@ impl Transfer {
 
     /// The store knows nothing of a blob, or has no room for it.
     pub fn unknown(&mut self, blob: BlobId, now: Duration) {
-        for fetch in fetches(&mut self.active, blob) {
+        for fetch in checking(&mut self.active, blob) {
             fetch.stage = Stage::Map { asked: None };
             // It was told the map: another answer needs time.
             fetch.rests_until = fetch.map.is_some().then_some(now + REST);
@@ -163,41 +163,38 @@ impl Transfer {
     }
 
     /// A chunk arrived, verified and written.
-    pub fn arrived(&mut self, from: NodeId, blob: BlobId, index: u32) {
+    pub fn arrived(&mut self, blob: BlobId, index: u32) {
         let mut bytes = 0;
         for fetch in fetches(&mut self.active, blob) {
             let Stage::Chunks { flying, .. } = &mut fetch.stage else { continue };
-            if flying.remove(&index).is_some() {
+            // Asked of another meanwhile, it is booked on that one.
+            if let Some((of, _)) = flying.remove(&index) {
                 bytes = chunk_of(&fetch.map, index).map_or(0, |chunk| chunk.bytes);
+                release(&mut self.in_flight, of, bytes);
             }
         }
-        if bytes > 0 {
-            release(&mut self.in_flight, from, bytes);
-            self.received_bytes += u64::from(bytes);
-        }
+        self.received_bytes += u64::from(bytes);
     }
 
     /// A request came to nothing.
     pub fn failed(&mut self, from: NodeId, blob: BlobId, index: Option<u32>) {
-        let mut bytes = None;
         for fetch in fetches(&mut self.active, blob) {
             match (&mut fetch.stage, index) {
                 (Stage::Map { asked }, None) => {
                     fetch.refused.insert(from);
                     *asked = None;
                 }
-                (Stage::Chunks { missing, flying }, Some(index)) if flying.contains_key(&index) => {
+                (Stage::Chunks { missing, flying }, Some(index))
+                    if flying.get(&index).is_some_and(|(of, _)| *of == from) =>
+                {
                     flying.remove(&index);
                     missing.push(index);
-                    bytes = chunk_of(&fetch.map, index).map(|chunk| chunk.bytes);
+                    release(&mut self.in_flight, from, chunk_of(&fetch.map, index).map_or(0, |chunk| chunk.bytes));
                     fetch.refused.insert(from);
                     fetch.partial.remove(&from);
                 }
                 _ => {}
             }
-        }
-        if let Some(bytes) = bytes {
-            release(&mut self.in_flight, from, bytes);
         }
     }
 
@@ -351,6 +348,11 @@ fn fetches(active: &mut BTreeMap<(Urgency, BlobId), Fetch>, blob: BlobId) -> imp
     active.iter_mut().filter(move |((_, id), _)| *id == blob).map(|(_, fetch)| fetch)
 }
 
+/// Those that wait for the store's word: a second answer must not undo what followed from the first.
+fn checking(active: &mut BTreeMap<(Urgency, BlobId), Fetch>, blob: BlobId) -> impl Iterator<Item = &mut Fetch> {
+    fetches(active, blob).filter(|fetch| matches!(fetch.stage, Stage::Checking))
+}
+
 fn chunk_of(map: &Option<BlobMap>, index: u32) -> Option<ChunkRef> {
     map.as_ref()?.chunks.get(index as usize).copied()
 }
@@ -364,6 +366,9 @@ fn release(in_flight: &mut BTreeMap<NodeId, (u64, usize)>, node: NodeId, bytes: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::farm::id::ChunkId;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
 
     fn node(byte: u8) -> NodeId {
         NodeId([byte; 32])
@@ -383,6 +388,69 @@ mod tests {
             }
         }
         effects.iter().filter(|effect| matches!(effect, Effect::AskMap { .. })).count()
+    }
+
+    fn second(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// Of whom which chunk is asked.
+    fn asked(effects: &[Effect]) -> Vec<(NodeId, u32)> {
+        let chunk = |effect: &Effect| match effect {
+            Effect::AskChunk { of, index, .. } => Some((*of, *index)),
+            _ => None,
+        };
+        effects.iter().filter_map(chunk).collect()
+    }
+
+    /// Wants a blob of `chunks` chunks of 1 MiB, none of which is here.
+    fn want_chunks(transfer: &mut Transfer, urgency: Urgency, chunks: u32, sources: &[NodeId]) {
+        let chunk = ChunkRef { id: ChunkId([0; 32]), bytes: 1 << 20 };
+        let map = BlobMap { chunks: vec![chunk; chunks as usize] };
+        transfer.want(blob(1), urgency, Some(map), sources.iter().copied().collect());
+        transfer.poll(&BTreeSet::new(), second(0));
+        transfer.opened(blob(1), &[], &mut StdRng::seed_from_u64(1));
+    }
+
+    fn booked(transfer: &Transfer) -> Vec<(u64, usize)> {
+        transfer.in_flight.values().copied().filter(|load| *load != (0, 0)).collect()
+    }
+
+    #[test]
+    fn the_late_answer_of_one_peer_frees_the_budget_of_whoever_was_asked_instead() {
+        for fails in [false, true] {
+            let mut transfer = Transfer::default();
+            want_chunks(&mut transfer, Urgency::Bundle, 1, &[node(1), node(2)]);
+            let first = asked(&transfer.poll(&BTreeSet::from([node(1), node(2)]), second(1)));
+            assert_eq!(first, [(node(1), 0)]);
+            // The first stays connected: only the second is seen, so that it is asked.
+            let again = asked(&transfer.poll(&BTreeSet::from([node(2)]), second(1) + REQUEST_TIMEOUT));
+            assert_eq!(again, [(node(2), 0)]);
+            if fails {
+                transfer.failed(node(1), blob(1), Some(0));
+                assert_eq!(booked(&transfer), [(1 << 20, 1)], "the second is still being asked");
+            }
+            transfer.arrived(blob(1), 0);
+            assert_eq!(booked(&transfer), []);
+            transfer.arrived(blob(1), 0);
+            assert_eq!((booked(&transfer), transfer.received_bytes), (vec![], 1 << 20));
+        }
+    }
+
+    #[test]
+    fn a_blob_wanted_as_a_result_and_in_a_bundle_leaves_no_budget_taken() {
+        let mut transfer = Transfer::default();
+        let connected = BTreeSet::from([node(1), node(2)]);
+        want_chunks(&mut transfer, Urgency::Bundle, 4, &[node(1), node(2)]);
+        transfer.poll(&connected, second(1));
+        // The store answers about the second fetch: the first has asked already.
+        want_chunks(&mut transfer, Urgency::Result, 4, &[node(1), node(2)]);
+        let both = asked(&transfer.poll(&connected, second(1)));
+        assert_eq!(both.len(), 4, "asked once more");
+        (0..4).for_each(|index| transfer.arrived(blob(1), index));
+        assert_eq!(booked(&transfer), []);
+        transfer.unknown(blob(1), second(1));
+        assert!(transfer.active.values().all(|fetch| matches!(fetch.stage, Stage::Chunks { .. })));
     }
 
     #[test]
