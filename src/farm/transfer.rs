@@ -44,7 +44,7 @@ struct Fetch {
     whole: BTreeSet<NodeId>,
     /// Peers that have some of it, and when they were asked.
     partial: BTreeMap<NodeId, (Duration, Vec<bool>)>,
-    /// Peers that turned out not to.
+    /// Peers that turned out not to: asked again after a rest.
     refused: BTreeSet<NodeId>,
     /// Nobody was found to ask: not again before this.
     rests_until: Option<Duration>,
@@ -150,14 +150,17 @@ impl Transfer {
     /// A peer told which chunks it has.
     pub fn has(&mut self, from: NodeId, blob: BlobId, have: Vec<bool>, now: Duration) {
         for fetch in fetches(&mut self.active, blob) {
-            if have.contains(&true) {
-                fetch.rests_until = None;
-            }
             if !have.is_empty() && have.iter().all(|has| *has) {
                 fetch.whole.insert(from);
                 fetch.refused.remove(&from);
             } else {
                 fetch.partial.insert(from, (now, have.clone()));
+            }
+            if let Stage::Chunks { missing, .. } = &fetch.stage
+                && !fetch.refused.contains(&from)
+                && missing.iter().any(|index| have.get(*index as usize) == Some(&true))
+            {
+                fetch.rests_until = None;
             }
         }
     }
@@ -248,10 +251,13 @@ impl Fetch {
         in_flight: &mut BTreeMap<NodeId, (u64, usize)>,
         effects: &mut Vec<Effect>,
     ) {
-        if self.rests_until.is_some_and(|until| now < until) {
-            return;
+        if let Some(until) = self.rests_until {
+            if now < until {
+                return;
+            }
+            self.rests_until = None;
+            self.refused.clear();
         }
-        self.rests_until = None;
         let usable = |node: &&NodeId| connected.contains(*node) && !self.refused.contains(*node);
         match &mut self.stage {
             Stage::Checking => {}
@@ -266,10 +272,7 @@ impl Fetch {
                         *asked = Some((of, now));
                         effects.push(Effect::AskMap { of, blob });
                     }
-                    None => {
-                        self.refused.clear();
-                        self.rests_until = Some(now + REST);
-                    }
+                    None => self.rests_until = Some(now + REST),
                 }
             }
             Stage::Chunks { missing, flying } => {
@@ -298,17 +301,15 @@ impl Fetch {
                         }
                     }
                 }
-                if no_source && flying.is_empty() && self.partial.values().all(|(_, have)| have.is_empty()) {
-                    self.refused.clear();
-                    self.rests_until = Some(now + REST);
-                    return;
-                }
+                // Nothing is under way, and nobody who may be asked has anything of what is missing.
+                let mut is_stuck = flying.is_empty();
                 let mut total: u64 = in_flight.values().map(|(bytes, _)| bytes).sum();
                 let mut kept = Vec::new();
                 while let Some(index) = missing.pop() {
                     let Some(chunk) = chunk_of(&self.map, index) else { continue };
                     if total + u64::from(chunk.bytes) > IN_FLIGHT_BYTES {
                         kept.push(index);
+                        is_stuck = false;
                         break;
                     }
                     let has = |node: &NodeId| {
@@ -319,6 +320,7 @@ impl Fetch {
                     let of = connected
                         .iter()
                         .filter(|node| has(node) && !self.refused.contains(*node))
+                        .inspect(|_| is_stuck = false)
                         .map(|node| (in_flight.get(node).copied().unwrap_or((0, 0)), *node))
                         .filter(|((bytes, requests), _)| {
                             *requests < REQUESTS_PER_PEER && bytes + u64::from(chunk.bytes) <= IN_FLIGHT_PER_PEER_BYTES
@@ -339,6 +341,9 @@ impl Fetch {
                     effects.push(Effect::AskChunk { of, blob, index, chunk });
                 }
                 missing.extend(kept.into_iter().rev());
+                if is_stuck && !missing.is_empty() {
+                    self.rests_until = Some(now + REST);
+                }
             }
         }
     }
@@ -451,6 +456,43 @@ mod tests {
         assert_eq!(booked(&transfer), []);
         transfer.unknown(blob(1), second(1));
         assert!(transfer.active.values().all(|fetch| matches!(fetch.stage, Stage::Chunks { .. })));
+    }
+
+    #[test]
+    fn two_that_were_refused_by_the_only_source_ask_it_again_though_each_shows_the_other_a_part() {
+        let mut transfer = Transfer::default();
+        let connected = BTreeSet::from([node(1), node(2)]);
+        want_chunks(&mut transfer, Urgency::Bundle, 2, &[node(1)]);
+        let (mut of_source, mut now) = (0, second(1));
+        let seconds = 10;
+        for _ in 0..seconds * 100 {
+            now += Duration::from_millis(10);
+            let effects = transfer.poll(&connected, now);
+            for (of, index) in asked(&effects) {
+                assert_eq!(of, node(1));
+                of_source += 1;
+                transfer.failed(of, blob(1), Some(index));
+            }
+            for effect in effects {
+                if let Effect::AskHave { of, .. } = effect {
+                    // A part, but of nothing that is missing.
+                    transfer.has(of, blob(1), if of == node(2) { vec![false, false, true] } else { vec![] }, now);
+                }
+            }
+        }
+        assert!(of_source > 2, "asked again");
+        assert!(of_source <= 2 * (seconds + 1), "{of_source} chunks asked for in {seconds} s");
+    }
+
+    #[test]
+    fn a_part_that_is_missing_ends_the_rest() {
+        let mut transfer = Transfer::default();
+        let connected = BTreeSet::from([node(1), node(2)]);
+        want_chunks(&mut transfer, Urgency::Bundle, 2, &[]);
+        assert_eq!(asked(&transfer.poll(&connected, second(1))), []);
+        assert_eq!(asked(&transfer.poll(&connected, second(1))), []);
+        transfer.has(node(2), blob(1), vec![true, false], second(1));
+        assert_eq!(asked(&transfer.poll(&connected, second(1))), [(node(2), 0)]);
     }
 
     #[test]
