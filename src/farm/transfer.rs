@@ -91,15 +91,17 @@ impl Transfer {
 
     /// A blob is whole, or no longer wanted.
     pub fn done(&mut self, blob: BlobId) {
-        for urgency in [Urgency::Result, Urgency::Bundle] {
-            self.waiting.remove(&(urgency, blob));
-            if let Some(Fetch { stage: Stage::Chunks { flying, .. }, map: Some(map), .. }) =
-                self.active.remove(&(urgency, blob))
-            {
-                for (index, (node, _)) in flying {
-                    release(&mut self.in_flight, node, map.chunks.get(index as usize).map_or(0, |chunk| chunk.bytes));
-                }
-            }
+        [Urgency::Result, Urgency::Bundle].into_iter().for_each(|urgency| self.unwant(blob, urgency));
+    }
+
+    /// A blob is no longer wanted for this.
+    pub fn unwant(&mut self, blob: BlobId, urgency: Urgency) {
+        self.waiting.remove(&(urgency, blob));
+        let Some(Fetch { stage: Stage::Chunks { flying, .. }, map, .. }) = self.active.remove(&(urgency, blob)) else {
+            return;
+        };
+        for (index, (node, _)) in flying {
+            release(&mut self.in_flight, node, chunk_of(&map, index).map_or(0, |chunk| chunk.bytes));
         }
     }
 
