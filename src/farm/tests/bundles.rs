@@ -72,3 +72,14 @@ fn a_job_that_lives_again_has_its_bundle_fetched_again() {
     trio.command(0, job, JobCommand::Requeue { units, by: "user".into() });
     assert!(trio.fetches(1, FAR));
 }
+
+#[test]
+fn a_manifest_read_after_its_job_was_cancelled_has_nothing_fetched() {
+    let files = [file(1)];
+    let mut trio = Trio::with_far(&files);
+    let job = trio.submit_spec(0, far(2));
+    trio.wait(SECOND);
+    trio.command(0, job, JobCommand::Cancel("user".into()));
+    trio.read_manifest(1, &files);
+    assert!(!trio.fetches(1, files[0].id()));
+}
