@@ -117,7 +117,7 @@ impl Farm {
             }
             Input::Chunk { from, blob, index } => {
                 self.roster.heard(from, now.mono);
-                self.transfer.arrived(from, blob, index);
+                self.transfer.arrived(blob, index);
                 false
             }
             Input::RequestFailed { from, blob, index } => {
@@ -348,7 +348,8 @@ impl Farm {
     }
 
     fn manifest(&mut self, bundle: BlobId, files: Option<Vec<super::blob::BlobMap>>) {
-        let Some(files) = files else { return };
+        // Whoever wanted it may be gone by now.
+        let Some(files) = files.filter(|_| self.bundles.contains_key(&bundle)) else { return };
         let sources = self.bundle_sources(bundle);
         let missing: BTreeSet<BlobId> = files.iter().map(|map| map.id()).collect();
         for map in files {

@@ -16,6 +16,7 @@ use super::id::{BlobId, JobId, NodeId};
 use super::ledger::Row;
 use super::message::{LogId, Message};
 use super::op::{Op, RetireReason};
+use super::transfer::Urgency;
 use super::{Farm, wire};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -138,14 +139,19 @@ impl Farm {
             self.local.remove(blob);
             self.ready.remove(blob);
             self.transfer.done(*blob);
-            if let Some(bundle) = self.bundles.remove(blob) {
-                let shared: BTreeSet<BlobId> =
-                    self.bundles.values().filter_map(|other| other.missing.as_ref()).flatten().copied().collect();
-                let missing = bundle.missing.unwrap_or_default();
-                missing.difference(&shared).for_each(|file| self.transfer.done(*file));
-            }
+            self.forget_bundle(*blob);
         }
         effects.push(Effect::Retired { job });
+    }
+
+    /// Fetches a bundle no more: nor its files, unless another bundle or a result wants them.
+    pub(super) fn forget_bundle(&mut self, blob: BlobId) {
+        let Some(bundle) = self.bundles.remove(&blob) else { return };
+        self.transfer.unwant(blob, Urgency::Bundle);
+        let shared: BTreeSet<BlobId> =
+            self.bundles.values().filter_map(|other| other.missing.as_ref()).flatten().copied().collect();
+        let missing = bundle.missing.unwrap_or_default();
+        missing.difference(&shared).for_each(|file| self.transfer.unwant(*file, Urgency::Bundle));
     }
 
     /// The bundles of all live jobs.

@@ -19,6 +19,7 @@ use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+mod bundles;
 mod ledger;
 
 /// Between turns; what a test waits for is waited for in these.
@@ -30,6 +31,8 @@ struct Machine {
     farm: Farm,
     is_up: bool,
     store: BTreeSet<BlobId>,
+    /// Blobs that nothing is ever heard of here.
+    unheard: BTreeSet<BlobId>,
     rendering: BTreeSet<(JobId, Unit)>,
     /// What was begun: frame, epoch, and the bundle it comes from.
     begun: Vec<(i32, u32, BlobId)>,
@@ -84,6 +87,7 @@ impl Trio {
             farm,
             is_up: true,
             store: BTreeSet::new(),
+            unheard: BTreeSet::new(),
             rendering: BTreeSet::new(),
             begun: Vec::new(),
             delivered: Vec::new(),
@@ -146,6 +150,7 @@ impl Trio {
             Effect::Submitted { call, .. } => machine.answers.push((call, true)),
             Effect::Refused { call, .. } => machine.answers.push((call, false)),
             Effect::Send { to, message } => inbox.push_back((to, Input::Received { from: node, message })),
+            Effect::OpenBlob { blob, .. } if machine.unheard.contains(&blob) => {}
             Effect::OpenBlob { blob, map } => answer(match map {
                 _ if machine.store.contains(&blob) => Input::BlobComplete { blob },
                 Some(_) => {

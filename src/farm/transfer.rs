@@ -44,7 +44,7 @@ struct Fetch {
     whole: BTreeSet<NodeId>,
     /// Peers that have some of it, and when they were asked.
     partial: BTreeMap<NodeId, (Duration, Vec<bool>)>,
-    /// Peers that turned out not to.
+    /// Peers that turned out not to: asked again after a rest.
     refused: BTreeSet<NodeId>,
     /// Nobody was found to ask: not again before this.
     rests_until: Option<Duration>,
@@ -89,38 +89,25 @@ impl Transfer {
             .any(|urgency| self.active.contains_key(&(*urgency, blob)) || self.waiting.contains_key(&(*urgency, blob)))
     }
 
-    /// Bytes of the blobs being fetched that have arrived, and all their bytes.
-    pub fn progress(&self, blobs: impl Iterator<Item = BlobId>) -> u64 {
-        blobs
-            .filter_map(|blob| self.active.get(&(Urgency::Bundle, blob)))
-            .filter_map(|fetch| match (&fetch.stage, &fetch.map) {
-                (Stage::Chunks { missing, flying }, Some(map)) => {
-                    let left = |index: &u32| map.chunks.get(*index as usize).map_or(0, |chunk| u64::from(chunk.bytes));
-                    Some(missing.iter().chain(flying.keys()).map(left).sum::<u64>())
-                }
-                (_, Some(map)) => Some(map.bytes()),
-                _ => None,
-            })
-            .sum()
-    }
-
     /// A blob is whole, or no longer wanted.
     pub fn done(&mut self, blob: BlobId) {
-        for urgency in [Urgency::Result, Urgency::Bundle] {
-            self.waiting.remove(&(urgency, blob));
-            if let Some(Fetch { stage: Stage::Chunks { flying, .. }, map: Some(map), .. }) =
-                self.active.remove(&(urgency, blob))
-            {
-                for (index, (node, _)) in flying {
-                    release(&mut self.in_flight, node, map.chunks.get(index as usize).map_or(0, |chunk| chunk.bytes));
-                }
-            }
+        [Urgency::Result, Urgency::Bundle].into_iter().for_each(|urgency| self.unwant(blob, urgency));
+    }
+
+    /// A blob is no longer wanted for this.
+    pub fn unwant(&mut self, blob: BlobId, urgency: Urgency) {
+        self.waiting.remove(&(urgency, blob));
+        let Some(Fetch { stage: Stage::Chunks { flying, .. }, map, .. }) = self.active.remove(&(urgency, blob)) else {
+            return;
+        };
+        for (index, (node, _)) in flying {
+            release(&mut self.in_flight, node, chunk_of(&map, index).map_or(0, |chunk| chunk.bytes));
         }
     }
 
     /// The store has part of a blob.
     pub fn opened(&mut self, blob: BlobId, have: &[bool], rng: &mut dyn Rng) {
-        for fetch in fetches(&mut self.active, blob) {
+        for fetch in checking(&mut self.active, blob) {
             let Some(map) = &fetch.map else {
                 // Part of it is here from an earlier run; only its map says of what.
                 fetch.stage = Stage::Map { asked: None };
@@ -135,7 +122,7 @@ impl Transfer {
 
     /// The store knows nothing of a blob, or has no room for it.
     pub fn unknown(&mut self, blob: BlobId, now: Duration) {
-        for fetch in fetches(&mut self.active, blob) {
+        for fetch in checking(&mut self.active, blob) {
             fetch.stage = Stage::Map { asked: None };
             // It was told the map: another answer needs time.
             fetch.rests_until = fetch.map.is_some().then_some(now + REST);
@@ -165,54 +152,54 @@ impl Transfer {
     /// A peer told which chunks it has.
     pub fn has(&mut self, from: NodeId, blob: BlobId, have: Vec<bool>, now: Duration) {
         for fetch in fetches(&mut self.active, blob) {
-            if have.contains(&true) {
-                fetch.rests_until = None;
-            }
             if !have.is_empty() && have.iter().all(|has| *has) {
                 fetch.whole.insert(from);
                 fetch.refused.remove(&from);
             } else {
                 fetch.partial.insert(from, (now, have.clone()));
             }
+            if let Stage::Chunks { missing, .. } = &fetch.stage
+                && !fetch.refused.contains(&from)
+                && missing.iter().any(|index| have.get(*index as usize) == Some(&true))
+            {
+                fetch.rests_until = None;
+            }
         }
     }
 
     /// A chunk arrived, verified and written.
-    pub fn arrived(&mut self, from: NodeId, blob: BlobId, index: u32) {
+    pub fn arrived(&mut self, blob: BlobId, index: u32) {
         let mut bytes = 0;
         for fetch in fetches(&mut self.active, blob) {
             let Stage::Chunks { flying, .. } = &mut fetch.stage else { continue };
-            if flying.remove(&index).is_some() {
+            // Asked of another meanwhile, it is booked on that one.
+            if let Some((of, _)) = flying.remove(&index) {
                 bytes = chunk_of(&fetch.map, index).map_or(0, |chunk| chunk.bytes);
+                release(&mut self.in_flight, of, bytes);
             }
         }
-        if bytes > 0 {
-            release(&mut self.in_flight, from, bytes);
-            self.received_bytes += u64::from(bytes);
-        }
+        self.received_bytes += u64::from(bytes);
     }
 
     /// A request came to nothing.
     pub fn failed(&mut self, from: NodeId, blob: BlobId, index: Option<u32>) {
-        let mut bytes = None;
         for fetch in fetches(&mut self.active, blob) {
             match (&mut fetch.stage, index) {
                 (Stage::Map { asked }, None) => {
                     fetch.refused.insert(from);
                     *asked = None;
                 }
-                (Stage::Chunks { missing, flying }, Some(index)) if flying.contains_key(&index) => {
+                (Stage::Chunks { missing, flying }, Some(index))
+                    if flying.get(&index).is_some_and(|(of, _)| *of == from) =>
+                {
                     flying.remove(&index);
                     missing.push(index);
-                    bytes = chunk_of(&fetch.map, index).map(|chunk| chunk.bytes);
+                    release(&mut self.in_flight, from, chunk_of(&fetch.map, index).map_or(0, |chunk| chunk.bytes));
                     fetch.refused.insert(from);
                     fetch.partial.remove(&from);
                 }
                 _ => {}
             }
-        }
-        if let Some(bytes) = bytes {
-            release(&mut self.in_flight, from, bytes);
         }
     }
 
@@ -266,10 +253,13 @@ impl Fetch {
         in_flight: &mut BTreeMap<NodeId, (u64, usize)>,
         effects: &mut Vec<Effect>,
     ) {
-        if self.rests_until.is_some_and(|until| now < until) {
-            return;
+        if let Some(until) = self.rests_until {
+            if now < until {
+                return;
+            }
+            self.rests_until = None;
+            self.refused.clear();
         }
-        self.rests_until = None;
         let usable = |node: &&NodeId| connected.contains(*node) && !self.refused.contains(*node);
         match &mut self.stage {
             Stage::Checking => {}
@@ -284,10 +274,7 @@ impl Fetch {
                         *asked = Some((of, now));
                         effects.push(Effect::AskMap { of, blob });
                     }
-                    None => {
-                        self.refused.clear();
-                        self.rests_until = Some(now + REST);
-                    }
+                    None => self.rests_until = Some(now + REST),
                 }
             }
             Stage::Chunks { missing, flying } => {
@@ -316,17 +303,15 @@ impl Fetch {
                         }
                     }
                 }
-                if no_source && flying.is_empty() && self.partial.values().all(|(_, have)| have.is_empty()) {
-                    self.refused.clear();
-                    self.rests_until = Some(now + REST);
-                    return;
-                }
+                // Nothing is under way, and nobody who may be asked has anything of what is missing.
+                let mut is_stuck = flying.is_empty();
                 let mut total: u64 = in_flight.values().map(|(bytes, _)| bytes).sum();
                 let mut kept = Vec::new();
                 while let Some(index) = missing.pop() {
                     let Some(chunk) = chunk_of(&self.map, index) else { continue };
                     if total + u64::from(chunk.bytes) > IN_FLIGHT_BYTES {
                         kept.push(index);
+                        is_stuck = false;
                         break;
                     }
                     let has = |node: &NodeId| {
@@ -337,6 +322,7 @@ impl Fetch {
                     let of = connected
                         .iter()
                         .filter(|node| has(node) && !self.refused.contains(*node))
+                        .inspect(|_| is_stuck = false)
                         .map(|node| (in_flight.get(node).copied().unwrap_or((0, 0)), *node))
                         .filter(|((bytes, requests), _)| {
                             *requests < REQUESTS_PER_PEER && bytes + u64::from(chunk.bytes) <= IN_FLIGHT_PER_PEER_BYTES
@@ -357,6 +343,9 @@ impl Fetch {
                     effects.push(Effect::AskChunk { of, blob, index, chunk });
                 }
                 missing.extend(kept.into_iter().rev());
+                if is_stuck && !missing.is_empty() {
+                    self.rests_until = Some(now + REST);
+                }
             }
         }
     }
@@ -364,6 +353,11 @@ impl Fetch {
 
 fn fetches(active: &mut BTreeMap<(Urgency, BlobId), Fetch>, blob: BlobId) -> impl Iterator<Item = &mut Fetch> {
     active.iter_mut().filter(move |((_, id), _)| *id == blob).map(|(_, fetch)| fetch)
+}
+
+/// Those that wait for the store's word: a second answer must not undo what followed from the first.
+fn checking(active: &mut BTreeMap<(Urgency, BlobId), Fetch>, blob: BlobId) -> impl Iterator<Item = &mut Fetch> {
+    fetches(active, blob).filter(|fetch| matches!(fetch.stage, Stage::Checking))
 }
 
 fn chunk_of(map: &Option<BlobMap>, index: u32) -> Option<ChunkRef> {
@@ -379,6 +373,9 @@ fn release(in_flight: &mut BTreeMap<NodeId, (u64, usize)>, node: NodeId, bytes: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::farm::id::ChunkId;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
 
     fn node(byte: u8) -> NodeId {
         NodeId([byte; 32])
@@ -398,6 +395,106 @@ mod tests {
             }
         }
         effects.iter().filter(|effect| matches!(effect, Effect::AskMap { .. })).count()
+    }
+
+    fn second(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// Of whom which chunk is asked.
+    fn asked(effects: &[Effect]) -> Vec<(NodeId, u32)> {
+        let chunk = |effect: &Effect| match effect {
+            Effect::AskChunk { of, index, .. } => Some((*of, *index)),
+            _ => None,
+        };
+        effects.iter().filter_map(chunk).collect()
+    }
+
+    /// Wants a blob of `chunks` chunks of 1 MiB, none of which is here.
+    fn want_chunks(transfer: &mut Transfer, urgency: Urgency, chunks: u32, sources: &[NodeId]) {
+        let chunk = ChunkRef { id: ChunkId([0; 32]), bytes: 1 << 20 };
+        let map = BlobMap { chunks: vec![chunk; chunks as usize] };
+        transfer.want(blob(1), urgency, Some(map), sources.iter().copied().collect());
+        transfer.poll(&BTreeSet::new(), second(0));
+        transfer.opened(blob(1), &[], &mut StdRng::seed_from_u64(1));
+    }
+
+    fn booked(transfer: &Transfer) -> Vec<(u64, usize)> {
+        transfer.in_flight.values().copied().filter(|load| *load != (0, 0)).collect()
+    }
+
+    #[test]
+    fn the_late_answer_of_one_peer_frees_the_budget_of_whoever_was_asked_instead() {
+        for fails in [false, true] {
+            let mut transfer = Transfer::default();
+            want_chunks(&mut transfer, Urgency::Bundle, 1, &[node(1), node(2)]);
+            let first = asked(&transfer.poll(&BTreeSet::from([node(1), node(2)]), second(1)));
+            assert_eq!(first, [(node(1), 0)]);
+            // The first stays connected: only the second is seen, so that it is asked.
+            let again = asked(&transfer.poll(&BTreeSet::from([node(2)]), second(1) + REQUEST_TIMEOUT));
+            assert_eq!(again, [(node(2), 0)]);
+            if fails {
+                transfer.failed(node(1), blob(1), Some(0));
+                assert_eq!(booked(&transfer), [(1 << 20, 1)], "the second is still being asked");
+            }
+            transfer.arrived(blob(1), 0);
+            assert_eq!(booked(&transfer), []);
+            transfer.arrived(blob(1), 0);
+            assert_eq!((booked(&transfer), transfer.received_bytes), (vec![], 1 << 20));
+        }
+    }
+
+    #[test]
+    fn a_blob_wanted_as_a_result_and_in_a_bundle_leaves_no_budget_taken() {
+        let mut transfer = Transfer::default();
+        let connected = BTreeSet::from([node(1), node(2)]);
+        want_chunks(&mut transfer, Urgency::Bundle, 4, &[node(1), node(2)]);
+        transfer.poll(&connected, second(1));
+        // The store answers about the second fetch: the first has asked already.
+        want_chunks(&mut transfer, Urgency::Result, 4, &[node(1), node(2)]);
+        let both = asked(&transfer.poll(&connected, second(1)));
+        assert_eq!(both.len(), 4, "asked once more");
+        (0..4).for_each(|index| transfer.arrived(blob(1), index));
+        assert_eq!(booked(&transfer), []);
+        transfer.unknown(blob(1), second(1));
+        assert!(transfer.active.values().all(|fetch| matches!(fetch.stage, Stage::Chunks { .. })));
+    }
+
+    #[test]
+    fn two_that_were_refused_by_the_only_source_ask_it_again_though_each_shows_the_other_a_part() {
+        let mut transfer = Transfer::default();
+        let connected = BTreeSet::from([node(1), node(2)]);
+        want_chunks(&mut transfer, Urgency::Bundle, 2, &[node(1)]);
+        let (mut of_source, mut now) = (0, second(1));
+        let seconds = 10;
+        for _ in 0..seconds * 100 {
+            now += Duration::from_millis(10);
+            let effects = transfer.poll(&connected, now);
+            for (of, index) in asked(&effects) {
+                assert_eq!(of, node(1));
+                of_source += 1;
+                transfer.failed(of, blob(1), Some(index));
+            }
+            for effect in effects {
+                if let Effect::AskHave { of, .. } = effect {
+                    // A part, but of nothing that is missing.
+                    transfer.has(of, blob(1), if of == node(2) { vec![false, false, true] } else { vec![] }, now);
+                }
+            }
+        }
+        assert!(of_source > 2, "asked again");
+        assert!(of_source <= 2 * (seconds + 1), "{of_source} chunks asked for in {seconds} s");
+    }
+
+    #[test]
+    fn a_part_that_is_missing_ends_the_rest() {
+        let mut transfer = Transfer::default();
+        let connected = BTreeSet::from([node(1), node(2)]);
+        want_chunks(&mut transfer, Urgency::Bundle, 2, &[]);
+        assert_eq!(asked(&transfer.poll(&connected, second(1))), []);
+        assert_eq!(asked(&transfer.poll(&connected, second(1))), []);
+        transfer.has(node(2), blob(1), vec![true, false], second(1));
+        assert_eq!(asked(&transfer.poll(&connected, second(1))), [(node(2), 0)]);
     }
 
     #[test]

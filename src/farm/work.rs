@@ -159,8 +159,10 @@ impl Farm {
         effects.push(Effect::Render { job, unit, epoch: hand.epoch, revision, fresh });
     }
 
-    /// Wants the bundle of every job this machine could work on, whether or not it may at the moment.
+    /// Wants the bundle of every job this machine could work on, whether or not it may at the moment; none that no job
+    /// needs any more.
     fn want_bundles(&mut self, now: Now) {
+        self.forget_bundles();
         let Some(own) = self.roster.own() else { return };
         let wanted: Vec<BlobId> = self
             .jobs
@@ -190,6 +192,16 @@ impl Farm {
                 self.transfer.want(bundle, Urgency::Bundle, None, sources);
             }
         }
+    }
+
+    fn forget_bundles(&mut self) {
+        if self.bundles.is_empty() {
+            return;
+        }
+        let open = self.jobs.values().filter(|job| !job.is_over());
+        let named: BTreeSet<BlobId> = open.flat_map(|job| job.bundles()).collect();
+        let gone: Vec<BlobId> = self.bundles.keys().filter(|bundle| !named.contains(bundle)).copied().collect();
+        gone.into_iter().for_each(|bundle| self.forget_bundle(bundle));
     }
 
     /// Who has a whole bundle: whoever made it and everyone who said so.
