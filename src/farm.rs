@@ -100,6 +100,8 @@ pub struct Farm {
     /// Jobs whose bundles this start has said to hold.
     announced: BTreeSet<(JobId, BlobId)>,
     collectors: BTreeMap<JobId, Collector>,
+    /// How many this run has had: the latest one's number.
+    collections: u64,
     /// Who failed what, and whether this machine is to be trusted.
     blame: Blame,
     /// Since when this run knows each job: what deadlines are measured by.
@@ -173,6 +175,7 @@ impl Farm {
             fresh: BTreeMap::new(),
             announced: BTreeSet::new(),
             collectors: BTreeMap::new(),
+            collections: 0,
             submitted: Vec::new(),
             refusals: BTreeMap::new(),
             keeping: retire::Keeping::new(loaded.idle, now.mono),

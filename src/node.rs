@@ -436,12 +436,17 @@ impl Node {
     fn reported(&mut self, event: Event) {
         match event {
             Event::Farm(input) => {
-                if let Input::Delivered { job, unit, .. } = &input {
-                    self.delivery.delivered(*job, unit.frame);
+                if let Input::Delivered { job, collection, unit, .. } = &input {
+                    self.delivery.delivered((*job, *collection), unit.frame);
                 }
-                if let Input::DeliveryFailed { job, reason, .. } | Input::VideoDelayed { job, reason } = &input
+                if let Input::DeliveryFailed { job, collection, reason, .. }
+                | Input::VideoDelayed { job, collection, reason } = &input
                     && !self.options.embedded
-                    && self.farm.collectors().get(job).is_some_and(|c| c.reason.as_ref() != Some(reason))
+                    && self
+                        .farm
+                        .collectors()
+                        .get(job)
+                        .is_some_and(|c| c.collection == *collection && c.reason.as_ref() != Some(reason))
                 {
                     tracing::warn!(job = %job.short(), "{reason}");
                 }

@@ -40,6 +40,8 @@ impl VideoState {
 /// What one machine brings together of one job.
 #[derive(Clone, Debug)]
 pub struct Collector {
+    /// Tells it from the job's earlier ones, whose answers may still come.
+    pub collection: u64,
     /// Where to.
     pub output: OutputSpec,
     /// Units that may have something to deliver, to be looked at.
@@ -70,8 +72,9 @@ pub struct Collector {
 
 impl Collector {
     /// Everything there is of `job`, to go to `output`.
-    pub fn new(job: &JobState, output: OutputSpec) -> Self {
+    pub fn new(collection: u64, job: &JobState, output: OutputSpec) -> Self {
         Self {
+            collection,
             output,
             pending: job.all_units().collect(),
             waiting: BTreeSet::new(),

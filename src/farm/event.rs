@@ -237,6 +237,8 @@ pub enum Input {
     Delivered {
         /// Its job.
         job: JobId,
+        /// From [`Effect::Deliver`].
+        collection: u64,
         /// Which.
         unit: Unit,
         /// Epoch of the result.
@@ -246,6 +248,8 @@ pub enum Input {
     DeliveryFailed {
         /// Its job.
         job: JobId,
+        /// From [`Effect::Deliver`].
+        collection: u64,
         /// Which.
         unit: Unit,
         /// For people: which path, what to do.
@@ -255,6 +259,8 @@ pub enum Input {
     VideoDelayed {
         /// Its job.
         job: JobId,
+        /// From [`Effect::FinishVideo`].
+        collection: u64,
         /// For people: which path, what to do.
         reason: String,
     },
@@ -262,6 +268,8 @@ pub enum Input {
     VideoFinished {
         /// Its job.
         job: JobId,
+        /// From [`Effect::FinishVideo`].
+        collection: u64,
         /// For people when it failed.
         outcome: Result<(), String>,
     },
@@ -366,6 +374,8 @@ pub enum Effect {
     Deliver {
         /// Its job.
         job: JobId,
+        /// Wanted back: [`Collector::collection`](super::collect::Collector::collection).
+        collection: u64,
         /// Which.
         unit: Unit,
         /// Epoch of the result.
@@ -377,6 +387,8 @@ pub enum Effect {
     FinishVideo {
         /// Which job.
         job: JobId,
+        /// Wanted back, as in [`Effect::Deliver`].
+        collection: u64,
         /// Frames there will not be.
         missing: Vec<i32>,
         /// Whether it was cancelled, so that no video is wanted.

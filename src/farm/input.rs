@@ -128,26 +128,26 @@ impl Farm {
                 self.manifest(bundle, files);
                 true
             }
-            Input::Delivered { job, unit, epoch } => {
-                if let Some(collector) = self.collectors.get_mut(&job) {
+            Input::Delivered { job, collection, unit, epoch } => {
+                if let Some(collector) = self.collector(job, collection) {
                     collector.delivered(unit, epoch);
                 }
                 true
             }
-            Input::DeliveryFailed { job, unit, reason } => {
-                if let Some(collector) = self.collectors.get_mut(&job) {
+            Input::DeliveryFailed { job, collection, unit, reason } => {
+                if let Some(collector) = self.collector(job, collection) {
                     collector.delivery_failed(unit, reason, now.mono);
                 }
                 false
             }
-            Input::VideoDelayed { job, reason } => {
-                if let Some(collector) = self.collectors.get_mut(&job) {
+            Input::VideoDelayed { job, collection, reason } => {
+                if let Some(collector) = self.collector(job, collection) {
                     collector.reason = Some(reason);
                 }
                 false
             }
-            Input::VideoFinished { job, outcome } => {
-                self.video_finished(now, job, outcome);
+            Input::VideoFinished { job, collection, outcome } => {
+                self.video_finished(now, (job, collection), outcome);
                 true
             }
         }
@@ -239,7 +239,8 @@ impl Farm {
         match self.collectors.get_mut(&job) {
             Some(collector) => state.all_units().for_each(|unit| collector.look_at(unit)),
             None => {
-                self.collectors.insert(job, Collector::new(state, spec.output.clone()));
+                self.collections += 1;
+                self.collectors.insert(job, Collector::new(self.collections, state, spec.output.clone()));
             }
         }
     }
@@ -292,8 +293,8 @@ impl Farm {
                 self.say(job, &Op::Requeue { units, epoch, by, at_ms: now.wall_ms });
             }
             JobCommand::Collect(output) => {
-                let collector = Collector::new(state, output);
-                self.collectors.insert(job, collector);
+                self.collections += 1;
+                self.collectors.insert(job, Collector::new(self.collections, state, output));
             }
             JobCommand::Delete if state.may_retire() && !self.is_waited_for(job) => {
                 self.say(job, &Op::Retire { why: RetireReason::Over })
@@ -367,8 +368,16 @@ impl Farm {
         self.ready.insert(bundle);
     }
 
-    fn video_finished(&mut self, now: Now, job: JobId, outcome: Result<(), String>) {
+    /// The collector that an answer is for, unless another has taken its place.
+    fn collector(&mut self, job: JobId, collection: u64) -> Option<&mut Collector> {
+        self.collectors.get_mut(&job).filter(|collector| collector.collection == collection)
+    }
+
+    fn video_finished(&mut self, now: Now, (job, collection): (JobId, u64), outcome: Result<(), String>) {
         let (Some(collector), Some(state)) = (self.collectors.get_mut(&job), self.jobs.get(&job)) else { return };
+        if collector.collection != collection {
+            return;
+        }
         collector.finishing = false;
         let video = outcome.is_ok();
         collector.video = match (&outcome, &collector.output.video) {

@@ -7,7 +7,7 @@ use super::blob::BlobMap;
 use super::config::{GONE_AFTER, KEEP, KEEP_REVIEW, SUSPECT_AFTER};
 use super::event::{Effect, Input, JobCommand, Now, Rendered};
 use super::id::{BlobId, BootId, JobId, NodeId, Unit};
-use super::job::{FrameSet, JobSpec, Revision, Series};
+use super::job::{FrameSet, JobSpec, OutputSpec, Revision, Series};
 use super::ledger::{Ledger, Row};
 use super::message::{Capability, Message, RendererInfo, Suffix};
 use super::op::{JobSetting, Op, Output, OutputRole, UnitSet};
@@ -37,6 +37,9 @@ struct Machine {
     /// What was begun: frame, epoch, and the bundle it comes from.
     begun: Vec<(i32, u32, BlobId)>,
     delivered: Vec<i32>,
+    /// Its folder answers when the test says so.
+    is_slow: bool,
+    unanswered: Vec<Input>,
     videos: usize,
     forgotten: BTreeSet<BlobId>,
     retired: Vec<JobId>,
@@ -91,6 +94,8 @@ impl Trio {
             rendering: BTreeSet::new(),
             begun: Vec::new(),
             delivered: Vec::new(),
+            is_slow: false,
+            unanswered: Vec::new(),
             videos: 0,
             forgotten: BTreeSet::new(),
             retired: Vec::new(),
@@ -168,17 +173,20 @@ impl Trio {
                 machine.rendering.insert((job, unit));
             }
             Effect::Stop { job, unit } => drop(machine.rendering.remove(&(job, unit))),
-            Effect::Deliver { job, unit, epoch, .. } => {
+            Effect::Deliver { job, collection, unit, epoch, .. } => {
                 machine.delivered.push(unit.frame);
-                answer(Input::Delivered { job, unit, epoch });
+                machine.unanswered.push(Input::Delivered { job, collection, unit, epoch });
             }
-            Effect::FinishVideo { job, .. } => {
+            Effect::FinishVideo { job, collection, .. } => {
                 machine.videos += 1;
-                answer(Input::VideoFinished { job, outcome: Ok(()) });
+                machine.unanswered.push(Input::VideoFinished { job, collection, outcome: Ok(()) });
             }
             Effect::SelfTest => machine.self_tests += 1,
             Effect::Forget { blobs } => machine.forgotten.extend(blobs),
             _ => {}
+        }
+        if !machine.is_slow {
+            inbox.extend(machine.unanswered.drain(..).map(|input| (node, input)));
         }
     }
 
@@ -377,4 +385,31 @@ fn a_second_result_of_a_delivered_frame_does_not_unend_its_collection() {
     assert_eq!(submitter.farm.jobs()[&job].unit(unit).current_results().count(), 2);
     assert!(submitter.farm.collectors()[&job].ended);
     assert_eq!(submitter.videos, 1);
+}
+
+#[test]
+fn what_was_delivered_to_one_folder_does_not_count_as_delivered_to_another() {
+    let mut trio = Trio::new(1);
+    trio.at(0).is_slow = true;
+    let job = trio.submit(0, 3);
+    trio.finish();
+    let node = trio.names[0];
+    let answer = |trio: &mut Trio| {
+        for input in std::mem::take(&mut trio.at(0).unanswered) {
+            trio.give(node, input);
+        }
+    };
+    let early = std::mem::take(&mut trio.at(0).unanswered);
+    assert_eq!(early.len(), 3);
+    let output = OutputSpec { directory: "/other".into(), ..spec(3).output };
+    trio.give(node, Input::Command { job, command: JobCommand::Collect(output) });
+    trio.wait(STEP);
+    early.into_iter().for_each(|input| trio.give(node, input));
+    let collector = &trio.machines[&node].farm.collectors()[&job];
+    assert!(collector.delivered.is_empty() && collector.delivering.len() == 3 && !collector.ended);
+    answer(&mut trio);
+    trio.wait(STEP);
+    answer(&mut trio);
+    let submitter = trio.at(0);
+    assert!(submitter.farm.collectors()[&job].ended && submitter.videos == 1);
 }

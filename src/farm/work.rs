@@ -241,7 +241,7 @@ impl Farm {
                 if !is_delivering && is_local(outcome) {
                     collector.takes(unit, version, outcome);
                     let outputs = outcome.outputs.clone();
-                    effects.push(Effect::Deliver { job: *job, unit, epoch, outputs });
+                    effects.push(Effect::Deliver { job: *job, collection: collector.collection, unit, epoch, outputs });
                     continue;
                 }
                 collector.waits(unit);
@@ -305,7 +305,8 @@ impl Farm {
             }
             (collector.finished, collector.finishing) = (Some(state.revision), true);
             let missing = state.unfinished().iter().map(|unit| unit.frame).collect();
-            effects.push(Effect::FinishVideo { job: *job, missing, canceled: state.canceled.is_some() });
+            let (collection, canceled) = (collector.collection, state.canceled.is_some());
+            effects.push(Effect::FinishVideo { job: *job, collection, missing, canceled });
         }
     }
 

@@ -4,6 +4,9 @@
 //! there and the same is left alone. Each job's video has a task that is fed frame by frame; when it cannot use ffmpeg,
 //! Blender's own encoder makes the video at the end.
 
+#[cfg(test)]
+mod tests;
+
 use super::cause::{is_full, plain_cause, with_causes};
 use super::event::Event;
 use super::render::{Renderer, encode_with_blender};
@@ -37,11 +40,21 @@ enum Command {
 
 /// One job being collected on this machine.
 struct Job {
+    collection: u64,
     spec: Arc<JobSpec>,
     output: OutputSpec,
+    /// What puts its frames under their names; dropped, they are aborted.
+    tasks: JoinSet<()>,
     /// Delivered frames.
     frames: BTreeMap<i32, PathBuf>,
-    video: Option<(mpsc::Sender<Command>, JoinHandle<()>)>,
+    video: Option<Video>,
+}
+
+/// The task of a job's video.
+struct Video {
+    /// `None` once it takes no more frames.
+    sender: Option<mpsc::Sender<Command>>,
+    task: JoinHandle<()>,
 }
 
 /// Everything being collected on this machine.
@@ -86,36 +99,32 @@ impl Delivery {
     /// Puts a frame's files under their names.
     pub fn deliver(
         &mut self,
-        job: JobId,
+        (job, collection): (JobId, u64),
         spec: Arc<JobSpec>,
         to: &OutputSpec,
-        frame: (Unit, u32),
+        (unit, epoch): (Unit, u32),
         outputs: Vec<Output>,
     ) {
-        let (unit, epoch) = frame;
         while self.tasks.try_join_next().is_some() {}
-        if self.jobs.get(&job).is_some_and(|state| state.output != *to)
-            && let Some((_, task)) = self.jobs.remove(&job).and_then(|state| state.video)
-        {
-            // Collected anew to another place: what was made for the first one stays there.
-            task.abort();
-        }
-        self.jobs.entry(job).or_insert_with(|| Job {
-            spec: spec.clone(),
-            output: to.clone(),
-            frames: BTreeMap::new(),
-            video: None,
-        });
-        let (store, events, permits) = (self.store.clone(), self.events.clone(), self.permits.clone());
         let path = Path::new(&to.directory).join(to.file_name(unit.frame, spec.format));
-        self.tasks.spawn(async move {
+        if !self.is_current(job, collection) {
+            // Collected anew: what is in the first place stays there, and what waited to go there does not any more.
+            let video = self.stop(job).map(|task| Video { sender: None, task });
+            let (output, tasks, frames) = (to.clone(), JoinSet::new(), BTreeMap::new());
+            self.jobs.insert(job, Job { collection, spec, output, tasks, frames, video });
+        }
+        let Some(state) = self.jobs.get_mut(&job) else { return };
+        while state.tasks.try_join_next().is_some() {}
+        let (store, events, permits) = (self.store.clone(), self.events.clone(), self.permits.clone());
+        state.tasks.spawn(async move {
             let Ok(_permit) = permits.acquire().await else { return };
             let target = path.clone();
             let put = tokio::task::spawn_blocking(move || put(&store, &outputs, &target)).await;
             let input = match put.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
-                Ok(()) => Input::Delivered { job, unit, epoch },
+                Ok(()) => Input::Delivered { job, collection, unit, epoch },
                 Err(error) => {
-                    Input::DeliveryFailed { job, unit, reason: why_not(&error, path.parent().unwrap_or(&path)) }
+                    let reason = why_not(&error, path.parent().unwrap_or(&path));
+                    Input::DeliveryFailed { job, collection, unit, reason }
                 }
             };
             let _ = events.send(Event::Farm(input)).await;
@@ -123,8 +132,8 @@ impl Delivery {
     }
 
     /// A frame is there: the video may have it.
-    pub fn delivered(&mut self, job: JobId, frame: i32) {
-        let Some(state) = self.jobs.get_mut(&job) else { return };
+    pub fn delivered(&mut self, (job, collection): (JobId, u64), frame: i32) {
+        let Some(state) = self.jobs.get_mut(&job).filter(|state| state.collection == collection) else { return };
         let path = Path::new(&state.output.directory).join(state.output.file_name(frame, state.spec.format));
         state.frames.insert(frame, path.clone());
         if state.output.video.is_none() {
@@ -140,15 +149,14 @@ impl Delivery {
     }
 
     /// Every frame there will be is delivered: finish the video, if one is wanted.
-    pub fn finish(&mut self, job: JobId, missing: Vec<i32>, canceled: bool) {
-        let wanted = self.jobs.get(&job).is_some_and(|state| state.output.video.is_some() && !state.frames.is_empty());
+    pub fn finish(&mut self, (job, collection): (JobId, u64), missing: Vec<i32>, canceled: bool) {
+        let state = self.jobs.get(&job).filter(|state| state.collection == collection);
+        let wanted = state.is_some_and(|state| state.output.video.is_some() && !state.frames.is_empty());
         if !wanted || canceled {
-            if let Some((_, task)) = self.jobs.remove(&job).and_then(|state| state.video) {
-                task.abort();
-            }
+            self.stop(job);
             let events = self.events.clone();
             self.tasks.spawn(async move {
-                let _ = events.send(Event::Farm(Input::VideoFinished { job, outcome: Ok(()) })).await;
+                let _ = events.send(Event::Farm(Input::VideoFinished { job, collection, outcome: Ok(()) })).await;
             });
             return;
         }
@@ -162,11 +170,10 @@ impl Delivery {
     /// A job is gone for good: so is what was under way for it. What is under its final names stays.
     pub fn forget(&mut self, job: JobId) {
         lock(&self.notes).remove(&job);
-        let video = self.jobs.remove(&job).and_then(|state| state.video);
+        let video = self.stop(job);
         let segments = self.dir.join(job.to_string());
         self.tasks.spawn(async move {
-            if let Some((_, task)) = video {
-                task.abort();
+            if let Some(task) = video {
                 let _ = task.await;
             }
             let _ = tokio::fs::remove_dir_all(segments).await;
@@ -176,26 +183,40 @@ impl Delivery {
     /// Ends everything at once; segments stay for the next start.
     pub async fn shut_down(&mut self) {
         self.tasks.shutdown().await;
-        for (_, state) in std::mem::take(&mut self.jobs) {
-            if let Some((_, task)) = state.video {
-                task.abort();
+        while let Some(&job) = self.jobs.keys().next() {
+            if let Some(task) = self.stop(job) {
                 let _ = task.await;
             }
         }
     }
 
+    /// Whether a job's frames go where this collection has them go.
+    fn is_current(&self, job: JobId, collection: u64) -> bool {
+        self.jobs.get(&job).is_some_and(|state| state.collection == collection)
+    }
+
+    /// Ends what is under way for a job. Returns its video's task, which may need a moment yet.
+    fn stop(&mut self, job: JobId) -> Option<JoinHandle<()>> {
+        let task = self.jobs.remove(&job)?.video?.task;
+        task.abort();
+        Some(task)
+    }
+
     /// The job's video task, started with the frames there are.
     fn video(&mut self, job: JobId) -> Option<mpsc::Sender<Command>> {
         let state = self.jobs.get_mut(&job)?;
-        if let Some((sender, task)) = &state.video
-            && !task.is_finished()
-        {
-            return Some(sender.clone());
-        }
+        let former = match state.video.take() {
+            Some(Video { sender: Some(sender), task }) if !task.is_finished() => {
+                state.video = Some(Video { sender: Some(sender.clone()), task });
+                return Some(sender);
+            }
+            former => former,
+        };
         let out = PathBuf::from(state.output.video.clone()?);
         let (sender, commands) = mpsc::channel(MAX_WAITING);
+        let collection = state.collection;
         let task = Task {
-            job,
+            job: (job, collection),
             frames: state.spec.frames.iter().collect(),
             spec: state.spec.clone(),
             output: state.output.clone(),
@@ -206,11 +227,15 @@ impl Delivery {
         };
         let (events, known) = (self.events.clone(), state.frames.clone());
         let handle = tokio::spawn(async move {
+            // They write the same segments.
+            if let Some(former) = former {
+                let _ = former.task.await;
+            }
             if let Some(outcome) = task.run(known, commands, &events).await {
-                let _ = events.send(Event::Farm(Input::VideoFinished { job, outcome })).await;
+                let _ = events.send(Event::Farm(Input::VideoFinished { job, collection, outcome })).await;
             }
         });
-        state.video = Some((sender.clone(), handle));
+        state.video = Some(Video { sender: Some(sender.clone()), task: handle });
         Some(sender)
     }
 }
@@ -221,7 +246,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// The task of one video.
 struct Task {
-    job: JobId,
+    /// And its collection.
+    job: (JobId, u64),
     frames: Vec<i32>,
     spec: Arc<JobSpec>,
     output: OutputSpec,
@@ -261,9 +287,9 @@ impl Task {
             match self.encode(encoder, &missing).await {
                 Err(VideoError::Io { path, source }) if is_full(&source) => {
                     // Finished segments are kept, so that this costs the rest only.
-                    let path = path.display();
+                    let ((job, collection), path) = (self.job, path.display());
                     let reason = format!("the disk of {path} is full; make room there: the video is tried again");
-                    events.send(Event::Farm(Input::VideoDelayed { job: self.job, reason })).await.ok()?;
+                    events.send(Event::Farm(Input::VideoDelayed { job, collection, reason })).await.ok()?;
                     tokio::time::sleep(RETRY_VIDEO).await;
                     encoder = self.open(&known).await;
                 }
@@ -310,7 +336,8 @@ impl Task {
     }
 
     async fn with_blender(&self, known: &BTreeMap<i32, PathBuf>) -> Result<(), String> {
-        let install = format!("install ffmpeg, then run `swarm job collect {}`; the frames are kept", self.job.short());
+        let install =
+            format!("install ffmpeg, then run `swarm job collect {}`; the frames are kept", self.job.0.short());
         let renderer = lock(&self.encoder).clone();
         let Some(renderer) = renderer else {
             return Err(format!("there is neither ffmpeg nor a Blender on this machine to make the video; {install}"));
@@ -325,7 +352,7 @@ impl Task {
         match encode_with_blender(&renderer, &frames, self.spec.rate, &self.out, &self.work_dir).await {
             Ok(()) => {
                 let text = "ffmpeg is not installed: Blender's own encoder made the video".to_owned();
-                lock(&self.notes).insert(self.job, text);
+                lock(&self.notes).insert(self.job.0, text);
                 Ok(())
             }
             Err(error) => Err(format!("{}; {install}", with_causes(&error))),
@@ -394,18 +421,4 @@ fn is_same(store: &Store, blob: BlobId, path: &Path) -> io::Result<bool> {
         }
     }
     Ok(true)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_disk_is_told_in_the_same_words_for_every_frame() {
-        let full = |what: &str| io::Error::new(io::ErrorKind::StorageFull, format!("cannot write {what}"));
-        let folder = Path::new("/shots/a");
-        let text = why_not(&full("/shots/a/a_0001.png"), folder);
-        assert_eq!(text, why_not(&full("/shots/a/a_0002.png"), folder));
-        assert!(text.starts_with("the disk of /shots/a is full; make room there"), "{text}");
-    }
 }

@@ -101,13 +101,15 @@ impl Node {
                     vec![Input::Manifest { bundle, files }]
                 });
             }
-            Effect::Deliver { job, unit, epoch, outputs } => {
+            Effect::Deliver { job, collection, unit, epoch, outputs } => {
                 let to = self.farm.collectors().get(&job).map(|collector| collector.output.clone());
                 if let (Some(spec), Some(to)) = (self.job_spec(job), to) {
-                    self.delivery.deliver(job, spec, &to, (unit, epoch), outputs);
+                    self.delivery.deliver((job, collection), spec, &to, (unit, epoch), outputs);
                 }
             }
-            Effect::FinishVideo { job, missing, canceled } => self.delivery.finish(job, missing, canceled),
+            Effect::FinishVideo { job, collection, missing, canceled } => {
+                self.delivery.finish((job, collection), missing, canceled);
+            }
             Effect::Retired { job } => {
                 self.delivery.forget(job);
                 self.sweep.hurry(self.clock.now());

@@ -27,7 +27,7 @@ pub(super) enum Event {
     /// A render tells its progress.
     RenderProgress { to: usize, life: u32, job: JobId, unit: Unit, serial: u64 },
     /// Files come to lie under their final names.
-    Deliver { to: usize, life: u32, job: JobId, unit: Unit, epoch: u32, blobs: Vec<BlobId> },
+    Deliver { to: usize, life: u32, job: (JobId, u64), unit: Unit, epoch: u32, blobs: Vec<BlobId> },
     /// One end notices that its connection is gone.
     Close { at: usize, other: usize, link: u64 },
     /// A connection is tried.

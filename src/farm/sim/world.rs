@@ -136,17 +136,17 @@ impl World {
                 let files = self.manifests.get(&bundle).cloned();
                 self.later(i, STORE, Input::Manifest { bundle, files });
             }
-            Effect::Deliver { job, unit, epoch, outputs } => {
+            Effect::Deliver { job, collection, unit, epoch, outputs } => {
                 let blobs: Vec<BlobId> = outputs.iter().map(|output| output.blob).collect();
                 if !blobs.iter().all(|blob| self.machines[i].blobs.whole.contains(blob)) {
                     self.fail(Invariant::OnlyWhatIsThere, format!("machine {i} delivers {job:?} {unit}"));
                 }
                 let life = self.machines[i].life;
-                self.plan(DELIVER, Event::Deliver { to: i, life, job, unit, epoch, blobs });
+                self.plan(DELIVER, Event::Deliver { to: i, life, job: (job, collection), unit, epoch, blobs });
             }
-            Effect::FinishVideo { job, missing, canceled } => {
+            Effect::FinishVideo { job, collection, missing, canceled } => {
                 self.check_video(i, job, &missing, canceled);
-                self.later(i, VIDEO, Input::VideoFinished { job, outcome: Ok(()) });
+                self.later(i, VIDEO, Input::VideoFinished { job, collection, outcome: Ok(()) });
             }
             Effect::Forget { blobs } => {
                 for blob in blobs {
@@ -538,14 +538,22 @@ impl World {
         self.feed(i, Input::Rendered { job, unit, epoch, result });
     }
 
-    pub(super) fn deliver(&mut self, i: usize, life: u32, job: JobId, unit: Unit, epoch: u32, blobs: Vec<BlobId>) {
+    pub(super) fn deliver(
+        &mut self,
+        i: usize,
+        life: u32,
+        (job, collection): (JobId, u64),
+        unit: Unit,
+        epoch: u32,
+        blobs: Vec<BlobId>,
+    ) {
         if self.machines[i].life != life {
             return;
         }
         if self.is_full(i) || self.chance(self.scenario.faults.delivery_ppm) {
-            return self.feed(i, Input::DeliveryFailed { job, unit, reason: "the disk is full".into() });
+            return self.feed(i, Input::DeliveryFailed { job, collection, unit, reason: "the disk is full".into() });
         }
         self.machines[i].folder.insert((job, unit), (epoch, blobs));
-        self.feed(i, Input::Delivered { job, unit, epoch });
+        self.feed(i, Input::Delivered { job, collection, unit, epoch });
     }
 }

@@ -1,0 +1,112 @@
+#![allow(clippy::unwrap_used)]
+//! With a real store; a folder that does not answer is one whose files are named pipes that nobody writes to.
+
+use super::*;
+use crate::farm::job::{FrameSet, Series};
+use std::process::Command as Process;
+use tempfile::TempDir;
+
+struct Stage {
+    folder: TempDir,
+    store: Arc<Store>,
+    delivery: Delivery,
+    events: mpsc::Receiver<Event>,
+    pipes: Vec<PathBuf>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let (sender, events) = mpsc::channel(64);
+        let delivery = Delivery::new(store.clone(), folder.path().join("videos"), sender);
+        Self { folder, store, delivery, events, pipes: Vec::new() }
+    }
+
+    /// A job of five frames that goes to a folder of this name.
+    fn spec(&self, to: &str) -> JobSpec {
+        let frames = FrameSet::range(1, 5, 1).unwrap();
+        let mut spec = JobSpec::new(BlobId([7; 32]), frames, Series { major: 4, minor: 5 });
+        spec.output.directory = self.folder.path().join(to).display().to_string();
+        spec.output.video = None;
+        spec
+    }
+
+    fn path(&self, spec: &JobSpec, frame: i32) -> PathBuf {
+        Path::new(&spec.output.directory).join(spec.output.file_name(frame, spec.format))
+    }
+
+    fn deliver(&mut self, job: JobId, collection: u64, spec: &JobSpec, frames: impl IntoIterator<Item = i32>) {
+        for frame in frames {
+            let bytes = format!("frame {frame} of {job:?}").into_bytes();
+            let (blob, _) = self.store.put_bytes(&bytes).unwrap();
+            let (path, role) = (format!("{frame}.png"), OutputRole::Image);
+            let outputs = vec![Output { path, blob, bytes: bytes.len() as u64, role }];
+            let frame = (Unit::whole(frame), 0);
+            self.delivery.deliver((job, collection), Arc::new(spec.clone()), &spec.output, frame, outputs);
+        }
+    }
+
+    /// Nothing answers that asks for these frames.
+    fn hang(&mut self, spec: &JobSpec, frames: impl IntoIterator<Item = i32>) {
+        std::fs::create_dir_all(&spec.output.directory).unwrap();
+        for frame in frames {
+            let pipe = self.path(spec, frame);
+            assert!(Process::new("mkfifo").arg(&pipe).status().unwrap().success());
+            self.pipes.push(pipe);
+        }
+    }
+
+    /// What hangs goes on.
+    fn release(&mut self) {
+        for pipe in self.pipes.drain(..) {
+            // Open both ways, it lets every reader go on that waits for a writer; gone, it makes nobody wait.
+            let _ends = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
+            let _ = std::fs::remove_file(pipe);
+        }
+    }
+
+    async fn event(&mut self) -> Input {
+        let event = tokio::time::timeout(Duration::from_secs(60), self.events.recv()).await;
+        match event.unwrap().unwrap() {
+            Event::Farm(input) => input,
+            _ => panic!("a delivery tells the farm alone"),
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+#[tokio::test]
+async fn what_waits_to_go_to_one_folder_does_not_go_there_once_another_is_asked_for() {
+    let mut stage = Stage::new();
+    let (job, slow, other) = (JobId([1; 16]), stage.spec("slow"), stage.spec("other"));
+    stage.hang(&slow, 1..=4);
+    stage.deliver(job, 1, &slow, 1..=5);
+    tokio::task::yield_now().await;
+    stage.deliver(job, 2, &other, 1..=5);
+    let mut delivered = Vec::new();
+    for _ in 0..5 {
+        let Input::Delivered { collection: 2, unit, .. } = stage.event().await else { panic!("not delivered") };
+        delivered.push(unit.frame);
+    }
+    delivered.sort_unstable();
+    assert_eq!(delivered, [1, 2, 3, 4, 5]);
+    stage.release();
+    stage.delivery.shut_down().await;
+    assert!(stage.events.try_recv().is_err(), "nothing is told of the first folder");
+    assert!(!stage.path(&slow, 5).exists() && stage.path(&other, 5).exists());
+}
+
+#[test]
+fn a_full_disk_is_told_in_the_same_words_for_every_frame() {
+    let full = |what: &str| io::Error::new(io::ErrorKind::StorageFull, format!("cannot write {what}"));
+    let folder = Path::new("/shots/a");
+    let text = why_not(&full("/shots/a/a_0001.png"), folder);
+    assert_eq!(text, why_not(&full("/shots/a/a_0002.png"), folder));
+    assert!(text.starts_with("the disk of /shots/a is full; make room there"), "{text}");
+}
