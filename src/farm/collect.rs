@@ -233,7 +233,7 @@ mod tests {
     fn what_waits_is_looked_at_again_once_anything_it_depends_on_changed() {
         let output =
             OutputSpec { directory: "/r".into(), prefix: String::new(), suffix: String::new(), digits: 4, video: None };
-        let mut collector = Collector::new(&JobState::new(JobId([0; 16])), output);
+        let mut collector = Collector::new(1, &JobState::new(JobId([0; 16])), output);
         let (one, two) = (Unit::whole(1), Unit::whole(2));
         let (alone, both) = ([NodeId([1; 32])], [NodeId([1; 32]), NodeId([2; 32])]);
         let look = |collector: &mut Collector, alive: &[NodeId]| {
