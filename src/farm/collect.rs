@@ -37,6 +37,15 @@ impl VideoState {
     }
 }
 
+/// What was asked for last, once everything there will be is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The video.
+    Video,
+    /// No video: the job is canceled.
+    Cancel,
+}
+
 /// What one machine brings together of one job.
 #[derive(Clone, Debug)]
 pub struct Collector {
@@ -65,7 +74,7 @@ pub struct Collector {
     /// The revision whose video was finished, or is being.
     pub finished: Option<u64>,
     /// The video is being finished.
-    pub finishing: bool,
+    pub finishing: Option<Ending>,
     /// Everything is as it should be: nothing of this revision is left to do here.
     pub ended: bool,
 }
@@ -86,7 +95,7 @@ impl Collector {
             reason: None,
             video: VideoState::None,
             finished: None,
-            finishing: false,
+            finishing: None,
             ended: false,
         }
     }

@@ -375,10 +375,10 @@ impl Farm {
 
     fn video_finished(&mut self, now: Now, (job, collection): (JobId, u64), outcome: Result<(), String>) {
         let (Some(collector), Some(state)) = (self.collectors.get_mut(&job), self.jobs.get(&job)) else { return };
-        if collector.collection != collection {
+        // A video that a cancel overtook may answer as well as the cancel.
+        if collector.collection != collection || collector.finishing.take().is_none() {
             return;
         }
-        collector.finishing = false;
         let video = outcome.is_ok();
         collector.video = match (&outcome, &collector.output.video) {
             (Err(_), _) => VideoState::Failed,

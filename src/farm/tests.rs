@@ -4,6 +4,7 @@
 mod rules;
 
 use super::blob::BlobMap;
+use super::collect::VideoState;
 use super::config::{GONE_AFTER, KEEP, KEEP_REVIEW, SUSPECT_AFTER};
 use super::event::{Effect, Input, JobCommand, Now, Rendered};
 use super::id::{BlobId, BootId, JobId, NodeId, Unit};
@@ -272,6 +273,12 @@ impl Trio {
         self.machines.get_mut(&self.names[at]).expect("a machine")
     }
 
+    /// The folder of a slow machine answers.
+    fn answer(&mut self, at: usize) {
+        let node = self.names[at];
+        std::mem::take(&mut self.at(at).unanswered).into_iter().for_each(|input| self.give(node, input));
+    }
+
     /// The process dies: the others' connections to it end.
     fn kill(&mut self, at: usize) {
         let dead = self.names[at];
@@ -394,11 +401,6 @@ fn what_was_delivered_to_one_folder_does_not_count_as_delivered_to_another() {
     let job = trio.submit(0, 3);
     trio.finish();
     let node = trio.names[0];
-    let answer = |trio: &mut Trio| {
-        for input in std::mem::take(&mut trio.at(0).unanswered) {
-            trio.give(node, input);
-        }
-    };
     let early = std::mem::take(&mut trio.at(0).unanswered);
     assert_eq!(early.len(), 3);
     let output = OutputSpec { directory: "/other".into(), ..spec(3).output };
@@ -407,9 +409,31 @@ fn what_was_delivered_to_one_folder_does_not_count_as_delivered_to_another() {
     early.into_iter().for_each(|input| trio.give(node, input));
     let collector = &trio.machines[&node].farm.collectors()[&job];
     assert!(collector.delivered.is_empty() && collector.delivering.len() == 3 && !collector.ended);
-    answer(&mut trio);
-    trio.wait(STEP);
-    answer(&mut trio);
+    trio.answer(0);
+    trio.answer(0);
     let submitter = trio.at(0);
     assert!(submitter.farm.collectors()[&job].ended && submitter.videos == 1);
+}
+
+#[test]
+fn a_cancel_ends_a_video_that_is_being_finished() {
+    let mut trio = Trio::new(1);
+    trio.at(0).is_slow = true;
+    let job = trio.submit(0, 2);
+    trio.finish();
+    trio.answer(0);
+    let node = trio.names[0];
+    assert_eq!((trio.at(0).videos, trio.at(0).unanswered.len()), (1, 1), "the video waits");
+    trio.give(node, Input::Command { job, command: JobCommand::Cancel("user".into()) });
+    trio.wait(STEP * 10);
+    assert_eq!(trio.at(0).videos, 2, "and is told once that none is wanted");
+    let collected = |trio: &Trio| trio.machines[&node].rows.len();
+    let video = trio.at(0).unanswered.remove(0);
+    trio.answer(0);
+    let ended = collected(&trio);
+    trio.give(node, video);
+    trio.wait(STEP * 10);
+    let collector = &trio.machines[&node].farm.collectors()[&job];
+    assert!(collector.ended && collector.video == VideoState::None);
+    assert_eq!((trio.at(0).videos, collected(&trio)), (2, ended), "what the video says after that changes nothing");
 }

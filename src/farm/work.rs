@@ -2,7 +2,7 @@
 //! fetched; results are delivered; the video is finished.
 
 use super::Farm;
-use super::collect::{pick, to_replicate};
+use super::collect::{Ending, pick, to_replicate};
 use super::config::{CLAIM_MAX_UNITS, LOOK_AGAIN, PATIENCE, REPLICATE_EVERY};
 use super::event::{Effect, Now};
 use super::fit::suits;
@@ -296,16 +296,19 @@ impl Farm {
             let Some(state) = self.jobs.get(job) else { continue };
             let stopped = is_stopped(state, &self.roster, now.mono);
             let given_up = |unit| state.canceled.is_some() || stopped || is_failed(state, unit, &self.roster, now.mono);
-            if collector.finished == Some(state.revision) {
+            let ending = if state.canceled.is_some() { Ending::Cancel } else { Ending::Video };
+            // A video may wait for its disk for ever, but no longer than the job is wanted.
+            let overtakes = ending == Ending::Cancel && collector.finishing == Some(Ending::Video);
+            if collector.finished == Some(state.revision) && !overtakes {
                 continue;
             }
             collector.ended = false;
-            if collector.finishing || !collector.is_complete(state, given_up) {
+            if (collector.finishing.is_some() && !overtakes) || !collector.is_complete(state, given_up) {
                 continue;
             }
-            (collector.finished, collector.finishing) = (Some(state.revision), true);
+            (collector.finished, collector.finishing) = (Some(state.revision), Some(ending));
             let missing = state.unfinished().iter().map(|unit| unit.frame).collect();
-            let (collection, canceled) = (collector.collection, state.canceled.is_some());
+            let (collection, canceled) = (collector.collection, ending == Ending::Cancel);
             effects.push(Effect::FinishVideo { job: *job, collection, missing, canceled });
         }
     }

@@ -139,8 +139,11 @@ impl Delivery {
         if state.output.video.is_none() {
             return;
         }
-        let sender = self.video(job);
-        if let Some(sender) = sender
+        if state.video.as_ref().is_some_and(|video| video.sender.is_none() && !video.task.is_finished()) {
+            // The next video begins with it.
+            return;
+        }
+        if let Some(sender) = self.video(job)
             && sender.try_send(Command::Frame(frame, path)).is_err()
         {
             // The task reads the frames it did not hear of when it is told to finish.
@@ -161,6 +164,10 @@ impl Delivery {
             return;
         }
         if let Some(sender) = self.video(job) {
+            // Whatever comes now is for the next one.
+            if let Some(video) = self.jobs.get_mut(&job).and_then(|state| state.video.as_mut()) {
+                video.sender = None;
+            }
             self.tasks.spawn(async move {
                 let _ = sender.send(Command::Finish(missing)).await;
             });

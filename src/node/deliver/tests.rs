@@ -102,6 +102,22 @@ async fn what_waits_to_go_to_one_folder_does_not_go_there_once_another_is_asked_
     assert!(!stage.path(&slow, 5).exists() && stage.path(&other, 5).exists());
 }
 
+#[tokio::test]
+async fn a_video_told_to_finish_while_another_has_not_quite_ended_is_finished_too() {
+    let mut stage = Stage::new();
+    let (job, mut spec) = (JobId([1; 16]), stage.spec("out"));
+    spec.output.video = Some(stage.folder.path().join("shot.mp4").display().to_string());
+    stage.deliver(job, 1, &spec, [1]);
+    assert!(matches!(stage.event().await, Input::Delivered { .. }));
+    stage.delivery.delivered((job, 1), 1);
+    // Whether it can be made is another matter: the frames are no images.
+    stage.delivery.finish((job, 1), vec![2, 3, 4, 5], false);
+    stage.delivery.finish((job, 1), vec![2, 3, 4, 5], false);
+    for _ in 0..2 {
+        assert!(matches!(stage.event().await, Input::VideoFinished { collection: 1, .. }));
+    }
+}
+
 #[test]
 fn a_full_disk_is_told_in_the_same_words_for_every_frame() {
     let full = |what: &str| io::Error::new(io::ErrorKind::StorageFull, format!("cannot write {what}"));
