@@ -74,12 +74,11 @@ fn a_job_that_lives_again_has_its_bundle_fetched_again() {
 }
 
 #[test]
-fn a_manifest_read_after_its_job_was_cancelled_has_nothing_fetched() {
-    let files = [file(1)];
-    let mut trio = Trio::with_far(&files);
+fn a_manifest_read_after_its_job_was_cancelled_makes_no_bundle_of_it() {
+    let mut trio = Trio::with_far(&[]);
     let job = trio.submit_spec(0, far(2));
     trio.wait(SECOND);
     trio.command(0, job, JobCommand::Cancel("user".into()));
-    trio.read_manifest(1, &files);
-    assert!(!trio.fetches(1, files[0].id()));
+    trio.read_manifest(1, &[]);
+    assert!(!trio.at(1).farm.has_bundle(FAR));
 }
