@@ -440,7 +440,7 @@ impl Node {
                     self.delivery.delivered((*job, *collection), unit.frame);
                 }
                 if let Input::DeliveryFailed { job, collection, reason, .. }
-                | Input::VideoDelayed { job, collection, reason } = &input
+                | Input::CollectionDelayed { job, collection, reason } = &input
                     && !self.options.embedded
                     && self
                         .farm

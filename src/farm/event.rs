@@ -255,11 +255,11 @@ pub enum Input {
         /// For people: which path, what to do.
         reason: String,
     },
-    /// The video is encoded and cannot be put under its name now; that is tried again.
-    VideoDelayed {
+    /// A frame or the video cannot be put under its name now; that goes on, or is tried again, by itself.
+    CollectionDelayed {
         /// Its job.
         job: JobId,
-        /// From [`Effect::FinishVideo`].
+        /// From [`Effect::Deliver`] or [`Effect::FinishVideo`].
         collection: u64,
         /// For people: which path, what to do.
         reason: String,

@@ -140,7 +140,7 @@ impl Farm {
                 }
                 false
             }
-            Input::VideoDelayed { job, collection, reason } => {
+            Input::CollectionDelayed { job, collection, reason } => {
                 if let Some(collector) = self.collector(job, collection) {
                     collector.reason = Some(reason);
                 }

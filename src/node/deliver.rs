@@ -22,15 +22,19 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Frames being put under their names at once; the rest wait. Delivery is the disk's work, more would not speed it up.
+/// Frames of a job being put under their names at once; the rest wait. Delivery is the disk's work, more would not speed
+/// it up. Each job has its own: a folder that hangs holds up nobody else's.
 const AT_ONCE: usize = 4;
 /// Frames announced to a video task and not yet taken.
 const MAX_WAITING: usize = 1024;
 /// Between two attempts to write a video to a full disk (guess: people make room within minutes).
 const RETRY_VIDEO: Duration = Duration::from_secs(5);
+/// A frame not put under its name for so long is told of, and again after as long (guess: a disk that spins up, or writes
+/// a large frame through a slow network, needs less).
+const SILENT_AFTER: Duration = Duration::from_secs(60);
 
 /// What a job's video is told.
 enum Command {
@@ -45,6 +49,7 @@ struct Job {
     output: OutputSpec,
     /// What puts its frames under their names; dropped, they are aborted.
     tasks: JoinSet<()>,
+    permits: Arc<Semaphore>,
     /// Delivered frames.
     frames: BTreeMap<i32, PathBuf>,
     video: Option<Video>,
@@ -62,7 +67,7 @@ pub struct Delivery {
     store: Arc<Store>,
     dir: PathBuf,
     events: mpsc::Sender<Event>,
-    permits: Arc<tokio::sync::Semaphore>,
+    silent_after: Duration,
     tasks: JoinSet<()>,
     jobs: BTreeMap<JobId, Job>,
     /// For machines without ffmpeg.
@@ -78,7 +83,7 @@ impl Delivery {
             store,
             dir,
             events,
-            permits: Arc::new(tokio::sync::Semaphore::new(AT_ONCE)),
+            silent_after: SILENT_AFTER,
             tasks: JoinSet::new(),
             jobs: BTreeMap::new(),
             encoder: Arc::default(),
@@ -110,20 +115,37 @@ impl Delivery {
         if !self.is_current(job, collection) {
             // Collected anew: what is in the first place stays there, and what waited to go there does not any more.
             let video = self.stop(job).map(|task| Video { sender: None, task });
-            let (output, tasks, frames) = (to.clone(), JoinSet::new(), BTreeMap::new());
-            self.jobs.insert(job, Job { collection, spec, output, tasks, frames, video });
+            let state = Job {
+                collection,
+                spec,
+                output: to.clone(),
+                tasks: JoinSet::new(),
+                permits: Arc::new(Semaphore::new(AT_ONCE)),
+                frames: BTreeMap::new(),
+                video,
+            };
+            self.jobs.insert(job, state);
         }
         let Some(state) = self.jobs.get_mut(&job) else { return };
         while state.tasks.try_join_next().is_some() {}
-        let (store, events, permits) = (self.store.clone(), self.events.clone(), self.permits.clone());
+        let (store, events, permits) = (self.store.clone(), self.events.clone(), state.permits.clone());
+        let silent_after = self.silent_after;
         state.tasks.spawn(async move {
             let Ok(_permit) = permits.acquire().await else { return };
             let target = path.clone();
-            let put = tokio::task::spawn_blocking(move || put(&store, &outputs, &target)).await;
+            let mut putting = tokio::task::spawn_blocking(move || put(&store, &outputs, &target));
+            let folder = path.parent().unwrap_or(&path);
+            let put = loop {
+                if let Ok(put) = tokio::time::timeout(silent_after, &mut putting).await {
+                    break put;
+                }
+                let reason = unanswered(job, folder);
+                let _ = events.send(Event::Farm(Input::CollectionDelayed { job, collection, reason })).await;
+            };
             let input = match put.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
                 Ok(()) => Input::Delivered { job, collection, unit, epoch },
                 Err(error) => {
-                    let reason = why_not(&error, path.parent().unwrap_or(&path));
+                    let reason = why_not(&error, folder);
                     Input::DeliveryFailed { job, collection, unit, reason }
                 }
             };
@@ -296,7 +318,7 @@ impl Task {
                     // Finished segments are kept, so that this costs the rest only.
                     let ((job, collection), path) = (self.job, path.display());
                     let reason = format!("the disk of {path} is full; make room there: the video is tried again");
-                    events.send(Event::Farm(Input::VideoDelayed { job, collection, reason })).await.ok()?;
+                    events.send(Event::Farm(Input::CollectionDelayed { job, collection, reason })).await.ok()?;
                     tokio::time::sleep(RETRY_VIDEO).await;
                     encoder = self.open(&known).await;
                 }
@@ -372,6 +394,12 @@ async fn add(encoder: Result<Encoder, VideoError>, frame: i32, path: PathBuf) ->
     let mut encoder = encoder?;
     encoder.add(frame, path).await?;
     Ok(encoder)
+}
+
+/// That frames neither get into their folder nor fail to.
+fn unanswered(job: JobId, folder: &Path) -> String {
+    let (job, folder) = (job.short(), folder.display());
+    format!("{folder} does not answer; mend that, or run `swarm job collect {job} --output DIR` with another folder")
 }
 
 /// Why frames do not get into their folder, in the same words for each of them.

@@ -103,6 +103,23 @@ async fn what_waits_to_go_to_one_folder_does_not_go_there_once_another_is_asked_
 }
 
 #[tokio::test]
+async fn a_folder_that_does_not_answer_is_told_of_and_holds_up_no_other_job() {
+    let mut stage = Stage::new();
+    let (first, second) = (JobId([1; 16]), JobId([2; 16]));
+    let (slow, other) = (stage.spec("slow"), stage.spec("other"));
+    stage.hang(&slow, 1..=5);
+    stage.deliver(first, 1, &slow, 1..=5);
+    tokio::task::yield_now().await;
+    stage.deliver(second, 2, &other, [1]);
+    let Input::Delivered { job, .. } = stage.event().await else { panic!("not delivered") };
+    assert_eq!(job, second);
+    stage.delivery.silent_after = Duration::ZERO;
+    stage.deliver(first, 3, &slow, [1]);
+    let Input::CollectionDelayed { job, collection: 3, reason } = stage.event().await else { panic!("nothing told") };
+    assert!(job == first && reason.contains("slow does not answer"), "{reason}");
+}
+
+#[tokio::test]
 async fn a_video_told_to_finish_while_another_has_not_quite_ended_is_finished_too() {
     let mut stage = Stage::new();
     let (job, mut spec) = (JobId([1; 16]), stage.spec("out"));

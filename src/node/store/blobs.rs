@@ -145,9 +145,10 @@ impl Store {
     /// from the disk; nothing stays behind.
     pub fn deliver(&self, id: BlobId, to: &Path) -> io::Result<()> {
         let blob = self.opened(id)?;
-        let _held = self.names.hold(id);
         // The same name for the same delivery, so that one cut short by a crash leaves nothing once it is repeated.
         let mark = chunk_id(&[&id.0, to.as_os_str().as_encoded_bytes()].concat());
+        // Of the delivery, not of the blob: a folder that hangs keeps it from no other.
+        let _held = self.names.hold(BlobId(mark.0));
         let temporary = files::parent(to).join(format!(".swarm-{}.part", mark.short()));
         let scratch = Scratch::new(&temporary);
         let mut copy = File::create(&temporary).map_err(at("write", to))?;

@@ -144,7 +144,7 @@ impl Drop for Scratch<'_> {
     }
 }
 
-/// One lock per name, held while a blob comes into being, is delivered or is dropped.
+/// One lock per name, held while a blob comes into being or is dropped, or a file is delivered.
 pub(super) struct Named<K> {
     held: Mutex<BTreeSet<K>>,
     freed: Condvar,

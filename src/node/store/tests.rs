@@ -2,7 +2,7 @@
 //! The store as its users meet it: real files in temporary folders.
 
 use super::*;
-use crate::farm::blob::BlobMap;
+use crate::farm::blob::{BlobMap, chunk_id};
 use crate::node::chunk::tests::noise;
 use crate::node::chunk::{self, Chunking};
 use tempfile::TempDir;
@@ -433,6 +433,29 @@ fn a_delivery_replaces_what_was_there_and_a_rotten_blob_is_not_delivered() {
     assert_eq!(fs::read(&to).unwrap(), b"new frame");
     assert_eq!(files_under(&out), [to]);
     assert_eq!(store.deliver(id, &dir.path().join("no/such/folder")).unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn a_delivery_that_hangs_keeps_the_blob_from_no_other_folder() {
+    let (dir, store) = fresh();
+    // More than a pipe takes.
+    let (id, _) = store.put_bytes(&noise(3, 1 << 20)).unwrap();
+    let (slow, other) = (dir.path().join("0001.png"), dir.path().join("other.png"));
+    let mark = chunk_id(&[&id.0, slow.as_os_str().as_encoded_bytes()].concat());
+    let pipe = dir.path().join(format!(".swarm-{}.part", mark.short()));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let hangs = std::thread::spawn({
+        let store = store.clone();
+        move || store.deliver(id, &slow)
+    });
+    // Opens once the delivery has begun to write.
+    let reader = File::open(&pipe).unwrap();
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || tell.send(store.deliver(id, &other)));
+    let delivered = told.recv_timeout(std::time::Duration::from_secs(60));
+    drop(reader);
+    assert!(hangs.join().unwrap().is_err(), "nobody read it");
+    delivered.unwrap().unwrap();
 }
 
 #[test]
