@@ -115,7 +115,7 @@ impl<'a> Record<'a> {
         self.blend.record(self.blend.find(self.block, self.pointer(path)?)?)
     }
 
-    /// The members of a `ListBase`, through their `next`: at most [`MAX_LIST`], none twice.
+    /// The members of a `ListBase`, through their `next`: at most `MAX_LIST`, none twice.
     pub fn list(&self, path: &str) -> impl Iterator<Item = Record<'a>> + use<'a> {
         let mut seen = HashSet::new();
         let first = self.follow(&format!("{path}.first"));
