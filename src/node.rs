@@ -7,6 +7,7 @@
 
 mod answer;
 mod calls;
+mod capability;
 mod cause;
 pub mod chunk;
 mod clock;
@@ -35,9 +36,9 @@ pub mod video;
 mod view;
 
 use crate::farm::Farm;
-use crate::farm::event::{Input, Load, Now, Token};
+use crate::farm::event::{Input, Now, Token};
 use crate::farm::id::{JobId, NodeId};
-use crate::farm::message::{Capability, GpuInfo, Problem, RendererInfo};
+use crate::farm::message::{Capability, Problem};
 use crate::seal::{self, Sealer};
 pub use options::{NodeError, Options};
 
@@ -51,7 +52,6 @@ use net::{NetConfig, NetEvent, NetHandle, PortChoice};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rejoin::Rejoin;
-use render::Discovery;
 use serde_json::json;
 use slots::Slots;
 use std::collections::BTreeMap;
@@ -299,7 +299,7 @@ impl Node {
                 let _ = tell.send(Event::Discovered(Box::new(found), machine::gpus().await)).await;
             });
         }
-        watch_load(self.tell.clone());
+        capability::watch_load(self.tell.clone());
         self.tell_capability();
         let exit = loop {
             let wake = self.clock.moment(self.next_wake());
@@ -511,62 +511,6 @@ impl Node {
         }
     }
 
-    fn discovered(&mut self, found: Discovery, gpus: Vec<machine::Gpu>) {
-        self.discovered = true;
-        self.capability.renderers = found
-            .renderers
-            .iter()
-            .map(|renderer| RendererInfo {
-                version: renderer.version,
-                path: renderer.path.to_string_lossy().into_owned(),
-                build: renderer.build_hash.clone(),
-                denoiser: renderer.denoiser,
-                devices: renderer.devices.iter().map(|device| device.backend.clone()).collect(),
-            })
-            .collect();
-        self.render_problems = found
-            .problems
-            .into_iter()
-            .map(|problem| Problem { kind: problem.kind, message: problem.message, fix: problem.fix })
-            .collect();
-        self.capability.problems = self.render_problems.clone();
-        let usable: Vec<String> = found
-            .renderers
-            .iter()
-            .flat_map(|renderer| renderer.devices.iter())
-            .filter(|device| device.backend != "CPU")
-            .map(|device| device.backend.clone())
-            .collect();
-        self.capability.gpus = gpus
-            .into_iter()
-            .map(|gpu| GpuInfo {
-                usable: !usable.is_empty(),
-                backend: usable.first().cloned().unwrap_or_default(),
-                name: gpu.name,
-                memory_bytes: gpu.memory_bytes,
-                driver: gpu.driver,
-            })
-            .collect();
-        if usable.is_empty()
-            && let Some(gpu) = self.capability.gpus.first()
-        {
-            self.capability.problems.push(Problem {
-                kind: "gpu-unusable".into(),
-                message: format!("{} is there and no Blender here can use it", gpu.name),
-                fix: "install a Blender from blender.org or the bpy package, and the maker's driver".into(),
-            });
-        }
-        self.delivery.set_encoder(found.renderers.first().cloned());
-        self.slots.renderers = found.renderers;
-        self.tell_capability();
-        self.answer_questions(self.clock.now());
-        self.answer_doctors();
-    }
-
-    fn tell_capability(&mut self) {
-        self.turn(Input::Capability(Box::new(self.capability.clone())));
-    }
-
     /// Remembers who was met and what they can do, for the next start; not before what was to be kept last is.
     fn keep_members(&mut self) {
         if self.keeping.as_ref().is_some_and(|keeping| !keeping.is_finished()) {
@@ -609,24 +553,6 @@ impl Node {
             }
         });
     }
-}
-
-/// Reports the machine's load for as long as somebody listens.
-fn watch_load(tell: mpsc::Sender<Event>) {
-    tokio::spawn(async move {
-        let mut load = machine::Load::new();
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(HOUSEKEEPING) => {}
-                () = tell.closed() => return,
-            }
-            let percent = (load.cpu().clamp(0.0, 1.0) * 100.0) as u8;
-            // Nobody is known to be at the desk: no system tells that reliably enough to keep a machine idle for it.
-            let now = Load { percent, free_memory_bytes: load.free_memory_bytes(), at_desk: false };
-            // News that can be missed: a full queue means that the machine is busy indeed.
-            let _ = tell.try_send(Event::Load(now));
-        }
-    });
 }
 
 #[cfg(test)]
