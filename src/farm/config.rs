@@ -9,6 +9,9 @@ pub const SUSPECT_AFTER: Duration = Duration::from_secs(8);
 /// A node whose connection ended and did not come back within this has no live claims either: its process died, or its
 /// machine. Four times the redial of a lost peer (guess); being wrong costs frames rendered twice, never lost ones.
 pub const GONE_AFTER: Duration = Duration::from_secs(4);
+/// A connection that ends so soon after the last word of a node ended with its process; later, the network may be cut, and
+/// a cut is noticed by silence. Half as long again as [`HEARTBEAT`], for one that is late.
+pub const BROKE_OFF_WITHIN: Duration = Duration::from_secs(3);
 /// Between digests, before jitter of up to as much again divided by four. DESIGN §2.
 pub const DIGEST_EVERY: Duration = Duration::from_secs(1);
 /// A loop this late was suspended or starved, and distrusts its own timers (guess: two missed ticks of a busy machine).

@@ -4,7 +4,7 @@
 //! The roster remembers members that went away (their Blenders still count when a series is chosen) and forgets nobody
 //! within one run.
 
-use super::config::{GONE_AFTER, MISSED_FOR, SUSPECT_AFTER};
+use super::config::{BROKE_OFF_WITHIN, GONE_AFTER, MISSED_FOR, SUSPECT_AFTER};
 use super::event::Load;
 use super::id::{ActorId, BootId, JobId, NodeId, Unit};
 use super::message::{Capability, Heartbeat, InHand};
@@ -47,6 +47,12 @@ impl Member {
         let ended = self.left.filter(|left| self.heard.is_none_or(|heard| heard <= *left));
         self.heard.is_some_and(|heard| now.saturating_sub(heard) < SUSPECT_AFTER)
             && ended.is_none_or(|left| now.saturating_sub(left) < GONE_AFTER)
+    }
+
+    /// Whether the connection ended while it was being heard, and nobody has heard it since.
+    fn broke_off(&self) -> bool {
+        let (Some(left), Some(heard)) = (self.left, self.heard) else { return false };
+        heard <= left && left - heard < BROKE_OFF_WITHIN
     }
 }
 
@@ -219,6 +225,12 @@ impl Roster {
         let is_it =
             |member: &Member| member.boot == Some(actor.boot) && (actor.node == self.me.node || member.lives(now));
         self.members.get(&actor.node).is_some_and(is_it) && !self.liars.contains(&actor)
+    }
+
+    /// Whether an actor's process is known to have ended: its node has started anew since, or the connection to it broke
+    /// while it was being heard. One that only fell silent may be on the other side of a cut, and render on.
+    pub fn has_ended(&self, actor: ActorId) -> bool {
+        self.members.get(&actor.node).is_some_and(|member| member.boot != Some(actor.boot) || member.broke_off())
     }
 
     /// Those that count, this machine included, by id.

@@ -103,6 +103,10 @@ struct Candidate {
     epoch: u32,
     /// This machine's strength at it.
     own: u32,
+    /// Whether somebody had it who is not here any more.
+    was_claimed: bool,
+    /// Whether that one's process ended, so that nobody renders it now.
+    is_abandoned: bool,
 }
 
 impl Candidate {
@@ -123,7 +127,8 @@ fn contenders<'m>(
         .collect()
 }
 
-/// The `count` candidates with the fewest stronger rivals, the strongest first.
+/// The `count` candidates with the fewest stronger rivals, the strongest first; before all others those of a process that
+/// ended, whoever is strongest: a killed machine's frames wait for the next slot that is free, and no longer.
 ///
 /// Ranks are only looked for among the candidates at which this machine is strong itself: in a swarm of `n` nodes the
 /// first few of those are nearly always its own, so that a choice costs `n` draws and not `n` for each candidate.
@@ -133,7 +138,7 @@ fn strongest_first(
     job: JobId,
     count: usize,
 ) -> Vec<Candidate> {
-    candidates.sort_unstable_by_key(|candidate| (Reverse(candidate.own), candidate.unit));
+    candidates.sort_unstable_by_key(|candidate| (!candidate.is_abandoned, Reverse(candidate.own), candidate.unit));
     let mut ranked: Vec<(usize, Candidate)> = Vec::new();
     let mut own = 0;
     for candidate in candidates.into_iter().take(RANKED_AT_MOST.max(count)) {
@@ -145,7 +150,7 @@ fn strongest_first(
         ranked.push((rank, candidate));
     }
     // Stable: among equals the strongest stays first.
-    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.sort_by_key(|(rank, candidate)| (!candidate.is_abandoned, *rank));
     ranked.into_iter().take(count).map(|(_, candidate)| candidate).collect()
 }
 
@@ -276,14 +281,16 @@ impl View<'_> {
         let rivals = contenders(job, self.roster, others);
         let missing = contenders(job, self.roster, self.roster.missing(self.now));
         let candidate = |unit: Unit| {
-            let (lot, epoch) = (lot(job, unit), job.unit(unit).epoch);
-            Candidate { unit, lot, epoch, own: strength(self.me.node, own_slots, job.id, lot, epoch) }
+            let (lot, state) = (lot(job, unit), job.unit(unit));
+            let own = strength(self.me.node, own_slots, job.id, lot, state.epoch);
+            let was_claimed = state.current_claims().next().is_some();
+            let is_abandoned = state.current_claims().any(|(actor, _)| self.roster.has_ended(actor));
+            Candidate { unit, lot, epoch: state.epoch, own, was_claimed, is_abandoned }
         };
         let falls_to_us = |open: &Candidate| {
-            let was_claimed = || job.unit(open.unit).current_claims().next().is_some();
             let best = |nodes: &[(NodeId, u32)]| nodes.iter().map(|rival| open.strength_of(rival, job.id)).max();
             match best(&missing) {
-                Some(theirs) => best(&rivals).max(Some(open.own)) > Some(theirs) || was_claimed(),
+                Some(theirs) => best(&rivals).max(Some(open.own)) > Some(theirs) || open.was_claimed,
                 None => true,
             }
         };

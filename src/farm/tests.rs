@@ -341,6 +341,20 @@ fn the_units_of_a_killed_process_are_open_four_seconds_later_and_of_a_silent_one
 }
 
 #[test]
+fn the_next_free_slot_takes_what_a_killed_process_had_before_anything_else() {
+    let mut trio = Trio::new(3);
+    let job = trio.submit(0, 60);
+    trio.wait(Duration::from_secs(2));
+    let (_, unit) = trio.at(1).rendering.first().copied().expect("the second renders too");
+    trio.kill(1);
+    trio.wait(GONE_AFTER + Duration::from_secs(1));
+    assert!(!trio.at(0).rendering.contains(&(job, unit)), "no slot is free");
+    trio.render(0);
+    trio.wait(STEP * 2);
+    assert!(trio.at(0).rendering.contains(&(job, unit)), "whoever ranks it first");
+}
+
+#[test]
 fn a_job_ends_with_every_frame_delivered_and_only_then_are_second_copies_forgotten() {
     let mut trio = Trio::new(3);
     let job = trio.submit(0, 9);
