@@ -131,12 +131,17 @@ impl World {
                 let secret: [u8; 32] = rng.random();
                 let key = has_keys.then_some(secret);
                 let is_fit = i >= scenario.misfits;
+                let mut capability = capability(format!("m{i}"), scenario.slots, is_fit);
+                if scenario.rules {
+                    capability.tags.extend((i % 2 == 0).then(|| jobs::TAG.to_owned()));
+                    capability.memory_bytes = if i % 3 == 0 { jobs::MEMORY.0 } else { jobs::MEMORY.1 };
+                }
                 Machine {
                     node: key.map_or(NodeId(secret), |key| Sealer::from_seed(&key).node()),
                     key,
                     speed: scenario.speed(i, rng.random()),
                     is_fit,
-                    capability: capability(format!("m{i}"), scenario.slots, is_fit),
+                    capability,
                     farm: None,
                     life: 0,
                     rng: StdRng::seed_from_u64(rng.random()),

@@ -7,6 +7,7 @@ use crate::farm::event::{Effect, Input};
 use crate::farm::id::{ActorId, JobId, Unit};
 use crate::farm::message::{LogId, Message};
 use crate::farm::op::Op;
+use crate::farm::rules::Chunk;
 use crate::farm::state::JobState;
 use crate::wire;
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +51,8 @@ pub(super) struct Checks {
     done: BTreeMap<(usize, JobId), BTreeMap<Unit, u32>>,
     /// Since when a unit has had too many copies.
     crowded: BTreeMap<(JobId, Unit), Duration>,
+    /// Since when a job has had too many machines.
+    crowded_jobs: BTreeMap<JobId, Duration>,
     /// How often one start of a machine began a unit of an epoch.
     begun: BTreeMap<(usize, u32, JobId, Unit, u32), usize>,
     /// Most ops of each honest actor that its own disk has held.
@@ -186,7 +189,21 @@ impl World {
         let is_whole = files.is_some_and(|files| files.iter().all(|map| machine.blobs.whole.contains(&map.id())));
         let attempts = state.map_or(0, |state| state.unit(unit).failures_of(machine.node));
         let others = (0..self.machines.len()).any(|other| other != i && self.machines[other].is_up());
+        let rules = state.map(JobState::rules);
+        let lacks_tag = rules.is_some_and(|rules| rules.tags.iter().any(|tag| !machine.capability.tags.contains(tag)));
+        let memory = rules.and_then(|rules| rules.min_memory_bytes).unwrap_or(0);
+        let comes_first = rules.and_then(|rules| rules.after);
+        let is_early =
+            comes_first.is_some_and(|first| farm.jobs().get(&first).is_none_or(|job| !job.unfinished().is_empty()));
+        let by: BTreeSet<_> =
+            state.iter().flat_map(|state| state.unit(unit).current_failures()).map(|(node, _)| node).collect();
+        let is_given_up = rules.is_some_and(|rules| by.len() >= rules.attempts());
         let broken = [
+            (lacks_tag, Invariant::RulesHold, "without its tags"),
+            (machine.capability.memory_bytes < memory, Invariant::RulesHold, "without the memory for it"),
+            (is_early, Invariant::RulesHold, "before the job that comes first has its frames"),
+            (is_given_up, Invariant::RulesHold, "that was tried often enough"),
+            (machine.is_leaving, Invariant::OffDutyClaimsNothing, "though it is leaving"),
             (circles, Invariant::NoCircles, "over and over"),
             (machine.renders.contains_key(&(job, unit)), Invariant::NoCircles, "that it renders already"),
             (machine.capability.paused, Invariant::OffDutyClaimsNothing, "though it is paused"),
@@ -201,6 +218,13 @@ impl World {
             if is_broken {
                 self.fail(invariant, format!("machine {i} begins {job:?} frame {unit} {what}"));
             }
+        }
+    }
+
+    /// What a machine has once its owner wanted it back.
+    pub(super) fn check_free(&mut self, i: usize) {
+        if let Some(((job, unit), _)) = self.machines[i].renders.first_key_value() {
+            self.fail(Invariant::OwnerWins, format!("machine {i} still renders {job:?} frame {unit}"));
         }
     }
 
@@ -245,7 +269,9 @@ impl World {
     pub(super) fn check_touched(&mut self, i: usize, told: &Touched, touched: &Touched) {
         let machine = &self.machines[i];
         if let Some(farm) = &machine.farm {
-            let most = machine.capability.slots as usize + CLAIM_MAX_UNITS;
+            // A job may ask for larger claims than a machine makes by itself.
+            let asked = if self.scenario.rules { self.scenario.jobs * self.scenario.frames } else { 0 };
+            let most = machine.capability.slots as usize + CLAIM_MAX_UNITS + asked;
             let (hands, batches) = (farm.hands().len(), machine.disk.queued());
             let is_ending = self.scenario.slots as usize * 2 + most;
             if hands > is_ending || batches > MAX_BATCHES {
@@ -256,6 +282,7 @@ impl World {
         for (job, unit) in told.0.iter().chain(&touched.0) {
             self.check_unit(i, *job, *unit);
             self.check_copies_of(*job, *unit);
+            self.check_machines_of(i, *job);
         }
         self.checks.since += 1;
         let units = self.scenario.jobs * self.scenario.frames * self.scenario.nodes;
@@ -348,6 +375,26 @@ impl World {
         let since = *self.checks.crowded.entry((job, unit)).or_insert(self.now);
         if self.now - since > COPIES_FOR {
             self.fail(Invariant::TwoCopies, format!("{copies} of {job:?} frame {unit} since {since:?}"));
+        }
+    }
+
+    /// Once everyone can hear everyone, more machines than a job allows do not last: each may end a frame it is far on with.
+    fn check_machines_of(&mut self, i: usize, job: JobId) {
+        let state = self.machines[i].farm.as_ref().and_then(|farm| farm.jobs().get(&job));
+        let most = state.map(JobState::rules).and_then(|rules| match rules.chunk {
+            Chunk::All => Some(1),
+            Chunk::Auto | Chunk::Units(_) => rules.max_nodes.map(|nodes| nodes as usize),
+        });
+        let Some(most) = most.filter(|_| self.is_quiet()) else { return };
+        let renders = |i: &usize| self.machines[*i].renders.keys().any(|(of, _)| *of == job);
+        let count = self.honest().into_iter().filter(renders).count();
+        if count <= most {
+            self.checks.crowded_jobs.remove(&job);
+            return;
+        }
+        let since = *self.checks.crowded_jobs.entry(job).or_insert(self.now);
+        if self.now - since > COPIES_FOR + 4 * self.scenario.render {
+            self.fail(Invariant::FewMachines, format!("{count} render {job:?} since {since:?}, {most} may"));
         }
     }
 

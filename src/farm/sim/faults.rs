@@ -29,8 +29,8 @@ const PAUSE_MS: (u64, u64) = (2000, 20_000);
 const DESK_PERCENT: (u64, u64) = (50, 400);
 /// A disk is slow or full for this, milliseconds.
 const BAD_DISK_MS: (u64, u64) = (2000, 15_000);
-/// Between looks at whether a leaving machine has ended its work.
-const DRAIN_EVERY: Duration = Duration::from_millis(500);
+/// Between looks at whether a leaving machine has told that it does.
+const DRAIN_EVERY: Duration = Duration::from_millis(100);
 
 impl World {
     pub(super) fn prepare_faults(&mut self) {
@@ -90,9 +90,7 @@ impl World {
         let rows = machine.disk.rows();
         let boot = next_boot(machine.node, &rows, random);
         machine.farm = Some(Farm::new(sealer, boot, SWARM, rows, now));
-        if std::mem::take(&mut machine.is_leaving) {
-            machine.capability.paused = false;
-        }
+        machine.is_leaving = false;
         let away = match (machine.is_at_desk, machine.capability.paused) {
             (true, _) => Some(Away::Gone),
             (false, true) => Some(Away::Paused),
@@ -266,7 +264,7 @@ impl World {
             return;
         }
         if !self.peace
-            && let Some(i) = self.draw(|machine| machine.is_up() && !machine.capability.paused)
+            && let Some(i) = self.draw(Machine::is_on_duty)
         {
             self.set_paused(i, true);
             let after = self.millis(PAUSE_MS.0, PAUSE_MS.1);
@@ -275,17 +273,18 @@ impl World {
         self.again(self.scenario.faults.pause, Duration::ZERO, Event::Pause { machine: None });
     }
 
-    /// The farm knows no drop yet: the machine is paused and its daemon restarted, which frees it at once too.
+    /// A person comes back and wants all of the machine at once, as `swarm node pause --drop` does.
     pub(super) fn owner(&mut self) {
         if !self.peace
-            && let Some(i) = self.draw(|machine| machine.is_up() && !machine.capability.paused)
+            && let Some(i) = self.draw(Machine::is_on_duty)
         {
             let percent = self.rng.random_range(DESK_PERCENT.0..DESK_PERCENT.1);
             let after = self.scenario.render.mul_f64(percent as f64 / 100.0);
+            self.set_paused(i, true);
+            self.feed(i, Input::GiveBack);
+            self.check_free(i);
             self.machines[i].is_at_desk = true;
-            self.machines[i].capability.paused = true;
-            self.die(i);
-            self.plan(Duration::from_millis(200), Event::Start { machine: i });
+            self.set_away(i, Some(Away::Gone));
             self.plan(after, Event::Pause { machine: Some(i) });
         }
         self.again(self.scenario.faults.owner, Duration::ZERO, Event::Owner);
@@ -294,7 +293,6 @@ impl World {
     pub(super) fn set_paused(&mut self, i: usize, paused: bool) {
         self.machines[i].capability.paused = paused;
         self.machines[i].is_at_desk = false;
-        self.machines[i].is_leaving &= paused;
         if self.machines[i].is_up() && self.machines[i].asleep_until <= self.now {
             self.set_away(i, paused.then_some(Away::Paused));
         }
@@ -302,14 +300,16 @@ impl World {
         self.feed(i, Input::Capability(Box::new(capability)));
     }
 
-    /// A machine that is to leave ends its work first.
+    /// A daemon is ended politely: it hands back what it has in hand.
     pub(super) fn drain(&mut self) {
         if !self.peace
-            && let Some(i) = self.draw(|machine| machine.is_up() && !machine.capability.paused)
+            && let Some(i) = self.draw(Machine::is_on_duty)
         {
-            self.set_paused(i, true);
             self.machines[i].is_leaving = true;
+            self.set_away(i, Some(Away::Gone));
             let life = self.machines[i].life;
+            self.feed(i, Input::Leave);
+            self.check_free(i);
             self.plan(DRAIN_EVERY, Event::Drained { machine: i, life });
         }
         self.again(self.scenario.faults.drain, Duration::ZERO, Event::Drain);
@@ -317,11 +317,10 @@ impl World {
 
     pub(super) fn drained(&mut self, i: usize, life: u32) {
         let machine = &self.machines[i];
-        if self.peace || machine.life != life || !machine.is_leaving {
+        if machine.life != life {
             return;
         }
-        let is_idle = machine.farm.as_ref().is_some_and(|farm| farm.hands().is_empty());
-        if !is_idle || machine.disk.queued() > 0 {
+        if !machine.farm.as_ref().is_some_and(Farm::has_left) {
             return self.plan(DRAIN_EVERY, Event::Drained { machine: i, life });
         }
         self.end(i, true, None);
@@ -330,7 +329,7 @@ impl World {
             let after = self.millis(1, 6);
             self.plan(after, Event::Close { at: other, other: i, link });
         }
-        let after = self.millis(DOWN_MS.0, DOWN_MS.1);
+        let after = if self.peace { Duration::ZERO } else { self.millis(DOWN_MS.0, DOWN_MS.1) };
         self.plan(after, Event::Start { machine: i });
     }
 

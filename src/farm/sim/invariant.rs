@@ -21,13 +21,17 @@ pub enum Invariant {
     FoldIsRight,
     /// Machines with equal ledgers see equal jobs.
     EqualLedgersEqualJobs,
-    /// A machine renders only what it may: with the right Blender, the whole bundle, a free slot, not more than two
-    /// attempts, and nothing paused.
+    /// A machine renders only what it may: with the right Blender, the whole bundle, a free slot, the tags and memory asked
+    /// for, no more attempts than the job allows, after the job that comes first, and nothing paused.
     RulesHold,
+    /// Once everyone can hear everyone, no more machines render a job for long than it allows.
+    FewMachines,
     /// Nothing of a cancelled job is begun or goes on where that is known.
     CanceledStops,
     /// Who is paused, leaving, or just woke from a suspend claims and begins nothing.
     OffDutyClaimsNothing,
+    /// Whose owner wants it back, or who is to leave, renders nothing from that moment on.
+    OwnerWins,
     /// Once everyone can hear everyone, no more than two machines render the same unit for more than a moment.
     TwoCopies,
     /// A unit is rendered once at a time by a machine, and not begun over and over.
@@ -51,7 +55,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::NothingDurableIsLost,
         Self::AnnouncedIsDurable,
         Self::DoneStaysDone,
@@ -59,8 +63,10 @@ impl Invariant {
         Self::FoldIsRight,
         Self::EqualLedgersEqualJobs,
         Self::RulesHold,
+        Self::FewMachines,
         Self::CanceledStops,
         Self::OffDutyClaimsNothing,
+        Self::OwnerWins,
         Self::TwoCopies,
         Self::NoCircles,
         Self::AwayIsReplicated,
@@ -81,8 +87,10 @@ impl Invariant {
             Self::FoldIsRight => "the fold says what the ops say",
             Self::EqualLedgersEqualJobs => "equal ledgers mean equal jobs",
             Self::RulesHold => "no machine renders what the rules forbid it",
+            Self::FewMachines => "no more machines render a job than it allows",
             Self::CanceledStops => "cancelled jobs stop",
             Self::OffDutyClaimsNothing => "nobody off duty claims",
+            Self::OwnerWins => "a machine that is wanted back is free at once",
             Self::TwoCopies => "at most two copies of a unit are rendered",
             Self::NoCircles => "no machine begins a unit over and over",
             Self::AwayIsReplicated => "while its owner is away a job is rendered, each result held twice",

@@ -10,10 +10,32 @@ use crate::farm::blob::{BlobMap, BundleFile, CHUNK_AVERAGE_BYTES, ChunkRef, Mani
 use crate::farm::event::Input;
 use crate::farm::id::BlobId;
 use crate::farm::job::{FrameSet, JobSpec, Needs, RenderSettings, Revision, Series};
+use crate::farm::rules::{Chunk, Order, Rules};
 use crate::wire;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::time::Duration;
+
+/// Memory of a small machine, and of a large one, bytes.
+pub(super) const MEMORY: (u64, u64) = (4 << 30, 16 << 30);
+/// The tag that some machines have.
+pub(super) const TAG: &str = "even";
+/// Kinds of [`rules`]; the last waits for another job.
+const KINDS: usize = 6;
+
+/// What a job demands where jobs demand something.
+fn rules(job: usize) -> Rules {
+    let mut rules = Rules::default();
+    match job % KINDS {
+        0 => rules.tags = [TAG.to_owned()].into(),
+        1 => rules.max_nodes = Some(2),
+        2 => (rules.min_memory_bytes, rules.retries) = (Some(MEMORY.1), 0),
+        3 => rules.chunk = Chunk::All,
+        4 => (rules.order, rules.chunk) = (Order::FirstLastMiddle, Chunk::Units(4)),
+        _ => rules.order = Order::Forward,
+    }
+    rules
+}
 
 /// A job the simulation submitted.
 pub(super) struct Submission {
@@ -75,6 +97,7 @@ impl World {
             min_version: 40500,
             nonce: seed,
             created_ms: WALL_MS,
+            rules: if self.scenario.rules { rules(job) } else { Rules::default() },
             ..JobSpec::new(bundle, frames, Series { major, minor })
         }
     }
@@ -119,7 +142,9 @@ impl World {
     }
 
     pub(super) fn submit(&mut self, job: usize) {
-        let (owner, spec) = (self.submissions[job].owner, self.submissions[job].spec.clone());
+        let (owner, mut spec) = (self.submissions[job].owner, self.submissions[job].spec.clone());
+        // Which job comes first is known once there is one.
+        spec.rules.after = self.submitted.first().copied().filter(|_| self.scenario.rules && job % KINDS == KINDS - 1);
         let machine = &self.machines[owner];
         if !machine.is_up() || machine.asleep_until > self.now {
             self.plan(Duration::from_secs(1), Event::Submit { job });

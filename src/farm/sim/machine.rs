@@ -275,7 +275,7 @@ pub(super) struct Machine {
     pub downlink: Duration,
     /// Its owner has all of it.
     pub is_at_desk: bool,
-    /// It ends its work to leave.
+    /// It was told to leave, and hands back what it has.
     pub is_leaving: bool,
     /// It renders nothing, since when.
     pub away: Option<(Away, Duration)>,
@@ -288,6 +288,11 @@ impl Machine {
 
     pub fn is_up(&self) -> bool {
         self.farm.is_some()
+    }
+
+    /// Whether it may begin something.
+    pub fn is_on_duty(&self) -> bool {
+        self.is_up() && !self.capability.paused && !self.is_leaving
     }
 
     /// The machine dies: all that is left is on its disks.

@@ -94,6 +94,8 @@ pub struct Scenario {
     pub liars: usize,
     /// The first so many machines have a Blender of another series, and must render nothing.
     pub misfits: usize,
+    /// Whether each job has a rule of its own, and machines differ in tags and memory.
+    pub rules: bool,
     /// Whether seals are real although nobody lies.
     pub real_seal: bool,
     /// What goes wrong.
@@ -138,6 +140,7 @@ fn small(name: &'static str, about: &'static str, faults: Faults) -> Scenario {
         chat: None,
         liars: 0,
         misfits: 0,
+        rules: false,
         real_seal: false,
         faults,
         patience: secs(300),
@@ -320,6 +323,26 @@ fn searching() -> Vec<Scenario> {
                 "two of seven send garbage, others' logs altered, and two histories of their own",
                 Faults { until: secs(40), lie: Some(Duration::from_millis(700)), ..calm.clone() },
             )
+        },
+        Scenario {
+            nodes: 7,
+            jobs: 6,
+            rules: true,
+            patience: secs(1200),
+            ..small(
+                "rules",
+                "a job of each kind of rule: tags, memory, how many machines, in which order",
+                calm.clone(),
+            )
+        },
+        Scenario {
+            nodes: 7,
+            jobs: 6,
+            rules: true,
+            patience: secs(1200),
+            ..small("ruled-chaos", "the same with everything that goes wrong but commands", {
+                Faults { command: None, ..everything.clone() }
+            })
         },
         Scenario {
             nodes: 16,

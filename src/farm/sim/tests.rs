@@ -127,6 +127,12 @@ fn liars_are_believed_nothing_they_cannot_prove() {
 }
 
 #[test]
+fn the_rules_of_jobs_hold_whatever_goes_wrong() {
+    check("rules", 0..1);
+    check("ruled-chaos", 0..1);
+}
+
+#[test]
 fn everything_at_once_ends_well() {
     check("chaos", 0..2);
 }
