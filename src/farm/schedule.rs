@@ -86,6 +86,11 @@ pub fn strength(node: NodeId, slots: u32, job: JobId, unit: Unit, epoch: u32) ->
     (0..u64::from(slots.clamp(1, 64))).map(|draw| (mix(seed ^ draw) >> 32) as u32).max().unwrap_or(0)
 }
 
+/// Strength of a node at a job that only so many machines may render.
+pub fn strength_at_job(node: NodeId, job: JobId) -> u32 {
+    strength(node, 1, job, Unit::whole(0), 0)
+}
+
 /// The finaliser of SplitMix64 (Steele, Lea, Flood 2014).
 fn mix(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -230,7 +235,7 @@ impl View<'_> {
     fn is_within_cap(&self, job: &JobState) -> bool {
         let Some(cap) = cap(job) else { return true };
         let others = claimants(job, self.roster, self.now).into_iter().filter(|node| *node != self.me.node);
-        let rank = |node: NodeId| (strength(node, 1, job.id, Unit::whole(0), 0), node);
+        let rank = |node: NodeId| (strength_at_job(node, job.id), node);
         let own = self.hands.keys().any(|(of, _)| *of == job.id).then(|| rank(self.me.node));
         others.filter(|node| own.is_none_or(|own| rank(*node) > own)).count() < cap
     }
@@ -425,8 +430,8 @@ impl View<'_> {
         by_mean.max(by_progress)
     }
 
-    /// Claimed units this machine gives up, and why it may: a result exists, its rival is stronger, the job is over,
-    /// paused (unless begun) or done anew.
+    /// Claimed units this machine gives up, and why it may: a result exists, its rival is stronger, the job is over or done
+    /// anew; unless begun also when the job is paused or the unit failed often enough elsewhere.
     pub fn give_up(&self) -> Vec<(JobId, Unit)> {
         let pressing = self.pressing();
         self.hands
@@ -463,6 +468,9 @@ impl View<'_> {
             return true;
         }
         let begun = hand.started.is_some();
+        if !begun && is_failed(job, unit, self.roster, self.now) {
+            return true;
+        }
         let is_held = || hold(job, self.jobs, self.roster, self.me.node, self.now).is_err();
         if !begun
             && (pressing.is_some_and(|priority| priority > job.priority())

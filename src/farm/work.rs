@@ -10,9 +10,10 @@ use super::id::{BlobId, JobId, NodeId, Unit};
 use super::message::Capability;
 use super::op::{MAX_BLOBS_PER_OP, Op, UnitSet};
 use super::rules::{Chunk, span};
-use super::schedule::{Hand, is_failed, is_stopped, strength};
+use super::schedule::{Hand, is_failed, is_stopped, strength, strength_at_job};
 use super::state::JobState;
 use super::transfer::Urgency;
+use super::why::cap;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -124,7 +125,13 @@ impl Farm {
             self.patient_until = None;
             let Some(units) = UnitSet::whole(choice.units.iter().map(|(unit, _)| unit.frame).collect()) else { return };
             let slots = slots as u32;
-            let score = |unit| strength(self.me.node, slots, choice.job, unit, choice.epoch);
+            // Who stays where few may render and whose claim on a unit stands must not differ: the one would let go by the one
+            // rule and the other by the other, and both would claim it again.
+            let is_capped = self.jobs.get(&choice.job).is_some_and(|job| cap(job).is_some());
+            let score = |unit| match is_capped {
+                true => strength_at_job(self.me.node, choice.job),
+                false => strength(self.me.node, slots, choice.job, unit, choice.epoch),
+            };
             // What waits elsewhere is taken by the strongest claim there is: a weaker one would be given up at once, and
             // made again.
             let weakest = match choice.taken_from {
