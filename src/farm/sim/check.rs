@@ -8,6 +8,7 @@ use crate::farm::id::{ActorId, JobId, Unit};
 use crate::farm::message::{LogId, Message};
 use crate::farm::op::Op;
 use crate::farm::rules::Chunk;
+use crate::farm::schedule::strength_at_job;
 use crate::farm::state::JobState;
 use crate::wire;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,10 @@ const COPIES_FOR: Duration = Duration::from_secs(5);
 const MAX_COPIES: usize = 2;
 /// After faults, until everyone can be expected to hear everyone.
 const CONVERGED_AFTER: Duration = Duration::from_secs(15);
+/// By then everyone has heard what was begun, if everyone can hear everyone.
+const HEARD_AFTER: Duration = Duration::from_secs(1);
+/// After faults, until what was begun before is ended too: a few frames.
+const SETTLED_AFTER: Duration = Duration::from_secs(30);
 /// A woken machine is off duty so long, unless it compares ledgers sooner.
 const FENCE: Duration = crate::farm::config::LATE_LOOP;
 /// One start of a machine begins a unit of an epoch at most so often: it may fail twice, and be given up and taken again
@@ -51,8 +56,6 @@ pub(super) struct Checks {
     done: BTreeMap<(usize, JobId), BTreeMap<Unit, u32>>,
     /// Since when a unit has had too many copies.
     crowded: BTreeMap<(JobId, Unit), Duration>,
-    /// Since when a job has had too many machines.
-    crowded_jobs: BTreeMap<JobId, Duration>,
     /// How often one start of a machine began a unit of an epoch.
     begun: BTreeMap<(usize, u32, JobId, Unit, u32), usize>,
     /// Most ops of each honest actor that its own disk has held.
@@ -197,8 +200,24 @@ impl World {
             comes_first.is_some_and(|first| farm.jobs().get(&first).is_none_or(|job| !job.unfinished().is_empty()));
         let by: BTreeSet<_> =
             state.iter().flat_map(|state| state.unit(unit).current_failures()).map(|(node, _)| node).collect();
-        let is_given_up = rules.is_some_and(|rules| by.len() >= rules.attempts());
+        // One whose result's holders are gone is rendered anew, whoever failed it before.
+        let has_result = state.is_some_and(|state| state.unit(unit).has_result());
+        let is_given_up = !has_result && rules.is_some_and(|rules| by.len() >= rules.attempts());
+        let most = rules.and_then(|rules| match rules.chunk {
+            Chunk::All => Some(1),
+            Chunk::Auto | Chunk::Units(_) => rules.max_nodes.map(|nodes| nodes as usize),
+        });
+        // Of machines that joined at the same moment the strongest stay, while the others end what they are far on with.
+        let rank = |i: usize| (strength_at_job(self.machines[i].node, job), self.machines[i].node);
+        let comes_before = |other: &usize| {
+            let mut renders = self.machines[*other].renders.iter();
+            rank(*other) > rank(i)
+                && renders.any(|((of, _), render)| *of == job && render.began + HEARD_AFTER <= self.now)
+        };
+        let is_crowd = most
+            .is_some_and(|most| self.is_settled() && self.honest().into_iter().filter(comes_before).count() >= most);
         let broken = [
+            (is_crowd, Invariant::FewMachines, "though enough machines render that job"),
             (lacks_tag, Invariant::RulesHold, "without its tags"),
             (machine.capability.memory_bytes < memory, Invariant::RulesHold, "without the memory for it"),
             (is_early, Invariant::RulesHold, "before the job that comes first has its frames"),
@@ -282,7 +301,6 @@ impl World {
         for (job, unit) in told.0.iter().chain(&touched.0) {
             self.check_unit(i, *job, *unit);
             self.check_copies_of(*job, *unit);
-            self.check_machines_of(i, *job);
         }
         self.checks.since += 1;
         let units = self.scenario.jobs * self.scenario.frames * self.scenario.nodes;
@@ -362,6 +380,11 @@ impl World {
         self.scenario.is_calm() || self.peace && self.now > self.scenario.faults.until + CONVERGED_AFTER
     }
 
+    /// Whether everyone has also ended what it began before that.
+    fn is_settled(&self) -> bool {
+        self.is_quiet() && (self.scenario.is_calm() || self.now > self.scenario.faults.until + SETTLED_AFTER)
+    }
+
     /// Once everyone can hear everyone, a third copy does not last.
     fn check_copies_of(&mut self, job: JobId, unit: Unit) {
         if !self.is_quiet() {
@@ -375,26 +398,6 @@ impl World {
         let since = *self.checks.crowded.entry((job, unit)).or_insert(self.now);
         if self.now - since > COPIES_FOR {
             self.fail(Invariant::TwoCopies, format!("{copies} of {job:?} frame {unit} since {since:?}"));
-        }
-    }
-
-    /// Once everyone can hear everyone, more machines than a job allows do not last: each may end a frame it is far on with.
-    fn check_machines_of(&mut self, i: usize, job: JobId) {
-        let state = self.machines[i].farm.as_ref().and_then(|farm| farm.jobs().get(&job));
-        let most = state.map(JobState::rules).and_then(|rules| match rules.chunk {
-            Chunk::All => Some(1),
-            Chunk::Auto | Chunk::Units(_) => rules.max_nodes.map(|nodes| nodes as usize),
-        });
-        let Some(most) = most.filter(|_| self.is_quiet()) else { return };
-        let renders = |i: &usize| self.machines[*i].renders.keys().any(|(of, _)| *of == job);
-        let count = self.honest().into_iter().filter(renders).count();
-        if count <= most {
-            self.checks.crowded_jobs.remove(&job);
-            return;
-        }
-        let since = *self.checks.crowded_jobs.entry(job).or_insert(self.now);
-        if self.now - since > COPIES_FOR + 4 * self.scenario.render {
-            self.fail(Invariant::FewMachines, format!("{count} render {job:?} since {since:?}, {most} may"));
         }
     }
 

@@ -124,6 +124,7 @@ impl Event {
             | Self::Deliver { to, .. }
             | Self::Close { at: to, .. }
             | Self::Drained { machine: to, .. } => Some(*to),
+            Self::Pause { machine } => *machine,
             Self::Dial { .. }
             | Self::Submit { .. }
             | Self::Crash
@@ -137,7 +138,6 @@ impl Event {
             | Self::BothWays { .. }
             | Self::Suspend
             | Self::Awake { .. }
-            | Self::Pause { .. }
             | Self::Owner
             | Self::Drain
             | Self::BadDisk { .. }

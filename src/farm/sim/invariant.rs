@@ -24,7 +24,8 @@ pub enum Invariant {
     /// A machine renders only what it may: with the right Blender, the whole bundle, a free slot, the tags and memory asked
     /// for, no more attempts than the job allows, after the job that comes first, and nothing paused.
     RulesHold,
-    /// Once everyone can hear everyone, no more machines render a job for long than it allows.
+    /// Once everyone can hear everyone, nobody renders a job that as many stronger machines render as it
+    /// allows.
     FewMachines,
     /// Nothing of a cancelled job is begun or goes on where that is known.
     CanceledStops,

@@ -8,9 +8,9 @@ use super::{WALL_MS, World};
 use crate::farm::Farm;
 use crate::farm::blob::{BlobMap, BundleFile, CHUNK_AVERAGE_BYTES, ChunkRef, Manifest, chunk_id};
 use crate::farm::event::Input;
-use crate::farm::id::BlobId;
+use crate::farm::id::{BlobId, JobId};
 use crate::farm::job::{FrameSet, JobSpec, Needs, RenderSettings, Revision, Series};
-use crate::farm::rules::{Chunk, Order, Rules};
+use crate::farm::rules::{Chunk, MAX_RETRIES, Order, Rules};
 use crate::wire;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -27,7 +27,7 @@ const KINDS: usize = 6;
 fn rules(job: usize) -> Rules {
     let mut rules = Rules::default();
     match job % KINDS {
-        0 => rules.tags = [TAG.to_owned()].into(),
+        0 => (rules.tags, rules.retries) = ([TAG.to_owned()].into(), MAX_RETRIES),
         1 => rules.max_nodes = Some(2),
         2 => (rules.min_memory_bytes, rules.retries) = (Some(MEMORY.1), 0),
         3 => rules.chunk = Chunk::All,
@@ -41,6 +41,8 @@ fn rules(job: usize) -> Rules {
 pub(super) struct Submission {
     pub owner: usize,
     pub spec: JobSpec,
+    /// What it is called, once it is.
+    pub id: Option<JobId>,
     /// When it was first submitted.
     pub at: Option<Duration>,
     /// Which start of the owner was asked and has not answered.
@@ -76,7 +78,7 @@ impl World {
         for job in 0..self.scenario.jobs {
             let owner = self.rng.random_range(0..honest);
             let spec = self.make_job(job, owner);
-            self.submissions.push(Submission { owner, spec, at: None, asked: None });
+            self.submissions.push(Submission { owner, spec, id: None, at: None, asked: None });
             // Spread over the time of faults, so that there is work throughout.
             let share = self.scenario.faults.until / self.scenario.jobs.max(1) as u32;
             let after = Duration::from_secs(3) + (share * job as u32).max(Duration::from_secs(2 * job as u64));
@@ -97,6 +99,8 @@ impl World {
             min_version: 40500,
             nonce: seed,
             created_ms: WALL_MS,
+            // Those that few machines may render come first, so that all would.
+            priority: if matches!(job % KINDS, 1 | 3) && self.scenario.rules { 90 } else { 50 },
             rules: if self.scenario.rules { rules(job) } else { Rules::default() },
             ..JobSpec::new(bundle, frames, Series { major, minor })
         }
@@ -143,8 +147,8 @@ impl World {
 
     pub(super) fn submit(&mut self, job: usize) {
         let (owner, mut spec) = (self.submissions[job].owner, self.submissions[job].spec.clone());
-        // Which job comes first is known once there is one.
-        spec.rules.after = self.submitted.first().copied().filter(|_| self.scenario.rules && job % KINDS == KINDS - 1);
+        // Its frames hardly ever fail for good: nothing would ever begin after it.
+        spec.rules.after = self.submissions[0].id.filter(|_| self.scenario.rules && job % KINDS == KINDS - 1);
         let machine = &self.machines[owner];
         if !machine.is_up() || machine.asleep_until > self.now {
             self.plan(Duration::from_secs(1), Event::Submit { job });

@@ -16,6 +16,11 @@ const REGRESSIONS: &[(&str, u64, &str)] = &[
     ("crash", 2035, "a waiting unit was taken over and yielded in turn, thousands of times a minute"),
     ("crash", 2149, "the same"),
     ("crash", 2229, "the same"),
+    (
+        "ruled-chaos",
+        33,
+        "one machine left a frame by its claim's score, the other by the job's limit of machines, again and again",
+    ),
     ("spread", 5, "of two settings that one machine made before the first was on its disk, the first was kept"),
 ];
 

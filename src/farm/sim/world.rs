@@ -114,7 +114,8 @@ impl World {
             }
             Effect::Submitted { call: REVISION_CALL, .. } | Effect::Refused { call: REVISION_CALL, .. } => {}
             Effect::Submitted { call, job } => {
-                self.submissions[call as usize].asked = None;
+                let submission = &mut self.submissions[call as usize];
+                (submission.asked, submission.id) = (None, Some(job));
                 self.submitted.insert(job);
             }
             Effect::Refused { reason, .. } => self.fail(Invariant::NothingSoundIsRefused, reason),
