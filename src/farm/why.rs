@@ -250,7 +250,9 @@ impl Farm {
                 return Standing::Capped(cap);
             }
             let slots = member.capability.as_ref().map_or(0, |capability| capability.slots as usize);
-            if let Some(hand) = member.in_hand.first().filter(|_| member.in_hand.len() >= slots) {
+            // What it says it has of this job it gave back or ended: else it would render it.
+            let mut elsewhere = member.in_hand.iter().filter(|hand| hand.job != job.id);
+            if let Some(hand) = elsewhere.nth(slots.saturating_sub(1)) {
                 return Standing::Busy(hand.job);
             }
             let bundle = job.spec.as_ref().map(|spec| spec.bundle);

@@ -473,3 +473,17 @@ fn what_is_orphaned_is_not_rendered_anew_by_a_machine_that_failed_it_twice() {
     assert!(chosen(0), "nobody is left who holds the frame");
     assert!(!chosen(2));
 }
+
+#[test]
+fn nobody_is_said_to_be_busy_with_the_job_that_is_asked_about() {
+    let mut trio = Trio::new(2);
+    let job = trio.submit(0, 2);
+    trio.wait(Duration::from_secs(3));
+    for _ in 0..3 {
+        (0..2).for_each(|at| trio.render(at));
+        trio.wait(STEP);
+        let (now, farm) = (trio.now, &trio.at(0).farm);
+        let standings = farm.why(&farm.jobs()[&job], now);
+        assert!(standings.iter().all(|(_, standing)| *standing != Standing::Busy(job)), "{standings:?}");
+    }
+}
