@@ -209,10 +209,13 @@ impl World {
         });
         // Of machines that joined at the same moment the strongest stay, while the others end what they are far on with.
         let rank = |i: usize| (strength_at_job(self.machines[i].node, job), self.machines[i].node);
+        // Who renders what is rendered already stops as soon as it hears of it.
+        let is_open = |unit: &Unit| state.is_some_and(|state| !state.unit(*unit).has_result());
         let comes_before = |other: &usize| {
+            let since = self.now.saturating_sub(HEARD_AFTER);
             let mut renders = self.machines[*other].renders.iter();
             rank(*other) > rank(i)
-                && renders.any(|((of, _), render)| *of == job && render.began + HEARD_AFTER <= self.now)
+                && renders.any(|((of, unit), render)| *of == job && render.began <= since && is_open(unit))
         };
         let is_crowd = most
             .is_some_and(|most| self.is_settled() && self.honest().into_iter().filter(comes_before).count() >= most);
@@ -502,7 +505,10 @@ impl World {
                     let is_of_it = blobs.iter().all(|blob| self.drawn_from.get(blob).copied() == scene);
                     *epoch == state.epoch && wanted.contains(blobs) && is_of_it
                 });
-                let may_be_missing = wanted.is_empty()
+                // A job that ended without a frame that failed often enough stays as it ended, should a result turn up later.
+                let by: BTreeSet<_> = state.current_failures().map(|(node, _)| node).collect();
+                let is_given_up = by.len() >= job.rules().attempts();
+                let may_be_missing = (wanted.is_empty() || is_given_up)
                     && (state.failures.keys().any(|(epoch, _, _)| *epoch == state.epoch) || is_forked(id));
                 if !is_there && !may_be_missing {
                     missing = Some(format!("{id:?} frame {unit} of epoch {}: {}", state.epoch, short(&folder)));
