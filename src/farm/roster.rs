@@ -233,6 +233,11 @@ impl Roster {
         self.members.get(&actor.node).is_some_and(|member| member.boot != Some(actor.boot) || member.broke_off())
     }
 
+    /// Whether the connection to a node broke while it was being heard, as when its process ends.
+    pub fn broke_off(&self, node: NodeId) -> bool {
+        self.members.get(&node).is_some_and(Member::broke_off)
+    }
+
     /// Those that count, this machine included, by id.
     pub fn alive(&self, now: Duration) -> impl Iterator<Item = (NodeId, &Member)> {
         let counts = move |(node, member): &(NodeId, &Member)| *node == self.me.node || member.lives(now);

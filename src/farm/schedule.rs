@@ -8,7 +8,7 @@
 use super::blame::Blame;
 use super::config::{
     ATTEMPTS_PER_NODE, BACKUP_MARGIN, CLAIM_AHEAD, CLAIM_MAX_UNITS, MAX_COPIES, ORPHAN_AFTER, RANKED_AT_MOST,
-    STOP_FROM, STOP_PERCENT, WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT, YIELD_WITHIN,
+    STOP_FROM, STOP_PERCENT, SUSPECT_AFTER, WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT, YIELD_WITHIN,
 };
 use super::fit::{could, fits, suits};
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
@@ -352,11 +352,15 @@ impl View<'_> {
         Some(Choice { job: job.id, units: vec![(unit, epoch)], epoch, kind: ClaimKind::Primary, taken_from: None })
     }
 
-    /// Whether everyone who holds any of a unit's results has been silent for long.
+    /// Whether everyone who holds any of a unit's results has been silent for long, or its process ended and was not started
+    /// anew at once.
     fn is_orphaned(&self, job: &JobState, state: &UnitState) -> bool {
         let outputs = state.current_results().flat_map(|(_, outcome)| &outcome.outputs);
         let mut holders = outputs.flat_map(|output| job.holding(output.blob));
-        holders.all(|node| self.roster.silence(node, self.now) >= ORPHAN_AFTER)
+        holders.all(|node| {
+            let silence = self.roster.silence(node, self.now);
+            silence >= ORPHAN_AFTER || silence >= SUSPECT_AFTER && self.roster.broke_off(node)
+        })
     }
 
     /// Rule 2: a unit another has claimed and not begun, from whoever has most of them waiting.
