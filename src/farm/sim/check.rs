@@ -505,10 +505,7 @@ impl World {
                     let is_of_it = blobs.iter().all(|blob| self.drawn_from.get(blob).copied() == scene);
                     *epoch == state.epoch && wanted.contains(blobs) && is_of_it
                 });
-                // A job that ended without a frame that failed often enough stays as it ended, should a result turn up later.
-                let by: BTreeSet<_> = state.current_failures().map(|(node, _)| node).collect();
-                let is_given_up = by.len() >= job.rules().attempts();
-                let may_be_missing = (wanted.is_empty() || is_given_up)
+                let may_be_missing = wanted.is_empty()
                     && (state.failures.keys().any(|(epoch, _, _)| *epoch == state.epoch) || is_forked(id));
                 if !is_there && !may_be_missing {
                     missing = Some(format!("{id:?} frame {unit} of epoch {}: {}", state.epoch, short(&folder)));
