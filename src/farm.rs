@@ -2,8 +2,9 @@
 //!
 //! [`Farm::handle`] takes one [`Input`] and returns [`Effect`]s; the same inputs, times and random numbers give the same
 //! effects. It opens nothing, reads no clock and owns no thread; bulk bytes are names to it. Reading order: `event` (the
-//! contract), `op` and `state` (what is said, what it adds up to), `roster`, `schedule`, `transfer`, `collect` (the
-//! choices), then this file, which routes each input to its part and settles what follows from it.
+//! contract), `op` and `state` (what is said, what it adds up to), `roster`, `verdict` (how a unit stands), `schedule`,
+//! `transfer`, `collect` (the choices), then this file, which routes each input to its part and settles what follows from
+//! it.
 //!
 //! Invariants kept here:
 //! - an own op is folded and sent only after it is [`Input::Persisted`];
@@ -48,6 +49,7 @@ pub mod state;
 mod tests;
 pub mod transfer;
 pub mod unit;
+pub mod verdict;
 pub mod why;
 mod work;
 
@@ -305,7 +307,7 @@ impl Farm {
 
     /// Whether a unit counts as done here.
     pub fn is_done(&self, job: &JobState, unit: Unit, now: Duration) -> bool {
-        schedule::is_done(job, unit, self.me.node, self.is_alone(now))
+        verdict::is_done(job, unit, self.me.node, self.is_alone(now))
     }
 
     /// Writes an own op down. One that others would refuse is a fault of this program, told and dropped.

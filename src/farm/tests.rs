@@ -13,7 +13,7 @@ use super::ledger::{Ledger, Row};
 use super::message::{Capability, Message, RendererInfo, Suffix};
 use super::op::{JobSetting, Op, Output, OutputRole, UnitSet};
 use super::rules::Rules;
-use super::{Farm, schedule};
+use super::{Farm, verdict};
 use crate::seal::Sealer;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -372,7 +372,7 @@ fn a_job_ends_with_every_frame_delivered_and_only_then_are_second_copies_forgott
         let holders = state.holders(*blob);
         assert!(!holders.contains(&me) && !holders.is_empty(), "what is forgotten is held elsewhere, and told");
     }
-    assert!(schedule::eligible(state, submitter.farm.roster(), now).len() == 3);
+    assert!(verdict::eligible(state, submitter.farm.roster(), now).len() == 3);
 }
 
 #[test]

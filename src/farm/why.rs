@@ -7,8 +7,8 @@ use super::fit::{Unfit, fits, suits};
 use super::id::{JobId, NodeId};
 use super::roster::Roster;
 use super::rules::Chunk;
-use super::schedule::{is_done, is_stopped};
 use super::state::JobState;
+use super::verdict::{is_done, is_stopped};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
@@ -220,7 +220,7 @@ impl Farm {
         };
         let is_open = job.unfinished().iter().any(|unit| !is_claimed(unit));
         let others_fit = |but: NodeId| {
-            super::schedule::eligible(job, &self.roster, now)
+            super::verdict::eligible(job, &self.roster, now)
                 .iter()
                 .any(|node| *node != but && !self.blame.keeps_off(job.id, *node))
         };

@@ -13,7 +13,7 @@ use crate::farm::fit::suits;
 use crate::farm::id::{BlobId, JobId, NodeId, Unit};
 use crate::farm::job::{FrameSet, JobSpec, OutputSpec, Series};
 use crate::farm::op::{JobSetting, OP_VERSION, UnitSet};
-use crate::farm::schedule::is_failed;
+use crate::farm::verdict::is_failed;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -7,8 +7,8 @@ use crate::farm::id::{JobId, NodeId, Unit};
 use crate::farm::job::FrameSet;
 use crate::farm::message::Capability;
 use crate::farm::rules::Rules;
-use crate::farm::schedule::{has_live_result, is_failed, is_stopped};
 use crate::farm::state::JobState;
+use crate::farm::verdict::{has_live_result, is_failed, is_stopped};
 use crate::farm::why::{Hold, Standing};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -134,7 +134,7 @@ pub fn job(farm: &Farm, job: &JobState, now: Duration) -> Value {
 }
 
 fn slots(farm: &Farm, job: &JobState, now: Duration) -> u64 {
-    crate::farm::schedule::eligible(job, farm.roster(), now)
+    crate::farm::verdict::eligible(job, farm.roster(), now)
         .iter()
         .filter_map(|node| farm.roster().member(*node)?.capability.as_ref())
         .map(|capability| u64::from(capability.slots))

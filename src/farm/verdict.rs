@@ -1,0 +1,56 @@
+//! How a unit or a job stands, as one machine sees it: who could render it, whether it failed, stopped or is done.
+//!
+//! The ledger alone says what happened; these also ask who is here.
+
+use super::config::{ATTEMPTS_PER_NODE, STOP_FROM, STOP_PERCENT};
+use super::fit::could;
+use super::id::{NodeId, Unit};
+use super::roster::Roster;
+use super::state::JobState;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Nodes alive that can render a job, now or once what keeps them passes by itself.
+pub fn eligible(job: &JobState, roster: &Roster, now: Duration) -> Vec<NodeId> {
+    roster.alive(now).map(|(node, _)| node).filter(|node| could(roster, *node, job)).collect()
+}
+
+/// Whether a unit is given up: attempts on as many nodes as the job's rules allow, or two by every node that could and,
+/// should they have gone, by every node that tried.
+pub fn is_failed(job: &JobState, unit: Unit, roster: &Roster, now: Duration) -> bool {
+    let state = job.unit(unit);
+    if state.has_result() || state.failures.is_empty() {
+        return false;
+    }
+    let by: BTreeSet<NodeId> = state.current_failures().map(|(node, _)| node).collect();
+    if by.len() >= job.rules().attempts() {
+        return true;
+    }
+    let tried = !by.is_empty() && by.iter().all(|node| state.failures_of(*node) >= ATTEMPTS_PER_NODE);
+    tried && eligible(job, roster, now).iter().all(|node| state.failures_of(*node) >= ATTEMPTS_PER_NODE)
+}
+
+/// Whether so many units failed that the job stops.
+pub fn is_stopped(job: &JobState, roster: &Roster, now: Duration) -> bool {
+    let failed = job.failing().filter(|unit| is_failed(job, *unit, roster, now)).count();
+    let total = job.spec.as_ref().map_or(0, |spec| spec.frames.len());
+    failed >= STOP_FROM && failed * 100 >= total * STOP_PERCENT
+}
+
+/// Whether some live node holds every output of a result of the current epoch.
+pub fn has_live_result(job: &JobState, unit: Unit, roster: &Roster, now: Duration) -> bool {
+    job.unit(unit).current_results().any(|(_, outcome)| {
+        outcome.outputs.iter().all(|output| job.holding(output.blob).any(|node| roster.is_alive(node, now)))
+    })
+}
+
+/// Whether a unit is done: by the submitter's machine, or held by a second one; alone, by this machine's own word.
+pub fn is_done(job: &JobState, unit: Unit, me: NodeId, alone: bool) -> bool {
+    let owner = job.owner();
+    job.unit(unit).current_results().any(|(actor, outcome)| {
+        Some(actor.node) == owner
+            || (alone && actor.node == me)
+            || (!outcome.outputs.is_empty()
+                && outcome.outputs.iter().all(|output| job.holding(output.blob).nth(1).is_some()))
+    }) || (job.collected.is_some_and(|(revision, _)| revision >= job.revision) && job.unit(unit).has_result())
+}
