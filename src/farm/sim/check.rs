@@ -10,6 +10,7 @@ use crate::farm::op::Op;
 use crate::farm::rules::Chunk;
 use crate::farm::schedule::strength_at_job;
 use crate::farm::state::JobState;
+use crate::farm::verdict::has_live_result;
 use crate::wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -426,7 +427,20 @@ impl World {
             }
             digests.insert(farm.ledger().digest());
         }
-        digests.len() == 1
+        digests.len() == 1 && self.honest().into_iter().all(|i| self.has_fetched(i))
+    }
+
+    /// Whether a machine has delivered whatever it brings together and somebody alive has: a result may turn up when its job
+    /// is over.
+    fn has_fetched(&self, i: usize) -> bool {
+        let Some(farm) = &self.machines[i].farm else { return false };
+        let own = farm.collectors().iter().filter_map(|(job, collector)| Some((farm.jobs().get(job)?, collector)));
+        own.filter(|(job, _)| job.canceled.is_none()).all(|(job, collector)| {
+            job.all_units().all(|unit| {
+                collector.delivered.get(&unit) == Some(&job.unit(unit).version())
+                    || !has_live_result(job, unit, farm.roster(), self.machines[i].clock(self.now))
+            })
+        })
     }
 
     /// What must hold once everything has come to its end.

@@ -13,6 +13,7 @@ use crate::farm::op::{JobSetting, UnitSet};
 use crate::seal::Sealer;
 use rand::RngExt;
 use rand::seq::SliceRandom;
+use std::cmp::Reverse;
 use std::time::Duration;
 
 /// Told back for what somebody revised; submissions count from 0.
@@ -384,11 +385,25 @@ impl World {
         self.feed(i, Input::Command { job, command: JobCommand::Set(setting) });
     }
 
+    /// What waits for a machine to wake or for its disk happens now: a write that began before is done like any after.
+    fn hasten(&mut self) {
+        let mut queue = std::mem::take(&mut self.queue).into_vec();
+        for Reverse(next) in &mut queue {
+            let asleep = next.event.concerns().map(|machine| self.machines[machine].asleep_until);
+            let waits = asleep == Some(next.at) || matches!(next.event, Event::Committed { .. });
+            if waits {
+                next.at = self.now;
+            }
+        }
+        self.queue = queue.into();
+    }
+
     pub(super) fn make_peace(&mut self) {
         self.peace = true;
         self.net.heal();
         self.net.hear();
         self.spread_anew();
+        self.hasten();
         for i in 0..self.machines.len() {
             self.machines[i].asleep_until = Duration::ZERO;
             self.awake(i);
