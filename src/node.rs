@@ -40,6 +40,7 @@ use crate::farm::event::{Input, Now, Token};
 use crate::farm::id::{JobId, NodeId};
 use crate::farm::message::{Capability, Problem};
 use crate::seal::{self, Sealer};
+pub use effects::Chunks;
 pub use options::{NodeError, Options};
 
 use answer::{Stream, Until, Watcher};
