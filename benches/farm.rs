@@ -15,7 +15,7 @@ use swarm::farm::id::{ActorId, BlobId, BootId, JobId, NodeId, Unit};
 use swarm::farm::job::{FrameSet, JobSpec, Series};
 use swarm::farm::ledger::Ledger;
 use swarm::farm::message::{Capability, RendererInfo, SWARM_LOG, Suffix};
-use swarm::farm::op::{ClaimKind, Op, Output, OutputRole, UnitSet};
+use swarm::farm::op::{ClaimKind, OP_VERSION, Op, Output, OutputRole, UnitSet};
 use swarm::farm::roster::Roster;
 use swarm::farm::schedule::{Choice, Hand, View};
 use swarm::farm::state::JobState;
@@ -81,7 +81,7 @@ fn capability() -> Capability {
         denoiser: true,
         devices: vec!["CPU".into()],
     };
-    Capability { slots: 1, renderers: vec![renderer], ..Capability::default() }
+    Capability { slots: 1, renderers: vec![renderer], op_version: OP_VERSION, ..Capability::default() }
 }
 
 /// A thousand results of one node, as another receives them.

@@ -39,6 +39,7 @@ use crate::farm::Farm;
 use crate::farm::event::{Input, Now, Token};
 use crate::farm::id::{JobId, NodeId};
 use crate::farm::message::{Capability, Problem};
+use crate::farm::op::OP_VERSION;
 use crate::seal::{self, Sealer};
 pub use effects::Chunks;
 pub use options::{NodeError, Options};
@@ -255,6 +256,7 @@ impl Node {
             tags: options.tags.clone(),
             slots: if options.render { options.slots.unwrap_or(1) } else { 0 },
             paused: identity::is_paused(&store)?,
+            op_version: OP_VERSION,
             ..Capability::default()
         };
         tracing::info!(name = capability.name, node = %identity.node.short(), port = net.port(), "this node is up");

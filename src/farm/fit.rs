@@ -7,7 +7,6 @@
 use super::id::NodeId;
 use super::job::{Device, JobSpec, Series};
 use super::message::{Capability, RendererInfo};
-use super::op::OP_VERSION;
 use super::roster::Roster;
 use super::rules::{Glob, Rules, gigabytes};
 use super::state::JobState;
@@ -103,7 +102,7 @@ pub fn suits(capability: Option<&Capability>, spec: &JobSpec, rules: &Rules, min
     if capability.slots == 0 {
         return Err(Unfit::NoSlots);
     }
-    if min_version > OP_VERSION {
+    if min_version > capability.op_version {
         return Err(Unfit::OldVersion);
     }
     let mut reason = Unfit::NoSeries(spec.series);

@@ -8,7 +8,7 @@ use super::config::{DIGEST_EVERY, HEARTBEAT, REPAIR_BYTES, SUSPECT_AFTER, TICK};
 use super::event::{Effect, Now, Token};
 use super::id::NodeId;
 use super::ledger::{MergeError, pushes};
-use super::message::{Heartbeat, InHand, LogId, Message, Suffix, Versions};
+use super::message::{Heartbeat, InHand, LogDigests, LogId, Message, Suffix, Versions};
 use super::op::Op;
 use super::{Farm, jittered};
 use rand::Rng;
@@ -66,12 +66,9 @@ impl Farm {
                 if theirs == self.ledger.digest() {
                     self.fenced_until = None;
                 } else {
-                    for part in self.ledger.log_digests().chunks(LOGS_PER_MESSAGE) {
-                        effects.push(Effect::Send { to: from, message: Message::LogDigests(part.to_vec()) });
-                    }
-                    if self.ledger.log_digests().is_empty() {
-                        effects.push(Effect::Send { to: from, message: Message::LogDigests(Vec::new()) });
-                    }
+                    let digests = self.ledger.log_digests();
+                    let parts = LogDigests::parts(&digests, LOGS_PER_MESSAGE).map(Message::LogDigests);
+                    effects.extend(parts.map(|message| Effect::Send { to: from, message }));
                 }
                 false
             }
@@ -147,9 +144,10 @@ impl Farm {
         effects.extend(done.into_iter().map(|(call, job, _)| Effect::Submitted { call, job }));
     }
 
-    fn answer_log_digests(&mut self, from: NodeId, theirs: &[(LogId, [u8; 32])], effects: &mut Vec<Effect>) {
-        let mine: BTreeMap<LogId, [u8; 32]> = self.ledger.log_digests().into_iter().collect();
-        let told: BTreeMap<LogId, [u8; 32]> = theirs.iter().copied().collect();
+    fn answer_log_digests(&mut self, from: NodeId, theirs: &LogDigests, effects: &mut Vec<Effect>) {
+        let spoken_of = |(log, _): &(LogId, [u8; 32])| theirs.speaks_of(*log);
+        let mine: BTreeMap<LogId, [u8; 32]> = self.ledger.log_digests().into_iter().filter(spoken_of).collect();
+        let told: BTreeMap<LogId, [u8; 32]> = theirs.digests.iter().copied().filter(spoken_of).collect();
         let differing = mine
             .iter()
             .filter(|(log, hash)| told.get(*log) != Some(hash))

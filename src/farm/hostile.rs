@@ -5,7 +5,7 @@ use super::Farm;
 use super::event::{Effect, Input, Now};
 use super::id::{ActorId, BootId, JobId, NodeId};
 use super::ledger::{Ledger, Row};
-use super::message::{Message, SignedHead, Suffix, Versions};
+use super::message::{LogDigests, Message, SWARM_LOG, SignedHead, Suffix, Versions};
 use super::op::{Op, RetireReason};
 use crate::fuzz::{ROUNDS, fuzz};
 use crate::seal::{self, Sealer, swarm_id};
@@ -122,7 +122,7 @@ fn whatever_a_neighbour_says_a_farm_goes_on() {
         job,
         vec![wire::encode_op(&Op::Retire { why: RetireReason::Over }).unwrap()],
     )]));
-    messages.push(Message::LogDigests(vec![(job, [1; 32])]));
+    messages.push(Message::LogDigests(LogDigests { from: SWARM_LOG, until: None, digests: vec![(job, [1; 32])] }));
     messages.push(Message::Versions {
         versions: vec![Versions { log: job, digest: [0; 32], lengths: vec![(actor, 3)], forks: Vec::new() }],
         answer: true,

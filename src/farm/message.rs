@@ -141,6 +141,8 @@ pub struct Capability {
     pub paused: bool,
     /// Whether it claims nothing before a test frame renders: others rendered what failed here.
     pub sick: bool,
+    /// The latest ops it understands: [`super::op::OP_VERSION`] of its build.
+    pub op_version: u16,
 }
 
 /// A sign of life, every two seconds.
@@ -176,7 +178,7 @@ pub enum Message {
     /// Ledger: one hash over all live logs.
     Digest([u8; 32]),
     /// Ledger: a hash per log, since the one over all differed.
-    LogDigests(Vec<(LogId, [u8; 32])>),
+    LogDigests(LogDigests),
     /// Ledger: how far the sender is in logs that differ. With `answer`, the receiver says in turn how far it is.
     Versions {
         /// Per log.
@@ -186,6 +188,36 @@ pub enum Message {
     },
     /// Ledger: these jobs are over for good.
     Retired(Vec<LogId>),
+}
+
+/// The hashes of a sender's logs from one id to another, ascending. It has no other log there, whatever it has elsewhere:
+/// those of many logs come in several such parts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogDigests {
+    /// The first id spoken of.
+    pub from: LogId,
+    /// The first not spoken of any more; `None` for all to the last.
+    pub until: Option<LogId>,
+    /// Per log.
+    pub digests: Vec<(LogId, [u8; 32])>,
+}
+
+impl LogDigests {
+    /// All of `digests`, ascending by log, in parts of at most `most`.
+    pub fn parts(digests: &[(LogId, [u8; 32])], most: usize) -> impl Iterator<Item = Self> {
+        let parts = digests.len().div_ceil(most).max(1);
+        let start = move |part: usize| digests.get(part * most).map(|(log, _)| *log);
+        (0..parts).map(move |part| Self {
+            from: start(part).filter(|_| part > 0).unwrap_or(SWARM_LOG),
+            until: start(part + 1),
+            digests: digests.chunks(most).nth(part).unwrap_or_default().to_vec(),
+        })
+    }
+
+    /// Whether this part speaks of a log.
+    pub fn speaks_of(&self, log: LogId) -> bool {
+        self.from <= log && self.until.is_none_or(|until| log < until)
+    }
 }
 
 impl Message {

@@ -10,8 +10,8 @@ use super::event::{Effect, Input, JobCommand, Now, Rendered};
 use super::id::{BlobId, BootId, JobId, NodeId, Unit};
 use super::job::{FrameSet, JobSpec, OutputSpec, Revision, Series};
 use super::ledger::{Ledger, Row};
-use super::message::{Capability, Message, RendererInfo, Suffix};
-use super::op::{JobSetting, Op, Output, OutputRole, UnitSet};
+use super::message::{Capability, LogDigests, Message, RendererInfo, SWARM_LOG, Suffix};
+use super::op::{JobSetting, OP_VERSION, Op, Output, OutputRole, UnitSet};
 use super::rules::Rules;
 use super::{Farm, verdict};
 use crate::seal::Sealer;
@@ -298,7 +298,7 @@ pub(super) fn capability() -> Capability {
         denoiser: true,
         devices: vec!["CPU".into()],
     };
-    Capability { slots: 1, renderers: vec![renderer], ..Capability::default() }
+    Capability { slots: 1, renderers: vec![renderer], op_version: OP_VERSION, ..Capability::default() }
 }
 
 fn spec(frames: i32) -> JobSpec {

@@ -128,6 +128,7 @@ fn capability() -> Capability {
         problems: vec![problem],
         paused: true,
         sick: false,
+        op_version: 1,
     }
 }
 
@@ -149,7 +150,7 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::Capability(Box::new(capability())),
         Message::Push(vec![Suffix { log, actor, from: 1, ops: vec![encode_op(&RETIRE).unwrap().into()], head }]),
         Message::Digest([8; 32]),
-        Message::LogDigests(vec![(log, [9; 32])]),
+        Message::LogDigests(LogDigests { from: SWARM_LOG, until: Some(JobId([4; 16])), digests: vec![(log, [9; 32])] }),
         Message::Versions {
             versions: vec![Versions {
                 log,
@@ -291,7 +292,8 @@ fn the_largest_legal_submit_and_the_fullest_lists_fit() {
     let lengths = vec![(actor, u64::MAX); MAX_ENTRIES_PER_MESSAGE];
     let versions = vec![Versions { log: SWARM_LOG, digest: [255; 32], lengths, forks: Vec::new() }];
     assert!(encode(&Message::Versions { versions, answer: true }).is_ok());
-    assert!(encode(&Message::LogDigests(vec![(SWARM_LOG, [255; 32]); MAX_ENTRIES_PER_MESSAGE])).is_ok());
+    let digests = vec![(SWARM_LOG, [255; 32]); MAX_ENTRIES_PER_MESSAGE];
+    assert!(encode(&Message::LogDigests(LogDigests { from: SWARM_LOG, until: Some(SWARM_LOG), digests })).is_ok());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::farm::event::Token;
 use crate::farm::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use crate::farm::ledger::Row;
 use crate::farm::message::{Capability, LogId, RendererInfo};
+use crate::farm::op::OP_VERSION;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -319,5 +320,5 @@ pub(super) fn capability(name: String, slots: u32, is_fit: bool) -> Capability {
         denoiser: true,
         devices: vec!["CPU".into()],
     };
-    Capability { name, cores: 8, slots, renderers: vec![renderer], ..Capability::default() }
+    Capability { name, cores: 8, slots, renderers: vec![renderer], op_version: OP_VERSION, ..Capability::default() }
 }

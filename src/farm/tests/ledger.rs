@@ -351,7 +351,7 @@ fn machines_of_two_versions_finish_a_job_together_and_the_older_hands_on_what_it
 #[test]
 fn a_job_of_a_later_version_is_left_alone_and_said_to_be() {
     let mut trio = Trio::new(2);
-    let later = crate::farm::op::OP_VERSION + 1;
+    let later = OP_VERSION + 1;
     let submit = Op::Submit { min_version: later, spec: Box::new(spec(3)) };
     trio.at(0).store.insert(BUNDLE);
     let me = trio.at(0).farm.me();
@@ -364,4 +364,50 @@ fn a_job_of_a_later_version_is_left_alone_and_said_to_be() {
         let fits = crate::farm::fit::suits(machine.farm.roster().own(), &spec(3), &Rules::default(), later);
         assert_eq!(fits.unwrap_err().to_string(), "runs an older swarm than the job needs");
     }
+    // The other way round: who is older is known to be.
+    let older = Capability { op_version: 0, ..capability() };
+    let fits = crate::farm::fit::suits(Some(&older), &spec(3), &Rules::default(), OP_VERSION);
+    assert_eq!(fits.unwrap_err().to_string(), "runs an older swarm than the job needs");
+}
+
+#[test]
+fn digests_of_many_logs_come_in_parts_and_of_each_only_what_differs_is_asked_for() {
+    let log = |n: u8| JobId([n; 16]);
+    let digests = Vec::from_iter((1..=7).map(|n| (log(n * 10), [n; 32])));
+    let parts = Vec::from_iter(LogDigests::parts(&digests, 3));
+    assert_eq!(parts.len(), 3);
+    for n in 0..=255 {
+        assert_eq!(parts.iter().filter(|part| part.speaks_of(log(n))).count(), 1, "{n}");
+    }
+    assert!(parts.iter().all(|part| part.digests.iter().all(|(log, _)| part.speaks_of(*log))));
+    assert_eq!(Vec::from_iter(parts.into_iter().flat_map(|part| part.digests)), digests);
+    let none = Vec::from_iter(LogDigests::parts(&[], 3));
+    assert_eq!(none, [LogDigests { from: SWARM_LOG, until: None, digests: Vec::new() }]);
+
+    let mut trio = Trio::new(2);
+    let jobs: BTreeSet<JobId> = (0..5).map(|_| trio.submit(0, 1)).collect();
+    trio.wait(Duration::from_secs(2));
+    let (one, two) = (trio.names[0], trio.names[1]);
+    let now = Now { mono: trio.now, wall_ms: 0 };
+    let mut known = trio.at(0).farm.ledger().log_digests();
+    let asked = |trio: &mut Trio, known: &[(JobId, [u8; 32])]| {
+        let mut asked = Vec::new();
+        for part in LogDigests::parts(known, 2) {
+            let machine = trio.machines.get_mut(&two).expect("a machine");
+            let said = Input::Received { from: one, message: Message::LogDigests(part) };
+            for effect in machine.farm.handle(now, said, &mut trio.rng) {
+                if let Effect::Send { message: Message::Versions { versions, .. }, .. } = effect {
+                    asked.extend(versions.into_iter().map(|versions| versions.log));
+                }
+            }
+        }
+        asked
+    };
+    assert!(jobs.iter().all(|job| known.iter().any(|(log, _)| log == job)));
+    assert_eq!(asked(&mut trio, &known), [], "they agree");
+    let third = known[2].0;
+    known[2].1 = [1; 32];
+    assert_eq!(asked(&mut trio, &known), [third]);
+    known.remove(2);
+    assert_eq!(asked(&mut trio, &known), [third], "a log the other does not have");
 }
