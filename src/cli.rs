@@ -348,6 +348,7 @@ impl Context<'_> {
         // Before the node: a Ctrl-C while it starts must not leave its children behind.
         let ears = Ears::new(self.listen);
         let session = self.open(absent)?;
+        session.must_last()?;
         let events = session.client.post_stream(path, &body);
         watch::follow(&session, ears, events, how, &self.cwd, console)
     }

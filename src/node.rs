@@ -144,7 +144,8 @@ impl World {
         let bound = listener.local_addr().map_err(cannot)?;
         let token: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
         let (calls_in, calls) = mpsc::channel(http::CALLS_WAITING);
-        let file = ApiFile { address: bound, token: token.clone(), pid: std::process::id() };
+        let file =
+            ApiFile { address: bound, token: token.clone(), pid: std::process::id(), embedded: options.embedded };
         let api = tokio::spawn(async move {
             if let Err(error) = http::serve(listener, token, calls_in).await {
                 tracing::error!("{}", cause::with_causes(&error));
@@ -488,6 +489,12 @@ impl Node {
                 self.next_call += 1;
                 let call = self.next_call;
                 let submit::Prepared { what, detach, held } = *prepared;
+                if let submit::What::Job(spec) = &what
+                    && let Some(error) = self.in_the_way(spec)
+                {
+                    stream.try_fail(error);
+                    return;
+                }
                 if let submit::What::Job(spec) = &what
                     && let Some(warning) = self.nobody_suits(spec)
                 {

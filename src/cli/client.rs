@@ -22,6 +22,8 @@ pub(crate) struct Client {
     agent: Agent,
     base: String,
     bearer: String,
+    /// The process, if it is no daemon but another command with a node inside.
+    pub(crate) inside: Option<u32>,
 }
 
 /// Looks for the daemon of this data directory. `Ok(None)`: there is none, whatever an old `api.json` says.
@@ -37,6 +39,7 @@ pub(crate) fn find(data_dir: &Path) -> Result<Option<Client>, ApiError> {
         agent: config.new_agent(),
         base: format!("http://{}/v1", file.address),
         bearer: format!("Bearer {}", file.token),
+        inside: file.embedded.then_some(file.pid),
     };
     match client.send(http::Method::GET, "/ping", None, Some(PING_TIMEOUT)) {
         Ok(response) if response.status().is_success() => Ok(Some(client)),

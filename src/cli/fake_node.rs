@@ -46,7 +46,7 @@ impl FakeNode {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let file = ApiFile { address, token: "5".repeat(64), pid: std::process::id() };
+        let file = ApiFile { address, token: "5".repeat(64), pid: std::process::id(), embedded: false };
         let (sender, receiver) = mpsc::channel(CALLS_WAITING);
         runtime.spawn(http::serve(listener, file.token.clone(), sender));
         runtime.spawn(answer_all(receiver, script, seen.clone()));

@@ -49,6 +49,20 @@ impl Session {
         }
     }
 
+    /// Refuses to begin something long with another command's node, which ends when that command does.
+    pub(crate) fn must_last(&self) -> Result<(), Failure> {
+        match self.client.inside.filter(|_| self.node.is_none()) {
+            Some(process) => {
+                let text = format!(
+                    "another swarm command (process {process}) has a node inside that ends with it; wait for its end, or \
+                     end it and start `swarm daemon`, which serves all"
+                );
+                Err(ApiError::new(ErrorKind::DataDirInUse, text).into())
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Whether the node is this process's own.
     pub(crate) fn is_embedded(&self) -> bool {
         self.node.is_some()

@@ -296,7 +296,7 @@ impl Farm {
                 self.collections += 1;
                 self.collectors.insert(job, Collector::new(self.collections, state, output));
             }
-            JobCommand::Delete if state.may_retire() && !self.is_waited_for(job) => {
+            JobCommand::Delete if state.is_over() && !self.is_waited_for(job) => {
                 self.say(job, &Op::Retire { why: RetireReason::Over })
             }
             JobCommand::Delete => {}

@@ -262,6 +262,12 @@ impl Farm {
                                 || holders(output.blob).any(|node| node == me || self.roster.is_alive(node, now.mono))
                         })
                     });
+                    if live.is_none() && state.is_over() {
+                        // Nobody renders it anew.
+                        let away =
+                            || "what is left is on machines that are away; it comes when they are back".to_owned();
+                        collector.reason.get_or_insert_with(away);
+                    }
                     for output in live.map(|outcome| outcome.outputs.as_slice()).unwrap_or_default() {
                         if !self.local.contains(&output.blob) {
                             fetch.push((*job, unit, output.blob, state.holders(output.blob)));

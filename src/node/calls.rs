@@ -9,7 +9,7 @@ use super::slots::Slots;
 use super::store::Store;
 use super::{ARRIVAL, Node, machine, output, submit, video, view};
 use crate::farm::event::{Input, JobCommand};
-use crate::farm::fit::suits;
+use crate::farm::fit::{Unfit, suits};
 use crate::farm::id::{BlobId, JobId, NodeId, Unit};
 use crate::farm::job::{FrameSet, JobSpec, OutputSpec, Series};
 use crate::farm::op::{JobSetting, OP_VERSION, UnitSet};
@@ -107,12 +107,12 @@ impl Node {
             ApiRequest::Requeue { job, frames } => self.requeue(&job, frames),
             ApiRequest::Nodes => Ok(view::nodes(&self.farm, now)),
             ApiRequest::NodePause { drop } => {
-                let paused = self.set_paused(true)?;
+                let paused = self.set_paused(true);
                 if drop {
                     self.turn(Input::GiveBack);
                     self.slots.let_idle_go();
                 }
-                Ok(paused)
+                paused
             }
             ApiRequest::NodeResume => self.set_paused(false),
             ApiRequest::Invite => {
@@ -197,7 +197,7 @@ impl Node {
 
     fn delete(&mut self, job: &str) -> Answer {
         let id = view::find(&self.farm, job)?;
-        if self.farm.jobs().get(&id).is_some_and(|state| !state.may_retire()) {
+        if self.farm.jobs().get(&id).is_some_and(|state| !state.is_over()) {
             let text = format!("job {} goes on; `swarm job cancel` ends it, then it can be deleted", id.short());
             return Err(ApiError::new(ErrorKind::JobState, text));
         }
@@ -335,11 +335,14 @@ impl Node {
         Ok(entries)
     }
 
+    /// Counts at once, whatever the disk says to its being remembered.
     fn set_paused(&mut self, paused: bool) -> Answer {
-        identity::set_paused(&self.store, paused)
-            .map_err(|error| ApiError::new(ErrorKind::DataDir, error.to_string()))?;
         self.capability.paused = paused;
         self.tell_capability();
+        identity::set_paused(&self.store, paused).map_err(|error| {
+            let now = if paused { "paused" } else { "resumed" };
+            ApiError::new(ErrorKind::DataDir, format!("this machine is {now}, but only until swarm ends: {error}"))
+        })?;
         Ok(view::node(&self.farm, self.identity.node, self.clock.now()))
     }
 
@@ -360,7 +363,9 @@ impl Node {
     pub(super) fn nobody_suits(&self, spec: &JobSpec) -> Option<String> {
         let mut reasons = Vec::new();
         for (node, member) in self.farm.roster().alive(self.clock.now()) {
-            match suits(member.capability.as_ref(), spec, &spec.rules, OP_VERSION) {
+            let is_paused = member.capability.as_ref().is_some_and(|capability| capability.paused);
+            let suits = suits(member.capability.as_ref(), spec, &spec.rules, OP_VERSION);
+            match suits.and(if is_paused { Err(Unfit::Paused) } else { Ok(()) }) {
                 Ok(()) => return None,
                 Err(unfit) => reasons.push(format!("{}: {unfit}", view::node_name(&self.farm, node))),
             }
@@ -369,6 +374,32 @@ impl Node {
         reasons.truncate(REASONS_NAMED);
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
         Some(format!("no machine that is here can render this job, so it waits for one: {}{more}", reasons.join("; ")))
+    }
+
+    /// The refusal of a job whose results would take the place of those of another that still writes there.
+    pub(super) fn in_the_way(&self, spec: &JobSpec) -> Option<ApiError> {
+        let live = self.farm.collectors().iter().filter(|(_, collector)| !collector.ended);
+        let others = live.filter_map(|(id, collector)| Some((id, collector, self.farm.jobs().get(id)?.spec.as_ref()?)));
+        for (id, collector, other) in others {
+            let names = |output: &OutputSpec| output.file_name(spec.frames.first(), spec.format);
+            let (ours, theirs) = (&spec.output, &collector.output);
+            let frames = ours.directory == theirs.directory
+                && names(ours) == names(theirs)
+                && spec.frames.iter().any(|frame| other.frames.contains(frame));
+            let (what, flag) = match () {
+                () if frames => ("frames", "--output"),
+                () if ours.video.is_some() && ours.video == theirs.video => ("its video", "--video"),
+                () => continue,
+            };
+            let id = id.short();
+            let text = format!(
+                "job {id} ({}) still writes {what} of these names; wait for it, end it with `swarm job cancel {id}`, or \
+                 choose another place with {flag}",
+                other.name
+            );
+            return Some(ApiError::new(ErrorKind::JobState, text));
+        }
+        None
     }
 
     fn who_can(&self, question: &WhoCan) -> Result<Found, ApiError> {
@@ -432,9 +463,17 @@ impl Node {
             checks.push(json!({"name": name, "ok": ok, "message": message, "fix": if ok { "" } else { fix }}));
         };
         let dir = &self.options.data_dir;
-        let free = machine::free_bytes(dir).unwrap_or(0);
-        let message = format!("{} has {:.1} GB free", dir.display(), free as f64 / 1e9);
-        check("disk", free >= LOW_BYTES, message, "make room, or choose another disk with --data-dir");
+        let free = machine::free_bytes(dir);
+        let message = match &free {
+            Ok(free) => format!("{} has {:.1} GB free", dir.display(), *free as f64 / 1e9),
+            Err(error) => format!("{}: {error}", dir.display()),
+        };
+        check(
+            "disk",
+            free.is_ok_and(|free| free >= LOW_BYTES),
+            message,
+            "make room, or choose another disk with --data-dir",
+        );
         let found: Vec<String> = self
             .capability
             .renderers
@@ -450,7 +489,7 @@ impl Node {
                 )
             })
             .collect();
-        let fix = "run scripts/setup, or name one with --blender PATH";
+        let fix = "install one (scripts/setup) or name one with --blender PATH, and start swarm anew";
         match self.options.render {
             false => check("blender", true, "this node does not render".into(), ""),
             true if found.is_empty() => check("blender", false, "no Blender was found".into(), fix),
@@ -460,7 +499,11 @@ impl Node {
             check(&problem.kind, false, problem.message.clone(), &problem.fix);
         }
         let ffmpeg = video::ffmpeg_available();
-        let message = if ffmpeg { "found" } else { "not found: Blender's own encoder makes videos" };
+        let message = match ffmpeg {
+            true => "found",
+            false if found.is_empty() => "not found, and no Blender whose encoder could make videos",
+            false => "not found: Blender's own encoder makes videos",
+        };
         check("ffmpeg", ffmpeg, message.into(), "install ffmpeg: it makes videos while frames arrive");
         let addresses = self.net.local_addresses();
         let message = format!("listening on {}", addresses.join(", "));

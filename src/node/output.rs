@@ -2,7 +2,9 @@
 
 use super::cause::{is_full, plain_cause};
 use super::http::{ApiError, ErrorKind, VideoChoice};
-use crate::farm::job::OutputSpec;
+use crate::farm::job::{FrameSet, ImageFormat, OutputSpec};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -87,6 +89,31 @@ pub fn check(output: &OutputSpec) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Refuses to put results in the place of a file that the scene itself needs.
+pub fn spare(output: &OutputSpec, frames: &FrameSet, format: ImageFormat, needed: &[PathBuf]) -> Result<(), ApiError> {
+    let real = |path: &Path| path.canonicalize().ok();
+    let refuse = |path: &Path, what: &str, flag: &str| {
+        let text =
+            format!("{} belongs to the scene, and {what} would replace it; choose another with {flag}", path.display());
+        Err(ApiError::new(ErrorKind::OutputUnwritable, text))
+    };
+    let needed: BTreeSet<PathBuf> = needed.iter().filter_map(|path| real(path)).collect();
+    if let Some(video) = output.video.as_deref().map(Path::new)
+        && real(video).is_some_and(|video| needed.contains(&video))
+    {
+        return refuse(video, "the video", "--video");
+    }
+    let Some(directory) = real(Path::new(&output.directory)) else { return Ok(()) };
+    // Of a frame that is a link the link is replaced, not what it leads to.
+    let names: BTreeSet<&OsStr> =
+        needed.iter().filter(|path| path.parent() == Some(&directory)).filter_map(|path| path.file_name()).collect();
+    let mut files = frames.iter().map(|frame| output.file_name(frame, format));
+    match files.find(|name| !names.is_empty() && names.contains(OsStr::new(name))) {
+        Some(name) => refuse(&directory.join(name), "a frame", "--output"),
+        None => Ok(()),
+    }
+}
+
 /// Writes and removes a small file. Folders made for it are removed again.
 fn probe(directory: &Path, flag: &str) -> Result<(), ApiError> {
     let first_new = directory.ancestors().take_while(|folder| !folder.exists()).last().map(Path::to_path_buf);
@@ -121,7 +148,6 @@ fn probe(directory: &Path, flag: &str) -> Result<(), ApiError> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::farm::job::ImageFormat;
 
     #[test]
     fn output_patterns_say_folder_name_and_digits() {
@@ -155,6 +181,30 @@ mod tests {
         assert_eq!(error.kind, ErrorKind::OutputUnwritable);
         assert!(!error.message.contains("os error"), "{error}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn no_result_takes_the_place_of_a_file_of_the_scene() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["shot.blend", "shot.mp4", "plate_0002.png", "else.png"] {
+            std::fs::write(at(name), "the user's").unwrap();
+        }
+        let needed = ["shot.blend", "shot.mp4", "plate_0002.png"].map(at);
+        let frames = FrameSet::range(1, 3, 1).unwrap();
+        let told = |output: &str, video: &str| {
+            let video = VideoChoice::File(at(video));
+            let output = resolve(Some(&at(output)), &video, Path::new("/"), "x", "").unwrap();
+            spare(&output, &frames, ImageFormat::Png, &needed).map_err(|error| error.message)
+        };
+        for (output, video, named) in
+            [("new", "shot.mp4", "--video"), ("new", "shot.blend", "--video"), ("plate_####", "v.mp4", "--output")]
+        {
+            let message = told(output, video).unwrap_err();
+            assert!(message.contains("belongs to the scene") && message.ends_with(named), "{message}");
+        }
+        told("else_####", "v.mp4").unwrap();
+        told("new", "new.mp4").unwrap();
     }
 
     #[test]

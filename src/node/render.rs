@@ -17,7 +17,7 @@ mod log;
 mod series;
 mod worker;
 
-pub use check::{CheckError, check_image};
+pub use check::{CheckError, PIXELS_MAX, check_image};
 pub use encode::{EncodeError, encode_with_blender};
 pub use find::{Discovery, Search, discover, discover_in};
 pub use series::{Available, SeriesError, choose_renderer, choose_series};

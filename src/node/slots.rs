@@ -127,7 +127,8 @@ impl Slots {
             self.tasks.spawn(other.worker.close());
         }
         let spec = &work.spec;
-        let renderer = choose_renderer(&self.renderers, spec.series, spec.min_version, &spec.needs).cloned();
+        let renderer =
+            choose_renderer(&self.renderers, spec.series, spec.min_version, &spec.needs, spec.settings.device).cloned();
         self.runs += 1;
         let run = Run {
             number: self.runs,
@@ -302,7 +303,8 @@ impl Run {
         let free = Free { scene: work.scene, unit: work.unit, run: self.number, worker };
         let _ = self.events.send(Event::UnitDrawn(Box::new(free))).await;
         let done = drawn.keep().await.map_err(|failure| (failure, None))?;
-        self.keep_log(work, &done.log).await;
+        let warned: String = done.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+        self.keep_log(work, &(warned + &done.log)).await;
         let (store, path) = (self.store.clone(), done.path.clone());
         let imported = tokio::task::spawn_blocking(move || store.import_file(&path, Chunking::Fixed)).await;
         let imported = imported.unwrap_or_else(|panic| Err(io::Error::other(panic)));

@@ -9,6 +9,7 @@ use super::chunk::Chunking;
 use super::event::{Event, Found, WhoCan};
 use super::http::{ApiError, ErrorKind, SubmitRequest};
 use super::output::{self, file_safe};
+use super::render::PIXELS_MAX;
 use super::scene::{self, BlobSink, BundleError, SceneError, SceneInfo, Trace};
 use super::store::{Intake, Store};
 use super::sweep::Held;
@@ -19,7 +20,7 @@ use crate::farm::rules::Rules;
 use crate::wire;
 use serde_json::{Value, json};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -122,11 +123,23 @@ async fn spec(
         let text = format!("a frame would be {}×{} pixels; raise --percent or --resolution", size.0, size.1);
         return Err(ApiError::new(ErrorKind::BadRequest, text));
     }
+    if u64::from(size.0) * u64::from(size.1) > PIXELS_MAX {
+        let text = format!(
+            "a frame would be {}×{} pixels, and no more than {} million can be checked; lower --percent or --resolution",
+            size.0,
+            size.1,
+            PIXELS_MAX / 1_000_000
+        );
+        return Err(ApiError::new(ErrorKind::BadRequest, text));
+    }
     let needs = needs(&info, &settings);
     let output = output_of(&request, &info, &frames)?;
     {
-        let output = output.clone();
-        blocking(move || output::check(&output)).await??;
+        let (output, frames, format) = (output.clone(), frames.clone(), info.format);
+        let files = trace.files.iter().map(|file| file.resolved.clone());
+        let needed: Vec<PathBuf> = trace.blends.keys().cloned().chain(files).collect();
+        let whole = move || output::spare(&output, &frames, format, &needed).and_then(|()| output::check(&output));
+        blocking(whole).await??;
     }
     warn_of_changes(&request, &info, stream).await;
     let Found { series, warning, after } = who_can(&request, &info, &needs, events).await?;
@@ -140,13 +153,17 @@ async fn spec(
         let (output, frames, format) = (output.clone(), frames.clone(), info.format);
         blocking(move || {
             let is_there = |frame| Path::new(&output.directory).join(output.file_name(frame, format)).exists();
-            frames.iter().filter(|frame| is_there(*frame)).count()
+            let frames = frames.iter().filter(|frame| is_there(*frame)).count();
+            (frames, output.video.clone().filter(|video| Path::new(video).exists()))
         })
         .await?
     };
-    if existing > 0 {
-        let text = format!("{existing} frames already in {} will be replaced by new ones", output.directory);
+    if let (frames @ 1.., _) = existing {
+        let text = format!("{frames} frames already in {} will be replaced by new ones", output.directory);
         stream.warning("replaces", &output.directory, &text).await;
+    }
+    if let (0, Some(video)) = existing {
+        stream.warning("replaces", &video, &format!("{video} will be replaced by the new video")).await;
     }
     let (bundle, bundle_bytes) = make_bundle(&request, trace, store, stream).await?;
     Ok(JobSpec {

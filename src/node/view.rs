@@ -292,7 +292,8 @@ pub fn node(farm: &Farm, node: NodeId, now: Duration) -> Value {
     })
 }
 
-/// The job a person means: an id, a prefix of one or a name that means no other, or `last`.
+/// The job a person means: an id, a prefix of one or a name that means no other, or `last`: the latest submitted
+/// here, else anywhere.
 pub fn find(farm: &Farm, text: &str) -> Result<JobId, super::http::ApiError> {
     use super::http::{ApiError, ErrorKind};
     let known = || farm.jobs().values().filter(|job| job.spec.is_some());
@@ -300,7 +301,9 @@ pub fn find(farm: &Farm, text: &str) -> Result<JobId, super::http::ApiError> {
     if text == "last" {
         let none =
             || ApiError::new(ErrorKind::JobNotFound, "there are no jobs yet; submit one with `swarm submit FILE`");
-        return known().max_by_key(newest).map(|job| job.id).ok_or_else(none);
+        // This machine's own: others' clocks may be ahead, and `last` is also what people cancel.
+        let own = known().filter(|job| job.owner() == Some(farm.me().node)).max_by_key(newest);
+        return own.or_else(|| known().max_by_key(newest)).map(|job| job.id).ok_or_else(none);
     }
     let is_id = |job: &&JobState| job.id.to_string() == text;
     let begins_so = |job: &JobState| !text.is_empty() && job.id.to_string().starts_with(text);

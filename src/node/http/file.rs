@@ -22,6 +22,9 @@ pub struct ApiFile {
     pub token: String,
     /// Process id of the daemon, for messages.
     pub pid: u32,
+    /// Whether it is no daemon but another command, with whose end it ends.
+    #[serde(default)]
+    pub embedded: bool,
 }
 
 impl std::fmt::Debug for ApiFile {
@@ -88,7 +91,7 @@ mod tests {
     use super::*;
 
     fn file(pid: u32) -> ApiFile {
-        ApiFile { address: "127.0.0.1:1".parse().unwrap(), token: "00".repeat(32), pid }
+        ApiFile { address: "127.0.0.1:1".parse().unwrap(), token: "00".repeat(32), pid, embedded: false }
     }
 
     #[test]

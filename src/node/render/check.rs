@@ -11,7 +11,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// Most pixels of an image that is decoded: 16384 × 8192, 2 GiB as 32-bit float RGBA (guess).
-const PIXELS_MAX: u64 = 1 << 27;
+pub const PIXELS_MAX: u64 = 1 << 27;
 /// Longest header of an EXR, bytes (guess: one with 300 passes has some 20 KiB).
 const EXR_HEADER_MAX_BYTES: u64 = 4 * 1024 * 1024;
 

@@ -5,7 +5,7 @@
 //! forbids crashes Blender, so that is never tried, pinned or not. Pure: no Blender is asked here.
 
 use super::Renderer;
-use crate::farm::job::{Needs, Series};
+use crate::farm::job::{Device, Needs, Series};
 use std::collections::BTreeSet;
 
 /// What some node offers.
@@ -133,18 +133,23 @@ pub fn choose_series(
     Ok((chosen, warning))
 }
 
-/// The renderer of `series` to use for a job with these needs and least version: the newest release that meets both.
+/// The renderer of `series` to use for a job with these needs and least version: the newest release that meets both, of
+/// those with a GPU if one is asked for or would be taken.
 pub fn choose_renderer<'a>(
     renderers: &'a [Renderer],
     series: Series,
     min_version: u32,
     needs: &Needs,
+    device: Device,
 ) -> Option<&'a Renderer> {
     // Of equals the first found, which is the one a person named; `max_by_key` keeps the last.
     let fits = |r: &&Renderer| {
         r.series == series && (r.denoiser || !needs.denoiser) && (r.file_version == 0 || r.file_version >= min_version)
     };
-    renderers.iter().rev().filter(fits).max_by_key(|r| r.version)
+    let has_gpu = |r: &Renderer| r.devices.iter().any(|device| device.backend != "CPU");
+    let suits = |r: &&Renderer| device != Device::Gpu || has_gpu(r);
+    let rank = |r: &&Renderer| (device != Device::Cpu && has_gpu(r), r.version);
+    renderers.iter().rev().filter(fits).filter(suits).max_by_key(rank)
 }
 
 #[cfg(test)]

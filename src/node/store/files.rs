@@ -112,10 +112,15 @@ pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Bytes a person may still write to the file system `dir` is on.
+/// Bytes a person may still write to the file system `dir` is on; more than there can be where the system does not tell.
 pub(super) fn free_bytes(dir: &Path) -> io::Result<u64> {
-    let stat = rustix::fs::statvfs(dir)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    #[cfg(unix)]
+    {
+        let stat = rustix::fs::statvfs(dir)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+    #[cfg(not(unix))]
+    dir.metadata().map(|_| u64::MAX)
 }
 
 /// A file that is removed unless [`keep`](Self::keep) is called: nothing half-written stays behind an error.
