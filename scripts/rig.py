@@ -1,4 +1,4 @@
-"""Real daemons under test: hosts, jobs and the files they leave. What faults, lan-check, bad-input, corpus and bench share.
+"""Real daemons under test: hosts, jobs and the files they leave. What all scripts in Python share.
 
 A rig knows the program through its command line and JSON alone. Hosts live in the namespaces of scripts/lan, or all on
 this machine. Python's standard library only.
@@ -28,6 +28,16 @@ START_SECONDS = 30
 READY_SECONDS = 60
 # Seconds between two looks at a state that is waited for.
 POLL_SECONDS = 0.25
+
+
+def end(number, _frame):
+    """A script that is told to end leaves nothing running: what it has open ends by the way out."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, end)
 
 
 class Lost(Exception):
@@ -65,6 +75,18 @@ def enter_lan(hosts, *options):
     os.execv(LAN, [str(LAN), str(hosts), *options, "--", sys.executable, *sys.argv])
 
 
+def alone():
+    """Runs this script again in a network of its own, where root: a node inside a command looks for others by multicast."""
+    if os.environ.get("SWARM_ALONE"):
+        return
+    if os.geteuid() != 0:
+        print(f"{sys.argv[0]}: without root this network hears nodes that look for others by multicast", flush=True)
+        return
+    os.environ["SWARM_ALONE"] = "1"
+    up = 'ip link set lo up && exec "$@"'
+    os.execvp("unshare", ["unshare", "--net", "sh", "-c", up, "sh", sys.executable, *sys.argv])
+
+
 def lan(*words):
     subprocess.run([LAN, *words], check=True, stdin=subprocess.DEVNULL)
 
@@ -84,14 +106,13 @@ def wait_for(what, seconds, look):
 class Host:
     """One machine: a data directory, and a namespace unless `network` is None."""
 
-    def __init__(self, name, root, network=None, environment=None):
+    def __init__(self, name, root, network=None):
         self.name = name
         self.home = pathlib.Path(root) / name
         self.data = self.home / "data"
         self.data.mkdir(parents=True, exist_ok=True)
         self.log_path = self.home / "daemon.log"
         self.network = network
-        self.environment = dict(environment or {})
         self.daemon = None
         self.id = None
 
@@ -100,7 +121,7 @@ class Host:
         return [*inside, swarm_binary(), *map(str, words)]
 
     def variables(self, **more):
-        return {**os.environ, "SWARM_DATA_DIR": str(self.data), **self.environment, **more}
+        return {**os.environ, "SWARM_DATA_DIR": str(self.data), **more}
 
     def run(self, *words, seconds=CALL_SECONDS, environment=None, cwd=None):
         """Runs a command to its end: a CompletedProcess with text; the exit status is the caller's to judge."""
@@ -199,13 +220,10 @@ class Rig:
     """Some hosts of one swarm with fresh data directories. A context manager: afterwards nothing of it runs; its folder
     goes too, unless something was lost."""
 
-    def __init__(self, names, environments=None, namespaces=True):
+    def __init__(self, names, namespaces=True):
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="swarm-rig."))
         prefix = os.environ.get("SWARM_LAN_PREFIX") if namespaces else None
-        self.hosts = [
-            Host(name, self.root, f"{prefix}{name}" if prefix else None, (environments or {}).get(name))
-            for name in names
-        ]
+        self.hosts = [Host(name, self.root, f"{prefix}{name}" if prefix else None) for name in names]
 
     def __enter__(self):
         return self
@@ -220,9 +238,9 @@ class Rig:
             for pid in host.processes() if host.data.is_relative_to(self.root) else ():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        if kind is None or os.environ.get("SWARM_RIG_KEEP") == "no":
+        if kind is not Lost:
             shutil.rmtree(self.root, ignore_errors=True)
-        elif kind is Lost:
+        else:
             tails = "".join(f"\n  --- {host.name}: {host.tail(8)}" for host in self.hosts)
             error.args = (f"{error.args[0]}\n  kept: {self.root}{tails}",)
 
@@ -242,13 +260,12 @@ class Rig:
         for host in self.hosts:
             host.wait_until_up()
 
-    def wait_until_met(self, seconds, hosts=None):
+    def wait_until_met(self, seconds):
         """Waits until each host lists all; returns the seconds since now."""
-        hosts = hosts or self.hosts
         started = time.monotonic()
-        for host in hosts:
-            wait_for(f"{host.name} lists {len(hosts)} nodes", max(0.1, seconds - (time.monotonic() - started)),
-                     lambda host=host: len(present(host.nodes_once_up())) == len(hosts))
+        for host in self.hosts:
+            wait_for(f"{host.name} lists {len(self.hosts)} nodes", max(0.1, seconds - (time.monotonic() - started)),
+                     lambda host=host: len(present(host.nodes_once_up())) == len(self.hosts))
         return time.monotonic() - started
 
     def wait_until_ready(self, seconds=READY_SECONDS):

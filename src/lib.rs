@@ -25,6 +25,9 @@
 //! up to), [`farm::ledger`], [`seal`] and [`wire`] (how it is proven and written), [`farm::roster`],
 //! [`farm::schedule`], [`farm::transfer`] and [`farm::collect`] (the choices), [`farm`] itself, then [`node`] and its
 //! adapters, and last [`cli`].
+//!
+//! `DESIGN §n` and `BLENDER.md` in comments are the team's design document and its measurements of Blender, which say why
+//! a figure is as it is; they are kept beside this repository.
 
 #[cfg(feature = "node")]
 pub mod cli;

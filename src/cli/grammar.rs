@@ -88,7 +88,7 @@ pub(crate) struct DaemonArgs {
     /// Address of another machine of the swarm, where it is not found by itself; may be repeated
     #[arg(long, value_name = "ADDR", value_parser = Text::new())]
     pub(crate) peer: Vec<String>,
-    /// Frames rendered here at the same time [default: one per usable GPU, else 1]
+    /// Frames rendered here at the same time, each on all GPUs [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) slots: Option<u32>,
     /// A Blender to use, or a Python with bpy; may be repeated
@@ -159,7 +159,7 @@ pub(crate) struct SubmitArgs {
     /// Submit although files of the scene are missing
     #[arg(long)]
     pub(crate) allow_missing: bool,
-    /// Render every frame anew, even one that an earlier job has rendered
+    /// Render every frame anew (no job uses another's frames yet)
     #[arg(long)]
     pub(crate) no_reuse: bool,
     /// Render frames of this job from FILE, all or those of --frames; the others stay, and the video is made anew
@@ -167,14 +167,14 @@ pub(crate) struct SubmitArgs {
         long,
         value_name = "JOB",
         value_parser = Text::new(),
-        conflicts_with_all = ["name", "fps", "series", "priority", "output", "video", "no_video"]
+        conflicts_with_all = ["name", "fps", "series", "priority", "output", "VideoArgs", "RuleArgs", "paused"]
     )]
     pub(crate) update: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct VideoArgs {
-    /// The video file [default: NAME.mp4]
+    /// The video file [default: NAME.mp4, or NAME-FIRST-LAST.mp4 of a part of the scene's frames]
     #[arg(long, value_name = "FILE", conflicts_with = "no_video")]
     pub(crate) video: Option<PathBuf>,
     /// Make no video

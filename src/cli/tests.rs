@@ -110,7 +110,8 @@ fn an_update_names_a_job_and_changes_nothing_of_the_whole() {
     assert_eq!(stage.run(&format!("submit {} --update last --frames 3-4", stage.blend())).code, 0);
     let Some(ApiRequest::Submit(request)) = stage.seen().last().cloned() else { panic!("a submit") };
     assert_eq!((request.update.as_deref(), request.frames.as_deref()), (Some("last"), Some("3-4")));
-    for flag in ["--name n", "--fps 24", "--series 4.5", "--priority 3", "--output o", "--video v.mp4", "--no-video"] {
+    let whole = ["--name n", "--fps 24", "--series 4.5", "--priority 3", "--output o", "--video v.mp4", "--no-video"];
+    for flag in whole.into_iter().chain(["--paused", "--max-nodes 2", "--deadline 1h", "--tag t", "--after last"]) {
         assert_eq!(stage.run(&format!("submit {} --update last {flag}", stage.blend())).code, 2, "{flag}");
     }
 }
@@ -266,6 +267,20 @@ fn an_api_file_of_a_dead_daemon_or_with_another_token_means_no_daemon() {
     stage.daemon = None;
     live.write(stage.dir.path()).unwrap();
     assert_eq!(stage.run("jobs").code, 4);
+}
+
+#[test]
+fn nothing_long_begins_with_the_node_of_another_command() {
+    let stage = Stage::with_daemon(Script::Complete);
+    let live = stage.daemon.as_ref().unwrap().file().clone();
+    ApiFile { embedded: true, ..live.clone() }.write(stage.dir.path()).unwrap();
+    for args in [format!("submit {}", stage.blend()), "job collect last".into()] {
+        let ran = stage.run(&args);
+        assert_eq!(ran.code, 1, "{}", ran.out);
+        assert!(ran.err.contains(&format!("process {}", live.pid)) && ran.err.contains("swarm daemon"), "{}", ran.err);
+    }
+    assert_eq!((stage.run("jobs").code, stage.run("invite").code), (0, 0));
+    live.write(stage.dir.path()).unwrap();
 }
 
 #[test]
