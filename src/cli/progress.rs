@@ -140,7 +140,7 @@ fn machines(names: &BTreeSet<String>) -> String {
     format!("  {}", count(names.len() as u64, "machine"))
 }
 
-fn say(console: &mut Console<'_>, line: String) -> io::Result<()> {
+pub(crate) fn say(console: &mut Console<'_>, line: String) -> io::Result<()> {
     writeln!(console.err, "{}", plain_lines(&line))
 }
 

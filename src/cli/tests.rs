@@ -168,13 +168,13 @@ fn a_stream_that_breaks_off_is_an_error_and_with_detach_it_is_the_end() {
     assert_eq!((ran.code, ran.out), (0, format!("submitted job {JOB}; follow it with `swarm job watch {JOB}`\n")));
 }
 
-/// Interrupts once the job is known to be submitted: its line has been printed.
+/// Interrupts once the job is known: its line has been printed.
 fn interrupt_after_submission(stage: &Stage, args: &str) -> (u8, String) {
     struct Trigger<'a>(&'a std::cell::RefCell<Option<SyncSender<Message>>>, Vec<u8>);
     impl Write for Trigger<'_> {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.1.extend_from_slice(bytes);
-            if String::from_utf8_lossy(&self.1).contains("submitted job")
+            if String::from_utf8_lossy(&self.1).contains(&format!("job {JOB}"))
                 && let Some(sender) = self.0.borrow_mut().take()
             {
                 sender.send(Message::Interrupt).unwrap();

@@ -4,7 +4,7 @@
 
 use super::client::{Client, Events, job_path};
 use super::print::{Console, count, number, short_path, text};
-use super::progress::{Progress, shortfall};
+use super::progress::{Progress, say, shortfall};
 use super::session::Session;
 use super::{Exit, Failure};
 use crate::node::http::{ApiError, ErrorKind};
@@ -126,6 +126,9 @@ pub(crate) fn follow(
                     job = Some(id.to_owned());
                 }
                 let shown = match &mut progress {
+                    Some(_) if made == Made::Before && text(&event, "event") == "submitted" => {
+                        say(console, format!("following job {}", text(&event, "job")))
+                    }
                     Some(progress) => progress.event(&event, console),
                     None => console.line(event.to_string()),
                 };
