@@ -113,6 +113,8 @@ class Host:
         self.data.mkdir(parents=True, exist_ok=True)
         self.log_path = self.home / "daemon.log"
         self.network = network
+        # What all its commands get beside what this script has.
+        self.environment = {}
         self.daemon = None
         self.id = None
 
@@ -121,7 +123,7 @@ class Host:
         return [*inside, swarm_binary(), *map(str, words)]
 
     def variables(self, **more):
-        return {**os.environ, "SWARM_DATA_DIR": str(self.data), **more}
+        return {**os.environ, "SWARM_DATA_DIR": str(self.data), **self.environment, **more}
 
     def run(self, *words, seconds=CALL_SECONDS, environment=None, cwd=None):
         """Runs a command to its end: a CompletedProcess with text; the exit status is the caller's to judge."""

@@ -244,7 +244,8 @@ impl Farm {
         }
     }
 
-    fn in_hand(&self) -> Vec<InHand> {
+    /// What is being rendered here.
+    pub(super) fn in_hand(&self) -> Vec<InHand> {
         self.hands
             .iter()
             .filter(|(key, hand)| hand.started.is_some() && !self.ended.contains(*key))

@@ -72,6 +72,8 @@ impl Farm {
     pub(super) fn give_back(&mut self, effects: &mut Vec<Effect>) {
         let all = self.hands.keys().copied().collect();
         self.let_go(all, effects);
+        // Whoever asks this machine sees it free, before the next heartbeat.
+        self.roster.set_own_work(self.in_hand());
     }
 
     fn let_go(&mut self, gone: Vec<(JobId, Unit)>, effects: &mut Vec<Effect>) {
