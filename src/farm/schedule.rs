@@ -76,6 +76,9 @@ pub struct Choice {
     pub taken_from: Option<ActorId>,
 }
 
+/// Score of a claim on what waited elsewhere: the strongest there is, since a weaker one would be given up at once.
+pub const TAKEN_OVER: u32 = u32::MAX;
+
 /// Strength of a node at a unit: the best of as many draws as it has slots.
 pub fn strength(node: NodeId, slots: u32, job: JobId, unit: Unit, epoch: u32) -> u32 {
     let words = |bytes: &[u8]| {
@@ -375,7 +378,9 @@ impl View<'_> {
             let (Some((actor, claim)), None) = (claims.next(), claims.next()) else { continue };
             let begun = self.roster.progress(actor.node, job.id, *unit, self.now).is_some();
             let tells = self.roster.tells(actor.node, self.now);
-            if claim.kind == ClaimKind::Primary && tells && !begun && self.may_try(job, *unit) {
+            // What was taken over a moment ago by a stronger one would be given up at once, and taken again.
+            let yields = (claim.score, actor) < (TAKEN_OVER, self.me);
+            if claim.kind == ClaimKind::Primary && tells && !begun && yields && self.may_try(job, *unit) {
                 waiting.entry(actor).or_default().push(*unit);
             }
         }

@@ -10,7 +10,7 @@ use super::id::{BlobId, JobId, NodeId, Unit};
 use super::message::Capability;
 use super::op::{MAX_BLOBS_PER_OP, Op, UnitSet};
 use super::rules::{Chunk, span};
-use super::schedule::{Hand, strength, strength_at_job};
+use super::schedule::{Hand, TAKEN_OVER, strength, strength_at_job};
 use super::state::JobState;
 use super::transfer::Urgency;
 use super::verdict::{is_failed, is_stopped};
@@ -135,10 +135,8 @@ impl Farm {
                 true => strength_at_job(self.me.node, choice.job),
                 false => strength(self.me.node, slots, choice.job, unit, choice.epoch),
             };
-            // What waits elsewhere is taken by the strongest claim there is: a weaker one would be given up at once, and
-            // made again.
             let weakest = match choice.taken_from {
-                Some(_) => u32::MAX,
+                Some(_) => TAKEN_OVER,
                 None => choice.units.iter().map(|(unit, _)| score(*unit)).min().unwrap_or(0),
             };
             let claim = Op::Claim { epoch: choice.epoch, units, kind: choice.kind, score: weakest };

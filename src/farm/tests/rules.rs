@@ -6,11 +6,11 @@ use crate::farm::config::ORPHAN_AFTER;
 use crate::farm::event::{JobCommand, Load};
 use crate::farm::fit::{Unfit, fits};
 use crate::farm::id::ActorId;
-use crate::farm::message::GpuInfo;
-use crate::farm::op::{FailureKind, JobSetting};
+use crate::farm::message::{GpuInfo, Heartbeat};
+use crate::farm::op::{ClaimKind, FailureKind, JobSetting};
 use crate::farm::roster::Roster;
 use crate::farm::rules::{Chunk, Order};
-use crate::farm::schedule::View;
+use crate::farm::schedule::{TAKEN_OVER, View};
 use crate::farm::state::JobState;
 use crate::farm::why::{Hold, Standing, Wait};
 
@@ -486,4 +486,43 @@ fn nobody_is_said_to_be_busy_with_the_job_that_is_asked_about() {
         let standings = farm.why(&farm.jobs()[&job], now);
         assert!(standings.iter().all(|(_, standing)| *standing != Standing::Busy(job)), "{standings:?}");
     }
+}
+
+#[test]
+fn what_waits_is_taken_over_unless_a_stronger_machine_just_took_it_over() {
+    let actor = |i: u8| ActorId { node: NodeId([i; 32]), boot: BootId([i; 8]) };
+    let (me, job) = (actor(5), JobId([5; 16]));
+    let takes_from = |holder: ActorId, score: u32| {
+        let mut state = JobState::new(job);
+        state.apply(actor(2), 0, Op::Submit { min_version: 1, spec: Box::new(spec(2)) });
+        let units = UnitSet::whole(vec![1, 2]).expect("frames");
+        state.apply(holder, 0, Op::Claim { epoch: 0, units, kind: ClaimKind::Primary, score });
+        let mut roster = Roster::new(me);
+        roster.set_own(capability());
+        roster.connected(holder.node, holder.boot, Duration::ZERO);
+        let beat = Heartbeat {
+            counter: 1,
+            boot: holder.boot,
+            load_percent: 0,
+            free_memory_bytes: None,
+            at_desk: false,
+            in_hand: Vec::new(),
+            neighbours: Vec::new(),
+        };
+        roster.heartbeat(holder.node, beat, Duration::ZERO);
+        let view = View {
+            me,
+            now: Duration::ZERO,
+            roster: &roster,
+            jobs: &BTreeMap::from([(job, state)]),
+            hands: &BTreeMap::new(),
+            ready: &BTreeSet::from([BUNDLE]),
+            blame: &Blame::default(),
+            is_patient: false,
+        };
+        view.choose().is_some_and(|choice| choice.taken_from == Some(holder))
+    };
+    assert!(takes_from(actor(9), 7));
+    assert!(takes_from(actor(2), TAKEN_OVER), "it would yield");
+    assert!(!takes_from(actor(9), TAKEN_OVER), "this machine would yield, and take it again");
 }
