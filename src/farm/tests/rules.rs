@@ -10,7 +10,7 @@ use crate::farm::message::{GpuInfo, Heartbeat};
 use crate::farm::op::{ClaimKind, FailureKind, JobSetting};
 use crate::farm::roster::Roster;
 use crate::farm::rules::{Chunk, Order};
-use crate::farm::schedule::{TAKEN_OVER, View};
+use crate::farm::schedule::{Choice, TAKEN_OVER, View};
 use crate::farm::state::JobState;
 use crate::farm::why::{Hold, Standing, Wait};
 
@@ -441,6 +441,21 @@ fn a_slow_machine_leaves_the_last_frames_to_one_that_ends_them_sooner_but_not_fo
     assert_eq!(trio.frames(1, job).len(), 1, "it did not");
 }
 
+/// What an idle machine that has the scene takes of one job.
+fn chooses(me: ActorId, now: Duration, roster: &Roster, job: JobState) -> Option<Choice> {
+    let view = View {
+        me,
+        now,
+        roster,
+        jobs: &BTreeMap::from([(job.id, job)]),
+        hands: &BTreeMap::new(),
+        ready: &BTreeSet::from([BUNDLE]),
+        blame: &Blame::default(),
+        is_patient: false,
+    };
+    view.choose()
+}
+
 #[test]
 fn what_is_orphaned_is_not_rendered_anew_by_a_machine_that_failed_it_twice() {
     let actor = |i: u8| ActorId { node: NodeId([i; 32]), boot: BootId([0; 8]) };
@@ -458,17 +473,7 @@ fn what_is_orphaned_is_not_rendered_anew_by_a_machine_that_failed_it_twice() {
         state.apply(actor(3), 0, done);
         let mut roster = Roster::new(me);
         roster.set_own(capability());
-        let view = View {
-            me,
-            now: ORPHAN_AFTER,
-            roster: &roster,
-            jobs: &BTreeMap::from([(job, state)]),
-            hands: &BTreeMap::new(),
-            ready: &BTreeSet::from([BUNDLE]),
-            blame: &Blame::default(),
-            is_patient: false,
-        };
-        view.choose().is_some()
+        chooses(me, ORPHAN_AFTER, &roster, state).is_some()
     };
     assert!(chosen(0), "nobody is left who holds the frame");
     assert!(!chosen(2));
@@ -510,17 +515,7 @@ fn what_waits_is_taken_over_unless_a_stronger_machine_just_took_it_over() {
             neighbours: Vec::new(),
         };
         roster.heartbeat(holder.node, beat, Duration::ZERO);
-        let view = View {
-            me,
-            now: Duration::ZERO,
-            roster: &roster,
-            jobs: &BTreeMap::from([(job, state)]),
-            hands: &BTreeMap::new(),
-            ready: &BTreeSet::from([BUNDLE]),
-            blame: &Blame::default(),
-            is_patient: false,
-        };
-        view.choose().is_some_and(|choice| choice.taken_from == Some(holder))
+        chooses(me, Duration::ZERO, &roster, state).is_some_and(|choice| choice.taken_from == Some(holder))
     };
     assert!(takes_from(actor(9), 7));
     assert!(takes_from(actor(2), TAKEN_OVER), "it would yield");
