@@ -1,5 +1,6 @@
 //! What the store asks of a file system: syncing folders, clones, private temporary names, locks per name.
 
+use crate::node::machine;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
@@ -114,13 +115,10 @@ pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
 
 /// Bytes a person may still write to the file system `dir` is on; more than there can be where the system does not tell.
 pub(super) fn free_bytes(dir: &Path) -> io::Result<u64> {
-    #[cfg(unix)]
-    {
-        let stat = rustix::fs::statvfs(dir)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    match machine::free_bytes(dir) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(u64::MAX),
+        told => told,
     }
-    #[cfg(not(unix))]
-    dir.metadata().map(|_| u64::MAX)
 }
 
 /// A file that is removed unless [`keep`](Self::keep) is called: nothing half-written stays behind an error.
