@@ -7,6 +7,12 @@ use std::io;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+/// Bytes of a write. With a whole chunk at once the page cache takes larger pieces of memory, now and then ones that
+/// nobody touched yet: 2 of 9 GiB came in 3.7 and 3.9 s of processor instead of 2.9-3.3, and with this none of 9
+/// (`cargo bench --bench transfer -- 1024 3`, each three times in turn).
+#[cfg(unix)]
+const WRITE_AT_ONCE: usize = 16 << 10;
+
 /// Locks a mutex; a thread that died holding it left plain data that is still whole.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -209,10 +215,14 @@ pub(super) fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::R
     }
 }
 
-/// Writes all of `bytes` at `offset`.
+/// Writes all of `bytes` at `offset`, leaving the file's own position alone where the system can.
 pub(super) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     #[cfg(unix)]
-    return std::os::unix::fs::FileExt::write_all_at(file, bytes, offset);
+    {
+        let begins = (offset..).step_by(WRITE_AT_ONCE);
+        let write = |(piece, at)| std::os::unix::fs::FileExt::write_all_at(file, piece, at);
+        bytes.chunks(WRITE_AT_ONCE).zip(begins).try_for_each(write)
+    }
     #[cfg(windows)]
     {
         let mut done = 0;
