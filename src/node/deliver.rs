@@ -312,26 +312,21 @@ impl Task {
             known.insert(frame, path.clone());
             encoder = add(encoder, frame, path).await;
         }
-        let finished = loop {
-            match self.encode(encoder, &missing).await {
-                Err(VideoError::Io { path, source }) if is_full(&source) => {
-                    // Finished segments are kept, so that this costs the rest only.
-                    let ((job, collection), path) = (self.job, path.display());
-                    let reason = format!("the disk of {path} is full; make room there: the video is tried again");
-                    events.send(Event::Farm(Input::CollectionDelayed { job, collection, reason })).await.ok()?;
-                    tokio::time::sleep(RETRY_VIDEO).await;
-                    encoder = self.open(&known).await;
-                }
-                other => break other,
-            }
-        };
-        Some(match finished {
-            Err(VideoError::NoFfmpeg | VideoError::NoX264 { .. } | VideoError::CannotStart { .. }) => {
-                self.with_blender(&known).await
-            }
-            Err(error) => Err(with_causes(&error)),
-            Ok(()) => Ok(()),
-        })
+        loop {
+            let Err(error) = self.encode(encoder, &missing).await else { return Some(Ok(())) };
+            let Some(path) = error.full_disk() else {
+                return Some(match error.no_ffmpeg() {
+                    Some(why) => self.with_blender(&known, &why).await,
+                    None => Err(with_causes(&error)),
+                });
+            };
+            // Finished segments are kept, so that this costs the rest only.
+            let ((job, collection), path) = (self.job, path.display());
+            let reason = format!("the disk of {path} is full; make room there: the video is tried again");
+            events.send(Event::Farm(Input::CollectionDelayed { job, collection, reason })).await.ok()?;
+            tokio::time::sleep(RETRY_VIDEO).await;
+            encoder = self.open(&known).await;
+        }
     }
 
     /// An encoder that was told of the frames there are.
@@ -364,12 +359,13 @@ impl Task {
         made.unwrap_or_else(|panic| Err(io::Error::other(panic)))
     }
 
-    async fn with_blender(&self, known: &BTreeMap<i32, PathBuf>) -> Result<(), String> {
+    /// The video by Blender's encoder, since there is no ffmpeg: `why`.
+    async fn with_blender(&self, known: &BTreeMap<i32, PathBuf>, why: &str) -> Result<(), String> {
         let install =
             format!("install ffmpeg, then run `swarm job collect {}`; the frames are kept", self.job.0.short());
         let renderer = lock(&self.encoder).clone();
         let Some(renderer) = renderer else {
-            return Err(format!("there is neither ffmpeg nor a Blender on this machine to make the video; {install}"));
+            return Err(format!("{why}, and this machine has no Blender to make the video with; {install}"));
         };
         // A frame that failed holds its predecessor, or at the very start its successor.
         let first = known.values().next().cloned();
@@ -380,7 +376,7 @@ impl Task {
         }
         match encode_with_blender(&renderer, &frames, self.spec.rate, &self.out, &self.work_dir).await {
             Ok(()) => {
-                let text = "ffmpeg is not installed: Blender's own encoder made the video".to_owned();
+                let text = format!("{why}: Blender's own encoder made the video");
                 lock(&self.notes).insert(self.job.0, text);
                 Ok(())
             }

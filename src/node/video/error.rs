@@ -1,7 +1,8 @@
 //! What can go wrong with a video, in words for the person who waits for it.
 
+use crate::node::cause::is_full;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why there is no video.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,8 @@ pub enum VideoError {
     /// ffmpeg failed.
     #[error("ffmpeg failed while {doing}: {detail}")]
     Ffmpeg {
+        /// The directory it wrote to.
+        folder: PathBuf,
         /// What it was to do.
         doing: String,
         /// What it printed last.
@@ -127,4 +130,28 @@ pub enum VideoError {
     /// The encoder has stopped; the reason was given before.
     #[error("the video's encoder has stopped; collect the job again")]
     Stopped,
+}
+
+/// What ffmpeg prints where the system says `ENOSPC` and `EDQUOT`, whatever the user's language.
+const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
+
+impl VideoError {
+    /// The file or folder whose disk is full, if that is what went wrong.
+    pub fn full_disk(&self) -> Option<&Path> {
+        match self {
+            Self::Io { path, source } | Self::Segment { path, source } if is_full(source) => Some(path),
+            Self::Ffmpeg { folder, detail, .. } if FULL.iter().any(|words| detail.contains(words)) => Some(folder),
+            _ => None,
+        }
+    }
+
+    /// Why no ffmpeg here can serve any video, if that is what went wrong.
+    pub fn no_ffmpeg(&self) -> Option<String> {
+        match self {
+            Self::NoFfmpeg => Some("ffmpeg is not installed".to_owned()),
+            Self::NoX264 { program } => Some(format!("{} was built without libx264", program.display())),
+            Self::CannotStart { program, .. } => Some(format!("{} could not be started", program.display())),
+            _ => None,
+        }
+    }
 }

@@ -147,7 +147,10 @@ impl Ffmpeg {
         let doing = || format!("encoding {frames} frames");
         match run(&self.program, &arguments(job), &job.folder, deadline).await {
             Ok(answer) if answer.success => Ok(()),
-            Ok(answer) => Err(VideoError::Ffmpeg { doing: doing(), detail: last_lines(&answer.err) }),
+            Ok(answer) => {
+                let (folder, detail) = (job.folder.clone(), last_lines(&answer.err));
+                Err(VideoError::Ffmpeg { folder, doing: doing(), detail })
+            }
             Err(Failure::Start(source)) => Err(VideoError::CannotStart { program: self.program.clone(), source }),
             Err(Failure::Deadline) => Err(VideoError::Deadline { doing: doing() }),
         }

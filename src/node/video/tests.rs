@@ -250,3 +250,26 @@ async fn an_ffmpeg_that_is_none_is_an_error_that_says_what_to_do() {
     let error = open("true").await;
     assert!(matches!(error, VideoError::NoX264 { .. }), "{error}");
 }
+
+/// As on a disk that fills up while ffmpeg writes.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_disk_that_is_full_for_ffmpeg_is_told_from_other_failures() {
+    let Some(stage) = Stage::new(0..3) else { return };
+    let folder = stage.folder.path().to_path_buf();
+    let ffmpeg = Ffmpeg::probe(stage.ffmpeg.clone()).await.unwrap();
+    let mut run = ffmpeg::Run {
+        folder: folder.clone(),
+        images: (0..3).map(|frame| stage.image(frame)).collect(),
+        extension: "png",
+        rate: Rate::new(24, 1_000_000).unwrap(),
+        pixels: 64 * 36,
+        out: "full.mp4".into(),
+    };
+    std::os::unix::fs::symlink("/dev/full", folder.join(&run.out)).unwrap();
+    let error = ffmpeg.encode(&run).await.unwrap_err();
+    assert_eq!(error.full_disk(), Some(folder.as_path()), "{error}");
+    run.out = "nowhere/full.mp4".into();
+    let error = ffmpeg.encode(&run).await.unwrap_err();
+    assert_eq!(error.full_disk(), None, "{error}");
+}
