@@ -81,7 +81,8 @@ pub fn chunk_id(bytes: &[u8]) -> ChunkId {
 /// One file of a bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BundleFile {
-    /// Path inside the bundle: `f/<short hash>/<safe name>`, forward slashes, never absolute, never `..`.
+    /// Path inside the bundle: `f/<short hash>/<safe name>`, or `f/<short hash>/<folders>/<safe name>` where Blender looks in
+    /// folders. Forward slashes, never absolute, never `..`.
     pub path: String,
     /// Whether it is executable.
     pub executable: bool,

@@ -5,10 +5,13 @@
 //! file is an error with a sentence, never a panic, and nothing is allocated on a length the file merely claims.
 //!
 //! In reading order: [`dna`] finds the bytes of a field, [`mod@read`] asks the scene what to render, `refs` finds every
-//! path a .blend stores, `reach` which of them are used, [`mod@trace`] resolves them on this disk, `names` gives each file its place in a bundle,
-//! [`mod@bundle`] copies them with the paths rewritten, [`layout`] puts them down again.
+//! path a .blend stores (`caches` those of bakes), `reach` which of them are used, `disk` what they come to here,
+//! [`mod@trace`] what is there and what is missing, `names` gives each file its place in a bundle, [`mod@bundle`] copies
+//! them with the paths rewritten, [`layout`] puts them down again.
 
 pub mod bundle;
+mod caches;
+mod disk;
 pub mod dna;
 pub mod layout;
 mod names;

@@ -6,13 +6,14 @@
 //! bundle half before and half after a save renders something nobody made.
 
 use super::SceneError;
+use super::disk::{Disk, Found, absolute};
 use super::dna::Blend;
-use super::names::{Places, Split, os_bytes};
-use super::refs::{Budget, Form, references};
-use super::trace::{Disk, Found, Stamp, Trace, absolute};
+use super::names::{Places, Split, blendcache, os_bytes, stem};
+use super::refs::{Budget, Field, Form, references};
+use super::trace::{Stamp, Trace};
 use crate::farm::blob::{BUNDLE_MAX_FILES, BlobMap, BundleFile, Manifest};
 use crate::node::chunk::Chunking;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -100,8 +101,8 @@ pub fn bundle(
     let start = BundleProgress { files_total: all.len() as u64, bytes_total, ..BundleProgress::default() };
     let wanted = trace.files.iter().map(|file| (&*file.from, &*file.resolved)).collect();
     let mut bundler = Bundler { sink, progress, at: start, stats: BundleStats::default(), files: BTreeMap::new() };
-    let (places, disk, sources) = (Places::default(), Disk::default(), BTreeMap::new());
-    let mut rewriter = Rewriter { wanted, places, disk, budget: Budget::of(&main), sources };
+    let (places, disk, sources) = (Places::default(), Disk::of(&main), BTreeMap::new());
+    let mut rewriter = Rewriter { wanted, places, disk, budget: Budget::of(&main), sources, main: &main };
     let main_place = rewriter.place_of(&main);
     for (path, traced) in &trace.blends {
         let place = rewriter.place_of(path);
@@ -113,13 +114,8 @@ pub fn bundle(
             bundler.put_from_disk(path, place, Chunking::Fixed)?;
             continue;
         }
-        let mut bytes = blend.into_bytes();
-        for Edit { field, text } in edits {
-            let field = bytes.get_mut(field).ok_or_else(|| BundleError::NoRoom(path.into()))?;
-            field.fill(0);
-            field.iter_mut().zip(text).for_each(|(old, new)| *old = new);
-        }
-        bundler.put(path, place, &mut &bytes[..], Chunking::ContentDefined, traced.executable)?;
+        let mut rewritten = edited(blend.into_bytes(), edits).ok_or_else(|| BundleError::NoRoom(path.into()))?;
+        bundler.put(path, place, &mut rewritten, Chunking::ContentDefined, traced.executable)?;
     }
     for (place, path) in rewriter.sources {
         if !bundler.files.contains_key(&place) {
@@ -134,14 +130,58 @@ pub fn bundle(
     Ok((Manifest { main: main_place, files }, bundler.stats))
 }
 
-/// One field of a .blend and what it shall hold instead.
+/// `text` with NULs up to `len` bytes.
+fn padded(mut text: Vec<u8>, len: usize) -> Vec<u8> {
+    text.resize(len, 0);
+    text
+}
+
+/// Some bytes of a .blend and what shall stand there instead, which may be longer or shorter.
+#[derive(PartialEq, Eq)]
 struct Edit {
     field: Range<usize>,
-    text: Vec<u8>,
+    bytes: Vec<u8>,
+}
+
+/// A .blend with the edits made. Nothing in it counts from its beginning, so what is behind may move. `None` if the edits
+/// do not fit into it or overlap.
+fn edited(bytes: Vec<u8>, mut edits: Vec<Edit>) -> Option<Pieces> {
+    edits.sort_by(|a, b| (a.field.start, &a.bytes).cmp(&(b.field.start, &b.bytes)));
+    // Two datablocks may share one text.
+    edits.dedup();
+    let apart = edits.windows(2).all(|pair| pair[0].field.end <= pair[1].field.start);
+    let fit = edits.iter().all(|edit| edit.field.start <= edit.field.end && edit.field.end <= bytes.len());
+    (apart && fit).then(|| Pieces { bytes, edits: edits.into(), at: 0 })
+}
+
+/// Reads a .blend with its edits in place.
+struct Pieces {
+    bytes: Vec<u8>,
+    edits: VecDeque<Edit>,
+    at: usize,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if let Some(edit) = self.edits.front_mut().filter(|edit| edit.field.start == self.at) {
+            let read = (&*edit.bytes).read(buf)?;
+            edit.bytes.drain(..read);
+            if edit.bytes.is_empty() {
+                self.at = edit.field.end;
+                self.edits.pop_front();
+            }
+            return Ok(read);
+        }
+        let end = self.edits.front().map_or(self.bytes.len(), |edit| edit.field.start);
+        let read = self.bytes.get(self.at..end).unwrap_or_default().read(buf)?;
+        self.at += read;
+        Ok(read)
+    }
 }
 
 /// Decides what each path becomes.
 struct Rewriter<'a> {
+    main: &'a Path,
     /// Which .blend needs which file.
     wanted: BTreeSet<(&'a Path, &'a Path)>,
     places: Places,
@@ -158,33 +198,64 @@ impl Rewriter<'_> {
         format!("{}/{}", self.places.directory(directory), self.places.name(directory, &Split::of(&name)))
     }
 
+    /// Where the laid-out copy of the .blend at `path` has its disk caches.
+    fn caches_of(&mut self, path: &Path) -> String {
+        let place = self.place_of(path);
+        let (directory, name) = place.rsplit_once('/').unwrap_or_default();
+        format!("{directory}/{}", String::from_utf8_lossy(&blendcache(name.as_bytes())))
+    }
+
     /// The fields of the .blend at `path` to rewrite. Notes the files they refer to.
     fn edits(&mut self, blend: &Blend, path: &Path) -> Result<Vec<Edit>, BundleError> {
         let home = self.places.directory(path.parent().unwrap_or(Path::new("/")));
         let mut edits = Vec::new();
-        let mut edit = |field: &Range<usize>, text: String| {
-            let old = blend.bytes().get(field.clone()).unwrap_or_default();
-            if text.len() >= old.len() {
-                return Err(BundleError::NoRoom(path.into()));
+        let fixed = |field: &Range<usize>| Field::Fixed(field.clone());
+        let old_text = |field: &Range<usize>| {
+            blend.bytes().get(field.clone()).and_then(|old| old.split(|byte| *byte == 0).next()).unwrap_or_default()
+        };
+        let mut edit = |field: &Field, text: String| {
+            let range = match field {
+                Field::Fixed(range) => range.clone(),
+                Field::Block(index) => blend.blocks().get(*index).map_or(0..0, |block| block.at..block.at + block.len),
+                Field::BesideItself | Field::BesideMain => return Ok(()),
+            };
+            let (room, text) = (range.len(), text.into_bytes());
+            if old_text(&range) == text {
+                return Ok(());
             }
-            if old.split(|byte| *byte == 0).next() != Some(text.as_bytes()) {
-                edits.push(Edit { field: field.clone(), text: text.into_bytes() });
+            match field {
+                Field::Block(index) if text.len() >= room => {
+                    // With its NUL, to the multiple of four that blocks have.
+                    let len = (text.len() + 1).next_multiple_of(4);
+                    let (field, bytes) =
+                        blend.length_of(*index, len).ok_or_else(|| BundleError::NoRoom(path.into()))?;
+                    edits.push(Edit { field, bytes });
+                    edits.push(Edit { field: range, bytes: padded(text, len) });
+                }
+                _ if text.len() >= room => return Err(BundleError::NoRoom(path.into())),
+                _ => edits.push(Edit { field: range, bytes: padded(text, room) }),
             }
             Ok(())
         };
         for reference in references(blend, &mut self.budget)? {
-            let Found { directory, mut files, name, .. } =
-                self.disk.resolve(blend, path, &reference, &mut self.budget)?;
-            files.retain(|(_, file)| self.wanted.contains(&(path, file)));
-            if files.is_empty() {
+            let mut found = self.disk.resolve(blend, path, &reference, &mut self.budget)?;
+            found.files.retain(|(_, file)| self.wanted.contains(&(path, file)));
+            found.members.retain(|(_, file)| self.wanted.contains(&(path, file)));
+            if found.files.is_empty() && found.members.is_empty() {
                 continue;
             }
-            let place = self.places.directory(&directory);
+            let Found { directory, files, name, members, .. } = found;
+            let place = match reference.field {
+                Field::Fixed(_) | Field::Block(_) => self.places.directory(&directory),
+                Field::BesideItself => self.caches_of(path),
+                Field::BesideMain => self.caches_of(self.main),
+            };
             let relative =
                 if place == home { "//".into() } else { format!("//../{}/", place.trim_start_matches("f/")) };
             for (split, file) in files {
                 self.sources.insert(format!("{place}/{}", self.places.name(&directory, &split)), file);
             }
+            self.sources.extend(members.into_iter().map(|(below, file)| (format!("{place}/{below}"), file)));
             if self.sources.len() > BUNDLE_MAX_FILES {
                 return Err(BundleError::TooManyFiles);
             }
@@ -193,13 +264,18 @@ impl Rewriter<'_> {
                 continue;
             }
             edit(&reference.field, relative)?;
-            let Form::Names(names) = &reference.form else { continue };
-            for field in names {
-                let old = blend.bytes().get(field.clone()).unwrap_or_default();
-                let old = old.split(|byte| *byte == 0).next().unwrap_or_default();
-                if !old.is_empty() {
-                    edit(field, self.places.name(&directory, &Split::of(old)))?;
+            match &reference.form {
+                Form::Names(names) => {
+                    for field in names.iter().filter(|field| !old_text(field).is_empty()) {
+                        edit(&fixed(field), self.places.name(&directory, &Split::of(old_text(field))))?;
+                    }
                 }
+                Form::Folder(folder) => {
+                    if let Some(field) = &folder.name {
+                        edit(&fixed(field), stem(old_text(field)))?;
+                    }
+                }
+                Form::File | Form::Tiles(_) | Form::Sequence => {}
             }
         }
         Ok(edits)

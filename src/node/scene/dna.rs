@@ -17,6 +17,7 @@ use crate::node::machine::Load;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::ops::Range;
 use std::path::Path;
 
 /// Most bytes of one .blend in memory, decompressed (guess: the largest production files are a few GiB).
@@ -115,6 +116,8 @@ pub struct Blend {
     pub version: u32,
     /// Whether the file on disk was gzip or zstd.
     pub compressed: bool,
+    /// Whether block heads are those of Blender 5.
+    long_blocks: bool,
     blocks: Vec<Block>,
     types: Vec<String>,
     structs: Vec<Struct>,
@@ -149,6 +152,7 @@ impl Blend {
             machine: header.machine,
             version: header.version,
             compressed,
+            long_blocks: header.long_blocks,
             blocks: Vec::new(),
             types: Vec::new(),
             structs: Vec::new(),
@@ -164,16 +168,16 @@ impl Blend {
 
     fn read_blocks(&mut self, header: &Header) -> Result<(), Fault> {
         let machine = self.machine;
-        let head_bytes = if header.long_blocks { 32 } else { 16 + machine.pointer_bytes };
+        let head_bytes = self.head_bytes();
         let mut at = header.len;
         let mut owner = 0;
         loop {
             let code = self.bytes.get(at..at + 4).ok_or(Fault::Damaged("it has no end marker"))?;
             let code: [u8; 4] = code.try_into().map_err(|_| Fault::Damaged("a block's code"))?;
+            let head = self.bytes.get(at..at + head_bytes).ok_or(Fault::Damaged("a block's head is cut off"))?;
             if &code == b"ENDB" {
                 return Ok(());
             }
-            let head = self.bytes.get(at..at + head_bytes).ok_or(Fault::Damaged("a block's head is cut off"))?;
             let pointer = machine.pointer_bytes;
             let (len, address, sdna, count) = if header.long_blocks {
                 (
@@ -257,6 +261,25 @@ impl Blend {
             self.structs.push(Struct { kind, size, fields });
         }
         Ok(())
+    }
+
+    fn head_bytes(&self) -> usize {
+        if self.long_blocks { 32 } else { 16 + self.machine.pointer_bytes }
+    }
+
+    /// The bytes in the head of block `index` that tell its length, and what they are for `len` bytes. `None` if there is no
+    /// such block or it cannot be that long.
+    pub fn length_of(&self, index: usize, len: usize) -> Option<(Range<usize>, Vec<u8>)> {
+        let head = self.blocks.get(index)?.at.checked_sub(self.head_bytes())?;
+        let field = if self.long_blocks { head + 16..head + 24 } else { head + 4..head + 8 };
+        let mut bytes = match field.len() {
+            4 => i32::try_from(len).ok()?.to_le_bytes().to_vec(),
+            _ => i64::try_from(len).ok()?.to_le_bytes().to_vec(),
+        };
+        if self.machine.big_endian {
+            bytes.reverse();
+        }
+        Some((field, bytes))
     }
 
     /// The decompressed file.

@@ -1,8 +1,9 @@
 //! Putting a bundle down as files, so that Blender can open it.
 //!
 //! A manifest may come from another machine, so every path is checked before anything is created: only names that this
-//! program itself gives out (`f/<hash>/<name>`, plain ASCII, nothing any system reserves) and no two that a disk which
-//! ignores case would take for one. Where the bytes come from is the caller's business.
+//! program itself gives out (`f/<hash>/<name>`, or a few folders deeper where Blender looks for them there; plain ASCII,
+//! nothing any system reserves) and no two that a disk which ignores case would take for one. Where the bytes come from is
+//! the caller's business.
 
 use crate::farm::blob::{BUNDLE_MAX_FILES, BundleFile, Manifest};
 use std::collections::BTreeSet;
@@ -47,6 +48,12 @@ pub fn check(manifest: &Manifest) -> Result<(), String> {
             return Err(format!("the bundle has two files with the path {:?}; it is refused", shorten(&file.path)));
         }
     }
+    for file in &manifest.files {
+        let path = file.path.to_ascii_lowercase();
+        if path.match_indices('/').any(|(end, _)| seen.contains(&path[..end])) {
+            return Err(format!("the bundle has {:?} below what is a file; it is refused", shorten(&file.path)));
+        }
+    }
     if manifest.files.iter().any(|file| file.path == manifest.main) {
         Ok(())
     } else {
@@ -59,8 +66,11 @@ fn shorten(text: &str) -> String {
 }
 
 fn is_safe_path(path: &str) -> bool {
-    let parts: Vec<&str> = path.splitn(4, '/').collect();
-    path.len() <= PATH_MAX_BYTES && matches!(parts[..], ["f", hash, name] if is_safe_name(hash) && is_safe_name(name))
+    let mut parts = path.split('/');
+    path.len() <= PATH_MAX_BYTES
+        && parts.next() == Some("f")
+        && parts.clone().nth(1).is_some()
+        && parts.all(is_safe_name)
 }
 
 /// Whether every system takes `name` as the plain name of one file: ASCII letters, digits, `.`, `_`, `-`, no dot at the
@@ -87,10 +97,12 @@ mod tests {
     #[test]
     fn a_bundle_is_laid_out_under_the_directory_given() {
         let dir = tempfile::tempdir().unwrap();
-        let manifest = manifest(&["f/0a/s.blend", "f/0b/t.png"], "f/0a/s.blend");
+        let manifest = manifest(&["f/0a/s.blend", "f/0b/t.png", "f/0b/7/meta/u"], "f/0a/s.blend");
         let main = lay_out(&manifest, dir.path(), &mut |file, path| std::fs::write(path, &file.path)).unwrap();
         assert_eq!(std::fs::read_to_string(main).unwrap(), "f/0a/s.blend");
-        assert_eq!(std::fs::read_to_string(dir.path().join("f/0b/t.png")).unwrap(), "f/0b/t.png");
+        for path in ["f/0b/t.png", "f/0b/7/meta/u"] {
+            assert_eq!(std::fs::read_to_string(dir.path().join(path)).unwrap(), path);
+        }
     }
 
     #[test]
@@ -107,7 +119,11 @@ mod tests {
             "f/../x",
             "../f/a/x",
             "f/./x",
-            "f/a/b/c",
+            "f/a/b/",
+            "f/a//b",
+            "f/a/b/..",
+            "f/a/../b/c",
+            "f/a/b/CON/c",
             "g/a/x",
             "f/a/b\\c",
             "f/a/\0",
@@ -127,6 +143,7 @@ mod tests {
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         }
         assert!(check(&manifest(&["f/a/x", "f/a/X"], "f/a/x")).unwrap_err().contains("two files"));
+        assert!(check(&manifest(&["f/a/x", "f/a/X/y"], "f/a/x")).unwrap_err().contains("below what is a file"));
         assert!(check(&manifest(&["f/a/x"], "f/a/y")).unwrap_err().contains("f/a/y"));
     }
 }

@@ -1,4 +1,4 @@
-//! The place of a file in a bundle: `f/<short hash>/<safe name>`.
+//! The place of a file in a bundle: `f/<short hash>/<safe name>`, or in folders below that where Blender looks there.
 //!
 //! The hash is of the directory the file came from, so that what lies together stays together and numbered sequences
 //! and UDIM tiles keep working. The name is kept when it is plain ASCII that every system accepts; else it is cleaned
@@ -110,6 +110,18 @@ impl Places {
         let name = format!("{head}{number}{tail}");
         if name.is_empty() { "_".into() } else { name }
     }
+}
+
+/// How the files of a cache called `name` begin in a bundle: the name itself, or a hash where some system refuses it.
+pub(super) fn stem(name: &[u8]) -> String {
+    let plain = std::str::from_utf8(name).ok().filter(|name| is_safe_name(name));
+    plain.map_or_else(|| short_hash(&[name]), str::to_owned)
+}
+
+/// The folder of the disk caches of the .blend called `name`. Blender drops its last six bytes, whatever they are.
+pub(super) fn blendcache(name: &[u8]) -> Vec<u8> {
+    let kept = if name.len() > b".blend".len() { name.len() - b".blend".len() } else { name.len() };
+    [b"blendcache_", &name[..kept]].concat()
 }
 
 fn clean(bytes: &[u8]) -> String {

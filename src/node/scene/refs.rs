@@ -5,6 +5,7 @@
 //! built-in data needs no file and is not listed.
 
 use super::SceneError;
+use super::caches::caches;
 use super::dna::{Blend, Record};
 use super::trace::RefKind;
 use crate::farm::blob::BUNDLE_MAX_FILES;
@@ -62,6 +63,66 @@ pub(super) enum Form {
     Sequence,
     /// The field is a directory; the files are named in these fields.
     Names(Vec<Range<usize>>),
+    /// The field is a directory of files that Blender names by a rule.
+    Folder(Folder),
+}
+
+/// Which files of a directory are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Folder {
+    pub members: Vec<Members>,
+    /// The field that says how their names begin, up to the `_`.
+    pub name: Option<Range<usize>>,
+    /// Whether having none is an error.
+    pub needed: bool,
+}
+
+/// Files of one folder below a directory, all of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Members {
+    /// The folder, such as `data` or `meta`; empty for the directory itself. `#` stands for any number.
+    pub folder: &'static str,
+    /// How their names begin. If it says anything, only frame and index come behind it: digits, `_` and `-`.
+    pub head: Vec<u8>,
+    /// How they end; any way if there is none.
+    pub tails: &'static [&'static str],
+}
+
+impl Members {
+    /// In the directory itself.
+    pub fn called(head: Vec<u8>, tails: &'static [&'static str]) -> Self {
+        Self { folder: "", head, tails }
+    }
+
+    /// All of `folder`.
+    pub fn any(folder: &'static str, tails: &'static [&'static str]) -> Self {
+        Self { folder, head: Vec::new(), tails }
+    }
+
+    /// What is behind the head in the name of a file, if it is one of these.
+    pub fn rest<'a>(&self, name: &'a [u8]) -> Option<&'a [u8]> {
+        let rest = name.strip_prefix(&*self.head)?;
+        let counts = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
+        let tail = self.tails.iter().find_map(|tail| rest.strip_suffix(tail.as_bytes()));
+        let meant = match tail {
+            Some(middle) => self.head.is_empty() || middle.iter().all(counts),
+            None => self.tails.is_empty(),
+        };
+        meant.then_some(rest)
+    }
+}
+
+/// Where in a .blend a path is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    /// In a field of fixed size: these bytes of the decompressed file.
+    Fixed(Range<usize>),
+    /// In the block with this index, which may be made longer.
+    Block(usize),
+    /// Nowhere: the directory is `blendcache_NAME` beside NAME.blend, which is this .blend.
+    BesideItself,
+    /// The same, beside the .blend that is rendered.
+    BesideMain,
 }
 
 /// One stored path.
@@ -72,10 +133,9 @@ pub(super) struct Reference {
     pub datablock: String,
     /// Index of the block of that datablock.
     pub owner: usize,
-    /// The path up to its NUL.
+    /// The path up to its NUL; empty where none is stored.
     pub stored: Vec<u8>,
-    /// The whole fixed-size field in the decompressed file.
-    pub field: Range<usize>,
+    pub field: Field,
     pub form: Form,
 }
 
@@ -140,7 +200,8 @@ pub(super) fn references(blend: &Blend, budget: &mut Budget) -> Result<Vec<Refer
                 "NodeShaderScript" if record.int("mode") == Some(1) => {
                     found.push(RefKind::Script, &record, &["filepath"], Form::File)?;
                 }
-                _ => {}
+                "CustomDataExternal" => found.push(RefKind::Cache, &record, &["filename"], Form::File)?,
+                _ => caches(&mut found, blend, &record)?,
             },
             _ => {}
         }
@@ -173,18 +234,37 @@ fn numbered(record: &Record<'_>) -> Form {
 }
 
 /// What was found so far.
-struct Found<'a> {
+pub(super) struct Found<'a> {
     references: Vec<Reference>,
-    budget: &'a mut Budget,
+    pub budget: &'a mut Budget,
 }
 
 impl Found<'_> {
-    fn push(&mut self, kind: RefKind, record: &Record<'_>, fields: &[&str], form: Form) -> Result<(), SceneError> {
+    pub fn push(&mut self, kind: RefKind, record: &Record<'_>, fields: &[&str], form: Form) -> Result<(), SceneError> {
         let stored = fields.iter().find_map(|name| Some((record.text(name)?, record.span(name)?)));
         let Some((stored, field)) = stored.filter(|(stored, _)| !stored.is_empty()) else { return Ok(()) };
+        self.add(kind, record.block, stored, Field::Fixed(field), form)
+    }
+
+    /// A path that is all of a block.
+    pub fn push_block(&mut self, kind: RefKind, blend: &Blend, block: usize, form: Form) -> Result<(), SceneError> {
+        let bytes = blend.blocks().get(block).and_then(|block| blend.bytes().get(block.at..block.at + block.len));
+        let stored = bytes.and_then(|bytes| bytes.split(|byte| *byte == 0).next()).unwrap_or_default();
+        if stored.is_empty() { Ok(()) } else { self.add(kind, block, stored, Field::Block(block), form) }
+    }
+
+    /// A path found in the block with index `owner`.
+    pub fn add(
+        &mut self,
+        kind: RefKind,
+        owner: usize,
+        stored: &[u8],
+        field: Field,
+        form: Form,
+    ) -> Result<(), SceneError> {
         self.budget.take(1, stored.len())?;
         let (datablock, stored) = (String::new(), stored.to_vec());
-        self.references.push(Reference { kind, datablock, owner: record.block, stored, field, form });
+        self.references.push(Reference { kind, datablock, owner, stored, field, form });
         Ok(())
     }
 

@@ -70,6 +70,14 @@ const STRUCTS: &[(&str, &[(&str, &str)])] = &[
     ("Sequence", &[("void", "*next"), ("int", "type"), ("Strip", "*strip"), ("ListBase", "seqbase")]),
     ("Strip", &[("StripElem", "*stripdata"), ("char", "dir[768]")]),
     ("StripElem", &[("char", "name[256]")]),
+    ("PointCache", &[("int", "flag"), ("int", "index"), ("char", "name[64]"), ("char", "path[1024]")]),
+    ("ParticleSystem", &[("PointCache", "*pointcache")]),
+    ("ClothModifierData", &[("PointCache", "*point_cache")]),
+    ("FluidDomainSettings", &[("int", "cache_flag"), ("char", "cache_directory[1024]")]),
+    ("OceanModifierData", &[("char", "cachepath[1024]"), ("char", "cached")]),
+    ("NodesModifierData", &[("char", "*bake_directory")]),
+    ("NodesModifierBake", &[("int", "flag"), ("char", "*directory"), ("void", "*packed")]),
+    ("CustomDataExternal", &[("char", "filename[1024]")]),
 ];
 
 const NUMBERS: [(&str, usize); 5] = [("char", 1), ("short", 2), ("int", 4), ("float", 4), ("void", 0)];
@@ -163,6 +171,13 @@ impl Builder {
     /// Adds a block of addresses without a struct.
     pub fn addresses(&mut self, address: u64, targets: &[u64]) {
         let data: Vec<u8> = targets.iter().flat_map(|target| self.number(*target, self.pointer_bytes())).collect();
+        self.raw(b"DATA", address, 0, 1, &data);
+    }
+
+    /// Adds a block that is a text, as Blender writes it: with its NUL, in fours.
+    pub fn text(&mut self, address: u64, text: &[u8]) {
+        let mut data = text.to_vec();
+        data.resize((text.len() + 1).next_multiple_of(4), 0);
         self.raw(b"DATA", address, 0, 1, &data);
     }
 

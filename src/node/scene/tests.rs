@@ -12,6 +12,8 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use tempfile::TempDir;
 
+mod caches;
+
 const USUAL: Shape = SHAPES[0];
 
 /// Chunks in memory.
@@ -148,7 +150,7 @@ fn damage_never_panics() {
 #[test]
 fn paths_are_resolved_as_blender_has_them() {
     let base = Path::new("/p/shots");
-    let resolve = |stored: &[u8]| trace::resolve(base, stored);
+    let resolve = |stored: &[u8]| disk::resolve(base, stored);
     assert_eq!(resolve(b"//tex/a.png"), Path::new("/p/shots/tex/a.png"));
     assert_eq!(resolve(b"//..\\tex\\a.png"), Path::new("/p/tex/a.png"));
     assert_eq!(resolve(b"/abs/./b/../a.png"), Path::new("/abs/a.png"));
@@ -325,7 +327,7 @@ fn a_list_that_many_strips_share_is_followed_no_further_than_the_budget() {
     assert!(matches!(&error, SceneError::Unsupported { path: named, .. } if *named == path), "{error}");
     // What they come to on this disk counts too: a file of each name.
     let mut budget = Budget::with_steps(&path, names - 1);
-    let error = trace::Disk::default().resolve(&blend, &path, &found[0], &mut budget).unwrap_err();
+    let error = disk::Disk::default().resolve(&blend, &path, &found[0], &mut budget).unwrap_err();
     assert!(matches!(error, SceneError::Unsupported { .. }), "{error}");
 }
 

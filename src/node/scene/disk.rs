@@ -1,0 +1,271 @@
+//! What the paths stored in a .blend come to on this disk.
+//!
+//! Only looks; each directory is listed once.
+
+use super::SceneError;
+use super::dna::Blend;
+use super::layout::is_safe_name;
+use super::names::{Split, blendcache, os_bytes, os_path, stem};
+use super::refs::{Budget, Field, Folder, Form, Reference};
+use crate::farm::blob::BUNDLE_MAX_FILES;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
+
+/// `path` made absolute and tidy, as the base that `//` stands for.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, SceneError> {
+    let absolute = std::path::absolute(path).map_err(|source| SceneError::unreadable(path, source))?;
+    Ok(tidy(&absolute))
+}
+
+/// What one reference comes to on this disk.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Directory of the files, tidy.
+    pub directory: PathBuf,
+    /// Each file with its name cut around its number, in order of names.
+    pub files: Vec<(Split, PathBuf)>,
+    /// What should be there too.
+    pub missing: Vec<PathBuf>,
+    /// The name that is stored, cut around its number or token; empty where the field is a directory.
+    pub name: Option<Split>,
+    /// Each file of a [`Form::Folder`] with its place below that of the directory.
+    pub members: Vec<(String, PathBuf)>,
+}
+
+/// Looks at directories, each once.
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    /// The .blend that is rendered.
+    main: PathBuf,
+    listings: BTreeMap<PathBuf, Vec<OsString>>,
+}
+
+impl Disk {
+    /// For the scene at `main`.
+    pub fn of(main: &Path) -> Self {
+        Self { main: main.into(), listings: BTreeMap::new() }
+    }
+
+    /// Resolves `reference` of the .blend at `blend_path`.
+    pub fn resolve(
+        &mut self,
+        blend: &Blend,
+        blend_path: &Path,
+        reference: &Reference,
+        budget: &mut Budget,
+    ) -> Result<Found, SceneError> {
+        let base = blend_path.parent().unwrap_or(Path::new("/"));
+        let path = match reference.field {
+            Field::Fixed(_) | Field::Block(_) => resolve(base, &reference.stored),
+            Field::BesideItself => caches_of(blend_path),
+            Field::BesideMain => caches_of(&self.main),
+        };
+        budget.take(0, path.as_os_str().len())?;
+        if let Form::Folder(folder) = &reference.form {
+            return self.folder(blend, &path, folder, budget);
+        }
+        if let Form::Names(names) = &reference.form {
+            let mut found = Found { directory: path.clone(), ..Found::default() };
+            for name in names {
+                let name = blend.bytes().get(name.clone()).and_then(|field| field.split(|byte| *byte == 0).next());
+                let Some(name) = name.filter(|name| is_file_name(name)) else { continue };
+                found.look_at(&path, Split::of(name), name, budget)?;
+            }
+            return Ok(found);
+        }
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+            return Ok(Found { missing: vec![path], ..Found::default() });
+        };
+        let name = os_bytes(name);
+        let mut split = Split::of(&name);
+        let mut found = Found { directory: directory.into(), ..Found::default() };
+        match &reference.form {
+            Form::Tiles(tiles) => {
+                // Files of Blender 2.8 and 2.9 store the name of the first tile instead of a token.
+                if split.number.first().is_some_and(u8::is_ascii_digit) && split.number != b"1001" {
+                    split = Split { head: name.clone(), number: Vec::new(), tail: Vec::new() };
+                }
+                for tile in tiles {
+                    let number = match split.number.as_slice() {
+                        b"<UVTILE>" => {
+                            let tile = tile.saturating_sub(1001);
+                            format!("u{}_v{}", tile % 10 + 1, tile / 10 + 1)
+                        }
+                        b"" => String::new(),
+                        _ => tile.to_string(),
+                    };
+                    found.look_at(directory, split.with(number.into_bytes()), &[], budget)?;
+                }
+                if tiles.is_empty() {
+                    self.members(&mut found, directory, &split, budget)?;
+                }
+            }
+            Form::Sequence if !split.number.is_empty() => self.members(&mut found, directory, &split, budget)?,
+            Form::File | Form::Sequence | Form::Names(_) | Form::Folder(_) => {
+                found.look_at(directory, split.clone(), &name, budget)?;
+            }
+        }
+        if found.files.is_empty() && found.missing.is_empty() {
+            found.missing.push(path);
+        }
+        found.name = Some(split);
+        Ok(found)
+    }
+
+    /// The names in `directory`.
+    fn listing(&mut self, directory: &Path, budget: &mut Budget) -> Result<&[OsString], SceneError> {
+        match self.listings.entry(directory.into()) {
+            Entry::Occupied(listed) => Ok(listed.into_mut()),
+            Entry::Vacant(place) => {
+                let listing = list(directory);
+                budget.take(listing.len(), 0)?;
+                Ok(place.insert(listing))
+            }
+        }
+    }
+
+    /// The files of `directory` that `folder` means.
+    fn folder(
+        &mut self,
+        blend: &Blend,
+        directory: &Path,
+        folder: &Folder,
+        budget: &mut Budget,
+    ) -> Result<Found, SceneError> {
+        let mut found = Found { directory: directory.into(), ..Found::default() };
+        let renamed = folder.name.clone().and_then(|name| blend.bytes().get(name));
+        let renamed = renamed.and_then(|name| name.split(|byte| *byte == 0).next()).map(stem);
+        for members in &folder.members {
+            let below = match members.folder.strip_prefix("#/") {
+                None => vec![members.folder.to_owned()],
+                Some(inner) => {
+                    let listing = self.listing(directory, budget)?.iter().filter_map(|name| name.to_str());
+                    let numbers = listing.filter(|name| is_number(name.as_bytes(), false));
+                    numbers.map(|number| format!("{number}/{inner}")).collect()
+                }
+            };
+            for below in below {
+                let within = if below.is_empty() { directory.into() } else { directory.join(&below) };
+                let below = if below.is_empty() { below } else { below + "/" };
+                for name in self.listing(&within, budget)? {
+                    let path = within.join(name);
+                    let name = os_bytes(name);
+                    let Some(rest) = members.rest(&name) else { continue };
+                    let placed = match &renamed {
+                        Some(stem) => [stem.as_bytes(), b"_", rest].concat(),
+                        None => name.clone(),
+                    };
+                    // Blender makes up no others.
+                    let Some(placed) = String::from_utf8(placed).ok().filter(|name| is_safe_name(name)) else {
+                        continue;
+                    };
+                    budget.take(1, path.as_os_str().len())?;
+                    if path.is_file() {
+                        found.members.push((format!("{below}{placed}"), path));
+                    }
+                }
+            }
+        }
+        if found.members.is_empty() && folder.needed {
+            let first = folder.members.first().filter(|members| members.folder.is_empty());
+            let pattern = first.map(|members| [&*members.head, b"*", members.tails.concat().as_bytes()].concat());
+            found.missing.push(pattern.map_or_else(|| directory.into(), |pattern| directory.join(os_path(&pattern))));
+        }
+        Ok(found)
+    }
+
+    /// All files of `directory` that are called like `split` with some number.
+    fn members(
+        &mut self,
+        found: &mut Found,
+        directory: &Path,
+        split: &Split,
+        budget: &mut Budget,
+    ) -> Result<(), SceneError> {
+        for name in self.listing(directory, budget)? {
+            let name = os_bytes(name);
+            let middle = name.strip_prefix(&*split.head).and_then(|rest| rest.strip_suffix(&*split.tail));
+            let Some(middle) = middle.filter(|middle| is_number(middle, split.number == b"<UVTILE>")) else { continue };
+            found.look_at(directory, split.with(middle.to_vec()), &[], budget)?;
+        }
+        Ok(())
+    }
+}
+
+impl Found {
+    /// Counts one file as there or missing. `name` is empty when `split` is all of it.
+    fn look_at(&mut self, directory: &Path, split: Split, name: &[u8], budget: &mut Budget) -> Result<(), SceneError> {
+        let name = if name.is_empty() { split.joined() } else { name.to_vec() };
+        let path = directory.join(os_path(&name));
+        budget.take(1, path.as_os_str().len())?;
+        if path.is_file() {
+            self.files.push((split, path))
+        } else {
+            self.missing.push(path)
+        }
+        Ok(())
+    }
+}
+
+/// Where Blender keeps the disk caches of the .blend at `path`.
+fn caches_of(path: &Path) -> PathBuf {
+    path.with_file_name(os_path(&blendcache(&os_bytes(path.file_name().unwrap_or_default()))))
+}
+
+fn is_number(text: &[u8], tile: bool) -> bool {
+    let digits = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    if !tile {
+        return digits(text) && text.len() <= 20;
+    }
+    let cut = text.windows(2).position(|pair| pair == b"_v");
+    cut.is_some_and(|at| text.first() == Some(&b'u') && digits(&text[1.min(at)..at]) && digits(&text[at + 2..]))
+}
+
+fn is_file_name(name: &[u8]) -> bool {
+    !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/')
+}
+
+fn list(directory: &Path) -> Vec<OsString> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).take(BUNDLE_MAX_FILES).collect();
+    names.sort();
+    names
+}
+
+/// Where a stored path leads: `//` is `base`, backslashes count as slashes, and a drive letter means nothing where there
+/// are none, as Blender has it. Anything else relative is taken from `base` too.
+pub(super) fn resolve(base: &Path, stored: &[u8]) -> PathBuf {
+    let mut path: Vec<u8> = stored.iter().map(|byte| if *byte == b'\\' { b'/' } else { *byte }).collect();
+    let relative = path.starts_with(b"//");
+    if relative {
+        path.drain(..2);
+    }
+    if cfg!(not(windows)) && !relative && path.get(1) == Some(&b':') && path.get(2) == Some(&b'/') {
+        path.drain(..2);
+    }
+    if relative {
+        let start = path.iter().position(|byte| *byte != b'/').unwrap_or(path.len());
+        path.drain(..start);
+    }
+    let joined = base.join(os_path(&path));
+    let tidied = tidy(&joined);
+    // `..` behind a symbolic link means what the system says it means.
+    if !tidied.exists() && joined.exists() { joined } else { tidied }
+}
+
+/// Without `.` and `..`.
+fn tidy(path: &Path) -> PathBuf {
+    let mut tidied = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                tidied.pop();
+            }
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => tidied.push(component),
+        }
+    }
+    tidied
+}

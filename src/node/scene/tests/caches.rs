@@ -1,0 +1,202 @@
+//! Facts about caches on disk: what travels of them, and that a laid-out scene finds it.
+
+use super::super::synthetic::{Builder, Value, Value::*};
+use super::*;
+
+const BAKED_ON_DISK: i64 = 1 | 1 << 6;
+const EXTERNAL: i64 = 1 << 9;
+const NOT_BESIDE_LIBRARY: i64 = 1 << 11;
+
+/// A .blend with the object `name`, and what `more` adds to it.
+fn object(shape: Shape, name: &str, more: impl FnOnce(&mut Builder)) -> Vec<u8> {
+    let mut file = Builder::new(shape);
+    file.block(b"SC\0\0", 1, "Scene", &[&[("id.name", Text(b"SCs"))]]);
+    file.block(b"OB\0\0", 2, "Object", &[&[("id.name", Text(format!("OB{name}").as_bytes()))]]);
+    more(&mut file);
+    file.finish()
+}
+
+/// Particles whose cache is `values`.
+fn particles(file: &mut Builder, values: &[(&str, Value<'_>)]) {
+    file.block(b"DATA", 10, "ParticleSystem", &[&[("pointcache", Address(11))]]);
+    file.block(b"DATA", 11, "PointCache", &[values]);
+}
+
+/// The files below `dir`, sorted.
+fn files_below(dir: &Path) -> Vec<String> {
+    let (mut files, mut open) = (Vec::new(), vec![dir.to_path_buf()]);
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                files.push(path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Lays the scene at `main` out, removes the originals, and traces what was laid out. Gives that .blend, what it refers
+/// to, and the folder of both.
+fn laid_out(originals: TempDir, main: &Path) -> (PathBuf, Trace, TempDir) {
+    let out = tempfile::tempdir().unwrap();
+    let mut memory = Memory::default();
+    let (manifest, _) = bundled(main, &mut memory);
+    let blend = memory.lay_out(&manifest, out.path());
+    drop(originals);
+    let after = trace(&blend).unwrap();
+    assert_eq!(after.missing, []);
+    assert!(after.files.iter().all(|file| file.resolved.starts_with(out.path())), "{:#?}", after.files);
+    (blend, after, out)
+}
+
+/// The names of what a trace found, in their order, each with the last `folders` folders.
+fn names(trace: &Trace, folders: usize) -> Vec<String> {
+    let name = |path: &Path| {
+        let parts: Vec<_> = path.iter().map(|part| part.to_str().unwrap()).collect();
+        parts[parts.len() - 1 - folders..].join("/")
+    };
+    trace.files.iter().map(|file| name(&file.resolved)).collect()
+}
+
+#[test]
+fn the_disk_cache_of_a_scene_lies_where_its_copy_looks_for_it() {
+    for (blend, folder) in [("shot.blend", "blendcache_shot"), ("größe 1.blend", "blendcache_größe 1")] {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["4375_000001_00.bphys", "4375_-00002_00.bphys", "43_000001_00.bphys", "4375_x.bphys", "4375_1.txt"]
+        {
+            write(&dir, &format!("{folder}/{name}"), name.as_bytes());
+        }
+        let file = object(USUAL, "Cu", |file| particles(file, &[("flag", Int(BAKED_ON_DISK))]));
+        let main = write(&dir, blend, &file);
+        let (laid, after, _out) = laid_out(dir, &main);
+        assert_eq!(names(&after, 0), ["4375_-00002_00.bphys", "4375_000001_00.bphys"]);
+        let home = laid.with_file_name(format!("blendcache_{}", laid.file_stem().unwrap().to_str().unwrap()));
+        assert!(after.files.iter().all(|file| file.resolved.parent() == Some(&home)), "{after:#?}");
+        assert_eq!((after.files[0].kind, &*after.files[0].datablock), (RefKind::Bake, "Cu"));
+    }
+}
+
+#[test]
+fn the_disk_cache_of_a_linked_object_lies_beside_its_library_or_the_scene() {
+    for (flag, folder) in [(0, "lib/blendcache_l"), (NOT_BESIDE_LIBRARY, "main/blendcache_m")] {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir, &format!("{folder}/43616D_000001_00.bphys"), b"1");
+        let lib = object(USUAL, "Cam", |file| particles(file, &[("flag", Int(BAKED_ON_DISK | flag))]));
+        write(&dir, "lib/l.blend", &lib);
+        write(&dir, "main/strip/s 0001.png", b"1");
+        write(&dir, "main/strip/s 0002.png", b"2");
+        let main = write(&dir, "main/m.blend", &scene(USUAL, true, &[], &[b"//../lib/l.blend"]));
+        let (_, after, _out) = laid_out(dir, &main);
+        let place = &names(&after, 1)[3];
+        assert_eq!(*place, format!("{}/43616D_000001_00.bphys", folder.split_once('/').unwrap().1));
+    }
+}
+
+#[test]
+fn an_external_cache_travels_from_the_folder_chosen_under_a_name_every_system_takes() {
+    for (name, files) in [("smoke", "smoke"), ("mein größter", "_")] {
+        let dir = tempfile::tempdir().unwrap();
+        for number in ["000001_00", "000002", "000003_00x"] {
+            write(&dir, &format!("far away/{name}_{number}.bphys"), number.as_bytes());
+        }
+        let folder = dir.path().join("far away");
+        let values = [
+            ("flag", Int(EXTERNAL)),
+            ("name", Text(name.as_bytes())),
+            ("path", Text(folder.to_str().unwrap().as_bytes())),
+        ];
+        let main = write(&dir, "main/m.blend", &object(SHAPES[4], "Cu", |file| particles(file, &values)));
+        let (_, after, _out) = laid_out(dir, &main);
+        let names = names(&after, 0);
+        assert_eq!(names.len(), 2, "{names:?}");
+        assert!(names[0].ends_with("_000001_00.bphys") && names[1].ends_with("_000002.bphys"), "{names:?}");
+        assert!(names[0].starts_with("smoke_") == (files == "smoke"), "{names:?}");
+    }
+}
+
+#[test]
+fn a_baked_cache_that_is_gone_is_missing_and_one_never_baked_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = |flag: i64| {
+        let file = object(USUAL, "Cu", |file| particles(file, &[("flag", Int(flag))]));
+        trace(&write(&dir, "m.blend", &file)).unwrap().missing
+    };
+    let gone = missing(BAKED_ON_DISK);
+    assert_eq!(gone.len(), 1);
+    assert_eq!(gone[0].resolved, dir.path().join("blendcache_m/4375_*.bphys"));
+    assert!(gone[0].to_string().starts_with("baked cache `Cu`: "), "{}", gone[0]);
+    // Baked into the .blend, and on disk but not baked.
+    assert_eq!((missing(1), missing(1 << 6)), (vec![], vec![]));
+}
+
+#[test]
+fn the_folders_of_a_fluid_travel_and_nothing_beside_them() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in
+        ["config/config_0001.uni", "data/fluid_data_0001.vdb", "mesh/fluid_mesh_0001.bobj.gz", "script/x.py", "a.vdb"]
+    {
+        write(&dir, &format!("fluid cache/{name}"), name.as_bytes());
+    }
+    let values = [("cache_flag", Int(2)), ("cache_directory", Text(b"//../fluid cache"))];
+    let file = object(USUAL, "Cu", |file| file.block(b"DATA", 10, "FluidDomainSettings", &[&values]));
+    let main = write(&dir, "main/m.blend", &file);
+    let (_, after, out) = laid_out(dir, &main);
+    assert_eq!(
+        names(&after, 1),
+        ["config/config_0001.uni", "data/fluid_data_0001.vdb", "mesh/fluid_mesh_0001.bobj.gz"]
+    );
+    assert_eq!(files_below(out.path()).len(), 4);
+}
+
+#[test]
+fn a_baked_ocean_and_external_multires_travel() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["disp_0001.exr", "foam_0001.exr", "spray_inverse_0001.exr", "dispenser.exr", "disp_0001.png"] {
+        write(&dir, &format!("ocean/{name}"), name.as_bytes());
+    }
+    write(&dir, "multi.btx", b"multires");
+    let file = object(USUAL, "Cu", |file| {
+        let values = [("cachepath", Text(b"//ocean/")), ("cached", Int(1))];
+        file.block(b"DATA", 10, "OceanModifierData", &[&values]);
+        file.block(b"DATA", 11, "CustomDataExternal", &[&[("filename", Text(b"//multi.btx"))]]);
+    });
+    let main = write(&dir, "m.blend", &file);
+    let (_, after, _out) = laid_out(dir, &main);
+    assert_eq!(names(&after, 0), ["disp_0001.exr", "foam_0001.exr", "spray_inverse_0001.exr", "multi.btx"]);
+}
+
+/// Geometry nodes keep the directory as a text of just its length.
+#[test]
+fn a_bake_whose_folder_has_a_short_name_travels_although_its_place_is_longer() {
+    for shape in SHAPES {
+        let dir = tempfile::tempdir().unwrap();
+        for name in
+            ["b/77/meta/0001_00000.json", "b/77/blobs/0001_00000.blob", "b/notes/meta/x.json", "c/meta/0001.json"]
+        {
+            write(&dir, name, name.as_bytes());
+        }
+        write(&dir, "main/tex.png", b"behind what grows");
+        let file = object(shape, "Cu", |file| {
+            file.block(b"DATA", 10, "NodesModifierData", &[&[("bake_directory", Address(11))]]);
+            file.text(11, b"//../b");
+            let own = [("flag", Int(2)), ("directory", Address(13))];
+            let packed = [("flag", Int(2)), ("directory", Address(13)), ("packed", Address(99))];
+            let inherits = [("directory", Address(13))];
+            file.block(b"DATA", 12, "NodesModifierBake", &[&inherits, &own, &packed]);
+            file.text(13, b"//../c");
+            let image = [("id.name", Text(b"IMi")), ("source", Int(1)), ("name", Text(b"//tex.png"))];
+            file.block(b"IM\0\0", 20, "Image", &[&image]);
+        });
+        let main = write(&dir, "main/m.blend", &file);
+        let (laid, after, out) = laid_out(dir, &main);
+        assert_eq!(names(&after, 2)[..2], ["77/meta/0001_00000.json", "77/blobs/0001_00000.blob"], "{shape:?}");
+        assert!(names(&after, 1)[2..] == ["meta/0001.json", names(&after, 1)[3].as_str()], "{after:#?}");
+        assert_eq!(std::fs::read(&after.files[3].resolved).unwrap(), b"behind what grows");
+        assert_eq!(files_below(out.path()).len(), 5);
+        assert!(std::fs::read(laid).unwrap().len() > file.len());
+    }
+}
