@@ -159,6 +159,9 @@ pub(crate) struct SubmitArgs {
     /// Submit although files of the scene are missing
     #[arg(long)]
     pub(crate) allow_missing: bool,
+    /// Where paths of another machine are on this one, such as 'P:\=/mnt/p' or '\\server\share=/mnt/share'; may be repeated
+    #[arg(long, value_name = "FROM=TO", value_parser = map)]
+    pub(crate) map: Vec<(String, PathBuf)>,
     /// Render every frame anew (no job uses another's frames yet)
     #[arg(long)]
     pub(crate) no_reuse: bool,
@@ -281,6 +284,16 @@ fn resolution(text: &str) -> Result<(u32, u32), String> {
     let side = |word: &str| word.trim().parse().ok().filter(|side| (1..=SIDE_MAX_PIXELS).contains(side));
     let sides = text.split_once(['x', 'X', '×']).and_then(|(w, h)| Some((side(w)?, side(h)?)));
     sides.ok_or_else(|| format!("write width and height in pixels, 1 to {SIDE_MAX_PIXELS}, such as 1920x1080"))
+}
+
+fn map(text: &str) -> Result<(String, PathBuf), String> {
+    let (from, to) = text.split_once('=').unwrap_or_default();
+    if from.is_empty() || to.is_empty() {
+        return Err(
+            r"write how the stored paths begin, =, and the folder on this machine, such as 'P:\=/mnt/p'".to_owned()
+        );
+    }
+    Ok((from.to_owned(), to.into()))
 }
 
 fn fps(text: &str) -> Result<f64, String> {

@@ -3,7 +3,7 @@
 use super::Failure;
 use super::grammar::{SubmitArgs, VideoArgs};
 use super::usage;
-use crate::node::http::{ApiError, CollectRequest, ErrorKind, RulesRequest, SubmitRequest, VideoChoice};
+use crate::node::http::{ApiError, CollectRequest, ErrorKind, MapRequest, RulesRequest, SubmitRequest, VideoChoice};
 use std::path::{Path, PathBuf};
 
 /// The request of a `swarm submit`. Errors when the file is not there, before anything is started for it.
@@ -34,9 +34,19 @@ pub(crate) fn request(args: SubmitArgs, cwd: &Path) -> Result<SubmitRequest, Fai
         rules: RulesRequest { paused: args.paused.then_some(true), ..args.rules.request() },
         detach: args.detach,
         allow_missing: args.allow_missing,
+        map: args.map.into_iter().map(|(from, to)| map(from, &to, cwd)).collect::<Result<_, _>>()?,
         no_reuse: args.no_reuse,
         update: args.update,
     })
+}
+
+/// A map to a folder that is there: else nothing would be found and every file be called missing.
+fn map(from: String, to: &Path, cwd: &Path) -> Result<MapRequest, Failure> {
+    let to = absolute(to, cwd)?;
+    if !to.is_dir() {
+        return Err(usage(&format!("--map {from}={}: there is no such folder here", to.display())).into());
+    }
+    Ok(MapRequest { from, to })
 }
 
 /// The request of a `swarm job collect`.

@@ -121,7 +121,9 @@ fn what_was_typed_arrives_as_the_request() {
     let stage = Stage::with_daemon(Script::Complete);
     let args = "--frames -3--1,5 --engine cycles --samples 4 --resolution 640x480 --percent 10 --fps 23.976 --device gpu \
                 --series 4.5 --priority 80 --output /o/f_#### --no-video --name N --allow-missing --no-reuse";
-    let ran = stage.run(&format!("submit {} {args}", stage.blend()));
+    let here = stage.dir.path().to_str().unwrap().to_owned();
+    let map = format!(r"--map P:\={here} --map \\srv\vol={here}");
+    let ran = stage.run(&format!("submit {} {args} {map}", stage.blend()));
     assert_eq!(ran.code, 0, "{}", ran.err);
     let [ApiRequest::Submit(request)] = &stage.seen()[..] else { panic!("{:?}", stage.seen()) };
     assert_eq!(request.frames.as_deref(), Some("-3--1,5"));
@@ -131,6 +133,18 @@ fn what_was_typed_arrives_as_the_request() {
     assert_eq!(request.output.as_deref(), Some(Path::new("/o/f_####")));
     assert_eq!((&request.video, request.allow_missing, request.no_reuse), (&VideoChoice::None, true, true));
     assert!(request.file.is_absolute() && !request.detach);
+    let maps: Vec<_> = request.map.iter().map(|map| (&*map.from, map.to.to_str().unwrap())).collect();
+    assert_eq!(maps, [(r"P:\", &*here), (r"\\srv\vol", &*here)]);
+}
+
+#[test]
+fn a_map_without_a_folder_that_is_there_is_refused_before_anything_is_asked() {
+    let stage = Stage::with_daemon(Script::Complete);
+    for bad in [r"P:\", "=/x", r"P:\=", r"P:\=/no/such/folder"] {
+        let ran = stage.run(&format!("submit {} --map {bad}", stage.blend()));
+        assert_eq!(ran.code, 2, "{bad}: {}", ran.err);
+    }
+    assert!(stage.seen().is_empty());
 }
 
 #[test]

@@ -22,7 +22,8 @@ mod file;
 mod tests;
 
 pub use api::{
-    ApiCall, ApiRequest, CollectRequest, Reply, RulesRequest, STREAM_EVENTS, SetRequest, SubmitRequest, VideoChoice,
+    ApiCall, ApiRequest, CollectRequest, MapRequest, Reply, RulesRequest, STREAM_EVENTS, SetRequest, SubmitRequest,
+    VideoChoice,
 };
 pub use error::{ApiError, ErrorKind};
 pub use file::ApiFile;

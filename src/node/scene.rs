@@ -5,8 +5,8 @@
 //! file is an error with a sentence, never a panic, and nothing is allocated on a length the file merely claims.
 //!
 //! In reading order: [`dna`] finds the bytes of a field, [`mod@read`] asks the scene what to render, `refs` finds every
-//! path a .blend stores (`caches` those of bakes), `reach` which of them are used, `disk` what they come to here,
-//! [`mod@trace`] what is there and what is missing, `names` gives each file its place in a bundle, [`mod@bundle`] copies
+//! path a .blend stores (`caches` those of bakes), `reach` which of them are used, `disk` what they come to here
+//! (`maps` where they are of another machine), [`mod@trace`] what is there and what is missing, `names` gives each file its place in a bundle, [`mod@bundle`] copies
 //! them with the paths rewritten, [`layout`] puts them down again.
 
 pub mod bundle;
@@ -14,6 +14,7 @@ mod caches;
 mod disk;
 pub mod dna;
 pub mod layout;
+mod maps;
 mod names;
 mod reach;
 pub mod read;
@@ -22,8 +23,9 @@ pub mod trace;
 
 pub use bundle::{BlobSink, BundleError, BundleProgress, BundleStats, bundle};
 pub use layout::lay_out;
+pub use maps::PathMap;
 pub use read::{SceneInfo, read};
-pub use trace::{Dependency, Missing, RefKind, Stamp, Trace, trace};
+pub use trace::{Dependency, Missing, RefKind, Stamp, Trace, TraceOptions, trace};
 
 use std::path::{Path, PathBuf};
 

@@ -10,7 +10,7 @@ use super::event::{Event, Found, WhoCan};
 use super::http::{ApiError, ErrorKind, SubmitRequest};
 use super::output::{self, file_safe};
 use super::render::PIXELS_MAX;
-use super::scene::{self, BlobSink, BundleError, SceneError, SceneInfo, Trace};
+use super::scene::{self, BlobSink, BundleError, PathMap, SceneError, SceneInfo, Trace, TraceOptions};
 use super::store::{Intake, Store};
 use super::sweep::Held;
 use super::update::{Update, update};
@@ -19,6 +19,7 @@ use crate::farm::job::{FrameRate, FrameSet, JobSpec, Needs, OutputSpec, RenderSe
 use crate::farm::rules::Rules;
 use crate::wire;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -83,9 +84,11 @@ pub async fn prepare(
 pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<(SceneInfo, Trace), ApiError> {
     stream.progress("trace", 0, 1, "files").await;
     let file = request.file.clone();
+    let maps = request.map.iter().map(|map| PathMap { from: map.from.clone(), to: map.to.clone() }).collect();
+    let options = TraceOptions { maps };
     let (info, trace) = blocking(move || {
         let info = scene::read(&file)?;
-        let trace = scene::trace(&file)?;
+        let trace = scene::trace(&file, options)?;
         Ok::<_, SceneError>((info, trace))
     })
     .await?
@@ -216,6 +219,8 @@ async fn check_missing(trace: &Trace, request: &SubmitRequest, stream: &Stream) 
         return Ok(());
     }
     let count = trace.missing.len();
+    let named: Vec<scene::Missing> = trace.missing.iter().take(MISSING_NAMED).cloned().collect();
+    let maps = blocking(move || named.iter().filter_map(scene::Missing::map).collect::<BTreeSet<String>>()).await?;
     let mut text = format!(
         "{count} {} the scene needs {} missing; put {} there, or submit with --allow-missing:",
         if count == 1 { "file" } else { "files" },
@@ -227,6 +232,10 @@ async fn check_missing(trace: &Trace, request: &SubmitRequest, stream: &Stream) 
     }
     if count > MISSING_NAMED {
         text.push_str(&format!("\n  and {} more", count - MISSING_NAMED));
+    }
+    if !maps.is_empty() {
+        text.push_str("\npaths of another machine; say where they are on this one:");
+        maps.iter().for_each(|map| text.push_str(&format!(" --map '{map}'")));
     }
     Err(ApiError::new(ErrorKind::MissingFiles, text))
 }

@@ -211,6 +211,9 @@ pub struct SubmitRequest {
     /// Submit although files of the scene are missing.
     #[serde(default)]
     pub allow_missing: bool,
+    /// Where paths of other machines that the scene stores are on this one; the first that fits counts.
+    #[serde(default)]
+    pub map: Vec<MapRequest>,
     /// Render every frame anew. No job uses another's frames yet, so today this changes nothing.
     #[serde(default)]
     pub no_reuse: bool,
@@ -221,6 +224,16 @@ pub struct SubmitRequest {
     /// Which machines may render it, how, and until when.
     #[serde(default)]
     pub rules: RulesRequest,
+}
+
+/// Stored paths that begin with `from` are found in `to`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MapRequest {
+    /// As stored: `P:\`, `\\server\share`, `/home/me`.
+    pub from: String,
+    /// A folder on this machine, absolute.
+    pub to: PathBuf,
 }
 
 /// Body of `POST /v1/jobs/JOB/set`. What is not named stays as it is.

@@ -101,7 +101,7 @@ pub fn bundle(
     let start = BundleProgress { files_total: all.len() as u64, bytes_total, ..BundleProgress::default() };
     let wanted = trace.files.iter().map(|file| (&*file.from, &*file.resolved)).collect();
     let mut bundler = Bundler { sink, progress, at: start, stats: BundleStats::default(), files: BTreeMap::new() };
-    let (places, disk, sources) = (Places::default(), Disk::of(&main), BTreeMap::new());
+    let (places, disk, sources) = (Places::default(), Disk::of(&main, &trace.maps), BTreeMap::new());
     let mut rewriter = Rewriter { wanted, places, disk, budget: Budget::of(&main), sources, main: &main };
     let main_place = rewriter.place_of(&main);
     for (path, traced) in &trace.blends {

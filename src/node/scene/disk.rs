@@ -5,6 +5,7 @@
 use super::SceneError;
 use super::dna::Blend;
 use super::layout::is_safe_name;
+use super::maps::PathMap;
 use super::names::{Split, blendcache, os_bytes, os_path, stem};
 use super::refs::{Budget, Field, Folder, Form, Reference};
 use crate::farm::blob::BUNDLE_MAX_FILES;
@@ -39,13 +40,15 @@ pub(super) struct Found {
 pub(super) struct Disk {
     /// The .blend that is rendered.
     main: PathBuf,
+    /// Where paths of other machines are here; the first that fits counts.
+    maps: Vec<PathMap>,
     listings: BTreeMap<PathBuf, Vec<OsString>>,
 }
 
 impl Disk {
     /// For the scene at `main`.
-    pub fn of(main: &Path) -> Self {
-        Self { main: main.into(), listings: BTreeMap::new() }
+    pub fn of(main: &Path, maps: &[PathMap]) -> Self {
+        Self { main: main.into(), maps: maps.into(), listings: BTreeMap::new() }
     }
 
     /// Resolves `reference` of the .blend at `blend_path`.
@@ -58,7 +61,10 @@ impl Disk {
     ) -> Result<Found, SceneError> {
         let base = blend_path.parent().unwrap_or(Path::new("/"));
         let path = match reference.field {
-            Field::Fixed(_) | Field::Block(_) => resolve(base, &reference.stored),
+            Field::Fixed(_) | Field::Block(_) => {
+                let mapped = self.maps.iter().find_map(|map| map.apply(&reference.stored));
+                mapped.map_or_else(|| resolve(base, &reference.stored), |path| settled(&path))
+            }
             Field::BesideItself => caches_of(blend_path),
             Field::BesideMain => caches_of(&self.main),
         };
@@ -238,7 +244,8 @@ fn list(directory: &Path) -> Vec<OsString> {
 /// are none, as Blender has it. Anything else relative is taken from `base` too.
 pub(super) fn resolve(base: &Path, stored: &[u8]) -> PathBuf {
     let mut path: Vec<u8> = stored.iter().map(|byte| if *byte == b'\\' { b'/' } else { *byte }).collect();
-    let relative = path.starts_with(b"//");
+    // Two backslashes are a network share.
+    let relative = stored.starts_with(b"//");
     if relative {
         path.drain(..2);
     }
@@ -249,10 +256,13 @@ pub(super) fn resolve(base: &Path, stored: &[u8]) -> PathBuf {
         let start = path.iter().position(|byte| *byte != b'/').unwrap_or(path.len());
         path.drain(..start);
     }
-    let joined = base.join(os_path(&path));
-    let tidied = tidy(&joined);
-    // `..` behind a symbolic link means what the system says it means.
-    if !tidied.exists() && joined.exists() { joined } else { tidied }
+    settled(&base.join(os_path(&path)))
+}
+
+/// Tidy, unless that leads elsewhere: `..` behind a symbolic link means what the system says it means.
+fn settled(path: &Path) -> PathBuf {
+    let tidied = tidy(path);
+    if !tidied.exists() && path.exists() { path.into() } else { tidied }
 }
 
 /// Without `.` and `..`.

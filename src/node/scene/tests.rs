@@ -62,6 +62,10 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     [zstd::encode_all(first, 1).unwrap(), zstd::encode_all(second, 1).unwrap()].concat()
 }
 
+fn trace(path: &Path) -> Result<Trace, SceneError> {
+    super::trace(path, TraceOptions::default())
+}
+
 fn bundled(main: &Path, memory: &mut Memory) -> (Manifest, BundleStats) {
     bundle(main, &trace(main).unwrap(), memory, &mut |_| {}).unwrap()
 }

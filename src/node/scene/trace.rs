@@ -6,6 +6,7 @@
 use super::SceneError;
 use super::disk::{Disk, Found, absolute};
 use super::dna::Blend;
+use super::maps::{PathMap, is_foreign, suggested};
 use super::reach::{Graph, used};
 use super::refs::{Budget, Reference, references};
 use crate::farm::blob::BUNDLE_MAX_FILES;
@@ -92,9 +93,22 @@ pub struct Missing {
     pub resolved: PathBuf,
 }
 
+impl Missing {
+    /// The `FROM=TO` that would find it, if it is a path of another machine: `P:\=/mnt/p`. Where nothing was found, TO is
+    /// `FOLDER`. Looks at the disk.
+    pub fn map(&self) -> Option<String> {
+        suggested(self.stored.as_bytes(), &self.from)
+    }
+}
+
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} `{}`: {} is not there", self.kind, self.datablock, self.resolved.display())
+        write!(f, "{} `{}`: ", self.kind, self.datablock)?;
+        // What became of a path of another machine says less than the path.
+        match is_foreign(self.stored.as_bytes()) {
+            true => write!(f, "{} is not there", self.stored),
+            false => write!(f, "{} is not there", self.resolved.display()),
+        }
     }
 }
 
@@ -107,6 +121,8 @@ pub struct Trace {
     pub missing: Vec<Missing>,
     /// Every .blend that was read, as it was then: the scene and its libraries.
     pub blends: BTreeMap<PathBuf, Stamp>,
+    /// Where paths of other machines were looked for.
+    pub maps: Vec<PathMap>,
 }
 
 /// What shows that a file is still the same.
@@ -132,14 +148,22 @@ impl Stamp {
     }
 }
 
+/// What the submitter says about a scene's files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TraceOptions {
+    /// Where paths of other machines are here; the first that fits counts.
+    pub maps: Vec<PathMap>,
+}
+
 /// Traces the .blend at `path` and every library behind it. Of libraries, only what the scene uses counts.
 ///
 /// Errors when it, or a library that is there, cannot be read as a .blend; the error names which.
-pub fn trace(path: &Path) -> Result<Trace, SceneError> {
+pub fn trace(path: &Path, options: TraceOptions) -> Result<Trace, SceneError> {
     let main = absolute(path)?;
-    let mut disk = Disk::of(&main);
+    let TraceOptions { maps } = options;
+    let mut disk = Disk::of(&main, &maps);
     let mut budget = Budget::of(&main);
-    let mut trace = Trace::default();
+    let mut trace = Trace { maps, ..Trace::default() };
     let mut graphs: BTreeMap<PathBuf, Graph> = BTreeMap::new();
     let mut resolved: Vec<(PathBuf, Reference, Found)> = Vec::new();
     let mut queue = VecDeque::from([main.clone()]);
