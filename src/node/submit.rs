@@ -102,6 +102,15 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<(Sc
         return Err(ApiError::new(ErrorKind::NoCamera, text));
     }
     check_missing(&trace, request, stream).await?;
+    for file in &trace.other_case {
+        let text = format!(
+            "{} `{}`: it is {} on this disk; the case differs",
+            file.kind,
+            file.datablock,
+            file.resolved.display()
+        );
+        stream.warning("case", &file.stored, &text).await;
+    }
     let found = (trace.files.len() + 1) as u64;
     stream.progress("trace", found, found, "files").await;
     Ok((info, trace))

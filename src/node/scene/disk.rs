@@ -6,12 +6,12 @@ use super::SceneError;
 use super::dna::Blend;
 use super::layout::is_safe_name;
 use super::maps::PathMap;
-use super::names::{Split, blendcache, os_bytes, os_path, stem};
+use super::names::{Split, blendcache, is_number, os_bytes, os_path, stem};
 use super::refs::{Budget, Field, Folder, Form, Reference};
 use crate::farm::blob::BUNDLE_MAX_FILES;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
 /// `path` made absolute and tidy, as the base that `//` stands for.
@@ -33,6 +33,42 @@ pub(super) struct Found {
     pub name: Option<Split>,
     /// Each file of a [`Form::Folder`] with its place below that of the directory.
     pub members: Vec<(String, PathBuf)>,
+    /// Whether names on this disk differ from the stored ones in case.
+    pub other_case: bool,
+}
+
+/// What is in one directory.
+#[derive(Debug, Default)]
+struct Listing {
+    /// Names, sorted.
+    names: Vec<OsString>,
+    /// The same by their lower case.
+    by_lower: BTreeMap<String, Vec<OsString>>,
+}
+
+impl Listing {
+    fn of(directory: &Path) -> Self {
+        let Ok(entries) = std::fs::read_dir(directory) else { return Self::default() };
+        let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).take(BUNDLE_MAX_FILES).collect();
+        names.sort();
+        let mut by_lower: BTreeMap<String, Vec<OsString>> = BTreeMap::new();
+        for name in &names {
+            by_lower.entry(lower(name)).or_default().push(name.clone());
+        }
+        Self { names, by_lower }
+    }
+
+    /// The only name that is `name` but for its case.
+    fn only(&self, name: &OsStr) -> Option<&OsString> {
+        match self.by_lower.get(&lower(name)).map(Vec::as_slice) {
+            Some([only]) => Some(only),
+            _ => None,
+        }
+    }
+}
+
+fn lower(name: &OsStr) -> String {
+    name.to_string_lossy().to_lowercase()
 }
 
 /// Looks at directories, each once.
@@ -42,7 +78,7 @@ pub(super) struct Disk {
     main: PathBuf,
     /// Where paths of other machines are here; the first that fits counts.
     maps: Vec<PathMap>,
-    listings: BTreeMap<PathBuf, Vec<OsString>>,
+    listings: BTreeMap<PathBuf, Listing>,
 }
 
 impl Disk {
@@ -69,15 +105,29 @@ impl Disk {
             Field::BesideMain => caches_of(&self.main),
         };
         budget.take(0, path.as_os_str().len())?;
+        let (path, other_case) = match reference.form {
+            // Files called like this, but for a number.
+            Form::Tiles(_) | Form::Sequence => match (path.parent(), path.file_name()) {
+                (Some(directory), Some(name)) => {
+                    let (called, other_case) = self.spelled(directory.into(), budget)?;
+                    (called.join(name), other_case)
+                }
+                _ => (path, false),
+            },
+            Form::File | Form::Names(_) | Form::Folder(_) => self.spelled(path, budget)?,
+        };
         if let Form::Folder(folder) = &reference.form {
-            return self.folder(blend, &path, folder, budget);
+            return Ok(Found { other_case, ..self.folder(blend, &path, folder, budget)? });
         }
         if let Form::Names(names) = &reference.form {
-            let mut found = Found { directory: path.clone(), ..Found::default() };
+            let mut found = Found { directory: path.clone(), other_case, ..Found::default() };
             for name in names {
                 let name = blend.bytes().get(name.clone()).and_then(|field| field.split(|byte| *byte == 0).next());
                 let Some(name) = name.filter(|name| is_file_name(name)) else { continue };
-                found.look_at(&path, Split::of(name), name, budget)?;
+                // The name as stored stays the file's in the bundle.
+                let (spelled, other_case) = self.spelled(path.join(os_path(name)), budget)?;
+                found.other_case |= other_case;
+                found.look_at(Split::of(name), spelled, budget)?;
             }
             return Ok(found);
         }
@@ -86,13 +136,14 @@ impl Disk {
         };
         let name = os_bytes(name);
         let mut split = Split::of(&name);
-        let mut found = Found { directory: directory.into(), ..Found::default() };
+        let mut found = Found { directory: directory.into(), other_case, ..Found::default() };
         match &reference.form {
             Form::Tiles(tiles) => {
                 // Files of Blender 2.8 and 2.9 store the name of the first tile instead of a token.
                 if split.number.first().is_some_and(u8::is_ascii_digit) && split.number != b"1001" {
                     split = Split { head: name.clone(), number: Vec::new(), tail: Vec::new() };
                 }
+                found.other_case |= self.spell(directory, &mut split, budget)?;
                 for tile in tiles {
                     let number = match split.number.as_slice() {
                         b"<UVTILE>" => {
@@ -102,15 +153,22 @@ impl Disk {
                         b"" => String::new(),
                         _ => tile.to_string(),
                     };
-                    found.look_at(directory, split.with(number.into_bytes()), &[], budget)?;
+                    let tile = split.with(number.into_bytes());
+                    let path = directory.join(os_path(&tile.joined()));
+                    found.look_at(tile, path, budget)?;
                 }
                 if tiles.is_empty() {
                     self.members(&mut found, directory, &split, budget)?;
                 }
             }
-            Form::Sequence if !split.number.is_empty() => self.members(&mut found, directory, &split, budget)?,
+            Form::Sequence if !split.number.is_empty() => {
+                found.other_case |= self.spell(directory, &mut split, budget)?;
+                self.members(&mut found, directory, &split, budget)?;
+            }
             Form::File | Form::Sequence | Form::Names(_) | Form::Folder(_) => {
-                found.look_at(directory, split.clone(), &name, budget)?;
+                let (path, other_case) = self.spelled(path.clone(), budget)?;
+                found.other_case |= other_case;
+                found.look_at(split.clone(), path, budget)?;
             }
         }
         if found.files.is_empty() && found.missing.is_empty() {
@@ -120,16 +178,39 @@ impl Disk {
         Ok(found)
     }
 
-    /// The names in `directory`.
-    fn listing(&mut self, directory: &Path, budget: &mut Budget) -> Result<&[OsString], SceneError> {
+    /// What is in `directory`.
+    fn listing(&mut self, directory: &Path, budget: &mut Budget) -> Result<&Listing, SceneError> {
         match self.listings.entry(directory.into()) {
             Entry::Occupied(listed) => Ok(listed.into_mut()),
             Entry::Vacant(place) => {
-                let listing = list(directory);
-                budget.take(listing.len(), 0)?;
+                let listing = Listing::of(directory);
+                budget.take(listing.names.len(), 0)?;
                 Ok(place.insert(listing))
             }
         }
+    }
+
+    /// `path` as this disk spells it, and whether that is another case; as it is where there is no such thing.
+    fn spelled(&mut self, path: PathBuf, budget: &mut Budget) -> Result<(PathBuf, bool), SceneError> {
+        let called = self.called(&path, budget)?.filter(|called| *called != path);
+        let other_case = called.is_some();
+        Ok((called.unwrap_or(path), other_case))
+    }
+
+    /// `path`, or what is called so but for the case of letters, as on the systems that ignore it. `None` if there is
+    /// nothing of that name, or more than one.
+    fn called(&mut self, path: &Path, budget: &mut Budget) -> Result<Option<PathBuf>, SceneError> {
+        if path.exists() {
+            return Ok(Some(path.into()));
+        }
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+        budget.take(1, 0)?;
+        let Some(parent) = self.called(parent, budget)? else { return Ok(None) };
+        let called = parent.join(name);
+        if called.exists() {
+            return Ok(Some(called));
+        }
+        Ok(self.listing(&parent, budget)?.only(name).map(|name| parent.join(name)))
     }
 
     /// The files of `directory` that `folder` means.
@@ -147,7 +228,7 @@ impl Disk {
             let below = match members.folder.strip_prefix("#/") {
                 None => vec![members.folder.to_owned()],
                 Some(inner) => {
-                    let listing = self.listing(directory, budget)?.iter().filter_map(|name| name.to_str());
+                    let listing = self.listing(directory, budget)?.names.iter().filter_map(|name| name.to_str());
                     let numbers = listing.filter(|name| is_number(name.as_bytes(), false));
                     numbers.map(|number| format!("{number}/{inner}")).collect()
                 }
@@ -155,7 +236,7 @@ impl Disk {
             for below in below {
                 let within = if below.is_empty() { directory.into() } else { directory.join(&below) };
                 let below = if below.is_empty() { below } else { below + "/" };
-                for name in self.listing(&within, budget)? {
+                for name in &self.listing(&within, budget)?.names {
                     let path = within.join(name);
                     let name = os_bytes(name);
                     let Some(rest) = members.rest(&name) else { continue };
@@ -190,21 +271,37 @@ impl Disk {
         split: &Split,
         budget: &mut Budget,
     ) -> Result<(), SceneError> {
-        for name in self.listing(directory, budget)? {
-            let name = os_bytes(name);
-            let middle = name.strip_prefix(&*split.head).and_then(|rest| rest.strip_suffix(&*split.tail));
-            let Some(middle) = middle.filter(|middle| is_number(middle, split.number == b"<UVTILE>")) else { continue };
-            found.look_at(directory, split.with(middle.to_vec()), &[], budget)?;
+        for name in &self.listing(directory, budget)?.names {
+            let Some(member) = split.member(&os_bytes(name)).filter(|member| member.head == split.head) else {
+                continue;
+            };
+            if member.tail == split.tail {
+                found.look_at(member, directory.join(name), budget)?;
+            }
         }
         Ok(())
+    }
+
+    /// Spells `split` as its members in `directory` are, if there are none spelled as it is and all spelled otherwise agree.
+    /// Whether that changed anything.
+    fn spell(&mut self, directory: &Path, split: &mut Split, budget: &mut Budget) -> Result<bool, SceneError> {
+        let names = &self.listing(directory, budget)?.names;
+        let mut spellings: Vec<Split> = names.iter().filter_map(|name| split.member(&os_bytes(name))).collect();
+        spellings.iter_mut().for_each(|member| member.number.clone_from(&split.number));
+        spellings.dedup();
+        match &spellings[..] {
+            [only] if only != split => {
+                split.clone_from(only);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 }
 
 impl Found {
-    /// Counts one file as there or missing. `name` is empty when `split` is all of it.
-    fn look_at(&mut self, directory: &Path, split: Split, name: &[u8], budget: &mut Budget) -> Result<(), SceneError> {
-        let name = if name.is_empty() { split.joined() } else { name.to_vec() };
-        let path = directory.join(os_path(&name));
+    /// Counts one file as there or missing.
+    fn look_at(&mut self, split: Split, path: PathBuf, budget: &mut Budget) -> Result<(), SceneError> {
         budget.take(1, path.as_os_str().len())?;
         if path.is_file() {
             self.files.push((split, path))
@@ -220,24 +317,8 @@ fn caches_of(path: &Path) -> PathBuf {
     path.with_file_name(os_path(&blendcache(&os_bytes(path.file_name().unwrap_or_default()))))
 }
 
-fn is_number(text: &[u8], tile: bool) -> bool {
-    let digits = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    if !tile {
-        return digits(text) && text.len() <= 20;
-    }
-    let cut = text.windows(2).position(|pair| pair == b"_v");
-    cut.is_some_and(|at| text.first() == Some(&b'u') && digits(&text[1.min(at)..at]) && digits(&text[at + 2..]))
-}
-
 fn is_file_name(name: &[u8]) -> bool {
     !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/')
-}
-
-fn list(directory: &Path) -> Vec<OsString> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).take(BUNDLE_MAX_FILES).collect();
-    names.sort();
-    names
 }
 
 /// Where a stored path leads: `//` is `base`, backslashes count as slashes, and a drive letter means nothing where there

@@ -60,6 +60,15 @@ impl Split {
         Self { head: self.head.clone(), number, tail: self.tail.clone() }
     }
 
+    /// `name` cut in the same places, if it is this one with some number and maybe in another case.
+    pub fn member(&self, name: &[u8]) -> Option<Self> {
+        let end = name.len().checked_sub(self.tail.len())?;
+        let number = name.get(self.head.len()..end)?;
+        let member = Self::at(name, self.head.len(), end);
+        let same = member.head.eq_ignore_ascii_case(&self.head) && member.tail.eq_ignore_ascii_case(&self.tail);
+        (same && is_number(number, self.number == b"<UVTILE>")).then_some(member)
+    }
+
     /// The whole name.
     pub fn joined(&self) -> Vec<u8> {
         [&*self.head, &*self.number, &*self.tail].concat()
@@ -68,6 +77,16 @@ impl Split {
     fn at(name: &[u8], start: usize, end: usize) -> Self {
         Self { head: name[..start].to_vec(), number: name[start..end].to_vec(), tail: name[end..].to_vec() }
     }
+}
+
+/// Whether `text` is a frame's number, or a tile as `<UVTILE>` stands for.
+pub(super) fn is_number(text: &[u8], tile: bool) -> bool {
+    let digits = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    if !tile {
+        return digits(text) && text.len() <= 20;
+    }
+    let cut = text.windows(2).position(|pair| pair == b"_v");
+    cut.is_some_and(|at| text.first() == Some(&b'u') && digits(&text[1.min(at)..at]) && digits(&text[at + 2..]))
 }
 
 /// Gives out places; remembers them so that no two files share one.

@@ -121,6 +121,8 @@ pub struct Trace {
     pub missing: Vec<Missing>,
     /// Every .blend that was read, as it was then: the scene and its libraries.
     pub blends: BTreeMap<PathBuf, Stamp>,
+    /// The first file of each reference whose stored path differs from the disk's in case.
+    pub other_case: Vec<Dependency>,
     /// Where paths of other machines were looked for.
     pub maps: Vec<PathMap>,
 }
@@ -198,6 +200,7 @@ pub fn trace(path: &Path, options: TraceOptions) -> Result<Trace, SceneError> {
         let (kind, datablock) = (reference.kind, reference.datablock);
         let stored = String::from_utf8_lossy(&reference.stored).into_owned();
         let said = |resolved| (from.clone(), kind, datablock.clone(), stored.clone(), resolved);
+        let mut other_case = found.other_case;
         let members = found.members.into_iter().map(|(_, path)| path);
         for path in found.files.into_iter().map(|(_, path)| path).chain(members) {
             // Two datablocks may want the same file; a long sequence would be listed over and over.
@@ -205,7 +208,11 @@ pub fn trace(path: &Path, options: TraceOptions) -> Result<Trace, SceneError> {
                 continue;
             }
             let (from, kind, datablock, stored, resolved) = said(path);
-            trace.files.push(Dependency { from, kind, datablock, stored, resolved });
+            let dependency = Dependency { from, kind, datablock, stored, resolved };
+            if std::mem::take(&mut other_case) {
+                trace.other_case.push(dependency.clone());
+            }
+            trace.files.push(dependency);
         }
         for path in found.missing {
             if !listed.insert((from.clone(), kind, path.clone())) {
