@@ -159,6 +159,10 @@ pub(crate) struct SubmitArgs {
     /// Submit although files of the scene are missing
     #[arg(long)]
     pub(crate) allow_missing: bool,
+    /// A file or folder that scripts or add-ons need; below FILE's folder it keeps its place relative to FILE, else it lies
+    /// beside FILE; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub(crate) include: Vec<PathBuf>,
     /// Where paths of another machine are on this one, such as 'P:\=/mnt/p' or '\\server\share=/mnt/share'; may be repeated
     #[arg(long, value_name = "FROM=TO", value_parser = map)]
     pub(crate) map: Vec<(String, PathBuf)>,

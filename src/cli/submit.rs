@@ -34,6 +34,7 @@ pub(crate) fn request(args: SubmitArgs, cwd: &Path) -> Result<SubmitRequest, Fai
         rules: RulesRequest { paused: args.paused.then_some(true), ..args.rules.request() },
         detach: args.detach,
         allow_missing: args.allow_missing,
+        include: args.include.iter().map(|path| absolute(path, cwd)).collect::<Result<_, _>>()?,
         map: args.map.into_iter().map(|(from, to)| map(from, &to, cwd)).collect::<Result<_, _>>()?,
         no_reuse: args.no_reuse,
         update: args.update,

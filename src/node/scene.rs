@@ -6,13 +6,14 @@
 //!
 //! In reading order: [`dna`] finds the bytes of a field, [`mod@read`] asks the scene what to render, `refs` finds every
 //! path a .blend stores (`caches` those of bakes), `reach` which of them are used, `disk` what they come to here
-//! (`maps` where they are of another machine), [`mod@trace`] what is there and what is missing, `names` gives each file its place in a bundle, [`mod@bundle`] copies
+//! (`maps` where they are of another machine), [`mod@trace`] what is there and what is missing, `include` what travels though no .blend names it, `names` gives each file its place in a bundle, [`mod@bundle`] copies
 //! them with the paths rewritten, [`layout`] puts them down again.
 
 pub mod bundle;
 mod caches;
 mod disk;
 pub mod dna;
+mod include;
 pub mod layout;
 mod maps;
 mod names;
@@ -64,6 +65,14 @@ pub enum SceneError {
         path: PathBuf,
         /// The bound.
         limit_bytes: u64,
+    },
+    /// What shall travel with it cannot.
+    #[error("{} cannot be included: {what}", path.display())]
+    Include {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        what: String,
     },
     /// The operating system says no.
     #[error("{} cannot be read", path.display())]

@@ -85,7 +85,7 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<(Sc
     stream.progress("trace", 0, 1, "files").await;
     let file = request.file.clone();
     let maps = request.map.iter().map(|map| PathMap { from: map.from.clone(), to: map.to.clone() }).collect();
-    let options = TraceOptions { maps };
+    let options = TraceOptions { maps, include: request.include.clone() };
     let (info, trace) = blocking(move || {
         let info = scene::read(&file)?;
         let trace = scene::trace(&file, options)?;
@@ -213,6 +213,7 @@ fn scene_error(error: SceneError) -> ApiError {
         SceneError::Truncated { .. } => ErrorKind::BlendDamaged,
         SceneError::Unsupported { .. } | SceneError::TooLarge { .. } => ErrorKind::Unsupported,
         SceneError::Unreadable { .. } => ErrorKind::FileUnreadable,
+        SceneError::Include { .. } => ErrorKind::BadRequest,
     };
     ApiError::new(kind, with_causes(&error))
 }

@@ -214,6 +214,10 @@ pub struct SubmitRequest {
     /// Where paths of other machines that the scene stores are on this one; the first that fits counts.
     #[serde(default)]
     pub map: Vec<MapRequest>,
+    /// Absolute paths of files and folders that travel too. Below the folder of the .blend they keep their place relative to
+    /// it; others lie beside it under their own names.
+    #[serde(default)]
+    pub include: Vec<PathBuf>,
     /// Render every frame anew. No job uses another's frames yet, so today this changes nothing.
     #[serde(default)]
     pub no_reuse: bool,

@@ -8,6 +8,7 @@
 use super::SceneError;
 use super::disk::{Disk, Found, absolute};
 use super::dna::Blend;
+use super::layout;
 use super::names::{Places, Split, blendcache, os_bytes, stem};
 use super::refs::{Budget, Field, Form, references};
 use super::trace::{Stamp, Trace};
@@ -77,6 +78,9 @@ pub enum BundleError {
     /// The new path is longer than the field in the .blend.
     #[error("a path stored in {} has no room for its place in the bundle; save the file again from a newer Blender", .0.display())]
     NoRoom(PathBuf),
+    /// Its files cannot lie side by side on every system.
+    #[error("{0}; rename one of the files")]
+    Unfit(String),
     /// More files than a bundle may have.
     #[error("the scene needs more than the {BUNDLE_MAX_FILES} files a bundle may have")]
     TooManyFiles,
@@ -117,6 +121,11 @@ pub fn bundle(
         let mut rewritten = edited(blend.into_bytes(), edits).ok_or_else(|| BundleError::NoRoom(path.into()))?;
         bundler.put(path, place, &mut rewritten, Chunking::ContentDefined, traced.executable)?;
     }
+    let home = rewriter.places.directory(main.parent().unwrap_or(Path::new("/")));
+    for (place, path) in &trace.included {
+        // What the scene itself has there counts.
+        rewriter.sources.entry(format!("{home}/{place}")).or_insert_with(|| path.clone());
+    }
     for (place, path) in rewriter.sources {
         if !bundler.files.contains_key(&place) {
             let chunking = Chunking::for_name(&path);
@@ -127,7 +136,9 @@ pub fn bundle(
     if files.len() > BUNDLE_MAX_FILES {
         return Err(BundleError::TooManyFiles);
     }
-    Ok((Manifest { main: main_place, files }, bundler.stats))
+    let manifest = Manifest { main: main_place, files };
+    layout::check(&manifest).map_err(BundleError::Unfit)?;
+    Ok((manifest, bundler.stats))
 }
 
 /// `text` with NULs up to `len` bytes.

@@ -13,6 +13,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 mod caches;
+mod paths;
 
 const USUAL: Shape = SHAPES[0];
 

@@ -6,6 +6,7 @@
 use super::SceneError;
 use super::disk::{Disk, Found, absolute};
 use super::dna::Blend;
+use super::include::included;
 use super::maps::{PathMap, is_foreign, suggested};
 use super::reach::{Graph, used};
 use super::refs::{Budget, Reference, references};
@@ -43,6 +44,8 @@ pub enum RefKind {
     Light,
     /// An OSL shader.
     Script,
+    /// Named by the submitter alone.
+    Included,
 }
 
 impl fmt::Display for RefKind {
@@ -59,6 +62,7 @@ impl fmt::Display for RefKind {
             Self::Strip => "sequencer strip",
             Self::Light => "light profile",
             Self::Script => "shader script",
+            Self::Included => "included file",
         })
     }
 }
@@ -123,6 +127,8 @@ pub struct Trace {
     pub blends: BTreeMap<PathBuf, Stamp>,
     /// The first file of each reference whose stored path differs from the disk's in case.
     pub other_case: Vec<Dependency>,
+    /// What the submitter names, by its place relative to the scene; also among `files`.
+    pub included: BTreeMap<String, PathBuf>,
     /// Where paths of other machines were looked for.
     pub maps: Vec<PathMap>,
 }
@@ -155,17 +161,21 @@ impl Stamp {
 pub struct TraceOptions {
     /// Where paths of other machines are here; the first that fits counts.
     pub maps: Vec<PathMap>,
+    /// Files and folders that travel too, absolute: below the folder of the .blend they keep their place relative to it,
+    /// others lie beside it.
+    pub include: Vec<PathBuf>,
 }
 
 /// Traces the .blend at `path` and every library behind it. Of libraries, only what the scene uses counts.
 ///
-/// Errors when it, or a library that is there, cannot be read as a .blend; the error names which.
+/// Errors when it, or a library that is there, cannot be read as a .blend, or what shall be included cannot; the error names
+/// which.
 pub fn trace(path: &Path, options: TraceOptions) -> Result<Trace, SceneError> {
     let main = absolute(path)?;
-    let TraceOptions { maps } = options;
+    let TraceOptions { maps, include } = options;
     let mut disk = Disk::of(&main, &maps);
     let mut budget = Budget::of(&main);
-    let mut trace = Trace { maps, ..Trace::default() };
+    let mut trace = Trace { maps, included: included(&main, &include)?, ..Trace::default() };
     let mut graphs: BTreeMap<PathBuf, Graph> = BTreeMap::new();
     let mut resolved: Vec<(PathBuf, Reference, Found)> = Vec::new();
     let mut queue = VecDeque::from([main.clone()]);
@@ -224,6 +234,14 @@ pub fn trace(path: &Path, options: TraceOptions) -> Result<Trace, SceneError> {
         if trace.files.len() > BUNDLE_MAX_FILES {
             return Err(too_many(main));
         }
+    }
+    for (place, path) in &trace.included {
+        let (kind, datablock) = (RefKind::Included, String::new());
+        let (from, stored, resolved) = (main.clone(), format!("//{place}"), path.clone());
+        trace.files.push(Dependency { from, kind, datablock, stored, resolved });
+    }
+    if trace.files.len() > BUNDLE_MAX_FILES {
+        return Err(too_many(main));
     }
     trace.blends.retain(|path, _| used.contains_key(path));
     Ok(trace)

@@ -1,0 +1,207 @@
+//! Facts about paths: those of other machines, other cases, links, and what travels though no .blend names it.
+
+use super::*;
+
+/// A scene with images at `paths` and nothing else that is missing.
+fn scene_with(dir: &TempDir, name: &str, paths: &[&[u8]]) -> PathBuf {
+    for nth in [1, 2] {
+        let strip = Path::new(name).with_file_name(format!("strip/s 000{nth}.png"));
+        write(dir, strip.to_str().unwrap(), b"strip");
+    }
+    write(dir, name, &scene(USUAL, true, paths, &[]))
+}
+
+/// What the copy of the scene at `main` finds once the originals are gone, the strip aside, by content.
+fn found_without_originals(dir: TempDir, main: &Path, options: TraceOptions) -> Vec<Vec<u8>> {
+    let traced = super::super::trace(main, options).unwrap();
+    assert_eq!(traced.missing, []);
+    let (mut memory, out) = (Memory::default(), tempfile::tempdir().unwrap());
+    let (manifest, _) = bundle(main, &traced, &mut memory, &mut |_| {}).unwrap();
+    let laid_out = memory.lay_out(&manifest, out.path());
+    drop(dir);
+    let after = trace(&laid_out).unwrap();
+    assert_eq!((after.missing, after.other_case), (vec![], vec![]));
+    assert!(after.files.iter().all(|file| file.resolved.starts_with(out.path())));
+    let contents = after.files.iter().map(|file| std::fs::read(&file.resolved).unwrap());
+    contents.filter(|content| content != b"strip").collect()
+}
+
+#[test]
+fn paths_of_another_machine_are_found_where_a_map_says() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "p/tex/a.png", b"drive");
+    write(&dir, "p/tex/ü b.png", b"share");
+    write(&dir, "p/c.png", b"home");
+    let paths: [&[u8]; 3] = [br"P:\tex\a.png", "\\\\Server\\Vol\\ü b.png".as_bytes(), b"/home/nobody here/c.png"];
+    let main = scene_with(&dir, "main/m.blend", &paths);
+    let missing = trace(&main).unwrap().missing;
+    assert_eq!(missing.len(), 3);
+    assert!(missing[0].to_string().ends_with(r": P:\tex\a.png is not there"), "{}", missing[0]);
+    assert_eq!(missing[2].map(), None);
+    let map = |from: &str, to: &str| PathMap { from: from.into(), to: dir.path().join(to) };
+    let maps = vec![map("p:", "p"), map(r"\\server\vol", "p/tex"), map("/home/nobody here", "p")];
+    let found = found_without_originals(dir, &main, TraceOptions { maps, ..TraceOptions::default() });
+    assert_eq!(found, [b"drive".to_vec(), b"share".to_vec(), b"home".to_vec()]);
+}
+
+#[test]
+fn a_missing_path_of_another_machine_names_the_map_that_finds_it() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "proj/tex/a.png", b"");
+    let main = scene_with(&dir, "proj/shots/m.blend", &[br"P:\proj\tex\a.png", br"\\srv\vol\gone.png"]);
+    let missing = trace(&main).unwrap().missing;
+    let maps: Vec<_> = missing.iter().map(|missing| missing.map().unwrap()).collect();
+    assert_eq!(maps, [format!(r"P:\={}", dir.path().display()), r"\\srv\vol=FOLDER".to_owned()]);
+    let (from, to) = maps[0].split_once('=').unwrap();
+    let maps = vec![PathMap { from: from.into(), to: to.into() }];
+    let mended = super::super::trace(&main, TraceOptions { maps, ..TraceOptions::default() }).unwrap();
+    assert_eq!(mended.missing.len(), 1);
+}
+
+#[test]
+fn names_in_another_case_are_found_where_only_one_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    if write(&dir, "probe", b"").with_file_name("PROBE").exists() {
+        println!("this disk ignores case; nothing is shown");
+        return;
+    }
+    write(&dir, "Tex/Wood.PNG", b"found");
+    write(&dir, "tex2/a.png", b"exact");
+    write(&dir, "tex2/A.png", b"other");
+    write(&dir, "two/b.png", b"one");
+    write(&dir, "two/B.PNG", b"two");
+    let main = scene_with(&dir, "m.blend", &[b"//tex/wood.png", b"//tex2/a.png", b"//two/B.png"]);
+    let traced = trace(&main).unwrap();
+    let other: Vec<_> = traced.other_case.iter().map(|file| (&*file.stored, file.resolved.clone())).collect();
+    assert_eq!(other, [("//tex/wood.png", dir.path().join("Tex/Wood.PNG"))]);
+    assert_eq!(traced.missing.iter().map(|file| &*file.stored).collect::<Vec<_>>(), ["//two/B.png"]);
+    std::fs::remove_file(dir.path().join("two/b.png")).unwrap();
+    let found = found_without_originals(dir, &main, TraceOptions::default());
+    assert_eq!(found, [b"found".to_vec(), b"exact".to_vec(), b"two".to_vec()]);
+}
+
+#[test]
+fn tiles_sequences_and_strips_in_another_case_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    if write(&dir, "probe", b"").with_file_name("PROBE").exists() {
+        println!("this disk ignores case; nothing is shown");
+        return;
+    }
+    for name in
+        ["Tex/T.1001.PNG", "Tex/T.1002.PNG", "Tex/Q_01.png", "Tex/Q_02.png", "Strip/S 0001.png", "Strip/s 0002.png"]
+    {
+        write(&dir, name, name.as_bytes());
+    }
+    use super::super::synthetic::{Builder, Value::*};
+    let mut file = Builder::new(USUAL);
+    file.block(b"SC\0\0", 1, "Scene", &[&[("id.name", Text(b"SCs")), ("ed", Address(0x70))]]);
+    file.block(b"DATA", 0x70, "Editing", &[&[("seqbase.first", Address(0x71))]]);
+    file.block(b"DATA", 0x71, "Sequence", &[&[("type", Int(0)), ("strip", Address(0x72))]]);
+    file.block(b"DATA", 0x72, "Strip", &[&[("stripdata", Address(0x73)), ("dir", Text(b"//strip/"))]]);
+    file.block(b"DATA", 0x73, "StripElem", &[&[("name", Text(b"s 0001.png"))], &[("name", Text(b"s 0002.png"))]]);
+    for (address, source, path) in [(2, 6, &b"//tex/t.<UDIM>.png"[..]), (3, 2, b"//tex/q_01.png")] {
+        let id = ("id.name", Text(b"IMi"));
+        file.block(b"IM\0\0", address, "Image", &[&[id, ("source", Int(source)), ("name", Text(path))]]);
+    }
+    let main = write(&dir, "m.blend", &file.finish());
+    assert_eq!(trace(&main).unwrap().other_case.len(), 3);
+    let mut found = found_without_originals(dir, &main, TraceOptions::default());
+    found.sort();
+    let all: [&[u8]; 6] = [
+        b"Strip/S 0001.png",
+        b"Strip/s 0002.png",
+        b"Tex/Q_01.png",
+        b"Tex/Q_02.png",
+        b"Tex/T.1001.PNG",
+        b"Tex/T.1002.PNG",
+    ];
+    assert_eq!(found, all);
+}
+
+#[cfg(unix)]
+#[test]
+fn links_are_followed_and_the_scene_may_be_one() {
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "store/real.png", b"linked file");
+    write(&dir, "store/deep/in.png", b"linked folder");
+    write(&dir, "store/up.png", b"up from the link");
+    let real = scene_with(&dir, "elsewhere/real.blend", &[b"//a.png", b"//dir/in.png", b"//dir/../up.png"]);
+    std::fs::create_dir(dir.path().join("main")).unwrap();
+    for (target, link) in [("store/real.png", "a.png"), ("store/deep", "dir"), ("elsewhere/strip", "strip")] {
+        symlink(dir.path().join(target), dir.path().join("main").join(link)).unwrap();
+    }
+    // Paths are relative to the link, as Blender has it.
+    let main = dir.path().join("main/m.blend");
+    symlink(real, &main).unwrap();
+    let found = found_without_originals(dir, &main, TraceOptions::default());
+    assert_eq!(found, [b"linked file".to_vec(), b"linked folder".to_vec(), b"up from the link".to_vec()]);
+}
+
+#[test]
+fn what_is_included_keeps_its_place_below_the_scene_or_lies_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["main/data/a.csv", "main/data/more/b.csv", "far/luts/c.cube", "far/one.txt", "far/other.txt"] {
+        write(&dir, name, name.as_bytes());
+    }
+    let main = scene_with(&dir, "main/m.blend", &[]);
+    let include = ["main/data", "far/luts", "far/./more/../one.txt"].map(|path| dir.path().join(path)).to_vec();
+    let traced = super::super::trace(&main, TraceOptions { include, ..TraceOptions::default() }).unwrap();
+    assert_eq!(traced.files.iter().filter(|file| file.kind == RefKind::Included).count(), 4);
+    let (mut memory, out) = (Memory::default(), tempfile::tempdir().unwrap());
+    let (manifest, stats) = bundle(&main, &traced, &mut memory, &mut |_| {}).unwrap();
+    assert_eq!(stats.files, 7);
+    let home = memory.lay_out(&manifest, out.path()).parent().unwrap().to_path_buf();
+    for (place, from) in [
+        ("data/a.csv", "main/data/a.csv"),
+        ("data/more/b.csv", "main/data/more/b.csv"),
+        ("luts/c.cube", "far/luts/c.cube"),
+        ("one.txt", "far/one.txt"),
+    ] {
+        assert_eq!(std::fs::read_to_string(home.join(place)).unwrap(), from);
+    }
+}
+
+#[test]
+fn the_folder_of_the_scene_may_be_included_and_the_rewritten_scene_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = write(&dir, "far/a.png", b"image");
+    write(&dir, "main/notes.txt", b"notes");
+    let main = write(&dir, "main/m.blend", &scene(USUAL, true, &[outside.to_str().unwrap().as_bytes()], &[]));
+    write(&dir, "main/strip0001.png", b"");
+    let options = TraceOptions { include: vec![dir.path().join("main")], ..TraceOptions::default() };
+    let traced = super::super::trace(&main, options).unwrap();
+    let (mut memory, out) = (Memory::default(), tempfile::tempdir().unwrap());
+    let (manifest, _) = bundle(&main, &traced, &mut memory, &mut |_| {}).unwrap();
+    let laid_out = memory.lay_out(&manifest, out.path());
+    assert!(laid_out.with_file_name("notes.txt").exists());
+    let image = trace(&laid_out).unwrap().files.remove(0);
+    assert!(image.resolved.starts_with(out.path()), "{image:?}");
+}
+
+#[test]
+fn what_cannot_be_included_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let main = scene_with(&dir, "m.blend", &[]);
+    let refused = |path: &str| {
+        let options = TraceOptions { include: vec![dir.path().join(path)], ..TraceOptions::default() };
+        super::super::trace(&main, options).unwrap_err().to_string()
+    };
+    assert!(refused("gone").contains("does not exist"), "{}", refused("gone"));
+    write(&dir, "names/wörld.txt", b"");
+    assert!(refused("names").contains("wörld.txt cannot be included: some systems refuse its name"));
+    std::fs::create_dir(dir.path().join("empty")).unwrap();
+    assert!(refused("empty").contains("there is no file in it"));
+    let long = format!("long/{}/{}", "a".repeat(150), "b".repeat(150));
+    write(&dir, &long, b"");
+    assert!(refused("long").contains("is longer than"), "{}", refused("long"));
+    #[cfg(unix)]
+    {
+        // A link back to a folder above would never end.
+        write(&dir, "loop/a", b"");
+        std::os::unix::fs::symlink(dir.path().join("loop"), dir.path().join("loop/again")).unwrap();
+        let options = TraceOptions { include: vec![dir.path().join("loop")], ..TraceOptions::default() };
+        let traced = super::super::trace(&main, options).unwrap();
+        assert_eq!(traced.included.keys().collect::<Vec<_>>(), ["loop/a"]);
+    }
+}
