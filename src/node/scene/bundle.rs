@@ -276,9 +276,9 @@ impl Rewriter<'_> {
             }
             edit(&reference.field, relative)?;
             match &reference.form {
-                Form::Names(names) => {
+                Form::Names { names, views } => {
                     for field in names.iter().filter(|field| !old_text(field).is_empty()) {
-                        edit(&fixed(field), self.places.name(&directory, &Split::of(old_text(field))))?;
+                        edit(&fixed(field), self.places.name(&directory, &Split::of_view(old_text(field), views)))?;
                     }
                 }
                 Form::Folder(folder) => {

@@ -114,20 +114,30 @@ impl Disk {
                 }
                 _ => (path, false),
             },
-            Form::File | Form::Names(_) | Form::Folder(_) => self.spelled(path, budget)?,
+            Form::File | Form::Names { .. } | Form::Folder(_) => self.spelled(path, budget)?,
         };
         if let Form::Folder(folder) = &reference.form {
             return Ok(Found { other_case, ..self.folder(blend, &path, folder, budget)? });
         }
-        if let Form::Names(names) = &reference.form {
+        if let Form::Names { names, views } = &reference.form {
             let mut found = Found { directory: path.clone(), other_case, ..Found::default() };
             for name in names {
+                // The name as stored stays the file's in the bundle.
                 let name = blend.bytes().get(name.clone()).and_then(|field| field.split(|byte| *byte == 0).next());
                 let Some(name) = name.filter(|name| is_file_name(name)) else { continue };
-                // The name as stored stays the file's in the bundle.
+                let split = Split::of_view(name, views);
                 let (spelled, other_case) = self.spelled(path.join(os_path(name)), budget)?;
                 found.other_case |= other_case;
-                found.look_at(Split::of(name), spelled, budget)?;
+                let other_views = views.iter().filter(|view| **view != split.number && views.contains(&split.number));
+                let others: Vec<Split> = other_views.map(|view| split.with(view.clone())).collect();
+                found.look_at(split, spelled, budget)?;
+                for other in others {
+                    let (spelled, _) = self.spelled(path.join(os_path(&other.joined())), budget)?;
+                    // Which views are rendered is not known here.
+                    if spelled.is_file() {
+                        found.look_at(other, spelled, budget)?;
+                    }
+                }
             }
             return Ok(found);
         }
@@ -165,7 +175,7 @@ impl Disk {
                 found.other_case |= self.spell(directory, &mut split, budget)?;
                 self.members(&mut found, directory, &split, budget)?;
             }
-            Form::File | Form::Sequence | Form::Names(_) | Form::Folder(_) => {
+            Form::File | Form::Sequence | Form::Names { .. } | Form::Folder(_) => {
                 let (path, other_case) = self.spelled(path.clone(), budget)?;
                 found.other_case |= other_case;
                 found.look_at(split.clone(), path, budget)?;
@@ -321,8 +331,8 @@ fn is_file_name(name: &[u8]) -> bool {
     !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/')
 }
 
-/// Where a stored path leads: `//` is `base`, backslashes count as slashes, and a drive letter means nothing where there
-/// are none, as Blender has it. Anything else relative is taken from `base` too.
+/// Where a stored path leads: `//` is `base`, backslashes count as slashes, and where there are no drives, drive `C:` is the
+/// folder `/c`, as Blender has it (measured with 3.4). Anything else relative is taken from `base` too.
 pub(super) fn resolve(base: &Path, stored: &[u8]) -> PathBuf {
     let mut path: Vec<u8> = stored.iter().map(|byte| if *byte == b'\\' { b'/' } else { *byte }).collect();
     // Two backslashes are a network share.
@@ -330,8 +340,9 @@ pub(super) fn resolve(base: &Path, stored: &[u8]) -> PathBuf {
     if relative {
         path.drain(..2);
     }
-    if cfg!(not(windows)) && !relative && path.get(1) == Some(&b':') && path.get(2) == Some(&b'/') {
-        path.drain(..2);
+    if let (false, [letter, b':', b'/', ..]) = (cfg!(windows) || relative, &*path) {
+        let folder = [b'/', letter.to_ascii_lowercase()];
+        path.splice(..2, folder);
     }
     if relative {
         let start = path.iter().position(|byte| *byte != b'/').unwrap_or(path.len());

@@ -55,6 +55,13 @@ impl Split {
         if end - start > NUMBER_MAX_BYTES { Self::at(name, stem, stem) } else { Self::at(name, start.min(end), end) }
     }
 
+    /// Around the ending of one of `views`, such as `_L` before the extension; without one as [`Split::of`] cuts.
+    pub fn of_view(name: &[u8], views: &[Vec<u8>]) -> Self {
+        let stem = name.iter().rposition(|byte| *byte == b'.').unwrap_or(name.len());
+        let view = views.iter().find(|view| name.get(..stem).is_some_and(|stem| stem.ends_with(view)));
+        view.map_or_else(|| Self::of(name), |view| Self::at(name, stem - view.len(), stem))
+    }
+
     /// The same name with another number.
     pub fn with(&self, number: Vec<u8>) -> Self {
         Self { head: self.head.clone(), number, tail: self.tail.clone() }

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 const MAX_NESTED: usize = 256;
 /// Most steps of following one scene, its libraries included: a file takes two or three (guess; some 1 GB at worst).
 const STEPS_MAX: usize = 4 * BUNDLE_MAX_FILES;
+/// Most views of a scene looked at (guess; stereo has two).
+const VIEWS_MAX: usize = 16;
 /// Bytes of a path that count as one more step.
 const STEP_BYTES: usize = 256;
 /// Longest name of a datablock that is told, bytes (Blender 5 has 256).
@@ -61,8 +63,9 @@ pub(super) enum Form {
     Tiles(Vec<u32>),
     /// All files with the same name but for the number.
     Sequence,
-    /// The field is a directory; the files are named in these fields.
-    Names(Vec<Range<usize>>),
+    /// The field is a directory; the files are named in these fields. Where a name ends on one of `views`, such as `_L`, the
+    /// same with the others is meant too.
+    Names { names: Vec<Range<usize>>, views: Vec<Vec<u8>> },
     /// The field is a directory of files that Blender names by a rule.
     Folder(Folder),
 }
@@ -150,6 +153,8 @@ const CLIP_SEQUENCE: i64 = 1;
 const STRIP_IMAGE: i64 = 0;
 const STRIP_META: i64 = 1;
 const STRIP_MOVIE: i64 = 3;
+/// `Sequence.flag`: a file for each view.
+const STRIP_VIEWS: i64 = 1 << 29;
 
 /// All of them, in file order.
 pub(super) fn references(blend: &Blend, budget: &mut Budget) -> Result<Vec<Reference>, SceneError> {
@@ -168,7 +173,7 @@ pub(super) fn references(blend: &Blend, budget: &mut Budget) -> Result<Vec<Refer
                     Some(SOURCE_TILED) => Form::Tiles(found.tiles(&record)?),
                     _ => Form::File,
                 };
-                found.push(RefKind::Image, &record, &["name", "filepath"], form)?;
+                found.image(&record, form)?;
             }
             b"VF\0\0" if !packed() && record.text("name") != Some(b"<builtin>") => {
                 found.push(RefKind::Font, &record, &["name", "filepath"], Form::File)?;
@@ -188,7 +193,8 @@ pub(super) fn references(blend: &Blend, budget: &mut Budget) -> Result<Vec<Refer
             }
             b"SC\0\0" => {
                 if let Some(editing) = record.follow("ed") {
-                    found.strips(blend, &editing, &mut BTreeSet::new())?;
+                    let views = found.view_endings(&record)?;
+                    found.strips(blend, &editing, &views, &mut BTreeSet::new())?;
                 }
             }
             b"DATA" => match record.struct_name() {
@@ -227,6 +233,11 @@ pub(super) fn name_of(blend: &Blend, index: usize) -> String {
 fn links_something(blend: &Blend, library: usize) -> bool {
     let after = blend.blocks().iter().skip(library + 1).filter(|block| &block.code != b"DATA");
     after.take_while(|block| &block.code != b"LI\0\0").any(|block| &block.code == b"ID\0\0")
+}
+
+/// Whether names with it are safe on every system if they are without.
+fn is_ending(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
 fn numbered(record: &Record<'_>) -> Form {
@@ -268,6 +279,31 @@ impl Found<'_> {
         Ok(())
     }
 
+    /// An image with views, as for stereo, stores a path for each; Blender then opens these alone (measured with 3.4).
+    fn image(&mut self, image: &Record<'_>, form: Form) -> Result<(), SceneError> {
+        let before = self.references.len();
+        for view in image.list("views") {
+            self.budget.take(1, 0)?;
+            if view.text("name").is_some_and(|name| !name.is_empty()) {
+                self.push(RefKind::Image, &view, &["filepath"], form.clone())?;
+            }
+        }
+        if self.references.len() > before {
+            return Ok(());
+        }
+        self.push(RefKind::Image, image, &["name", "filepath"], form)
+    }
+
+    /// What the names of files end on for each view of the scene, such as `_L` and `_R`.
+    fn view_endings(&mut self, scene: &Record<'_>) -> Result<Vec<Vec<u8>>, SceneError> {
+        let mut views = Vec::new();
+        for view in scene.list("r.views").take(VIEWS_MAX) {
+            self.budget.take(1, 0)?;
+            views.extend(view.text("suffix").filter(|ending| is_ending(ending)).map(<[u8]>::to_vec));
+        }
+        Ok(views)
+    }
+
     fn tiles(&mut self, image: &Record<'_>) -> Result<Vec<u32>, SceneError> {
         let mut numbers = Vec::new();
         for tile in image.list("tiles") {
@@ -277,14 +313,20 @@ impl Found<'_> {
         Ok(numbers)
     }
 
-    fn strips(&mut self, blend: &Blend, holder: &Record<'_>, seen: &mut BTreeSet<usize>) -> Result<(), SceneError> {
+    fn strips(
+        &mut self,
+        blend: &Blend,
+        holder: &Record<'_>,
+        views: &[Vec<u8>],
+        seen: &mut BTreeSet<usize>,
+    ) -> Result<(), SceneError> {
         if seen.len() >= MAX_NESTED || !seen.insert(holder.block) {
             return Ok(());
         }
         for strip in holder.list("seqbase") {
             self.budget.take(1, 0)?;
             match strip.int("type") {
-                Some(STRIP_META) => self.strips(blend, &strip, seen)?,
+                Some(STRIP_META) => self.strips(blend, &strip, views, seen)?,
                 Some(STRIP_IMAGE | STRIP_MOVIE) => {
                     let Some(data) = strip.follow("strip").or_else(|| strip.follow("data")) else { continue };
                     let Some(first) = data.follow("stripdata") else { continue };
@@ -293,7 +335,9 @@ impl Found<'_> {
                         self.budget.take(1, 0)?;
                         names.extend(element.span("name").or_else(|| element.span("filename")));
                     }
-                    self.push(RefKind::Strip, &data, &["dir", "dirpath"], Form::Names(names))?;
+                    let has_views = strip.int("flag").unwrap_or(0) & STRIP_VIEWS != 0;
+                    let views = if has_views { views.to_vec() } else { Vec::new() };
+                    self.push(RefKind::Strip, &data, &["dir", "dirpath"], Form::Names { names, views })?;
                 }
                 _ => {}
             }

@@ -163,7 +163,7 @@ fn paths_are_resolved_as_blender_has_them() {
     assert_eq!(resolve(b"a.png"), Path::new("/p/shots/a.png"));
     #[cfg(unix)]
     {
-        assert_eq!(resolve(b"C:\\tex\\a.png"), Path::new("/tex/a.png"));
+        assert_eq!(resolve(b"C:\\tex\\a.png"), Path::new("/c/tex/a.png"));
         let odd = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"/p/shots/\xff.png");
         assert_eq!(resolve(b"//\xff.png"), Path::new(odd));
     }

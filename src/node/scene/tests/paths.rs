@@ -118,6 +118,36 @@ fn tiles_sequences_and_strips_in_another_case_are_found() {
     assert_eq!(found, all);
 }
 
+#[test]
+fn images_and_strips_with_a_file_for_each_view_travel_whole() {
+    use super::super::synthetic::{Builder, Value::*};
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["tex_L.png", "tex_R.png", "strip/größe_L.png", "strip/größe_R.png", "strip/größe_M.png"] {
+        write(&dir, name, name.as_bytes());
+    }
+    let mut file = Builder::new(USUAL);
+    let views = ("r.views.first", Address(0x60));
+    file.block(b"SC\0\0", 1, "Scene", &[&[("id.name", Text(b"SCs")), ("ed", Address(0x70)), views]]);
+    file.block(b"DATA", 0x60, "SceneRenderView", &[&[("next", Address(0x61)), ("suffix", Text(b"_L"))]]);
+    file.block(b"DATA", 0x61, "SceneRenderView", &[&[("suffix", Text(b"_R"))]]);
+    file.block(b"DATA", 0x70, "Editing", &[&[("seqbase.first", Address(0x71))]]);
+    file.block(b"DATA", 0x71, "Sequence", &[&[("flag", Int(1 << 29)), ("strip", Address(0x72))]]);
+    file.block(b"DATA", 0x72, "Strip", &[&[("stripdata", Address(0x73)), ("dir", Text(b"//strip/"))]]);
+    file.block(b"DATA", 0x73, "StripElem", &[&[("name", Text("größe_L.png".as_bytes()))]]);
+    let image =
+        [("id.name", Text(b"IMi")), ("source", Int(1)), ("name", Text(b"//gone.png")), ("views.first", Address(3))];
+    file.block(b"IM\0\0", 2, "Image", &[&image]);
+    for (address, next, name) in [(3, 4, &b"//tex_L.png"[..]), (4, 0, b"//tex_R.png")] {
+        let values = [("next", Address(next)), ("name", Text(b"view")), ("filepath", Text(name))];
+        file.block(b"DATA", address, "ImageView", &[&values]);
+    }
+    let main = write(&dir, "m.blend", &file.finish());
+    let mut found = found_without_originals(dir, &main, TraceOptions::default());
+    found.sort();
+    let all = ["strip/größe_L.png", "strip/größe_R.png", "tex_L.png", "tex_R.png"];
+    assert_eq!(found, all.map(|name| name.as_bytes().to_vec()));
+}
+
 #[cfg(unix)]
 #[test]
 fn links_are_followed_and_the_scene_may_be_one() {
