@@ -23,7 +23,7 @@ mod refs;
 pub mod trace;
 
 pub use bundle::{BlobSink, BundleError, BundleProgress, BundleStats, bundle};
-pub use layout::lay_out;
+pub use layout::{is_opened_for_writing, lay_out};
 pub use maps::PathMap;
 pub use read::{SceneInfo, read};
 pub use trace::{Dependency, Missing, RefKind, Stamp, Trace, TraceOptions, trace};

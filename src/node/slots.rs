@@ -18,6 +18,7 @@ use crate::farm::job::{JobSpec, Series};
 use crate::farm::op::{FailureKind, MAX_TEXT_BYTES, Output, OutputRole};
 use crate::wire;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -392,7 +393,13 @@ fn lay_out(store: &Store, dir: &Path, bundle: BlobId) -> io::Result<PathBuf> {
     }
     // Two slots may come here at once: each lays out its own, the first to be whole gets the name.
     let half = dir.join("scenes").join(format!("{bundle}.{:016x}", rand::random::<u64>()));
-    let placed = scene::lay_out(&manifest, &half, &mut |file, path| store.place(file.map.id(), path, file.executable));
+    let placed = scene::lay_out(&manifest, &half, &mut |file, path| {
+        if scene::is_opened_for_writing(&file.path) {
+            // A copy: what the store gives out otherwise may be its own file by a second name, and is not to be written.
+            return io::copy(&mut store.open_blob(file.map.id())?, &mut File::create_new(path)?).map(drop);
+        }
+        store.place(file.map.id(), path, file.executable)
+    });
     let renamed = placed.and_then(|_| std::fs::rename(&half, &place));
     if let Err(error) = renamed {
         let _ = std::fs::remove_dir_all(&half);
@@ -427,6 +434,28 @@ mod tests {
         std::fs::set_permissions(&scratch, std::fs::Permissions::from_mode(0o755)).unwrap();
         slots(dir.path());
         assert_eq!(mode(), 0o700);
+    }
+
+    /// Those that Blender opens for writing must not be read-only, and must not be the store's own files.
+    #[cfg(unix)]
+    #[test]
+    fn the_frames_of_a_bake_are_laid_out_as_copies_that_may_be_written() {
+        use crate::farm::blob::{BundleFile, Manifest};
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("data")).unwrap();
+        let (_, map) = store.put_bytes(b"{}").unwrap();
+        let file = |path: &str| BundleFile { path: path.into(), executable: false, map: map.clone() };
+        let files = ["f/a/7/blobs/1.blob", "f/a/7/meta/1.json", "f/b/s.blend"].map(file).to_vec();
+        let manifest = Manifest { main: "f/b/s.blend".into(), files };
+        let (bundle, _) = store.put_bytes(&wire::encode_manifest(&manifest).unwrap()).unwrap();
+        let main = lay_out(&store, dir.path(), bundle).unwrap();
+        let root = main.ancestors().nth(3).unwrap();
+        let may_write = |path: &str| root.join(path).metadata().unwrap().permissions().mode() & 0o200 != 0;
+        let writable: Vec<bool> = manifest.files.iter().map(|file| may_write(&file.path)).collect();
+        assert_eq!(writable, [false, true, false]);
+        std::fs::write(root.join("f/a/7/meta/1.json"), "written").unwrap();
+        assert_eq!(read_blob(&store, map.id(), 10).unwrap(), b"{}");
     }
 
     #[tokio::test]

@@ -34,6 +34,13 @@ pub fn lay_out(
     Ok(dir.join(&manifest.main))
 }
 
+/// Whether Blender opens the file at `path` of a bundle for writing too, although it only reads it: the frames of a baked
+/// simulation, which it otherwise takes for not baked (measured with 4.5).
+pub fn is_opened_for_writing(path: &str) -> bool {
+    let (folder, name) = path.rsplit_once('/').unwrap_or_default();
+    folder.ends_with("/meta") && name.ends_with(".json")
+}
+
 /// Whether every path of a manifest is one this program gives out; if not, a sentence that names the first bad one.
 pub fn check(manifest: &Manifest) -> Result<(), String> {
     if manifest.files.len() > BUNDLE_MAX_FILES {
