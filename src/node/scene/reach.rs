@@ -17,6 +17,9 @@ const STRUCT_MAX_FIELDS: usize = 1 << 16;
 /// Longest block without a struct that is searched for pointers, bytes (guess: 131,072 material slots).
 const RAW_MAX_BYTES: usize = 1 << 20;
 
+/// Codes of datablocks that rendering never looks at: brushes, palettes, paint curves, windows, screens, workspaces.
+pub(super) const EDITED_ONLY: [&[u8]; 7] = [b"BR", b"PL", b"PC", b"WM", b"SR", b"SN", b"WS"];
+
 /// One datablock.
 #[derive(Debug, Default)]
 struct Node {
@@ -73,6 +76,31 @@ impl Graph {
             .filter(|(_, node)| node.library.is_none() && names.contains(&node.name))
             .map(|(index, _)| *index)
     }
+}
+
+/// The datablocks of a scene that only its interface and its brushes use: rendering never opens their files. What nothing
+/// points to is not among them.
+pub(super) fn never_rendered(blend: &Blend) -> BTreeSet<usize> {
+    let graph = Graph::of_library(blend);
+    let code = |index: &usize| graph.nodes.get(index).and_then(|node| node.name.get(..2)).unwrap_or_default();
+    let mut used_by: BTreeMap<usize, usize> = BTreeMap::new();
+    for target in graph.nodes.values().flat_map(|node| &node.edges) {
+        *used_by.entry(*target).or_default() += 1;
+    }
+    let mut never: BTreeSet<usize> =
+        graph.nodes.keys().copied().filter(|index| EDITED_ONLY.contains(&code(index))).collect();
+    let mut open: Vec<usize> = never.iter().copied().collect();
+    while let Some(index) = open.pop() {
+        for target in graph.nodes.get(&index).iter().flat_map(|node| &node.edges) {
+            let Some(users) = used_by.get_mut(target) else { continue };
+            *users -= 1;
+            // A window shows a scene, and it is rendered; an outliner lists a library, which is used by being linked from.
+            if *users == 0 && !matches!(code(target), b"SC" | b"LI") && never.insert(*target) {
+                open.push(*target);
+            }
+        }
+    }
+    never
 }
 
 /// The blocks used of each .blend, when all of `main` is. A library's own block counts as used when something linked

@@ -7,6 +7,7 @@
 use super::SceneError;
 use super::caches::caches;
 use super::dna::{Blend, Record};
+use super::reach::EDITED_ONLY;
 use super::trace::RefKind;
 use crate::farm::blob::BUNDLE_MAX_FILES;
 use std::collections::BTreeSet;
@@ -229,10 +230,12 @@ pub(super) fn name_of(blend: &Blend, index: usize) -> String {
     if name.is_empty() { "?".into() } else { name }
 }
 
-/// Blender opens a library only for the linked datablocks that follow it in the file.
+/// Blender opens a library only for the linked datablocks that follow it in the file, and those of a brush are not missed.
 fn links_something(blend: &Blend, library: usize) -> bool {
-    let after = blend.blocks().iter().skip(library + 1).filter(|block| &block.code != b"DATA");
-    after.take_while(|block| &block.code != b"LI\0\0").any(|block| &block.code == b"ID\0\0")
+    let after = blend.blocks().iter().enumerate().skip(library + 1).filter(|(_, block)| &block.code != b"DATA");
+    let linked = after.take_while(|(_, block)| &block.code != b"LI\0\0").filter(|(_, block)| &block.code == b"ID\0\0");
+    let mut names = linked.filter_map(|(index, _)| blend.record(index)?.id_name());
+    names.any(|name| !name.get(..2).is_some_and(|code| EDITED_ONLY.contains(&code)))
 }
 
 /// Whether names with it are safe on every system if they are without.

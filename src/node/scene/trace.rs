@@ -8,7 +8,7 @@ use super::disk::{Disk, Found, absolute};
 use super::dna::Blend;
 use super::include::included;
 use super::maps::{PathMap, is_foreign, suggested};
-use super::reach::{Graph, used};
+use super::reach::{Graph, never_rendered, used};
 use super::refs::{Budget, Reference, references};
 use crate::farm::blob::BUNDLE_MAX_FILES;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -110,9 +110,14 @@ impl fmt::Display for Missing {
         write!(f, "{} `{}`: ", self.kind, self.datablock)?;
         // What became of a path of another machine says less than the path.
         match is_foreign(self.stored.as_bytes()) {
-            true => write!(f, "{} is not there", self.stored),
-            false => write!(f, "{} is not there", self.resolved.display()),
+            true => write!(f, "{} is not there", self.stored)?,
+            false => write!(f, "{} is not there", self.resolved.display())?,
         }
+        // Blender finds its own assets by their path like any other library (measured with 4.5).
+        if self.kind == RefKind::Library && self.stored.replace('\\', "/").contains("/datafiles/assets/") {
+            f.write_str(" (an asset of Blender's own; append it instead of linking, or --map its folder to that of a Blender here)")?;
+        }
+        Ok(())
     }
 }
 
@@ -202,6 +207,9 @@ pub fn trace(path: &Path, options: TraceOptions) -> Result<Trace, SceneError> {
         graphs.insert(blend_path, graph);
     }
     let used = used(&main, &graphs);
+    // Looked at only now: most scenes miss nothing.
+    let misses = resolved.iter().any(|(from, _, found)| *from == main && !found.missing.is_empty());
+    let never = if misses { never_rendered(&Blend::open(&main)?) } else { BTreeSet::new() };
     let mut listed = BTreeSet::new();
     for (from, reference, found) in resolved {
         if !used.get(&from).is_some_and(|used| used.contains(&reference.owner)) {
@@ -224,7 +232,8 @@ pub fn trace(path: &Path, options: TraceOptions) -> Result<Trace, SceneError> {
             }
             trace.files.push(dependency);
         }
-        for path in found.missing {
+        let missed = from != main || !never.contains(&reference.owner);
+        for path in found.missing.into_iter().filter(|_| missed) {
             if !listed.insert((from.clone(), kind, path.clone())) {
                 continue;
             }

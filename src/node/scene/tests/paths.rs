@@ -148,6 +148,35 @@ fn images_and_strips_with_a_file_for_each_view_travel_whole() {
     assert_eq!(found, all.map(|name| name.as_bytes().to_vec()));
 }
 
+#[test]
+fn files_that_only_brushes_and_the_interface_use_are_not_missed() {
+    use super::super::synthetic::{Builder, Value::*};
+    let dir = tempfile::tempdir().unwrap();
+    let missing = |object_uses: u64, linked: &[u8]| {
+        let mut file = Builder::new(USUAL);
+        file.block(b"WM\0\0", 1, "Object", &[&[("id.name", Text(b"WMw")), ("data", Address(2))]]);
+        file.block(b"SC\0\0", 2, "Scene", &[&[("id.name", Text(b"SCs")), ("camera", Address(3))]]);
+        file.block(b"OB\0\0", 3, "Object", &[&[("id.name", Text(b"OBo")), ("data", Address(object_uses))]]);
+        file.block(b"BR\0\0", 4, "Object", &[&[("id.name", Text(b"BRb")), ("data", Address(10))]]);
+        file.block(b"SR\0\0", 5, "Object", &[&[("id.name", Text(b"SRs")), ("data", Address(20))]]);
+        for (address, path) in [(10, &b"//brush.png"[..]), (11, b"//unused.png")] {
+            let values = [("id.name", Text(b"IMi")), ("source", Int(1)), ("name", Text(path))];
+            file.block(b"IM\0\0", address, "Image", &[&values]);
+        }
+        let library = b"C:/Blender/4.5/datafiles/assets/x.blend";
+        file.block(b"LI\0\0", 20, "Library", &[&[("id.name", Text(b"LIl")), ("name", Text(library))]]);
+        file.block(b"ID\0\0", 21, "ID", &[&[("name", Text(linked))]]);
+        let missing = trace(&write(&dir, "m.blend", &file.finish())).unwrap().missing;
+        missing.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let brush_only = missing(0, b"BRb");
+    assert_eq!(brush_only.len(), 1);
+    assert!(brush_only[0].contains("unused.png"), "{brush_only:?}");
+    let all = missing(10, b"NTn");
+    assert_eq!(all.len(), 3, "{all:?}");
+    assert!(all[2].contains("an asset of Blender's own"), "{all:?}");
+}
+
 #[cfg(unix)]
 #[test]
 fn links_are_followed_and_the_scene_may_be_one() {
