@@ -5,14 +5,16 @@
 //! file is an error with a sentence, never a panic, and nothing is allocated on a length the file merely claims.
 //!
 //! In reading order: [`dna`] finds the bytes of a field, [`mod@read`] asks the scene what to render, `refs` finds every
-//! path a .blend stores (`caches` those of bakes), `reach` which of them are used, `disk` what they come to here
-//! (`maps` where they are of another machine), [`mod@trace`] what is there and what is missing, `include` what travels though no .blend names it, `names` gives each file its place in a bundle, [`mod@bundle`] copies
+//! path a .blend stores (`caches` those of bakes, `imports` those in geometry nodes), `reach` which of them are used, `disk`
+//! what they come to here (`maps` where they are of another machine), [`mod@trace`] what is there and what is missing,
+//! `include` what travels though no .blend names it, `names` gives each file its place in a bundle, [`mod@bundle`] copies
 //! them with the paths rewritten, [`layout`] puts them down again.
 
 pub mod bundle;
 mod caches;
 mod disk;
 pub mod dna;
+mod imports;
 mod include;
 pub mod layout;
 mod maps;

@@ -7,6 +7,7 @@
 use super::SceneError;
 use super::caches::caches;
 use super::dna::{Blend, Record};
+use super::imports::imports;
 use super::reach::EDITED_ONLY;
 use super::trace::RefKind;
 use crate::farm::blob::BUNDLE_MAX_FILES;
@@ -197,6 +198,11 @@ pub(super) fn references(blend: &Blend, budget: &mut Budget) -> Result<Vec<Refer
                     let views = found.view_endings(&record)?;
                     found.strips(blend, &editing, &views, &mut BTreeSet::new())?;
                 }
+            }
+            b"NT\0\0" => imports(&mut found, blend, &record)?,
+            // A camera whose lens is a shader. 3 is that kind, and then 1 "external".
+            b"CA\0\0" if record.int("type") == Some(3) && record.int("custom_mode") == Some(1) => {
+                found.push(RefKind::Script, &record, &["custom_filepath"], Form::File)?;
             }
             b"DATA" => match record.struct_name() {
                 "MeshCacheModifierData" => found.push(RefKind::Cache, &record, &["filepath"], Form::File)?,

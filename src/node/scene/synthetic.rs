@@ -81,6 +81,13 @@ const STRUCTS: &[(&str, &[(&str, &str)])] = &[
     ("OceanModifierData", &[("char", "cachepath[1024]"), ("char", "cached")]),
     ("NodesModifierData", &[("char", "*bake_directory")]),
     ("NodesModifierBake", &[("int", "flag"), ("char", "*directory"), ("void", "*packed")]),
+    ("Camera", &[("ID", "id"), ("char", "type"), ("char", "custom_mode"), ("char", "custom_filepath[1024]")]),
+    ("bNodeTree", &[("ID", "id"), ("ListBase", "nodes"), ("ListBase", "links")]),
+    ("bNode", &[("void", "*next"), ("char", "idname[64]"), ("ListBase", "inputs"), ("void", "*storage")]),
+    ("bNodeSocket", &[("void", "*next"), ("char", "identifier[64]"), ("void", "*default_value")]),
+    ("bNodeSocketValueString", &[("char", "value[1024]")]),
+    ("bNodeLink", &[("void", "*next"), ("bNode", "*fromnode"), ("bNodeSocket", "*tosock"), ("int", "flag")]),
+    ("NodeInputString", &[("char", "*string")]),
     ("CustomDataExternal", &[("char", "filename[1024]")]),
 ];
 

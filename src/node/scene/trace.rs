@@ -38,6 +38,8 @@ pub enum RefKind {
     Cache,
     /// Baked physics, fluids, oceans or geometry nodes.
     Bake,
+    /// A file that geometry nodes import.
+    Import,
     /// Images or a movie in the sequencer.
     Strip,
     /// An IES light profile.
@@ -59,6 +61,7 @@ impl fmt::Display for RefKind {
             Self::Volume => "volume",
             Self::Cache => "cache",
             Self::Bake => "baked cache",
+            Self::Import => "imported file",
             Self::Strip => "sequencer strip",
             Self::Light => "light profile",
             Self::Script => "shader script",

@@ -149,6 +149,53 @@ fn images_and_strips_with_a_file_for_each_view_travel_whole() {
 }
 
 #[test]
+fn files_that_geometry_nodes_import_travel() {
+    use super::super::synthetic::{Builder, Value::*};
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a b.stl", "c.obj", "lens.osl"] {
+        write(&dir, name, name.as_bytes());
+    }
+    let mut file = Builder::new(USUAL);
+    let camera = [("type", Int(3)), ("custom_mode", Int(1)), ("custom_filepath", Text(b"//lens.osl"))];
+    file.block(b"CA\0\0", 1, "Camera", &[&camera]);
+    let tree = [("id.name", Text(b"NTt")), ("nodes.first", Address(10)), ("links.first", Address(40))];
+    file.block(b"NT\0\0", 2, "bNodeTree", &[&tree]);
+    // Its own path; one from a String node, its own being stale; one linked to what is known only later; one by a dead link.
+    let nodes = [
+        (b"STL", 20, &b"//a b.stl"[..]),
+        (b"OBJ", 22, b"//stale.obj"),
+        (b"PLY", 24, b"//stale.ply"),
+        (b"CSV", 26, b""),
+    ];
+    for (nth, (kind, socket, path)) in (0..).zip(nodes) {
+        let idname = [&b"GeometryNodeImport"[..], kind].concat();
+        let values = [("next", Address(11 + nth)), ("idname", Text(&idname)), ("inputs.first", Address(socket))];
+        file.block(b"DATA", 10 + nth, "bNode", &[&values]);
+        let values = [("identifier", Text(b"Path")), ("default_value", Address(socket + 1))];
+        file.block(b"DATA", socket, "bNodeSocket", &[&values]);
+        file.block(b"DATA", socket + 1, "bNodeSocketValueString", &[&[("value", Text(path))]]);
+    }
+    let text = [("next", Address(15)), ("idname", Text(b"FunctionNodeInputString")), ("storage", Address(30))];
+    file.block(b"DATA", 14, "bNode", &[&text]);
+    file.block(b"DATA", 15, "bNode", &[&[("idname", Text(b"NodeGroupInput"))]]);
+    file.block(b"DATA", 30, "NodeInputString", &[&[("string", Address(31))]]);
+    file.text(31, b"//c.obj");
+    for (address, from, to) in [(40, 14, 22), (41, 15, 24)] {
+        let values = [("next", Address(address + 1)), ("fromnode", Address(from)), ("tosock", Address(to))];
+        file.block(b"DATA", address, "bNodeLink", &[&values]);
+    }
+    file.block(
+        b"DATA",
+        42,
+        "bNodeLink",
+        &[&[("fromnode", Address(15)), ("tosock", Address(20)), ("flag", Int(1 << 4))]],
+    );
+    let main = write(&dir, "m.blend", &file.finish());
+    let found = found_without_originals(dir, &main, TraceOptions::default());
+    assert_eq!(found, [b"lens.osl".to_vec(), b"a b.stl".to_vec(), b"c.obj".to_vec()]);
+}
+
+#[test]
 fn files_that_only_brushes_and_the_interface_use_are_not_missed() {
     use super::super::synthetic::{Builder, Value::*};
     let dir = tempfile::tempdir().unwrap();
