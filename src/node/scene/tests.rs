@@ -451,10 +451,15 @@ assert bpy.data.objects['Linked'].data.vertices
 #[test]
 fn no_damage_to_a_blend_makes_its_reader_panic() {
     let dir = TempDir::new().unwrap();
-    write(&dir, "wood.png", b"png");
+    let cached =
+        ["data/a.vdb", "disp_1.exr", "meta/1.json", "7/blobs/1.blob", "größe_1.bphys"].map(|name| format!("c/{name}"));
+    for name in cached.iter().map(String::as_str).chain(["wood.png", "blendcache_shot/4375_1.bphys"]) {
+        write(&dir, name, b"png");
+    }
     let path = dir.path().join("shot.blend");
     let mut seeds: Vec<Vec<u8>> =
         SHAPES.iter().map(|shape| scene(*shape, true, &[b"//wood.png"], &[b"//lib.blend"])).collect();
+    seeds.extend(SHAPES.map(caches::of_every_kind));
     seeds.extend([gzip(&seeds[0]), zstd(&seeds[0])]);
     // Each reads, traces and rewrites a whole file.
     crate::fuzz::fuzz("blend", 400, seeds, |bytes| {

@@ -22,6 +22,22 @@ fn particles(file: &mut Builder, values: &[(&str, Value<'_>)]) {
     file.block(b"DATA", 11, "PointCache", &[values]);
 }
 
+/// A .blend with a cache of each kind, for the fuzzer.
+pub(super) fn of_every_kind(shape: Shape) -> Vec<u8> {
+    object(shape, "Cu", |file| {
+        particles(file, &[("flag", Int(BAKED_ON_DISK))]);
+        file.block(b"DATA", 12, "ClothModifierData", &[&[("point_cache", Address(13))]]);
+        let external = [("flag", Int(EXTERNAL)), ("name", Text("größe".as_bytes())), ("path", Text(b"//c"))];
+        file.block(b"DATA", 13, "PointCache", &[&external]);
+        let fluid = [("cache_flag", Int(2)), ("cache_directory", Text(b"//c"))];
+        file.block(b"DATA", 14, "FluidDomainSettings", &[&fluid]);
+        file.block(b"DATA", 15, "OceanModifierData", &[&[("cachepath", Text(b"//c")), ("cached", Int(1))]]);
+        file.block(b"DATA", 16, "NodesModifierData", &[&[("bake_directory", Address(18))]]);
+        file.block(b"DATA", 17, "NodesModifierBake", &[&[("flag", Int(2)), ("directory", Address(18))]]);
+        file.text(18, b"//c");
+    })
+}
+
 /// The files below `dir`, sorted.
 fn files_below(dir: &Path) -> Vec<String> {
     let (mut files, mut open) = (Vec::new(), vec![dir.to_path_buf()]);
