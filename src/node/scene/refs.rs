@@ -2,7 +2,23 @@
 //!
 //! One list, used twice: tracing resolves it, bundling rewrites it, so that both always mean the same. It knows the
 //! structs of Blender 2.6 to 5; a field that a version does not have is simply not there. Packed, generated and
-//! built-in data needs no file and is not listed.
+//! built-in data needs no file and is not listed. Measured by watching 3.4, 4.5 and 5.0 render:
+//!
+//! | what | which files Blender opens | where they are stored |
+//! |---|---|---|
+//! | library | the .blend, if a datablock is linked from it; Blender's own assets up to 4.5 are libraries like others, later ones are packed | `Library` |
+//! | image | the file; a sequence's members by their number, as the scene plays; the tiles; with views the file of each | `Image`, for views `ImageView` alone |
+//! | font, sound, movie clip, volume | the file, or numbered ones | `VFont`, `bSound`, `MovieClip`, `Volume` |
+//! | Alembic, USD | the file and its layers, or numbered ones | `CacheFile`, `CacheFileLayer` |
+//! | strips of the sequencer | images one by one, movies; with views those that end on the others' `_L`, `_R` too | `Strip` has the folder, `StripElem` the names |
+//! | mesh cache, external multires | the file | `MeshCacheModifierData`, `CustomDataExternal` |
+//! | physics, fluids, oceans, bakes | see `caches` | |
+//! | imported by geometry nodes | see `imports` | |
+//! | IES lights, OSL shaders, OSL cameras | the file, if it is not a text in the .blend | `NodeShaderTexIES`, `NodeShaderScript`, `Camera` |
+//!
+//! Never opened by rendering, and so not listed: files of text datablocks (Freestyle's too; their lines are in the .blend),
+//! icons of brushes, images that dynamic paint writes, folders of the interface. Proxies of clips and strips, which are for
+//! editing, are not followed.
 
 use super::SceneError;
 use super::caches::caches;

@@ -149,6 +149,26 @@ fn images_and_strips_with_a_file_for_each_view_travel_whole() {
 }
 
 #[test]
+fn the_sequence_of_a_library_travels_from_beside_it() {
+    use super::super::synthetic::{Builder, Value::*};
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["lib/q_01.png", "lib/q_02.png", "main/q_03.png"] {
+        write(&dir, name, name.as_bytes());
+    }
+    let mut file = Builder::new(USUAL);
+    file.block(b"OB\0\0", 1, "Object", &[&[("id.name", Text(b"OBCam")), ("data", Address(2))]]);
+    let sequence = [("id.name", Text(b"IMi")), ("source", Int(2)), ("name", Text(b"//q_01.png"))];
+    file.block(b"IM\0\0", 2, "Image", &[&sequence]);
+    let library = file.finish();
+    write(&dir, "lib/l.blend", &library);
+    write(&dir, "main/strip/s 0001.png", b"strip");
+    write(&dir, "main/strip/s 0002.png", b"strip");
+    let main = write(&dir, "main/m.blend", &scene(USUAL, true, &[], &[b"//../lib/l.blend"]));
+    let found = found_without_originals(dir, &main, TraceOptions::default());
+    assert_eq!(found[1..], [b"lib/q_01.png".to_vec(), b"lib/q_02.png".to_vec()]);
+}
+
+#[test]
 fn files_that_geometry_nodes_import_travel() {
     use super::super::synthetic::{Builder, Value::*};
     let dir = tempfile::tempdir().unwrap();
