@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// Missing files named in one error; the rest are counted.
+/// Missing files named in one error, and files in another case in warnings; the rest are counted.
 const MISSING_NAMED: usize = 20;
 /// Priority unless told. DESIGN §3.
 const DEFAULT_PRIORITY: u8 = 50;
@@ -102,18 +102,23 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<(Sc
         return Err(ApiError::new(ErrorKind::NoCamera, text));
     }
     check_missing(&trace, request, stream).await?;
-    for file in &trace.other_case {
-        let text = format!(
-            "{} `{}`: it is {} on this disk; the case differs",
-            file.kind,
-            file.datablock,
-            file.resolved.display()
-        );
-        stream.warning("case", &file.stored, &text).await;
-    }
+    warn_of_case(&trace, stream).await;
     let found = (trace.files.len() + 1) as u64;
     stream.progress("trace", found, found, "files").await;
     Ok((info, trace))
+}
+
+/// Files taken although the scene spells them in another case.
+async fn warn_of_case(trace: &Trace, stream: &Stream) {
+    for file in trace.other_case.iter().take(MISSING_NAMED) {
+        let place = file.resolved.display();
+        let text =
+            format!("{} `{}`: {} is {place} on this disk; the case differs", file.kind, file.datablock, file.stored);
+        stream.warning("case", &file.stored, &text).await;
+    }
+    if let Some(more @ 1..) = trace.other_case.len().checked_sub(MISSING_NAMED) {
+        stream.warning("case", "", &format!("{more} more files differ in case")).await;
+    }
 }
 
 /// What a renderer must be able to do for a scene.

@@ -14,6 +14,9 @@ use std::collections::btree_map::Entry;
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
+/// Names looked through again that count as one more step.
+const NAMES_A_STEP: usize = 64;
+
 /// `path` made absolute and tidy, as the base that `//` stands for.
 pub(super) fn absolute(path: &Path) -> Result<PathBuf, SceneError> {
     let absolute = std::path::absolute(path).map_err(|source| SceneError::unreadable(path, source))?;
@@ -175,10 +178,14 @@ impl Disk {
                 found.other_case |= self.spell(directory, &mut split, budget)?;
                 self.members(&mut found, directory, &split, budget)?;
             }
-            Form::File | Form::Sequence | Form::Names { .. } | Form::Folder(_) => {
+            // One that is no sequence after all.
+            Form::Sequence => {
                 let (path, other_case) = self.spelled(path.clone(), budget)?;
                 found.other_case |= other_case;
                 found.look_at(split.clone(), path, budget)?;
+            }
+            Form::File | Form::Names { .. } | Form::Folder(_) => {
+                found.look_at(split.clone(), path.clone(), budget)?;
             }
         }
         if found.files.is_empty() && found.missing.is_empty() {
@@ -209,7 +216,7 @@ impl Disk {
 
     /// `path`, or what is called so but for the case of letters, as on the systems that ignore it. `None` if there is
     /// nothing of that name, or more than one.
-    fn called(&mut self, path: &Path, budget: &mut Budget) -> Result<Option<PathBuf>, SceneError> {
+    pub fn called(&mut self, path: &Path, budget: &mut Budget) -> Result<Option<PathBuf>, SceneError> {
         if path.exists() {
             return Ok(Some(path.into()));
         }
@@ -296,6 +303,7 @@ impl Disk {
     /// Whether that changed anything.
     fn spell(&mut self, directory: &Path, split: &mut Split, budget: &mut Budget) -> Result<bool, SceneError> {
         let names = &self.listing(directory, budget)?.names;
+        budget.take(names.len() / NAMES_A_STEP, 0)?;
         let mut spellings: Vec<Split> = names.iter().filter_map(|name| split.member(&os_bytes(name))).collect();
         spellings.iter_mut().for_each(|member| member.number.clone_from(&split.number));
         spellings.dedup();
@@ -340,7 +348,7 @@ pub(super) fn resolve(base: &Path, stored: &[u8]) -> PathBuf {
     if relative {
         path.drain(..2);
     }
-    if let (false, [letter, b':', b'/', ..]) = (cfg!(windows) || relative, &*path) {
+    if let (false, [letter @ (b'a'..=b'z' | b'A'..=b'Z'), b':', b'/', ..]) = (cfg!(windows) || relative, &*path) {
         let folder = [b'/', letter.to_ascii_lowercase()];
         path.splice(..2, folder);
     }
