@@ -40,8 +40,8 @@ pub(super) fn is_foreign(stored: &[u8]) -> bool {
 
 /// The map that would find a missing path of another machine, as people write it: `P:\=/mnt/p`. Looks for the file in the
 /// folders above `blend`; where it is in none of them, `FOLDER` stands for what is to be filled in. `None` for paths that
-/// may well be of this machine.
-pub(super) fn suggested(stored: &[u8], blend: &Path) -> Option<String> {
+/// may well be of this machine. `exists` looks at the disk.
+pub(super) fn suggested(stored: &[u8], blend: &Path, exists: &mut dyn FnMut(&Path) -> bool) -> Option<String> {
     let foreign = Foreign::of(stored);
     let (root, first) = match &foreign.root {
         Root::Drive(letter) => (format!("{}:\\", char::from(letter.to_ascii_uppercase())), 0),
@@ -56,7 +56,7 @@ pub(super) fn suggested(stored: &[u8], blend: &Path) -> Option<String> {
     for parts in (first..foreign.parts.len()).take(TRIED_MAX) {
         let rest = foreign.parts.get(parts..)?;
         for to in blend.ancestors().skip(1).take(TRIED_MAX) {
-            if joined(to, rest).exists() {
+            if exists(&joined(to, rest)) {
                 return Some(format!("{}={}", from(parts), to.display()));
             }
         }
@@ -146,7 +146,7 @@ mod tests {
         std::fs::create_dir_all(dir.path().join("proj/tex")).unwrap();
         std::fs::write(dir.path().join("proj/tex/a.png"), "").unwrap();
         let blend = dir.path().join("proj/shots/s.blend");
-        let suggested = |stored: &str| suggested(stored.as_bytes(), &blend);
+        let suggested = |stored: &str| suggested(stored.as_bytes(), &blend, &mut |path| path.exists());
         assert_eq!(suggested(r"p:\proj\tex\a.png"), Some(format!(r"P:\={at}")));
         assert_eq!(suggested(r"P:\old\proj\tex\a.png"), Some(format!(r"P:\old={at}")));
         assert_eq!(suggested(r"\\srv\vol\tex\a.png"), Some(format!(r"\\srv\vol={at}/proj")));

@@ -79,7 +79,7 @@ pub struct Dependency {
     pub kind: RefKind,
     /// Name of a datablock that refers to it; there may be more.
     pub datablock: String,
-    /// The path as stored, for people; empty where Blender makes it up from the name of the .blend.
+    /// The path as stored, for people; the folder where Blender makes that up from the name of the .blend.
     pub stored: String,
     /// Where it is.
     pub resolved: PathBuf,
@@ -94,7 +94,7 @@ pub struct Missing {
     pub kind: RefKind,
     /// Name of a datablock that refers to it; there may be more.
     pub datablock: String,
-    /// The path as stored, for people; empty where Blender makes it up from the name of the .blend.
+    /// The path as stored, for people; the folder where Blender makes that up from the name of the .blend.
     pub stored: String,
     /// Where it was looked for.
     pub resolved: PathBuf,
@@ -104,7 +104,9 @@ impl Missing {
     /// The `FROM=TO` that would find it, if it is a path of another machine: `P:\=/mnt/p`. Where nothing was found, TO is
     /// `FOLDER`. Looks at the disk.
     pub fn map(&self) -> Option<String> {
-        suggested(self.stored.as_bytes(), &self.from)
+        let (mut disk, mut budget) = (Disk::default(), Budget::of(&self.from));
+        let mut exists = |path: &Path| disk.called(path, &mut budget).is_ok_and(|called| called.is_some());
+        suggested(self.stored.as_bytes(), &self.from, &mut exists)
     }
 }
 
@@ -219,7 +221,10 @@ pub fn trace(path: &Path, options: TraceOptions) -> Result<Trace, SceneError> {
             continue;
         }
         let (kind, datablock) = (reference.kind, reference.datablock);
-        let stored = String::from_utf8_lossy(&reference.stored).into_owned();
+        let stored = match &*reference.stored {
+            [] => found.directory.to_string_lossy().into_owned(),
+            stored => String::from_utf8_lossy(stored).into_owned(),
+        };
         let said = |resolved| (from.clone(), kind, datablock.clone(), stored.clone(), resolved);
         let mut other_case = found.other_case;
         let members = found.members.into_iter().map(|(_, path)| path);

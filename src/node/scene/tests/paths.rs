@@ -48,7 +48,8 @@ fn paths_of_another_machine_are_found_where_a_map_says() {
 fn a_missing_path_of_another_machine_names_the_map_that_finds_it() {
     let dir = tempfile::tempdir().unwrap();
     write(&dir, "proj/tex/a.png", b"");
-    let main = scene_with(&dir, "proj/shots/m.blend", &[br"P:\proj\tex\a.png", br"\\srv\vol\gone.png"]);
+    // Even in another case.
+    let main = scene_with(&dir, "proj/shots/m.blend", &[br"P:\Proj\tex\A.png", br"\\srv\vol\gone.png"]);
     let missing = trace(&main).unwrap().missing;
     let maps: Vec<_> = missing.iter().map(|missing| missing.map().unwrap()).collect();
     assert_eq!(maps, [format!(r"P:\={}", dir.path().display()), r"\\srv\vol=FOLDER".to_owned()]);
