@@ -307,7 +307,7 @@ def report_progress():
 
     def stats(*args):
         text = next((a for a in args if isinstance(a, str)), "")
-        if "Sample " in text:
+        if "Sample " in text or "Rendering " in text:
             say("stats", text=text[:400])
 
     bpy.app.handlers.render_stats.append(stats)

@@ -81,9 +81,11 @@ pub(super) fn poisons(error: &str) -> bool {
     POISONS.iter().any(|word| error.contains(word))
 }
 
-/// How far a frame is by Blender's words: `Sample 33/64`, before it `Rendered 1/4 Tiles` where it works in tiles.
+/// How far a frame is by Blender's words: Cycles' `Sample 33/64`, before it `Rendered 1/4 Tiles` where it works in tiles,
+/// and Eevee's `Rendering 1 / 8 samples`.
 pub(super) fn progress(line: &str) -> Option<f32> {
-    let (done, of) = fraction(line, "Sample ")?;
+    let eevee = || fraction(line, "Rendering ").filter(|_| line.trim_end().ends_with(" samples"));
+    let (done, of) = fraction(line, "Sample ").or_else(eevee)?;
     let within = done / of;
     let whole = match fraction(line, "Rendered ") {
         Some((tiles, of)) => (tiles + within) / of,
@@ -95,6 +97,7 @@ pub(super) fn progress(line: &str) -> Option<f32> {
 fn fraction(line: &str, word: &str) -> Option<(f32, f32)> {
     let (_, rest) = line.rsplit_once(word)?;
     let (done, rest) = rest.split_once('/')?;
+    let rest = rest.trim_start();
     let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     let (done, of): (f32, f32) = (done.trim().parse().ok()?, rest[..digits].parse().ok()?);
     (of > 0.0).then_some((done, of))
@@ -175,6 +178,10 @@ mod tests {
         assert_eq!(
             classify("Fra:1 Mem:9M | Scene, ViewLayer | Rendered 1/4 Tiles, Sample 16/32"),
             Line::Progress(1.5 / 4.0)
+        );
+        assert_eq!(
+            classify("Fra:1 Mem:11.09M (Peak 12.20M) | Time:00:21.20 | Rendering 6 / 8 samples"),
+            Line::Progress(6.0 / 8.0)
         );
         assert_eq!(classify("Saved: '/tmp/x_0001.png'"), Line::Plain);
         assert_eq!(classify("Error: Build without OpenImageDenoiser"), Line::Error);
