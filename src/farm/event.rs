@@ -8,7 +8,7 @@ use super::id::{BlobId, BootId, JobId, NodeId, Unit};
 use super::job::{JobSpec, OutputSpec, Revision};
 use super::ledger::Row;
 use super::message::{Capability, Message};
-use super::op::{FailureKind, JobSetting, Output, UnitSet};
+use super::op::{Blank, FailureKind, JobSetting, Output, UnitSet};
 use std::time::Duration;
 
 /// The two clocks, read once per turn of the loop.
@@ -35,6 +35,10 @@ pub struct Rendered {
     pub device: String,
     /// Version and build of the renderer.
     pub build: String,
+    /// Whether the image shows nothing.
+    pub blank: Option<Blank>,
+    /// What the renderer warned of, at most [`MAX_WARNINGS`](super::op::MAX_WARNINGS).
+    pub warnings: Vec<String>,
 }
 
 /// How a machine is doing.

@@ -306,10 +306,13 @@ impl Farm {
     fn rendered(&mut self, job: JobId, unit: Unit, epoch: u32, result: Rendered) {
         self.local.extend(result.outputs.iter().map(|output| output.blob));
         self.end_hand(job, unit);
-        let Rendered { outputs, millis, device, build } = result;
+        let Rendered { outputs, millis, device, build, blank, warnings } = result;
         let known = self.jobs.get(&job).map_or(0, |state| state.unit(unit).revision());
         let revision = self.hands.get(&(job, unit)).map_or(known, |hand| hand.revision);
         self.say(job, &Op::Done { epoch, revision, unit, outputs, millis, device, build });
+        if blank.is_some() || !warnings.is_empty() {
+            self.say(job, &Op::Remark { epoch, unit, blank, warnings });
+        }
     }
 
     fn end_hand(&mut self, job: JobId, unit: Unit) {

@@ -8,7 +8,7 @@ use super::id::{ActorId, BlobId, BootId, JobId, Part, Unit};
 use super::job::Revision;
 use super::ledger::{Ledger, MergeError};
 use super::message::{LogId, Suffix};
-use super::op::{ClaimKind, FailureKind, JobSetting, Op, Output, OutputRole, RetireReason, UnitSet};
+use super::op::{Blank, ClaimKind, FailureKind, JobSetting, Op, Output, OutputRole, RetireReason, UnitSet};
 use super::state::JobState;
 use crate::seal::{Sealer, swarm_id};
 use proptest::prelude::*;
@@ -65,6 +65,9 @@ fn any_op() -> impl Strategy<Value = Op> {
         4 => (0u32..3, 0u32..3, unit(), blobs(), any::<u32>()).prop_map(done),
         2 => (0u32..3, unit(), prop::option::of(Just(BlobId([9; 32])))).prop_map(|(epoch, unit, log)| {
             Op::Failed { epoch, unit, kind: FailureKind::Crash, message: "no".into(), log }
+        }),
+        1 => (0u32..3, unit(), any::<bool>()).prop_map(|(epoch, unit, is_black)| {
+            Op::Remark { epoch, unit, blank: is_black.then_some(Blank::Black), warnings: vec!["w".into()] }
         }),
         1 => blobs().prop_map(|blobs| Op::Holds { blobs }),
         1 => blobs().prop_map(|blobs| Op::Drops { blobs }),

@@ -20,6 +20,8 @@ pub const MAX_BLOBS_PER_OP: usize = 1024;
 pub const MAX_OUTPUTS: usize = 256;
 /// Longest text in an op, bytes: reasons and names are for people.
 pub const MAX_TEXT_BYTES: usize = 4096;
+/// Most warnings about one result (guess: nobody reads more of each frame).
+pub const MAX_WARNINGS: usize = 16;
 
 /// Units as a set of frames and which part of each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +75,15 @@ pub struct Output {
     pub bytes: u64,
     /// What it is for.
     pub role: OutputRole,
+}
+
+/// How an image shows nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Blank {
+    /// Black all over.
+    Black,
+    /// Transparent all over.
+    Transparent,
 }
 
 /// Why an attempt failed.
@@ -240,6 +251,17 @@ pub enum Op {
         device: String,
         /// Version and build of the renderer.
         build: String,
+    },
+    /// What people should know of a result of the writer; most have none.
+    Remark {
+        /// Epoch it was rendered for.
+        epoch: u32,
+        /// Which.
+        unit: Unit,
+        /// Whether its image shows nothing.
+        blank: Option<Blank>,
+        /// What the renderer warned of.
+        warnings: Vec<String>,
     },
     /// An attempt of the writer failed.
     Failed {

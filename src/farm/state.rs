@@ -9,7 +9,7 @@ use super::job::{JobSpec, Revision};
 use super::op::{JobSetting, Op, RetireReason, UnitSet};
 use super::planted::{Bug, is_planted};
 use super::rules::Rules;
-use super::unit::{Attempt, Claim, Outcome, Revised, RevisionKey, UnitState};
+use super::unit::{Attempt, Claim, Outcome, Remark, Revised, RevisionKey, UnitState};
 use litemap::LiteMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -86,6 +86,8 @@ pub struct JobState {
     speed: BTreeMap<NodeId, (u32, u64)>,
     /// Failures per node, all units and epochs.
     failures: BTreeMap<NodeId, usize>,
+    /// What is remarkable about results, by (unit, epoch, actor): few.
+    remarks: BTreeMap<(Unit, u32, ActorId), Remark>,
 }
 
 static NO_UNIT: UnitState =
@@ -121,6 +123,7 @@ impl JobState {
             names: BTreeSet::new(),
             speed: BTreeMap::new(),
             failures: BTreeMap::new(),
+            remarks: BTreeMap::new(),
         }
     }
 
@@ -161,6 +164,9 @@ impl JobState {
                 state.drop_claim(&actor);
                 state.results.insert((epoch, actor), Outcome { revision, outputs, millis, device, build });
                 self.review(unit);
+            }
+            Op::Remark { epoch, unit, blank, warnings } => {
+                self.remarks.insert((unit, epoch, actor), Remark { blank, warnings });
             }
             Op::Failed { epoch, unit, kind, message, log } => {
                 *self.failures.entry(actor.node).or_default() += 1;
@@ -230,6 +236,11 @@ impl JobState {
     /// The state of a unit; one nobody has spoken of is in its first epoch, unclaimed.
     pub fn unit(&self, unit: Unit) -> &UnitState {
         self.units.get(&unit).unwrap_or(&NO_UNIT)
+    }
+
+    /// What is remarkable about the result of the current epoch by this actor.
+    pub fn remark(&self, unit: Unit, actor: ActorId) -> Option<&Remark> {
+        self.remarks.get(&(unit, self.unit(unit).epoch, actor))
     }
 
     /// All units of the job, ascending.

@@ -227,7 +227,14 @@ impl Trio {
             self.at(at).store.insert(blob);
             let path = format!("{}.png", unit.frame);
             let outputs = vec![Output { path, blob, bytes: 1, role: OutputRole::Image }];
-            let result = Rendered { outputs, millis, device: "CPU".into(), build: "b".into() };
+            let result = Rendered {
+                outputs,
+                millis,
+                device: "CPU".into(),
+                build: "b".into(),
+                blank: None,
+                warnings: Vec::new(),
+            };
             self.give(node, Input::Rendered { job, unit, epoch, result });
         }
     }

@@ -3,7 +3,7 @@
 //! Filled by the fold in `state`, one actor's word beside another's; what is current is decided when it is read.
 
 use super::id::{ActorId, BlobId, NodeId};
-use super::op::{ClaimKind, FailureKind, Output};
+use super::op::{Blank, ClaimKind, FailureKind, Output};
 use super::planted::{Bug, is_planted};
 use litemap::LiteMap;
 use std::sync::Arc;
@@ -32,6 +32,15 @@ pub struct Outcome {
     pub device: Arc<str>,
     /// Renderer.
     pub build: Arc<str>,
+}
+
+/// What people should know of a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// Whether its image shows nothing.
+    pub blank: Option<Blank>,
+    /// What the renderer warned of.
+    pub warnings: Vec<String>,
 }
 
 /// A failed attempt.

@@ -15,7 +15,7 @@ use super::store::{Store, keep_private, make_private_dir};
 use crate::farm::event::{Input, Rendered};
 use crate::farm::id::{BlobId, JobId, Unit};
 use crate::farm::job::{JobSpec, Series};
-use crate::farm::op::{FailureKind, MAX_TEXT_BYTES, Output, OutputRole};
+use crate::farm::op::{FailureKind, MAX_TEXT_BYTES, MAX_WARNINGS, Output, OutputRole};
 use crate::wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -28,6 +28,9 @@ use tokio::task::{AbortHandle, JoinSet};
 
 /// A Blender without a unit leaves after this. DESIGN §6 allows 60 s.
 const IDLE: Duration = Duration::from_secs(30);
+/// Longest warning that goes to the other machines, bytes; the log has all of it (guess: two lines of a terminal, and a
+/// path).
+const WARNING_MAX_BYTES: usize = 400;
 /// Most idle workers looked through; more than any machine has slots.
 const MAX_IDLE: usize = 256;
 
@@ -324,7 +327,9 @@ impl Run {
             hash => format!("{} {hash}", renderer.version_text()),
         });
         let millis = (done.seconds * 1000.0).clamp(0.0, f64::from(u32::MAX)) as u32;
-        Ok(Rendered { outputs, millis, device: clip(&done.device), build: clip(&build) })
+        let warnings = done.warnings.iter().take(MAX_WARNINGS).map(|warning| cut(warning, WARNING_MAX_BYTES)).collect();
+        let (device, build) = (clip(&done.device), clip(&build));
+        Ok(Rendered { outputs, millis, device, build, blank: done.blank, warnings })
     }
 
     async fn start(&self, work: &Work) -> Result<Worker, UnitFailure> {
@@ -364,13 +369,14 @@ fn failure(message: String, log: String) -> UnitFailure {
     UnitFailure { kind: FailureKind::CannotStart, message, log, worker_lives: false }
 }
 
-/// Cut to what an op may carry, at a character.
+/// Cut to what an op may carry.
 fn clip(text: &str) -> String {
-    let mut end = text.len().min(MAX_TEXT_BYTES);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
+    cut(text, MAX_TEXT_BYTES)
+}
+
+/// At most so many bytes, cut at a character.
+fn cut(text: &str, max_bytes: usize) -> String {
+    text[..text.floor_char_boundary(max_bytes)].to_owned()
 }
 
 /// Reads a whole blob of the store that fits in memory: manifests and logs.

@@ -6,6 +6,7 @@ use crate::farm::collect::VideoState;
 use crate::farm::id::{JobId, NodeId, Unit};
 use crate::farm::job::FrameSet;
 use crate::farm::message::Capability;
+use crate::farm::op::Blank;
 use crate::farm::rules::Rules;
 use crate::farm::state::JobState;
 use crate::farm::verdict::{has_live_result, is_failed, is_stopped};
@@ -149,13 +150,16 @@ fn reason(farm: &Farm, job: &JobState, stopped: bool, now: Duration) -> Option<S
     let failures: Vec<Unit> =
         job.unfinished().iter().copied().filter(|unit| is_failed(job, *unit, farm.roster(), now)).collect();
     if let Some(unit) = failures.first() {
-        let last = job.unit(*unit).current_failures().last().map(|(_, attempt)| attempt.message.clone());
+        let last = job.unit(*unit).current_failures().last();
+        let (place, why) = last.map_or((String::new(), ""), |(node, attempt)| {
+            (format!(" on {}", node_name(farm, node)), attempt.message.as_str())
+        });
         let named = FrameSet::from_frames(failures.iter().map(|unit| unit.frame).collect());
         let named = named.map(|frames| frames.to_string()).filter(|text| text.len() <= FRAMES_MAX_CHARS);
         let named = named.map(|frames| format!(" ({frames})")).unwrap_or_default();
         let what = format!("{} of {} frames failed{named}", failures.len(), job.all_units().count());
         let stop = if stopped { ", so the job was stopped" } else { "" };
-        return Some(format!("{what}{stop}; frame {}: {}", unit.frame, last.unwrap_or_default()));
+        return Some(format!("{what}{stop}; frame {}{place}: {why}", unit.frame));
     }
     if let Some(reason) = farm.collectors().get(&job.id).and_then(|collector| collector.reason.clone()) {
         return Some(reason);
@@ -218,12 +222,40 @@ pub fn frames(farm: &Farm, job: &JobState, now: Duration) -> Value {
                 "seconds": outcome.map(|outcome| f64::from(outcome.millis) / 1000.0),
                 "attempts": state.failures.len() + state.results.len(),
                 "outputs": outcome.map(|outcome| outcome.outputs.iter().map(|output| output.path.clone()).collect::<Vec<_>>()).unwrap_or_default(),
-                "warnings": [],
+                "warnings": warnings(job, unit),
                 "error": error.filter(|_| word != "done"),
             })
         })
         .collect();
     Value::Array(frames)
+}
+
+/// What people should know of a frame that is rendered. One that shows nothing is told when its neighbours show something:
+/// a fade or an empty scene is black for longer.
+fn warnings(job: &JobState, unit: Unit) -> Vec<String> {
+    let remark = |unit: Unit| {
+        let (actor, _) = job.unit(unit).current_results().next()?;
+        Some(job.remark(unit, actor))
+    };
+    let Some(Some(remarks)) = remark(unit) else { return Vec::new() };
+    let mut warnings = remarks.warnings.clone();
+    let frames = job.spec.iter().map(|spec| &spec.frames);
+    let place = frames.clone().find_map(|frames| frames.position(unit.frame));
+    if let (Some(blank), Some(place)) = (remarks.blank, place) {
+        let beside = [place.checked_sub(1), place.checked_add(1)].into_iter().flatten();
+        let beside = beside.filter_map(|place| frames.clone().find_map(|frames| frames.nth(place)));
+        // Those that are rendered.
+        let shows = |frame| Some(remark(Unit::whole(frame))?.is_none_or(|remark| remark.blank.is_none()));
+        let beside: Vec<bool> = beside.filter_map(shows).collect();
+        if !beside.is_empty() && beside.iter().all(|shows| *shows) {
+            let what = match blank {
+                Blank::Black => "black",
+                Blank::Transparent => "transparent",
+            };
+            warnings.push(format!("the image is {what} all over, and those of the frames beside it are not"));
+        }
+    }
+    warnings
 }
 
 /// Everybody, this machine first, then by name.
@@ -323,5 +355,50 @@ pub fn find(farm: &Farm, text: &str) -> Result<JobId, super::http::ApiError> {
             let text = format!("{} jobs are meant by `{text}`: {}; write more of the id", many.len(), ids.join(", "));
             Err(ApiError::new(ErrorKind::JobAmbiguous, text))
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::farm::id::{ActorId, BlobId, BootId};
+    use crate::farm::job::JobSpec;
+    use crate::farm::op::{Op, Output, OutputRole};
+
+    /// A job of which these frames are rendered, each blank or not.
+    fn job(rendered: &[(i32, Option<Blank>)]) -> JobState {
+        let actor = ActorId { node: NodeId([1; 32]), boot: BootId([1; 8]) };
+        let mut job = JobState::new(JobId([7; 16]));
+        let spec = JobSpec { frames: "1-9x2".parse().unwrap(), ..crate::wire::tests::spec() };
+        job.apply(actor, 0, Op::Submit { min_version: 1, spec: Box::new(spec) });
+        for (frame, blank) in rendered {
+            let unit = Unit::whole(*frame);
+            let outputs = vec![Output { path: "f".into(), blob: BlobId([1; 32]), bytes: 1, role: OutputRole::Image }];
+            let (device, build) = ("CPU".into(), "b".into());
+            job.apply(actor, 1, Op::Done { epoch: 0, revision: 0, unit, outputs, millis: 1, device, build });
+            if blank.is_some() {
+                job.apply(actor, 2, Op::Remark { epoch: 0, unit, blank: *blank, warnings: vec!["w".into()] });
+            }
+        }
+        job
+    }
+
+    #[test]
+    fn a_blank_frame_is_told_where_the_frames_beside_it_show_something() {
+        let black = Some(Blank::Black);
+        let told = |rendered: &[(i32, Option<Blank>)], frame| {
+            let warnings = warnings(&job(rendered), Unit::whole(frame));
+            assert_eq!(warnings.first().map(String::as_str), Some("w"), "what the renderer said comes first");
+            warnings.len() > 1
+        };
+        assert!(told(&[(3, None), (5, black), (7, None)], 5));
+        assert!(told(&[(1, black), (3, None)], 1), "the first has one beside it");
+        assert!(told(&[(5, black), (7, None), (9, None)], 5), "one beside it is not rendered yet");
+        assert!(!told(&[(3, None), (5, black), (7, black)], 5), "a fade");
+        assert!(!told(&[(5, black)], 5), "nothing to compare with");
+        assert_eq!(warnings(&job(&[(3, None), (5, black)]), Unit::whole(3)), Vec::<String>::new());
+        let clear = warnings(&job(&[(3, None), (5, Some(Blank::Transparent))]), Unit::whole(5));
+        assert!(clear[1].contains("transparent all over"), "{clear:?}");
     }
 }

@@ -3,7 +3,7 @@
 use super::{WireError, is_safe_path, read_body, within, write_body};
 use crate::farm::id::{BlobId, Part};
 use crate::farm::job::{JobSpec, RenderSettings};
-use crate::farm::op::{JobSetting, MAX_BLOBS_PER_OP, MAX_OUTPUTS, MAX_TEXT_BYTES, Op, UnitSet};
+use crate::farm::op::{JobSetting, MAX_BLOBS_PER_OP, MAX_OUTPUTS, MAX_TEXT_BYTES, MAX_WARNINGS, Op, UnitSet};
 use crate::farm::rules::Rules;
 
 /// Longest framed op, bytes: the largest frame set and the texts of a `Submit` fit, and a piece of a log that holds one
@@ -43,6 +43,7 @@ mod kind {
     pub const REVISE: u16 = 13;
     pub const COLLECTED: u16 = 14;
     pub const RETIRE: u16 = 15;
+    pub const REMARK: u16 = 16;
     /// First of the job's rules, which go on to 41.
     pub const SET_MAX_NODES: u16 = 32;
     pub const SET_TAGS: u16 = 33;
@@ -59,7 +60,7 @@ mod kind {
     pub const TRUST: u16 = 66;
     pub const SETTING: u16 = 67;
 
-    pub const KNOWN: [u16; 29] = [
+    pub const KNOWN: [u16; 30] = [
         SUBMIT,
         CLAIM,
         RELEASE,
@@ -75,6 +76,7 @@ mod kind {
         REVISE,
         COLLECTED,
         RETIRE,
+        REMARK,
         SET_MAX_NODES,
         SET_TAGS,
         SET_GPU_NAME,
@@ -120,6 +122,7 @@ fn write_op(op: &Op, into: &mut Vec<u8>) -> Result<u16, WireError> {
         Op::Done { epoch, revision, unit, outputs, millis, device, build } => {
             body!(kind::DONE, &(epoch, revision, unit, outputs, millis, device, build))
         }
+        Op::Remark { epoch, unit, blank, warnings } => body!(kind::REMARK, &(epoch, unit, blank, warnings)),
         Op::Failed { epoch, unit, kind, message, log } => {
             body!(kind::FAILED, &(epoch, unit, kind, message, log))
         }
@@ -194,6 +197,9 @@ pub fn decode_op(bytes: &[u8]) -> Result<Op, WireError> {
         kind::DONE => read!("a Done", (epoch, revision, unit, outputs, millis, device, build) => {
             Op::Done { epoch, revision, unit, outputs, millis, device, build }
         }),
+        kind::REMARK => read!("a Remark", (epoch, unit, blank, warnings) => {
+            Op::Remark { epoch, unit, blank, warnings }
+        }),
         kind::FAILED => read!("a Failed", (epoch, unit, kind, message, log) => {
             Op::Failed { epoch, unit, kind, message, log }
         }),
@@ -260,6 +266,11 @@ pub fn check_op(op: &Op) -> Result<(), WireError> {
             sound(outputs.iter().all(|output| is_safe_path(&output.path)), "an output's path leads elsewhere")?;
             text(device)?;
             text(build)
+        }
+        Op::Remark { unit, warnings, .. } => {
+            sound(part_is_sound(unit.part), "its unit cannot be")?;
+            sound(warnings.len() <= MAX_WARNINGS, "it has too many warnings")?;
+            warnings.iter().try_for_each(|warning| text(warning))
         }
         Op::Failed { unit, message, .. } => {
             sound(part_is_sound(unit.part), "its unit cannot be")?;

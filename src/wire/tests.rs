@@ -86,6 +86,7 @@ pub(crate) fn ops() -> Vec<Op> {
         Op::Revise { id: 7, revision: Box::new(revision()), units, epoch: 4, by: text(), at_ms: 5 },
         Op::Collected { revision: 0, video: true, at_ms: 5 },
         Op::Retire { why: RetireReason::Abandoned },
+        Op::Remark { epoch: 3, unit, blank: Some(Blank::Transparent), warnings: vec![text()] },
         Op::Member { node: NodeId([6; 32]), name: text() },
         Op::Evict { node: NodeId([6; 32]), heads: vec![([1; 8], 5)] },
         Op::Trust { node: NodeId([6; 32]), trusted: true },
@@ -226,6 +227,8 @@ fn what_breaks_a_limit_is_neither_written_nor_read() {
     let bad = [
         Op::Holds { blobs: vec![BlobId([0; 32]); MAX_BLOBS_PER_OP + 1] },
         Op::Cancel { by: long(), at_ms: 0 },
+        Op::Remark { epoch: 0, unit, blank: None, warnings: vec![long()] },
+        Op::Remark { epoch: 0, unit, blank: None, warnings: vec![String::new(); MAX_WARNINGS + 1] },
         Op::Set { lamport: 0, setting: JobSetting::Priority(101), at_ms: 0 },
         done("a", 0),
         done("a", MAX_OUTPUTS + 1),

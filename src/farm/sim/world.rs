@@ -535,7 +535,14 @@ impl World {
         let path = format!("f_{:04}.png", unit.frame);
         let outputs = vec![Output { path, blob, bytes: u64::from(FRAME_BYTES), role: OutputRole::Image }];
         let millis = (self.now - began).as_millis() as u32;
-        let result = Rendered { outputs, millis, device: "CPU".into(), build: "simulated".into() };
+        let result = Rendered {
+            outputs,
+            millis,
+            device: "CPU".into(),
+            build: "simulated".into(),
+            blank: None,
+            warnings: Vec::new(),
+        };
         self.feed(i, Input::Rendered { job, unit, epoch, result });
     }
 

@@ -5,13 +5,16 @@
 //! JPEG without its end, an EXR whose compression only Blender reads. Uses memory for one frame.
 
 use crate::farm::job::ImageFormat;
-use image::{ImageDecoder, ImageReader};
+use crate::farm::op::Blank;
+use image::{ColorType, ImageDecoder, ImageReader};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// Most pixels of an image that is decoded: 16384 × 8192, 2 GiB as 32-bit float RGBA (guess).
 pub const PIXELS_MAX: u64 = 1 << 27;
+/// Brightest value that still passes for black, in 255ths (guess: Blender's dithering moves a black pixel by one).
+const BLACK_MAX: u8 = 2;
 /// Longest header of an EXR, bytes (guess: one with 300 passes has some 20 KiB).
 const EXR_HEADER_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -46,9 +49,10 @@ pub enum CheckError {
     TooLarge(u32, u32),
 }
 
-/// Checks that the file at `path` is a whole image of `format` with `size` (width, height in pixels). Decodes it: call it
-/// where blocking is allowed.
-pub fn check_image(path: &Path, format: ImageFormat, size: (u32, u32)) -> Result<(), CheckError> {
+/// Checks that the file at `path` is a whole image of `format` with `size` (width, height in pixels), and says whether it
+/// shows nothing, as far as it can be told: what only Blender reads is never called blank. Decodes it: call it where
+/// blocking is allowed.
+pub fn check_image(path: &Path, format: ImageFormat, size: (u32, u32)) -> Result<Option<Blank>, CheckError> {
     let mut file = BufReader::new(File::open(path)?);
     if file.get_ref().metadata()?.len() == 0 {
         return Err(CheckError::Empty);
@@ -77,9 +81,9 @@ pub fn check_image(path: &Path, format: ImageFormat, size: (u32, u32)) -> Result
         ImageFormat::Exr => {
             let plain = exr(&mut file, size)?;
             file.rewind()?;
-            if plain { decode(file, image::ImageFormat::OpenExr, size) } else { Ok(()) }
+            if plain { decode(file, image::ImageFormat::OpenExr, size) } else { Ok(None) }
         }
-        ImageFormat::ExrMultilayer => exr(&mut file, size).map(drop),
+        ImageFormat::ExrMultilayer => exr(&mut file, size).map(|_| None),
     }
 }
 
@@ -103,15 +107,38 @@ fn right_size(is: (u32, u32), wanted: (u32, u32)) -> Result<(), CheckError> {
     Ok(())
 }
 
-fn decode(file: BufReader<File>, format: image::ImageFormat, size: (u32, u32)) -> Result<(), CheckError> {
+fn decode(file: BufReader<File>, format: image::ImageFormat, size: (u32, u32)) -> Result<Option<Blank>, CheckError> {
     let mut reader = ImageReader::with_format(file, format);
     // The size is held below, before anything of it is allocated.
     reader.no_limits();
     let decoder = reader.into_decoder()?;
     right_size(decoder.dimensions(), size)?;
     let bytes = usize::try_from(decoder.total_bytes()).map_err(|_| CheckError::TooLarge(size.0, size.1))?;
-    decoder.read_image(&mut vec![0; bytes])?;
-    Ok(())
+    let (color, mut pixels) = (decoder.color_type(), vec![0; bytes]);
+    decoder.read_image(&mut pixels)?;
+    Ok(blank(&pixels, color))
+}
+
+/// Whether an image shows nothing. Looks no further than its first pixel that does.
+fn blank(pixels: &[u8], color: ColorType) -> Option<Blank> {
+    let channels = usize::from(color.channel_count());
+    let sample_bytes = usize::from(color.bytes_per_pixel()) / channels;
+    let value = |sample: &[u8]| match *sample {
+        [byte] => f32::from(byte) / 255.0,
+        [a, b] => f32::from(u16::from_ne_bytes([a, b])) / 65535.0,
+        [a, b, c, d] => f32::from_ne_bytes([a, b, c, d]),
+        _ => 1.0,
+    };
+    let mut pixels = pixels.chunks_exact(channels * sample_bytes).map(|pixel| pixel.chunks_exact(sample_bytes));
+    if color.has_alpha()
+        && pixels.clone().all(|mut samples| samples.next_back().is_some_and(|alpha| value(alpha) <= 0.0))
+    {
+        return Some(Blank::Transparent);
+    }
+    let colors = channels - usize::from(color.has_alpha());
+    // What is not a number is not black.
+    let is_dark = |sample: &[u8]| value(sample) <= f32::from(BLACK_MAX) / 255.0;
+    pixels.all(|samples| samples.take(colors).all(is_dark)).then_some(Blank::Black)
 }
 
 /// Checks the skeleton of an OpenEXR file of one part, as Blender writes them: header, a table of where each block of
@@ -265,7 +292,7 @@ mod tests {
         let (png, jpeg, exr) = (ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::ExrMultilayer);
         for format in [png, jpeg, exr, ImageFormat::Tiff, ImageFormat::Webp] {
             let path = written(dir.path(), format);
-            check_image(&path, format, SIZE).unwrap_or_else(|e| panic!("{format:?}: {e}"));
+            assert_eq!(check_image(&path, format, SIZE).unwrap_or_else(|e| panic!("{format:?}: {e}")), None);
             assert!(matches!(check_image(&path, format, (64, 37)), Err(CheckError::Size { .. })), "{format:?}");
             let whole = std::fs::read(&path).unwrap();
             for keep in [0, 4, 20, whole.len() / 2, whole.len() * 9 / 10, whole.len() - 40, whole.len() - 1] {
@@ -273,6 +300,39 @@ mod tests {
                 assert!(check_image(&path, format, SIZE).is_err(), "{format:?} with {keep} of {} bytes", whole.len());
             }
         }
+    }
+
+    #[test]
+    fn an_image_that_shows_nothing_is_told_from_one_with_a_single_pixel() {
+        let dir = tempfile::tempdir().unwrap();
+        for extension in ["png", "jpg", "tiff", "webp"] {
+            let path = dir.path().join(format!("blank.{extension}"));
+            let format = match extension {
+                "png" => ImageFormat::Png,
+                "jpg" => ImageFormat::Jpeg,
+                "tiff" => ImageFormat::Tiff,
+                _ => ImageFormat::Webp,
+            };
+            // As dithering leaves it.
+            let mut picture = image::RgbImage::from_fn(SIZE.0, SIZE.1, |x, y| image::Rgb([((x + y) % 2) as u8; 3]));
+            picture.save(&path).unwrap();
+            assert_eq!(check_image(&path, format, SIZE).unwrap(), Some(Blank::Black), "{extension}");
+            picture.put_pixel(SIZE.0 - 1, SIZE.1 - 1, image::Rgb([0, 0, 90]));
+            picture.save(&path).unwrap();
+            assert_eq!(check_image(&path, format, SIZE).unwrap(), None, "{extension}");
+        }
+        let path = dir.path().join("clear.png");
+        let mut picture = image::RgbaImage::from_pixel(SIZE.0, SIZE.1, image::Rgba([200, 9, 9, 0]));
+        picture.save(&path).unwrap();
+        assert_eq!(check_image(&path, ImageFormat::Png, SIZE).unwrap(), Some(Blank::Transparent));
+        picture.put_pixel(3, 3, image::Rgba([200, 9, 9, 1]));
+        picture.save(&path).unwrap();
+        assert_eq!(check_image(&path, ImageFormat::Png, SIZE).unwrap(), None);
+        let (dark, not_a_number) = ([0.001f32, 0.0, 0.0], [0.0, f32::NAN, 0.0]);
+        let bytes = |color: [f32; 3]| color.map(f32::to_ne_bytes).concat();
+        assert_eq!(blank(&bytes(dark), ColorType::Rgb32F), Some(Blank::Black));
+        assert_eq!(blank(&bytes(not_a_number), ColorType::Rgb32F), None);
+        assert_eq!(blank(&[300u16, u16::MAX].map(u16::to_ne_bytes).concat(), ColorType::La16), Some(Blank::Black));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::log::{Log, cut, poisons, progress};
 use super::{FailureKind, Renderer, check_image};
 use crate::farm::id::{Part, Unit};
 use crate::farm::job::{Device, ImageFormat, RenderSettings};
+use crate::farm::op::Blank;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io;
@@ -52,6 +53,8 @@ pub struct Rendered {
     pub device: String,
     /// What the person should know: missing files, Python that did not run.
     pub warnings: Vec<String>,
+    /// Whether the image shows nothing.
+    pub blank: Option<Blank>,
     /// What Blender printed, the last 64 KiB.
     pub log: String,
 }
@@ -275,7 +278,7 @@ impl Worker {
             Ok((seconds, part)) => {
                 self.warnings.iter().for_each(|warning| log.warn(warning));
                 let (device, format, size) = (self.device.clone(), self.scene.format, self.scene.size);
-                Ok(Drawn { unit, part, out: out.to_path_buf(), format, size, seconds, device, log })
+                Ok(Drawn { part, out: out.to_path_buf(), format, size, seconds, device, log })
             }
             Err((kind, message)) => {
                 Err(UnitFailure { kind, message, log: log.text(), worker_lives: self.child.is_some() })
@@ -361,7 +364,6 @@ impl Worker {
 /// What Blender has drawn and nobody has looked at yet. Dropped, it goes.
 #[derive(Debug)]
 pub struct Drawn {
-    unit: Unit,
     part: Leftover,
     out: PathBuf,
     format: ImageFormat,
@@ -374,18 +376,15 @@ pub struct Drawn {
 impl Drawn {
     /// Checks the image and puts it in its place.
     pub async fn keep(self) -> Result<Rendered, UnitFailure> {
-        let Self { unit, part, out, format, size, seconds, device, log } = self;
+        let Self { part, out, format, size, seconds, device, log } = self;
         let to = out.clone();
         let kept = tokio::task::spawn_blocking(move || keep(&part.0, &to, format, size)).await;
         match kept.unwrap_or_else(|error| Err((FailureKind::BadOutput, error.to_string()))) {
-            Ok(bytes) => {
+            Ok((bytes, blank)) => {
                 let (log, warnings) = (log.text(), log.warnings);
-                Ok(Rendered { path: out, bytes, seconds, device, warnings, log })
+                Ok(Rendered { path: out, bytes, seconds, device, warnings, blank, log })
             }
-            Err((kind, why)) => {
-                let message = format!("frame {unit}: {why}");
-                Err(UnitFailure { kind, message, log: log.text(), worker_lives: true })
-            }
+            Err((kind, message)) => Err(UnitFailure { kind, message, log: log.text(), worker_lives: true }),
         }
     }
 }
@@ -424,17 +423,20 @@ fn part_of(out: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Checks the image Blender left at `from` and moves it to its name; its length.
-fn keep(from: &Path, to: &Path, format: ImageFormat, size: (u32, u32)) -> Result<u64, (FailureKind, String)> {
+/// An image's length, and whether it shows nothing.
+type Kept = (u64, Option<Blank>);
+
+/// Checks the image Blender left at `from` and moves it to its name.
+fn keep(from: &Path, to: &Path, format: ImageFormat, size: (u32, u32)) -> Result<Kept, (FailureKind, String)> {
     let file = std::fs::OpenOptions::new().read(true).write(true).open(from).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => (FailureKind::NoOutput, "Blender reported success and wrote no image".into()),
         _ => (FailureKind::NoOutput, format!("Blender's image cannot be read: {error}")),
     })?;
-    check_image(from, format, size).map_err(|error| {
+    let blank = check_image(from, format, size).map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         (FailureKind::BadOutput, format!("{error}{cause}"))
     })?;
-    let named = || -> io::Result<u64> {
+    let named = || -> io::Result<Kept> {
         file.sync_all()?;
         let bytes = file.metadata()?.len();
         std::fs::rename(from, to)?;
@@ -442,7 +444,7 @@ fn keep(from: &Path, to: &Path, format: ImageFormat, size: (u32, u32)) -> Result
         if let Some(dir) = to.parent() {
             std::fs::File::open(dir)?.sync_all()?;
         }
-        Ok(bytes)
+        Ok((bytes, blank))
     };
     named().map_err(|error| (FailureKind::NoOutput, format!("the image cannot be put at {}: {error}", to.display())))
 }

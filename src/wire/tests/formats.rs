@@ -4,7 +4,7 @@ use super::{messages, ops};
 use crate::farm::blob::{BLOB_MAX_CHUNKS, BUNDLE_MAX_FILES, CHUNK_MAX_BYTES};
 use crate::farm::job::{MAX_RANGES, MAX_UNITS};
 use crate::farm::ledger::{CHECKPOINT_BYTES, PIECE_BYTES};
-use crate::farm::op::{MAX_BLOBS_PER_OP, MAX_OUTPUTS, MAX_TEXT_BYTES, Op};
+use crate::farm::op::{MAX_BLOBS_PER_OP, MAX_OUTPUTS, MAX_TEXT_BYTES, MAX_WARNINGS, Op};
 use crate::wire::{self, MANIFEST_MAX_BYTES, MAX_OP_BYTES, MAX_PATH_BYTES, VALUE_MAX_BYTES};
 use crate::wire::{LEDGER_MAX_BYTES, STATUS_MAX_BYTES};
 use std::collections::BTreeSet;
@@ -70,6 +70,7 @@ fn the_document_states_the_limits() {
         ("MAX_TEXT_BYTES", MAX_TEXT_BYTES as u64),
         ("MAX_BLOBS_PER_OP", MAX_BLOBS_PER_OP as u64),
         ("MAX_OUTPUTS", MAX_OUTPUTS as u64),
+        ("MAX_WARNINGS", MAX_WARNINGS as u64),
         ("MAX_UNITS", MAX_UNITS as u64),
         ("MAX_RANGES", MAX_RANGES as u64),
         ("PIECE_BYTES", PIECE_BYTES),

@@ -8,7 +8,7 @@ use crate::farm::blob::{BlobMap, ChunkRef};
 use crate::farm::id::{ActorId, BlobId, BootId, ChunkId, JobId, NodeId, Part};
 use crate::farm::job::{Device, ImageFormat};
 use crate::farm::message::{Message, SignedHead};
-use crate::farm::op::{ClaimKind, FailureKind, JobSetting, Op, OutputRole, RetireReason};
+use crate::farm::op::{Blank, ClaimKind, FailureKind, JobSetting, Op, OutputRole, RetireReason};
 use crate::farm::rules::{Chunk, Order};
 use crate::seal::{self, Sealer};
 use crate::wire::{self, encode_value};
@@ -26,7 +26,7 @@ macro_rules! names {
     };
 }
 
-names!(Op, OPS, op: Submit Claim Release Done Failed Holds Drops Lost Requeue Set Cancel Revise Collected Retire Member
+names!(Op, OPS, op: Submit Claim Release Done Failed Holds Drops Lost Requeue Set Cancel Revise Collected Retire Remark Member
     Evict Trust Setting Unknown);
 names!(JobSetting, SETTINGS, setting: Paused Priority MaxNodes Tags GpuName MinMemory Order Chunk Retries TimeLimit
     Deadline After);
@@ -34,6 +34,7 @@ names!(Message, MESSAGES, message: Heartbeat Capability Push Digest LogDigests V
 names!(Part, PARTS, part: Whole Tile Samples);
 names!(ClaimKind, CLAIMS, claim: Primary Backup);
 names!(OutputRole, ROLES, role: Image Aux Preview);
+names!(Blank, BLANKS, blank: Black Transparent);
 names!(FailureKind, FAILURES, failure: Crash Error NoOutput BadOutput WrongDevice Stalled TimeLimit CannotStart);
 names!(Device, DEVICES, device: Auto Cpu Gpu);
 names!(RetireReason, REASONS, reason: Over Abandoned);
@@ -92,6 +93,9 @@ fn table() -> Table {
     }
     for of in [OutputRole::Image, OutputRole::Aux, OutputRole::Preview] {
         table.value("role", role(&of), &of);
+    }
+    for of in [Blank::Black, Blank::Transparent] {
+        table.value("blank", blank(&of), &of);
     }
     use FailureKind::*;
     for of in [Crash, Error, NoOutput, BadOutput, WrongDevice, Stalled, TimeLimit, CannotStart] {
@@ -157,6 +161,7 @@ fn bytes_keep_their_meaning() {
     table.is_whole("part", PARTS);
     table.is_whole("claim", CLAIMS);
     table.is_whole("role", ROLES);
+    table.is_whole("blank", BLANKS);
     table.is_whole("failure", FAILURES);
     table.is_whole("device", DEVICES);
     table.is_whole("reason", REASONS);
