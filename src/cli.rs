@@ -9,6 +9,7 @@
 mod client;
 #[cfg(test)]
 mod fake_node;
+mod follow;
 mod grammar;
 mod jobs;
 mod nodes;
@@ -257,7 +258,11 @@ impl Context<'_> {
                 self.show(&job_path(&arg.job, ""), console, |job, out| jobs::show(job, &self.cwd, out))
             }
             JobCommand::Frames(arg) => self.show(&job_path(&arg.job, "/frames"), console, jobs::frames),
-            JobCommand::Log { job, frame } => {
+            JobCommand::Log { job, frame: Some(frame), follow: true } => {
+                let ears = Ears::new(self.listen);
+                follow::follow(&self.open(Absent::Fail)?.client, &ears, &job.job, frame, console)
+            }
+            JobCommand::Log { job, frame, .. } => {
                 let query = frame.map(|frame| format!("?frame={frame}")).unwrap_or_default();
                 self.show(&job_path(&job.job, &format!("/log{query}")), console, jobs::log)
             }

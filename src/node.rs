@@ -17,6 +17,7 @@ mod event;
 pub mod fail;
 pub mod http;
 mod identity;
+mod logs;
 pub mod machine;
 pub mod net;
 mod options;
@@ -50,6 +51,7 @@ use deliver::Delivery;
 use event::{Event, WhoCan};
 use http::{ApiCall, ApiError, ApiFile, ErrorKind, Reply};
 use identity::Identity;
+use logs::Logs;
 use net::{NetConfig, NetEvent, NetHandle, PortChoice};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -190,6 +192,7 @@ struct Node {
     events: mpsc::Receiver<Event>,
     tell: mpsc::Sender<Event>,
     slots: Slots,
+    logs: Arc<Logs>,
     delivery: Delivery,
     sweep: sweep::Sweep,
     unwritten: Unwritten,
@@ -199,6 +202,7 @@ struct Node {
     discovered: bool,
     render_problems: Vec<Problem>,
     questions: Vec<WhoCan>,
+    log_questions: Vec<logs::Question>,
     doctors: Vec<Reply>,
     submissions: BTreeMap<u64, Submission>,
     next_call: u64,
@@ -238,12 +242,15 @@ impl Node {
             mdns: options.mdns,
             known: identity::peers(&store)?,
         };
-        let chunks = Arc::new(effects::Chunks(store.clone()));
-        let (net, net_events) = net::start(config, chunks.clone(), chunks).await?;
-        let (tell, events) = mpsc::channel(MAX_EVENTS);
         let scratch = options.data_dir.join("scratch");
+        let logs = Logs::new(&scratch);
+        let chunks = Arc::new(effects::Chunks(store.clone()));
+        let source = Arc::new(logs::Source { chunks: chunks.clone(), logs: logs.clone() });
+        let (net, net_events) = net::start(config, source, chunks).await?;
+        let (tell, events) = mpsc::channel(MAX_EVENTS);
         let cannot = |source| NodeError::DataDir { path: options.data_dir.join("scratch"), source };
-        let slots = Slots::new(store.clone(), scratch.clone(), options.threads, tell.clone()).map_err(cannot)?;
+        let slots = Slots::new(store.clone(), logs.clone(), scratch.clone(), options.threads, tell.clone());
+        let slots = slots.map_err(cannot)?;
         let sweep = sweep::Sweep::new(now.mono);
         let delivery = Delivery::new(store.clone(), scratch.join("videos"), tell.clone());
         let capability = Capability {
@@ -273,6 +280,7 @@ impl Node {
             events,
             tell,
             slots,
+            logs,
             delivery,
             sweep,
             unwritten: Unwritten::default(),
@@ -281,6 +289,7 @@ impl Node {
             discovered: !options.render,
             render_problems: Vec::new(),
             questions: Vec::new(),
+            log_questions: Vec::new(),
             doctors: Vec::new(),
             submissions: BTreeMap::new(),
             next_call: 0,
@@ -358,7 +367,8 @@ impl Node {
 
     fn next_wake(&self) -> Duration {
         let mut wake = self.farm.next_wake().min(self.housekept_at + HOUSEKEEPING);
-        if !self.watchers.is_empty() || !self.questions.is_empty() || !self.unwritten.is_empty() {
+        let is_asked = !self.watchers.is_empty() || !self.questions.is_empty() || !self.log_questions.is_empty();
+        if is_asked || !self.unwritten.is_empty() {
             wake = wake.min(self.watched_at + WATCH_EVERY);
         }
         wake
@@ -387,6 +397,7 @@ impl Node {
                 !watcher.update(farm, note, now)
             });
             self.answer_questions(now);
+            self.answer_logs();
             for input in std::mem::take(&mut self.unasked) {
                 self.turn(input);
             }

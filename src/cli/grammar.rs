@@ -212,6 +212,9 @@ pub(crate) enum JobCommand {
         /// This frame [default: the failed ones, else the latest]
         #[arg(long, value_name = "N", allow_hyphen_values = true)]
         frame: Option<i32>,
+        /// Go on until the frame is done or given up
+        #[arg(long, requires = "frame")]
+        follow: bool,
     },
     /// Start no more of a job's frames
     Pause(JobArg),

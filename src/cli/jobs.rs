@@ -141,14 +141,25 @@ pub(crate) fn log(logs: &Value, console: &mut Console<'_>) -> io::Result<()> {
         return console.line("no frame has a log yet");
     }
     for log in logs {
-        let attempt = log["attempt"].as_u64().map(|n| format!(", attempt {n}")).unwrap_or_default();
-        let state = text(log, "state");
-        let state = if state.is_empty() { String::new() } else { format!(", {state}") };
-        let frame = log["frame"].as_i64().unwrap_or_default();
-        console.line(format!("== frame {frame} on {}{attempt}{state} ==", plain(text(log, "node"))))?;
-        console.line(plain_lines(text(log, "text")).trim_end())?;
+        log_head(log, console)?;
+        for part in [text(log, "message"), text(log, "text")].iter().filter(|part| !part.is_empty()) {
+            console.line(plain_lines(part).trim_end())?;
+        }
     }
     Ok(())
+}
+
+/// Which frame, where, which attempt.
+pub(crate) fn log_head(log: &Value, console: &mut Console<'_>) -> io::Result<()> {
+    let attempt = log["attempt"].as_u64().map(|n| format!(", attempt {n}")).unwrap_or_default();
+    let state = text(log, "state");
+    let state = if state.is_empty() { String::new() } else { format!(", {state}") };
+    let frame = log["frame"].as_i64().unwrap_or_default();
+    console.line(format!("== frame {frame} on {}{attempt}{state} ==", plain(text(log, "node"))))?;
+    match number(log, "start") {
+        0 => Ok(()),
+        bytes => console.line(format!("(the first {bytes} bytes are not kept)")),
+    }
 }
 
 /// What a change did, such as `paused IceModal (3f2a9c1b)`.

@@ -399,6 +399,7 @@ fn changes_reach_the_node_and_say_what_they_did() {
     let changes = Box::new(SetRequest { priority: Some(80), rules });
     assert!(stage.seen().contains(&ApiRequest::Set { job: "last".into(), changes }));
     assert!(stage.seen().contains(&ApiRequest::NodePause { drop: true }));
+    assert_eq!(stage.run("job log last --follow").code, 2, "of which frame?");
     stage.run("job log last --frame -7");
     assert_eq!(stage.seen().last(), Some(&ApiRequest::Log { job: "last".into(), frame: Some(-7) }));
 }

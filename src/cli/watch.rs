@@ -13,6 +13,7 @@ use std::io;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
+use std::time::Duration;
 
 /// Events between the connection and the screen (guess: the kernel's socket buffer holds more).
 const WAITING_EVENTS: usize = 64;
@@ -39,6 +40,11 @@ impl Ears {
         let (sender, receiver) = sync_channel(WAITING_EVENTS);
         listen(sender.clone());
         Self { sender, receiver }
+    }
+
+    /// Waits for an interrupt, no longer than this.
+    pub(crate) fn are_interrupted_within(&self, time: Duration) -> bool {
+        matches!(self.receiver.recv_timeout(time), Ok(Message::Interrupt))
     }
 }
 

@@ -5,14 +5,13 @@ use super::event::{Event, Found, WhoCan};
 use super::http::{ApiCall, ApiError, ApiRequest, CollectRequest, ErrorKind, Reply, SetRequest, VideoChoice};
 use super::identity::{self, Invite};
 use super::render::{Available, SeriesError, choose_series};
-use super::slots::Slots;
-use super::store::Store;
 use super::{ARRIVAL, Node, machine, output, submit, video, view};
 use crate::farm::event::{Input, JobCommand};
 use crate::farm::fit::{Unfit, suits};
-use crate::farm::id::{BlobId, JobId, NodeId, Unit};
+use crate::farm::id::JobId;
 use crate::farm::job::{FrameSet, JobSpec, OutputSpec, Series};
 use crate::farm::op::{JobSetting, OP_VERSION, UnitSet};
+use crate::farm::state::JobState;
 use crate::farm::verdict::is_failed;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -20,10 +19,6 @@ use std::time::Duration;
 
 type Answer = Result<Value, ApiError>;
 
-/// Longest log text in an answer, bytes.
-const LOG_MAX_BYTES: u64 = 256 * 1024;
-/// Failed frames whose logs are in one answer; the others are named.
-const LOGS_AT_ONCE: usize = 20;
 /// Machines named in a warning that none can render a job (guess: a few lines of a terminal).
 const REASONS_NAMED: usize = 5;
 /// Less free space than this is a finding of the doctor.
@@ -86,9 +81,11 @@ impl Node {
                 Ok(jobs.into_iter().map(|job| view::job(&self.farm, job, now)).collect())
             }
             ApiRequest::Job { job } => Ok(self.job_view(view::find(&self.farm, &job)?)),
-            ApiRequest::Frames { job } => {
+            ApiRequest::Frames { job, frame } => {
                 let id = view::find(&self.farm, &job)?;
-                Ok(self.farm.jobs().get(&id).map_or(Value::Null, |job| view::frames(&self.farm, job, now)))
+                let Some(state) = self.farm.jobs().get(&id) else { return Ok(Value::Null) };
+                frame.map_or(Ok(()), |frame| has_frame(state, frame))?;
+                Ok(view::frames(&self.farm, state, frame, now))
             }
             ApiRequest::Pause { job } => self.set(&job, vec![JobSetting::Paused(true)]),
             ApiRequest::Resume { job } => self.set(&job, vec![JobSetting::Paused(false)]),
@@ -216,17 +213,13 @@ impl Node {
         let id = view::find(&self.farm, job)?;
         let now = self.clock.now();
         let Some(state) = self.farm.jobs().get(&id) else { return Ok(Value::Null) };
-        let Some(spec) = &state.spec else { return Ok(Value::Null) };
         if state.canceled.is_some() {
             let text = format!("job {} was canceled; submit the scene again instead", id.short());
             return Err(ApiError::new(ErrorKind::JobState, text));
         }
         let units = match frames {
             Some(frames) => {
-                if let Some(frame) = frames.iter().find(|frame| !spec.frames.contains(*frame)) {
-                    let text = format!("frame {frame} is not one of the job's; it has {}", spec.frames);
-                    return Err(ApiError::new(ErrorKind::FrameNotFound, text));
-                }
+                frames.iter().try_for_each(|frame| has_frame(state, frame))?;
                 Some(UnitSet { frames, part: crate::farm::id::Part::Whole })
             }
             None => {
@@ -270,69 +263,6 @@ impl Node {
         stream.try_event(json!({"event": "submitted", "job": job.to_string()}));
         self.turn(Input::Command { job, command: JobCommand::Collect(output) });
         self.watch(job, stream, Until::Collected);
-    }
-
-    /// Answers with a job's logs, or those of one frame; reading them is the disk's work.
-    fn log(&self, job: &str, frame: Option<i32>, reply: Reply) {
-        let Reply::Once(reply) = reply else { return };
-        let entries = match self.log_entries(job, frame) {
-            Ok(entries) => entries,
-            Err(error) => return drop(reply.send(Err(error))),
-        };
-        let store = self.store.clone();
-        tokio::spawn(async move {
-            let read = move || entries.into_iter().map(|entry| entry.read(&store)).collect();
-            let _ = reply.send(submit::blocking(read).await);
-        });
-    }
-
-    fn log_entries(&self, job: &str, frame: Option<i32>) -> Result<Vec<LogEntry>, ApiError> {
-        let id = view::find(&self.farm, job)?;
-        let Some(state) = self.farm.jobs().get(&id) else { return Ok(Vec::new()) };
-        let Some(spec) = &state.spec else { return Ok(Vec::new()) };
-        if let Some(frame) = frame
-            && !spec.frames.contains(frame)
-        {
-            let text = format!("frame {frame} is not one of the job's; it has {}", spec.frames);
-            return Err(ApiError::new(ErrorKind::FrameNotFound, text));
-        }
-        let with_failures = |unit: &Unit| !state.unit(*unit).failures.is_empty();
-        let mut units: Vec<_> = match frame {
-            Some(frame) => vec![Unit::whole(frame)],
-            None => state.all_units().filter(with_failures).collect(),
-        };
-        if units.is_empty() {
-            units = state.all_units().filter(|unit| state.unit(*unit).has_result()).last().into_iter().collect();
-        }
-        let mut entries = Vec::new();
-        for (nth, unit) in units.into_iter().enumerate() {
-            let unit_state = state.unit(unit);
-            let entry = |node: NodeId, attempt: usize, state, message: String, log| {
-                let node = view::node_name(&self.farm, node);
-                LogEntry { frame: unit.frame, node, attempt: attempt + 1, state, message, log }
-            };
-            for (attempt, ((_, actor, _), failure)) in unit_state.failures.iter().enumerate() {
-                let log = match failure.log {
-                    Some(_) if nth >= LOGS_AT_ONCE => {
-                        LogText::Elsewhere(format!("its log: `swarm job log {} --frame {}`", id.short(), unit.frame))
-                    }
-                    Some(blob) => LogText::Blob(blob),
-                    None => LogText::Elsewhere(String::new()),
-                };
-                entries.push(entry(actor.node, attempt, "failed", failure.message.clone(), log));
-            }
-            for (actor, _) in unit_state.current_results() {
-                let log = if actor.node == self.identity.node {
-                    let scratch = self.options.data_dir.join("scratch");
-                    LogText::File(Slots::log_path(&scratch, id, unit.frame))
-                } else {
-                    let node = view::node_name(&self.farm, actor.node);
-                    LogText::Elsewhere(format!("the log of this frame is on {node}; run `swarm job log` there"))
-                };
-                entries.push(entry(actor.node, unit_state.failures.len(), "done", String::new(), log));
-            }
-        }
-        Ok(entries)
     }
 
     /// Counts at once, whatever the disk says to its being remembered.
@@ -522,38 +452,14 @@ impl Node {
     }
 }
 
-/// A line of the answer about logs, its text not read yet.
-struct LogEntry {
-    frame: i32,
-    node: String,
-    attempt: usize,
-    state: &'static str,
-    message: String,
-    log: LogText,
-}
-
-/// Where the text of a log is.
-enum LogText {
-    /// In the store.
-    Blob(BlobId),
-    /// In a file.
-    File(PathBuf),
-    /// Not here, as it says.
-    Elsewhere(String),
-}
-
-impl LogEntry {
-    fn read(self, store: &Store) -> Value {
-        let log = match self.log {
-            LogText::Blob(blob) => match super::slots::read_blob(store, blob, LOG_MAX_BYTES) {
-                Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-                Err(error) => format!("its log cannot be read: {error}"),
-            },
-            LogText::File(path) => std::fs::read_to_string(path).unwrap_or_default(),
-            LogText::Elsewhere(text) => text,
-        };
-        let text = if self.message.is_empty() { log } else { format!("{}\n{log}", self.message) };
-        json!({"frame": self.frame, "node": self.node, "attempt": self.attempt, "state": self.state, "text": text})
+/// Whether a frame is one of a job's.
+pub(super) fn has_frame(job: &JobState, frame: i32) -> Result<(), ApiError> {
+    match &job.spec {
+        Some(spec) if !spec.frames.contains(frame) => {
+            let text = format!("frame {frame} is not one of the job's; it has {}", spec.frames);
+            Err(ApiError::new(ErrorKind::FrameNotFound, text))
+        }
+        _ => Ok(()),
     }
 }
 

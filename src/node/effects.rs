@@ -2,7 +2,7 @@
 
 use super::fail::fail_point;
 use super::net::{BlobFailure, BlobReply, BlobRequest, ChunkSink, ChunkSource, Protocol};
-use super::slots::{Slots, Work, read_blob};
+use super::slots::{Work, read_blob};
 use super::store::Store;
 use super::{Node, Until, rows};
 use crate::farm::Farm;
@@ -113,9 +113,9 @@ impl Node {
             Effect::Retired { job } => {
                 self.delivery.forget(job);
                 self.sweep.hurry(self.clock.now());
-                let logs = Slots::logs_of(&self.options.data_dir.join("scratch"), job);
+                let logs = self.logs.clone();
                 self.answer_later(move || {
-                    let _ = std::fs::remove_dir_all(logs);
+                    logs.forget(job);
                     Vec::new()
                 });
             }
@@ -132,8 +132,10 @@ impl Node {
     }
 
     fn ask(&mut self, of: NodeId, request: BlobRequest) {
-        let (blob, index) = about(&request);
-        if self.net.request(of, request).is_err() {
+        let about = about(&request);
+        if self.net.request(of, request).is_err()
+            && let Some((blob, index)) = about
+        {
             self.unasked.push(Input::RequestFailed { from: of, blob, index });
         }
     }
@@ -148,6 +150,7 @@ impl Node {
 
     pub(super) fn blob_reply(&mut self, node: NodeId, reply: BlobReply) {
         match reply {
+            BlobReply::Text { .. } => self.log_came(node, reply),
             BlobReply::Map { blob, map } => self.turn(Input::PeerMap { from: node, blob, map }),
             BlobReply::Have { blob, bitmap } => {
                 let have = bitmap.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1)).collect();
@@ -159,9 +162,9 @@ impl Node {
                     self.turn(Input::BlobComplete { blob });
                 }
             }
-            BlobReply::Failed { request, why } => {
-                let (blob, index) = about(&request);
-                if let BlobFailure::Disk(error) = &why {
+            BlobReply::Failed { ref request, ref why } => {
+                let Some((blob, index)) = about(request) else { return self.log_came(node, reply) };
+                if let BlobFailure::Disk(error) = why {
                     tracing::error!(blob = %blob.short(), "{error}");
                 }
                 self.unasked.push(Input::RequestFailed { from: node, blob, index });
@@ -170,10 +173,12 @@ impl Node {
     }
 }
 
-fn about(request: &BlobRequest) -> (BlobId, Option<u32>) {
+/// Which blob of the farm's, and which of its chunks, a request is about.
+fn about(request: &BlobRequest) -> Option<(BlobId, Option<u32>)> {
     match request {
-        BlobRequest::Map { blob } | BlobRequest::Have { blob } => (*blob, None),
-        BlobRequest::Chunk { blob, index, .. } => (*blob, Some(*index)),
+        BlobRequest::Map { blob } | BlobRequest::Have { blob } => Some((*blob, None)),
+        BlobRequest::Chunk { blob, index, .. } => Some((*blob, Some(*index))),
+        BlobRequest::Log { .. } | BlobRequest::Text { .. } => None,
     }
 }
 

@@ -9,7 +9,8 @@
 //! | `GET /v1/ping` | answered here: `{"swarm": version}` |
 //! | `GET`, `POST /v1/jobs` | `Jobs`, `Submit` (stream) |
 //! | `GET /v1/jobs/JOB` | `Job` |
-//! | `GET /v1/jobs/JOB/frames`, `…/log?frame=N`, `…/why`, `…/watch` | `Frames`, `Log`, `Why`, `Watch` (stream) |
+//! | `GET /v1/jobs/JOB/frames`, `…/log`, both with `?frame=N` if of one | `Frames`, `Log` |
+//! | `GET /v1/jobs/JOB/why`, `…/watch` | `Why`, `Watch` (stream) |
 //! | `POST /v1/jobs/JOB/pause`, `…/resume`, `…/cancel`, `…/delete` | `Pause`, `Resume`, `Cancel`, `Delete` |
 //! | `POST /v1/jobs/JOB/requeue` `{"frames"}`, `…/set`, `…/collect` | `Requeue`, `Set`, `Collect` (stream) |
 //! | `GET /v1/nodes`; `POST /v1/node/pause` `{"drop"}`, `…/resume` | `Nodes`, `NodePause`, `NodeResume` |
@@ -175,18 +176,18 @@ async fn ask_job(calls: Calls, job: JobPath, request: fn(String) -> ApiRequest) 
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct LogQuery {
+struct FrameQuery {
     frame: Option<i32>,
 }
 
 async fn job_part(
     State(calls): State<Calls>,
     path: JobPartPath,
-    query: Result<Query<LogQuery>, QueryRejection>,
+    query: Result<Query<FrameQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Path((job, part)) = path.map_err(bad_request)?;
     let request = match part.as_str() {
-        "frames" => ApiRequest::Frames { job },
+        "frames" => ApiRequest::Frames { job, frame: query.map_err(bad_request)?.frame },
         "watch" => ApiRequest::Watch { job },
         "why" => ApiRequest::Why { job },
         "log" => ApiRequest::Log { job, frame: query.map_err(bad_request)?.frame },

@@ -27,7 +27,7 @@ mod tests;
 pub use address::{BadAddress, check_address};
 
 use crate::farm::blob::{BlobMap, CHUNK_MAX_BYTES};
-use crate::farm::id::{BlobId, BootId, ChunkId, NodeId};
+use crate::farm::id::{BlobId, BootId, ChunkId, JobId, NodeId};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
@@ -44,6 +44,8 @@ pub const WIRE_VERSION: u16 = 1;
 pub const STATUS_MAX_BYTES: usize = 16 * 1024;
 /// Longest ledger frame, bytes (DESIGN §5).
 pub const LEDGER_MAX_BYTES: usize = 256 * 1024;
+/// Longest log or text that a peer is asked for, bytes (a log has 64 KiB, and its warnings).
+pub const TEXT_MAX_BYTES: usize = 256 * 1024;
 /// Events waiting for the loop before the network waits for it, and peers for the network: 64 MiB if all are ledger
 /// frames of full length.
 const MAX_EVENTS: usize = 256;
@@ -153,6 +155,18 @@ pub enum BlobRequest {
         /// Its length in bytes.
         bytes: u32,
     },
+    /// What the peer's renderer printed about a frame.
+    Log {
+        /// Of which job.
+        job: JobId,
+        /// Which.
+        frame: i32,
+    },
+    /// A whole blob of one chunk, to be read and not kept.
+    Text {
+        /// Which.
+        blob: BlobId,
+    },
 }
 
 /// How a request ended.
@@ -180,6 +194,13 @@ pub enum BlobReply {
         index: u32,
         /// Its length in bytes.
         bytes: u32,
+    },
+    /// A log or a text, the latter proven to be the blob.
+    Text {
+        /// What was asked.
+        request: BlobRequest,
+        /// At most [`TEXT_MAX_BYTES`].
+        text: Vec<u8>,
     },
     /// It came to nothing.
     Failed {
@@ -218,6 +239,10 @@ pub trait ChunkSource: Send + Sync + 'static {
     /// # Errors
     /// `NotFound` if it is not here; anything else is logged.
     fn read(&self, blob: BlobId, index: u32) -> io::Result<Vec<u8>>;
+    /// What was printed here about a frame, if that is known; at most [`TEXT_MAX_BYTES`].
+    fn log(&self, _job: JobId, _frame: i32) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// Where chunks from peers go. Called on blocking threads, several at once, only with proven bytes.

@@ -20,6 +20,7 @@ mod worker;
 pub use check::{CheckError, PIXELS_MAX, check_image};
 pub use encode::{EncodeError, encode_with_blender};
 pub use find::{Discovery, Search, discover, discover_in};
+pub use log::{Lines, split_log};
 pub use series::{Available, SeriesError, choose_renderer, choose_series};
 pub use worker::{Drawn, RenderError, Rendered, UnitFailure, Worker, WorkerScene};
 

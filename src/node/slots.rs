@@ -8,6 +8,7 @@ use super::cause::is_full;
 use super::chunk::Chunking;
 use super::event::Event;
 use super::fail::fail_point;
+use super::logs::{InHand, Logs};
 use super::render::{Renderer, UnitFailure, Worker, WorkerScene, choose_renderer};
 use super::scene;
 use super::self_test::self_test;
@@ -89,6 +90,7 @@ pub struct Finished {
 /// All slots.
 pub struct Slots {
     store: Arc<Store>,
+    logs: Arc<Logs>,
     dir: PathBuf,
     threads: Option<u32>,
     events: mpsc::Sender<Event>,
@@ -104,7 +106,13 @@ pub struct Slots {
 
 impl Slots {
     /// No renderers yet. Scenes are laid out under `dir`, which is the node's own and emptied here.
-    pub fn new(store: Arc<Store>, dir: PathBuf, threads: Option<u32>, events: mpsc::Sender<Event>) -> io::Result<Self> {
+    pub fn new(
+        store: Arc<Store>,
+        logs: Arc<Logs>,
+        dir: PathBuf,
+        threads: Option<u32>,
+        events: mpsc::Sender<Event>,
+    ) -> io::Result<Self> {
         make_private_dir(&dir)?;
         keep_private(&dir)?;
         // What an earlier run left half-rendered counts for nothing, and its scenes are laid out anew when they are wanted.
@@ -115,7 +123,7 @@ impl Slots {
             }
         }
         let (renderers, idle, running, tasks) = (Vec::new(), Vec::new(), BTreeMap::new(), JoinSet::new());
-        Ok(Self { store, dir, threads, events, renderers, idle, running, testing: None, tasks, runs: 0 })
+        Ok(Self { store, logs, dir, threads, events, renderers, idle, running, testing: None, tasks, runs: 0 })
     }
 
     /// Begins a unit.
@@ -138,6 +146,7 @@ impl Slots {
             number: self.runs,
             renderer,
             store: self.store.clone(),
+            logs: self.logs.clone(),
             dir: self.dir.clone(),
             threads: self.threads,
             events: self.events.clone(),
@@ -233,16 +242,6 @@ impl Slots {
         self.let_idle_go();
         while self.tasks.join_next().await.is_some() {}
     }
-
-    /// Where a unit's output of the renderer is kept on the node that rendered it.
-    pub fn log_path(dir: &Path, job: JobId, frame: i32) -> PathBuf {
-        Self::logs_of(dir, job).join(format!("{frame}.txt"))
-    }
-
-    /// Where a job's output of the renderer is kept.
-    pub fn logs_of(dir: &Path, job: JobId) -> PathBuf {
-        dir.join("logs").join(job.to_string())
-    }
 }
 
 /// What the task of a unit needs.
@@ -250,6 +249,7 @@ struct Run {
     number: u64,
     renderer: Option<Renderer>,
     store: Arc<Store>,
+    logs: Arc<Logs>,
     dir: PathBuf,
     threads: Option<u32>,
     events: mpsc::Sender<Event>,
@@ -258,7 +258,8 @@ struct Run {
 impl Run {
     async fn unit(self, work: Work, worker: Option<Worker>) {
         let (job, unit, epoch) = (work.scene.0, work.unit, work.epoch);
-        let (input, worker) = match self.render(&work, worker).await {
+        let in_hand = self.logs.begin(job, unit.frame);
+        let (input, worker) = match self.render(&work, worker, &in_hand).await {
             Ok(result) => (Input::Rendered { job, unit, epoch, result }, None),
             Err((failure, worker)) => {
                 let store = self.store.clone();
@@ -271,12 +272,18 @@ impl Run {
                 (Input::RenderFailed { job, unit, epoch, kind, message, log }, worker.filter(|_| failure.worker_lives))
             }
         };
+        drop(in_hand);
         let finished = Finished { scene: work.scene, unit, run: self.number, input, worker };
         // The loop is gone when this fails, and so is whoever would use the worker.
         let _ = self.events.send(Event::UnitFinished(Box::new(finished))).await;
     }
 
-    async fn render(&self, work: &Work, worker: Option<Worker>) -> Result<Rendered, (UnitFailure, Option<Worker>)> {
+    async fn render(
+        &self,
+        work: &Work,
+        worker: Option<Worker>,
+        in_hand: &InHand,
+    ) -> Result<Rendered, (UnitFailure, Option<Worker>)> {
         let mut worker = match worker {
             Some(worker) => worker,
             None => self.start(work).await.map_err(|failure| (failure, None))?,
@@ -285,6 +292,7 @@ impl Run {
         let name = format!("{}-{}-{}.{}", work.scene.0.short(), work.unit.frame, self.number, spec.format.extension());
         let out = self.dir.join("out").join(name);
         let mut progress = worker.progress();
+        in_hand.shows(worker.lines());
         let outcome = {
             let drawing = worker.draw(work.unit, &out, work.time_limit);
             tokio::pin!(drawing);
@@ -308,7 +316,7 @@ impl Run {
         let _ = self.events.send(Event::UnitDrawn(Box::new(free))).await;
         let done = drawn.keep().await.map_err(|failure| (failure, None))?;
         let warned: String = done.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
-        self.keep_log(work, &(warned + &done.log)).await;
+        self.keep_log(work, &(done.log.clone() + &warned)).await;
         let (store, path) = (self.store.clone(), done.path.clone());
         let imported = tokio::task::spawn_blocking(move || store.import_file(&path, Chunking::Fixed)).await;
         let imported = imported.unwrap_or_else(|panic| Err(io::Error::other(panic)));
@@ -355,12 +363,10 @@ impl Run {
 
     /// What Blender printed is kept here, for `job log`. Failing to keep it fails nothing.
     async fn keep_log(&self, work: &Work, text: &str) {
-        let path = Slots::log_path(&self.dir, work.scene.0, work.unit.frame);
-        if let Some(folder) = path.parent() {
-            let _ = tokio::fs::create_dir_all(folder).await;
-        }
-        if let Err(error) = tokio::fs::write(&path, text).await {
-            tracing::debug!(path = %path.display(), %error, "a log was not kept");
+        let (logs, job, frame, text) = (self.logs.clone(), work.scene.0, work.unit.frame, text.to_owned());
+        let kept = tokio::task::spawn_blocking(move || logs.keep(job, frame, &text)).await;
+        if let Err(error) = kept.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+            tracing::debug!(job = %job.short(), frame, %error, "a log was not kept");
         }
     }
 }
@@ -424,7 +430,8 @@ mod tests {
     fn slots(dir: &Path) -> (Slots, mpsc::Receiver<Event>) {
         let store = Store::open(&dir.join("data")).unwrap();
         let (tell, events) = mpsc::channel(1);
-        (Slots::new(store, dir.join("scratch"), None, tell).unwrap(), events)
+        let (scratch, logs) = (dir.join("scratch"), Logs::new(&dir.join("scratch")));
+        (Slots::new(store, logs, scratch, None, tell).unwrap(), events)
     }
 
     #[cfg(unix)]

@@ -204,10 +204,11 @@ pub fn why(farm: &Farm, job: &JobState, now: Duration) -> Value {
     Value::Array(lines.into_iter().map(line).collect())
 }
 
-/// A job's frames.
-pub fn frames(farm: &Farm, job: &JobState, now: Duration) -> Value {
+/// A job's frames, or one of them.
+pub fn frames(farm: &Farm, job: &JobState, frame: Option<i32>, now: Duration) -> Value {
     let frames: Vec<Value> = job
         .all_units()
+        .filter(|unit| frame.is_none_or(|frame| unit.frame == frame))
         .map(|unit| {
             let (word, node) = unit_state(farm, job, unit, now);
             let state = job.unit(unit);

@@ -54,9 +54,12 @@ pub enum ApiRequest {
     Frames {
         /// Which job.
         job: String,
+        /// This one alone.
+        frame: Option<i32>,
     },
-    /// Array of `{frame, node, attempt, state, text}`: what the renderer printed. Without a frame: of the failed frames,
-    /// or of the latest one if none failed.
+    /// Array of `{frame, node, attempt, state, message, start, text}`: what the renderer printed, from byte `start` of it
+    /// on, and why it failed; state is one of `failed done rendering`. Without a frame: of the failed frames, or of the
+    /// latest one if none failed.
     Log {
         /// Which job.
         job: String,

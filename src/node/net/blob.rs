@@ -1,13 +1,14 @@
 //! The blob protocol: requests down one stream, replies back on it in the same order.
 //!
-//! A request is 37 bytes: kind u8, blob, index u32 (little-endian). A reply is an outcome u8 and a length u32, then so
-//! many bytes: a chunk as it is, a map as (id, length u32) of each chunk, or a bitmap. The server reads ahead of what
-//! it writes, the client checks and writes behind what it reads, each a few chunks deep, so that wire, disk and hash
-//! work at the same time and memory stays bounded. Nothing reaches the sink that does not have the hash asked for.
+//! A request is 37 bytes: kind u8, blob, index u32 (little-endian); for a log a job and a frame stand where the blob does.
+//! A reply is an outcome u8 and a length u32, then so many bytes: a chunk as it is, a map as (id, length u32) of each
+//! chunk, a bitmap, or a text. The server reads ahead of what it writes, the client checks and writes behind what it
+//! reads, each a few chunks deep, so that wire, disk and hash work at the same time and memory stays bounded. Nothing
+//! reaches the sink that does not have the hash asked for.
 
-use super::{BlobFailure, BlobReply, BlobRequest, ChunkSink, ChunkSource, NetEvent};
-use crate::farm::blob::{BLOB_MAX_CHUNKS, BlobMap, CHUNK_MAX_BYTES, MAP_ENTRY_BYTES, chunk_id};
-use crate::farm::id::{BlobId, ChunkId, NodeId};
+use super::{BlobFailure, BlobReply, BlobRequest, ChunkSink, ChunkSource, NetEvent, TEXT_MAX_BYTES};
+use crate::farm::blob::{BLOB_MAX_CHUNKS, BlobMap, CHUNK_MAX_BYTES, ChunkRef, MAP_ENTRY_BYTES, chunk_id};
+use crate::farm::id::{BlobId, ChunkId, JobId, NodeId};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,16 +36,26 @@ const MISSING: u8 = 1;
 pub(super) type Queued = (BlobRequest, OwnedSemaphorePermit);
 
 fn encode_request(request: &BlobRequest) -> [u8; REQUEST_BYTES] {
-    let (kind, blob, index) = match request {
-        BlobRequest::Map { blob } => (0, blob, 0),
-        BlobRequest::Have { blob } => (1, blob, 0),
-        BlobRequest::Chunk { blob, index, .. } => (2, blob, *index),
+    let (kind, name, index) = match request {
+        BlobRequest::Map { blob } => (0, blob.0, 0),
+        BlobRequest::Have { blob } => (1, blob.0, 0),
+        BlobRequest::Chunk { blob, index, .. } => (2, blob.0, *index),
+        BlobRequest::Log { job, frame } => (3, log_name(*job, *frame), 0),
+        BlobRequest::Text { blob } => (4, blob.0, 0),
     };
     let mut bytes = [0; REQUEST_BYTES];
     bytes[0] = kind;
-    bytes[1..33].copy_from_slice(&blob.0);
+    bytes[1..33].copy_from_slice(&name);
     bytes[33..].copy_from_slice(&index.to_le_bytes());
     bytes
+}
+
+/// What stands where the blob does in a request for a log.
+fn log_name(job: JobId, frame: i32) -> [u8; 32] {
+    let mut name = [0; 32];
+    name[..16].copy_from_slice(&job.0);
+    name[16..20].copy_from_slice(&frame.to_le_bytes());
+    name
 }
 
 /// What a peer asks for.
@@ -52,6 +63,8 @@ enum Asked {
     Map(BlobId),
     Have(BlobId),
     Chunk(BlobId, u32),
+    Log(JobId, i32),
+    Text(BlobId),
 }
 
 fn decode_request(bytes: [u8; REQUEST_BYTES]) -> io::Result<Asked> {
@@ -61,6 +74,11 @@ fn decode_request(bytes: [u8; REQUEST_BYTES]) -> io::Result<Asked> {
         0 => Ok(Asked::Map(blob)),
         1 => Ok(Asked::Have(blob)),
         2 => Ok(Asked::Chunk(blob, index)),
+        3 => {
+            let frame = i32::from_le_bytes([bytes[17], bytes[18], bytes[19], bytes[20]]);
+            Ok(Asked::Log(JobId(std::array::from_fn(|i| bytes[1 + i])), frame))
+        }
+        4 => Ok(Asked::Text(blob)),
         kind => Err(bad(format!("a blob request of the unknown kind {kind}"))),
     }
 }
@@ -120,16 +138,26 @@ fn look_up(source: &dyn ChunkSource, node: NodeId, asked: Asked) -> Option<Vec<u
     match asked {
         Asked::Map(blob) => source.map(blob).filter(BlobMap::is_sound).map(|map| map.to_bytes()),
         Asked::Have(blob) => source.have(blob).filter(|bitmap| bitmap.len() <= MAX_HAVE_BYTES),
-        Asked::Chunk(blob, index) => match source.read(blob, index) {
-            Ok(bytes) if bytes.len() <= CHUNK_MAX_BYTES as usize => Some(bytes),
-            Ok(_) => None,
-            Err(error) => {
-                if error.kind() != io::ErrorKind::NotFound {
-                    warn!(%blob, index, peer = %node.short(), %error, "a chunk asked for could not be read here");
-                }
-                None
+        Asked::Chunk(blob, index) => read(source, node, blob, index),
+        Asked::Log(job, frame) => source.log(job, frame).filter(|text| text.len() <= TEXT_MAX_BYTES),
+        Asked::Text(blob) => {
+            let is_text = |map: &BlobMap| matches!(&map.chunks[..], [one] if one.bytes as usize <= TEXT_MAX_BYTES);
+            source.map(blob).filter(is_text)?;
+            read(source, node, blob, 0)
+        }
+    }
+}
+
+fn read(source: &dyn ChunkSource, node: NodeId, blob: BlobId, index: u32) -> Option<Vec<u8>> {
+    match source.read(blob, index) {
+        Ok(bytes) if bytes.len() <= CHUNK_MAX_BYTES as usize => Some(bytes),
+        Ok(_) => None,
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                warn!(%blob, index, peer = %node.short(), %error, "a chunk asked for could not be read here");
             }
-        },
+            None
+        }
     }
 }
 
@@ -233,6 +261,7 @@ impl Client {
                 BlobRequest::Map { .. } => length <= MAX_MAP_BYTES && length.is_multiple_of(MAP_ENTRY_BYTES),
                 BlobRequest::Have { .. } => length <= MAX_HAVE_BYTES,
                 BlobRequest::Chunk { bytes, .. } => !here || length == *bytes as usize,
+                BlobRequest::Log { .. } | BlobRequest::Text { .. } => length <= TEXT_MAX_BYTES,
             };
             if !fits {
                 return Err(bad(format!("{length} bytes in reply to {request:?}")));
@@ -246,15 +275,25 @@ impl Client {
             if !here {
                 let reply = match request {
                     BlobRequest::Map { blob } => BlobReply::Map { blob, map: None },
-                    BlobRequest::Have { .. } | BlobRequest::Chunk { .. } => {
-                        BlobReply::Failed { request, why: BlobFailure::Missing }
-                    }
+                    BlobRequest::Have { .. }
+                    | BlobRequest::Chunk { .. }
+                    | BlobRequest::Log { .. }
+                    | BlobRequest::Text { .. } => BlobReply::Failed { request, why: BlobFailure::Missing },
                 };
                 self.tell(reply, place).await;
                 continue;
             }
             match request {
                 BlobRequest::Have { blob } => self.tell(BlobReply::Have { blob, bitmap: payload }, place).await,
+                BlobRequest::Log { .. } => self.tell(BlobReply::Text { request, text: payload }, place).await,
+                BlobRequest::Text { blob } => {
+                    let chunk = ChunkRef { id: chunk_id(&payload), bytes: length as u32 };
+                    let reply = match (BlobMap { chunks: vec![chunk] }).id() == blob {
+                        true => BlobReply::Text { request, text: payload },
+                        false => self.corrupt(&request),
+                    };
+                    self.tell(reply, place).await;
+                }
                 BlobRequest::Map { blob } => {
                     let reply = match BlobMap::from_bytes(&payload).filter(|map| map.id() == blob) {
                         Some(map) => BlobReply::Map { blob, map: Some(map) },
@@ -301,7 +340,7 @@ impl Client {
     }
 
     fn corrupt(&self, request: &BlobRequest) -> BlobReply {
-        warn!(peer = %self.node.short(), ?request, "a peer sent a blob map that is not the one asked for");
+        warn!(peer = %self.node.short(), ?request, "a peer sent something else than was asked for");
         BlobReply::Failed { request: request.clone(), why: BlobFailure::Corrupt }
     }
 }
@@ -365,12 +404,49 @@ mod tests {
         fn read(&self, blob: BlobId, index: u32) -> io::Result<Vec<u8>> {
             if blob == self.0.id() && index == 0 { Ok(b"chunk".to_vec()) } else { Err(io::ErrorKind::NotFound.into()) }
         }
+        fn log(&self, job: JobId, frame: i32) -> Option<Vec<u8>> {
+            ((job, frame) == (JobId([2; 16]), -7)).then(|| b"line\n".to_vec())
+        }
     }
 
     impl ChunkSink for Small {
         fn write(&self, _: BlobId, index: u32, bytes: &[u8]) -> io::Result<()> {
             assert_eq!((index, bytes), (0, b"chunk".as_slice()), "nothing unproven is ever written");
             Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn logs_and_small_blobs_come_as_they_are_and_what_is_not_there_is_missing() {
+        let map = BlobMap { chunks: vec![ChunkRef { id: chunk_id(b"chunk"), bytes: 5 }] };
+        let (blob, node, small) = (map.id(), NodeId([1; 32]), Arc::new(Small(map)));
+        let disk = Arc::new(Semaphore::new(DISK_AT_ONCE));
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let (events, mut told) = mpsc::channel(MAX_REQUESTS);
+        let (stop, closing) = (CancellationToken::new(), CancellationToken::new());
+        let client = Client { node, sink: small.clone(), disk: disk.clone(), events, stop, closing };
+        let (queue, waiting) = mpsc::channel(MAX_REQUESTS);
+        let log = |frame| BlobRequest::Log { job: JobId([2; 16]), frame };
+        let text = |request, text: &[u8]| BlobReply::Text { request, text: text.to_vec() };
+        let missing = |request| BlobReply::Failed { request, why: BlobFailure::Missing };
+        let (here, other) = (BlobRequest::Text { blob }, BlobRequest::Text { blob: BlobId([9; 32]) });
+        let expected = [
+            (log(-7), text(log(-7), b"line\n")),
+            (log(7), missing(log(7))),
+            (here.clone(), text(here, b"chunk")),
+            (other.clone(), missing(other)),
+        ];
+        let places = Arc::new(Semaphore::new(MAX_REQUESTS));
+        let asks = async {
+            for (request, reply) in expected {
+                queue.send((request, places.clone().acquire_owned().await.unwrap())).await.unwrap();
+                assert_eq!(told.recv().await, Some(NetEvent::Blob { node, reply }));
+            }
+        };
+        tokio::select! {
+            () = asks => {}
+            ended = serve(theirs.compat(), node, small, disk) => panic!("{ended:?}"),
+            ended = client.run(ours.compat(), waiting) => panic!("{ended:?}"),
         }
     }
 
@@ -382,10 +458,13 @@ mod tests {
             BlobRequest::Map { blob },
             BlobRequest::Have { blob },
             BlobRequest::Chunk { blob, index: 0, id: chunk_id(b"chunk"), bytes: 5 },
+            BlobRequest::Log { job: JobId([2; 16]), frame: -7 },
+            BlobRequest::Text { blob },
         ];
         let reply = |payload: &[u8]| [&[HERE], &(payload.len() as u32).to_le_bytes()[..], payload].concat();
         let asked = requests.iter().flat_map(encode_request).collect();
-        let answered = [reply(&map.to_bytes()), reply(&[1]), reply(b"chunk")].concat();
+        let texts = [reply(b"line\n"), reply(b"chunk")].concat();
+        let answered = [reply(&map.to_bytes()), reply(&[1]), reply(b"chunk"), texts].concat();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let disk = Arc::new(Semaphore::new(DISK_AT_ONCE));
         crate::fuzz::fuzz("blob", 500, vec![asked, answered, vec![MISSING, 0, 0, 0, 0]], |bytes| {

@@ -4,9 +4,12 @@
 //! are those seen with Blender 3.4 to 5.0 and those other farms look for.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Most bytes of a unit's log that are kept, the last ones (DESIGN §6 via the failure's log blob; guess).
 pub(super) const LOG_MAX_BYTES: usize = 64 * 1024;
+/// Of these for the line that says how much is not kept, bytes: its words and the longest number.
+const HEAD_MAX_BYTES: usize = 64;
 /// Most warnings kept for one unit, lines (guess).
 pub(super) const WARNINGS_MAX: usize = 50;
 /// Longest warning or error kept, bytes (guess).
@@ -108,11 +111,65 @@ pub(super) fn cut(text: &str, max: usize) -> &str {
     &text[..text.floor_char_boundary(max)]
 }
 
+/// Before and after the number of bytes that a log does not have any more, on its first line.
+const HEAD: (&str, &str) = ("[", " bytes before this are not kept]\n");
+
+/// How many bytes were printed before what a log's text has, and the rest of that text.
+pub fn split_log(text: &str) -> (u64, &str) {
+    let head = text.strip_prefix(HEAD.0).and_then(|rest| rest.split_once(HEAD.1));
+    head.and_then(|(number, rest)| Some((number.parse().ok()?, rest))).unwrap_or((0, text))
+}
+
+/// The last lines of what is printed, for whoever looks on while they come.
+#[derive(Clone, Debug, Default)]
+pub struct Lines(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    lines: VecDeque<String>,
+    bytes: usize,
+    dropped_bytes: u64,
+}
+
+impl Lines {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, line: String) {
+        let mut kept = self.kept();
+        kept.bytes += line.len() + 1;
+        kept.lines.push_back(line);
+        while kept.bytes > LOG_MAX_BYTES - HEAD_MAX_BYTES {
+            let Some(first) = kept.lines.pop_front() else { break };
+            kept.bytes -= first.len() + 1;
+            kept.dropped_bytes += first.len() as u64 + 1;
+        }
+    }
+
+    fn last(&self) -> Option<String> {
+        self.kept().lines.back().map(|line| cut(line.trim(), NOTE_MAX_BYTES).to_owned())
+    }
+
+    /// The text so far, at most 64 KiB, as [`split_log`] takes it.
+    pub fn text(&self) -> String {
+        let kept = self.kept();
+        let mut text = String::with_capacity(kept.bytes + HEAD_MAX_BYTES);
+        if kept.dropped_bytes > 0 {
+            text = format!("{}{}{}", HEAD.0, kept.dropped_bytes, HEAD.1);
+        }
+        for line in &kept.lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text
+    }
+}
+
 /// The log of one unit.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    lines: VecDeque<String>,
-    bytes: usize,
+    lines: Lines,
     /// First error line.
     pub error: Option<String>,
     /// Warnings, in order, without repeats.
@@ -120,6 +177,11 @@ pub(super) struct Log {
 }
 
 impl Log {
+    /// A log whose lines can be looked at.
+    pub fn on(lines: Lines) -> Self {
+        Self { lines, ..Self::default() }
+    }
+
     /// Takes a line in; the progress it tells, if any.
     pub fn push(&mut self, line: String) -> Option<f32> {
         if line.trim().is_empty() {
@@ -132,12 +194,7 @@ impl Log {
             Line::Warning => self.warn(note),
             Line::Error | Line::Progress(_) | Line::Plain => {}
         }
-        self.bytes += line.len() + 1;
-        self.lines.push_back(line);
-        while self.bytes > LOG_MAX_BYTES {
-            let Some(first) = self.lines.pop_front() else { break };
-            self.bytes -= first.len() + 1;
-        }
+        self.lines.push(line);
         match meaning {
             Line::Progress(progress) => Some(progress),
             Line::Error | Line::Warning | Line::Plain => None,
@@ -152,18 +209,13 @@ impl Log {
     }
 
     /// The last line, for a message.
-    pub fn last(&self) -> Option<&str> {
-        self.lines.back().map(|line| cut(line.trim(), NOTE_MAX_BYTES))
+    pub fn last(&self) -> Option<String> {
+        self.lines.last()
     }
 
     /// The text, at most [`LOG_MAX_BYTES`].
     pub fn text(&self) -> String {
-        let mut text = String::with_capacity(self.bytes);
-        for line in &self.lines {
-            text.push_str(line);
-            text.push('\n');
-        }
-        text
+        self.lines.text()
     }
 }
 
@@ -206,6 +258,28 @@ mod tests {
         assert!(log.text().ends_with("line 9999 é\nCUDA error: second\n"));
         assert_eq!(log.error.as_deref(), Some("CUDA error: first"));
         assert_eq!(cut("aé", 2), "a");
+    }
+
+    #[test]
+    fn a_log_says_how_much_of_it_is_not_kept() {
+        let lines = Lines::default();
+        let mut log = Log::on(lines.clone());
+        let mut printed = 0;
+        for i in 0..10_000 {
+            let line = format!("line {i}");
+            printed += line.len() as u64 + 1;
+            log.push(line);
+            if i == 7 {
+                assert_eq!(split_log(&lines.text()), (0, log.text().as_str()), "whoever looks on sees what there is");
+            }
+        }
+        let text = log.text();
+        let (start, rest) = split_log(&text);
+        assert!(start > 0 && rest.starts_with("line "), "{}", &text[..80]);
+        assert_eq!(start + rest.len() as u64, printed);
+        for odd in ["[", "[x bytes before this are not kept]\n", "plain\n"] {
+            assert_eq!(split_log(odd), (0, odd));
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! when a render is dropped half-way, Blender is killed and the next unit needs a new worker.
 
 use super::child::{Child, Event, Gone, Group, Mode, cpu_ticks};
-use super::log::{Log, cut, poisons, progress};
+use super::log::{Lines, Log, cut, poisons, progress};
 use super::{FailureKind, Renderer, check_image};
 use crate::farm::id::{Part, Unit};
 use crate::farm::job::{Device, ImageFormat, RenderSettings};
@@ -160,6 +160,8 @@ pub struct Worker {
     device: String,
     warnings: Vec<String>,
     progress: watch::Sender<f32>,
+    /// Of the next unit.
+    lines: Lines,
     stall: Stall,
 }
 
@@ -246,7 +248,8 @@ impl Worker {
         let device = text(&answer["device"]).to_string();
         let (progress, _) = watch::channel(0.0);
         let warnings = log.warnings;
-        Ok(Self { child: Some(child), version, scene, device, warnings, progress, stall })
+        let lines = Lines::default();
+        Ok(Self { child: Some(child), version, scene, device, warnings, progress, lines, stall })
     }
 
     /// What it renders with, as in [`Rendered::device`].
@@ -264,6 +267,11 @@ impl Worker {
         self.progress.subscribe()
     }
 
+    /// What the next unit prints, as it comes.
+    pub fn lines(&self) -> Lines {
+        self.lines.clone()
+    }
+
     /// Whether it can render.
     pub fn lives(&self) -> bool {
         self.child.is_some()
@@ -273,7 +281,7 @@ impl Worker {
     /// Blender is free for the next unit meanwhile. A unit that takes longer than `limit` has failed. When the future is
     /// dropped Blender is killed.
     pub async fn draw(&mut self, unit: Unit, out: &Path, limit: Option<Duration>) -> Result<Drawn, UnitFailure> {
-        let mut log = Log::default();
+        let mut log = Log::on(std::mem::take(&mut self.lines));
         match self.draw_logged(unit, out, limit, &mut log).await {
             Ok((seconds, part)) => {
                 self.warnings.iter().for_each(|warning| log.warn(warning));
