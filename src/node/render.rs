@@ -14,6 +14,7 @@ mod child;
 mod encode;
 mod find;
 mod log;
+mod memory;
 mod series;
 mod worker;
 

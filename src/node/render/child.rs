@@ -135,11 +135,22 @@ pub(super) fn cpu_ticks(group: u32) -> Option<u64> {
     if cfg!(target_os = "linux") { cpu_of_group(group) } else { cpu_of_tree(group) }
 }
 
+/// Memory a child and what it started have in use, bytes; `None` as in [`cpu_ticks`].
+pub(super) fn memory_bytes(group: u32) -> Option<u64> {
+    of_tree(group, ProcessRefreshKind::nothing().with_memory(), sysinfo::Process::memory)
+}
+
 /// CPU time of a process and its descendants, ms.
-#[allow(clippy::disallowed_methods, reason = "a sum has no order")]
 fn cpu_of_tree(root: u32) -> Option<u64> {
+    of_tree(root, ProcessRefreshKind::nothing().with_cpu(), sysinfo::Process::accumulated_cpu_time)
+}
+
+/// The sum of something over a process and its descendants.
+#[allow(clippy::disallowed_methods, reason = "a sum has no order")]
+fn of_tree(root: u32, what: ProcessRefreshKind, read: impl Fn(&sysinfo::Process) -> u64) -> Option<u64> {
     let mut system = System::new().ok()?;
-    let what = ProcessRefreshKind::nothing().with_cpu();
+    // Threads would be counted once more.
+    let what = what.without_tasks();
     system.refresh_processes_specifics(ProcessesToUpdate::All, true, what);
     let all = system.processes();
     let root = Pid::from_u32(root);
@@ -148,7 +159,7 @@ fn cpu_of_tree(root: u32) -> Option<u64> {
         line.take(MAX_DEPTH).any(|process| process.pid() == root)
     };
     all.get(&root)?;
-    Some(all.values().filter(|process| is_inside(process)).map(|process| process.accumulated_cpu_time()).sum())
+    Some(all.values().filter(|process| is_inside(process)).map(read).sum())
 }
 
 /// CPU time of the processes of a group, in clock ticks, from Linux's own files.
@@ -421,6 +432,8 @@ mod tests {
         let wait_for = |used: fn(u32) -> Option<u64>| while used(child.id()).is_none_or(|used| used < 5) {};
         wait_for(cpu_of_tree);
         wait_for(cpu_ticks);
+        // Two shells.
+        assert!(memory_bytes(child.id()).is_some_and(|bytes| (100_000..100_000_000).contains(&bytes)));
         kill_tree(child.id());
         child.wait().unwrap();
         assert_eq!(cpu_of_tree(child.id()), None);

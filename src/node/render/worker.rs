@@ -5,8 +5,9 @@
 //! error line outranks `Saved:`. A worker is for one .blend; when it has failed in a way that leaves Blender in doubt, or
 //! when a render is dropped half-way, Blender is killed and the next unit needs a new worker.
 
-use super::child::{Child, Event, Gone, Group, Mode, cpu_ticks};
+use super::child::{Child, Event, Gone, Group, Mode, cpu_ticks, memory_bytes};
 use super::log::{Lines, Log, cut, poisons, progress};
+use super::memory::{Memory, SPARE_BYTES};
 use super::{FailureKind, Renderer, check_image};
 use crate::farm::id::{Part, Unit};
 use crate::farm::job::{Device, ImageFormat, RenderSettings};
@@ -162,6 +163,7 @@ pub struct Worker {
     progress: watch::Sender<f32>,
     /// Of the next unit.
     lines: Lines,
+    memory: Memory,
     stall: Stall,
 }
 
@@ -248,8 +250,8 @@ impl Worker {
         let device = text(&answer["device"]).to_string();
         let (progress, _) = watch::channel(0.0);
         let warnings = log.warnings;
-        let lines = Lines::default();
-        Ok(Self { child: Some(child), version, scene, device, warnings, progress, lines, stall })
+        let (lines, memory) = (Lines::default(), Memory::new(SPARE_BYTES));
+        Ok(Self { child: Some(child), version, scene, device, warnings, progress, lines, memory, stall })
     }
 
     /// What it renders with, as in [`Rendered::device`].
@@ -351,7 +353,15 @@ impl Worker {
             }
             return failed(FailureKind::Error, message);
         }
-        self.child = unfinished.child.take();
+        let group = child.group().id();
+        match self.memory.rendered(|| memory_bytes(group), Instant::now()) {
+            Some(grown) => {
+                tracing::info!(frame = unit.frame, "{grown}");
+                log.push(format!("swarm: {grown}"));
+                child.kill().await;
+            }
+            None => self.child = unfinished.child.take(),
+        }
         self.progress.send_replace(1.0);
         Ok((answer["seconds"].as_f64().unwrap_or(0.0), unfinished.part))
     }

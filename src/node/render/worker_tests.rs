@@ -117,6 +117,31 @@ async fn a_dropped_render_leaves_no_process_no_file_and_no_worker() {
     }
 }
 
+#[tokio::test]
+async fn a_blender_that_has_grown_is_let_go_and_its_frame_says_so() {
+    let grows = r#"
+cube.modifiers.new("s", "SUBSURF")
+for frame, level in ((1, 0), (3, 0), (4, 8), (5, 8)):
+    cube.modifiers["s"].render_levels = level
+    cube.modifiers["s"].keyframe_insert("render_levels", frame=frame)
+"#;
+    for renderer in renderers().await {
+        let (worker, dir) = started(renderer, grows).await;
+        let mut worker = worker.unwrap();
+        worker.memory = Memory::new(1024 * 1024);
+        for frame in 1..=3 {
+            let rendered = render(&mut worker, Unit::whole(frame), &dir.path().join("out.png")).await.unwrap();
+            assert!(worker.lives() && !rendered.log.contains("has grown"), "{rendered:?}");
+        }
+        let group = worker.child.as_ref().unwrap().group().id();
+        worker.memory.look_again();
+        let rendered = render(&mut worker, Unit::whole(4), &dir.path().join("out.png")).await.unwrap();
+        assert!(rendered.log.contains("swarm: this Blender has grown to "), "{rendered:?}");
+        assert!(!worker.lives());
+        gone(group).await;
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_blender_that_dies_hangs_or_takes_too_long_fails_the_unit_each_in_its_own_way() {
