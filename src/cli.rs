@@ -307,6 +307,10 @@ impl Context<'_> {
                 }
                 Ok(Exit::Done)
             }
+            JobCommand::Debug { job, frame, output } => {
+                let body = to_json(&submit::debug(output, &self.cwd)?)?;
+                self.change(&job_path(&job.job, &format!("/debug?frame={frame}")), &body, console, jobs::debug)
+            }
             JobCommand::Collect { job, output, video } => {
                 let request = submit::collect(output, video, &self.cwd)?;
                 self.stream(Absent::Talk, &job_path(&job.job, "/collect"), &request, (false, Made::Before), console)

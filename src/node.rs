@@ -11,6 +11,7 @@ mod capability;
 mod cause;
 pub mod chunk;
 mod clock;
+mod debug;
 mod deliver;
 mod effects;
 mod event;

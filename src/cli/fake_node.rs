@@ -202,6 +202,11 @@ fn answer(request: &ApiRequest) -> Result<Value, ApiError> {
         ApiRequest::Log { .. } => Ok(json!([
             {"frame": 7, "node": "ws2", "attempt": 3, "state": "failed", "text": "Fra:7 Mem:10M\nError: \u{1b}[31mout of memory\n"},
         ])),
+        ApiRequest::Debug { frame, target, .. } => Ok(json!({
+            "directory": target.output, "blend": "/d/f/1/shot.blend", "image": format!("/d/shot_{frame:04}.png"),
+            "command": ["blender", "--background"], "command_line": "blender --background", "blender": "4.5.1",
+            "farm": "ws2 rendered it with Blender 4.5.1 on CPU",
+        })),
         ApiRequest::Nodes => Ok(json!([node("ws1", true), node("ws2", false), {
             "id": "cc", "name": "laptop", "self": false, "os": "macos 15.1", "state": "away", "cpu": {"cores": 10},
             "memory_bytes": 16_u64 << 30, "gpus": [], "blenders": [], "load": 0.0, "rendering": [],

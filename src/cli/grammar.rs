@@ -244,6 +244,17 @@ pub(crate) enum JobCommand {
     },
     /// Say what each machine does about a job, or why it does nothing
     Why(JobArg),
+    /// Lay a frame's scene out in a folder, and print the command that renders it by hand as the farm does
+    Debug {
+        #[command(flatten)]
+        job: JobArg,
+        /// Which frame
+        #[arg(long, value_name = "N", allow_hyphen_values = true)]
+        frame: i32,
+        /// The folder, new or empty [default: NAME-frame-N-debug here]
+        #[arg(long, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
     /// Fetch a job's frames to this machine and make its video here
     Collect {
         #[command(flatten)]

@@ -162,6 +162,17 @@ pub(crate) fn log_head(log: &Value, console: &mut Console<'_>) -> io::Result<()>
     }
 }
 
+/// `swarm job debug`: on the last line, so that it is easily copied, the command.
+pub(crate) fn debug(answer: &Value, console: &mut Console<'_>) -> io::Result<()> {
+    console.line(plain(&format!("the scene: {}", text(answer, "blend"))))?;
+    console.line(plain(&format!("the image, once rendered: {}", text(answer, "image"))))?;
+    match text(answer, "farm") {
+        "" => {}
+        farm => console.line(plain(&format!("the farm: {farm}; this command uses {}", text(answer, "blender"))))?,
+    }
+    console.line(plain(text(answer, "command_line")))
+}
+
 /// What a change did, such as `paused IceModal (3f2a9c1b)`.
 pub(crate) fn changed(job: &Value, what: &str, console: &mut Console<'_>) -> io::Result<()> {
     console.line(format!("{what} {} ({})", plain(text(job, "name")), short_id(job, "id")))

@@ -1,9 +1,11 @@
-//! `swarm submit` and `swarm job collect`: what moves scenes and results.
+//! `swarm submit`, `swarm job collect` and `swarm job debug`: what moves scenes and results.
 
 use super::Failure;
 use super::grammar::{SubmitArgs, VideoArgs};
 use super::usage;
-use crate::node::http::{ApiError, CollectRequest, ErrorKind, MapRequest, RulesRequest, SubmitRequest, VideoChoice};
+use crate::node::http::{
+    ApiError, CollectRequest, DebugRequest, ErrorKind, MapRequest, RulesRequest, SubmitRequest, VideoChoice,
+};
 use std::path::{Path, PathBuf};
 
 /// The request of a `swarm submit`. Errors when the file is not there, before anything is started for it.
@@ -54,6 +56,12 @@ fn map(from: String, to: &Path, cwd: &Path) -> Result<MapRequest, Failure> {
 pub(crate) fn collect(output: Option<PathBuf>, args: VideoArgs, cwd: &Path) -> Result<CollectRequest, Failure> {
     let output = output.map(|output| absolute(&output, cwd)).transpose()?;
     Ok(CollectRequest { cwd: cwd.to_owned(), output, video: video(args, cwd)? })
+}
+
+/// The request of a `swarm job debug`.
+pub(crate) fn debug(output: Option<PathBuf>, cwd: &Path) -> Result<DebugRequest, Failure> {
+    let output = output.map(|output| absolute(&output, cwd)).transpose()?;
+    Ok(DebugRequest { cwd: cwd.to_owned(), output })
 }
 
 fn video(args: VideoArgs, cwd: &Path) -> Result<VideoChoice, Failure> {

@@ -6,7 +6,7 @@ use super::print::Console;
 use super::watch::Message;
 use super::{parse_to, run_to};
 use crate::farm::job::{Device, Series};
-use crate::node::http::{ApiFile, ApiRequest, ErrorKind, RulesRequest, SetRequest, VideoChoice};
+use crate::node::http::{ApiFile, ApiRequest, DebugRequest, ErrorKind, RulesRequest, SetRequest, VideoChoice};
 use serde_json::Value;
 use std::io::{self, Write};
 use std::path::Path;
@@ -311,7 +311,8 @@ fn usage_errors_exit_with_2_and_are_json_when_json_is_asked_for() {
         ("submit x.blend --zip", "unexpected argument"),
         ("submit x.blend y.blend", "unexpected argument"),
         ("submit", "<FILE>"),
-        ("job debug x", "unrecognized subcommand"),
+        ("job rerun x", "unrecognized subcommand"),
+        ("job debug x", "--frame <N>"),
         ("job set x", "say what to change"),
         ("job set x --time-limit 15", "15m, 24h"),
         ("submit x.blend --deadline 400d", "at most 366d"),
@@ -399,6 +400,9 @@ fn changes_reach_the_node_and_say_what_they_did() {
     let changes = Box::new(SetRequest { priority: Some(80), rules });
     assert!(stage.seen().contains(&ApiRequest::Set { job: "last".into(), changes }));
     assert!(stage.seen().contains(&ApiRequest::NodePause { drop: true }));
+    stage.run("job debug last --frame -7 --output /d");
+    let target = DebugRequest { cwd: std::env::current_dir().unwrap(), output: Some("/d".into()) };
+    assert_eq!(stage.seen().last(), Some(&ApiRequest::Debug { job: "last".into(), frame: -7, target }));
     assert_eq!(stage.run("job log last --follow").code, 2, "of which frame?");
     stage.run("job log last --frame -7");
     assert_eq!(stage.seen().last(), Some(&ApiRequest::Log { job: "last".into(), frame: Some(-7) }));
@@ -407,7 +411,16 @@ fn changes_reach_the_node_and_say_what_they_did() {
 #[test]
 fn lists_are_tables_for_people_and_the_nodes_own_values_under_json() {
     let stage = Stage::with_daemon(Script::Complete);
-    for args in ["jobs", "job show last", "job frames last", "job log last", "job why last", "nodes", "doctor"] {
+    for args in [
+        "jobs",
+        "job show last",
+        "job frames last",
+        "job log last",
+        "job why last",
+        "job debug last --frame 7",
+        "nodes",
+        "doctor",
+    ] {
         let ran = stage.run(args);
         assert!(ran.err.is_empty() && !ran.out.contains('\u{1b}'), "{args}: {}", ran.err);
         // Seen with --nocapture.

@@ -54,6 +54,7 @@ impl Node {
                 }
             }
             ApiRequest::Log { job, frame } => self.log(&job, frame, call.reply),
+            ApiRequest::Debug { job, frame, target } => self.debug(&job, frame, &target.cwd, target.output, call.reply),
             ApiRequest::Doctor => {
                 self.doctors.push(call.reply);
                 self.answer_doctors();
@@ -120,6 +121,7 @@ impl Node {
             | ApiRequest::Watch { .. }
             | ApiRequest::Collect { .. }
             | ApiRequest::Log { .. }
+            | ApiRequest::Debug { .. }
             | ApiRequest::Doctor
             | ApiRequest::Join { .. } => {
                 Err(ApiError::new(ErrorKind::Internal, "this request is answered in its own time"))

@@ -13,6 +13,7 @@
 //! | `GET /v1/jobs/JOB/why`, `…/watch` | `Why`, `Watch` (stream) |
 //! | `POST /v1/jobs/JOB/pause`, `…/resume`, `…/cancel`, `…/delete` | `Pause`, `Resume`, `Cancel`, `Delete` |
 //! | `POST /v1/jobs/JOB/requeue` `{"frames"}`, `…/set`, `…/collect` | `Requeue`, `Set`, `Collect` (stream) |
+//! | `POST /v1/jobs/JOB/debug?frame=N` | `Debug` |
 //! | `GET /v1/nodes`; `POST /v1/node/pause` `{"drop"}`, `…/resume` | `Nodes`, `NodePause`, `NodeResume` |
 //! | `GET /v1/doctor`; `POST /v1/invite`; `POST /v1/join` `{"code"}` | `Doctor`, `Invite`, `Join` |
 
@@ -23,8 +24,8 @@ mod file;
 mod tests;
 
 pub use api::{
-    ApiCall, ApiRequest, CollectRequest, MapRequest, Reply, RulesRequest, STREAM_EVENTS, SetRequest, SubmitRequest,
-    VideoChoice,
+    ApiCall, ApiRequest, CollectRequest, DebugRequest, MapRequest, Reply, RulesRequest, STREAM_EVENTS, SetRequest,
+    SubmitRequest, VideoChoice,
 };
 pub use error::{ApiError, ErrorKind};
 pub use file::ApiFile;
@@ -217,7 +218,12 @@ async fn node_pause(State(calls): State<Calls>, body: RawBody) -> Result<Respons
     ask(calls, ApiRequest::NodePause { drop: body.drop }).await
 }
 
-async fn job_action(State(calls): State<Calls>, path: JobPartPath, body: RawBody) -> Result<Response, ApiError> {
+async fn job_action(
+    State(calls): State<Calls>,
+    path: JobPartPath,
+    query: Result<Query<FrameQuery>, QueryRejection>,
+    body: RawBody,
+) -> Result<Response, ApiError> {
     let Path((job, action)) = path.map_err(bad_request)?;
     let request = match action.as_str() {
         "pause" => ApiRequest::Pause { job },
@@ -236,6 +242,10 @@ async fn job_action(State(calls): State<Calls>, path: JobPartPath, body: RawBody
                 return Err(bad_request(format!("the priority {priority} is not between 0 and 100")));
             }
             ApiRequest::Set { job, changes }
+        }
+        "debug" => {
+            let frame = query.map_err(bad_request)?.frame.ok_or_else(|| bad_request("a frame is to be named"))?;
+            ApiRequest::Debug { job, frame, target: parse(body)? }
         }
         "collect" => ApiRequest::Collect { job, target: parse(body)? },
         other => return Err(no_such_part("POST", other)),

@@ -9,6 +9,7 @@
 //! Never here: deciding what to render next, or what a failure means for a job. A Blender never outlives its [`Worker`],
 //! nor the daemon, however either ends.
 
+mod by_hand;
 mod check;
 mod child;
 mod encode;
@@ -18,6 +19,7 @@ mod memory;
 mod series;
 mod worker;
 
+pub use by_hand::by_hand;
 pub use check::{CheckError, PIXELS_MAX, check_image};
 pub use encode::{EncodeError, encode_with_blender};
 pub use find::{Discovery, Search, discover, discover_in};

@@ -66,6 +66,17 @@ pub enum ApiRequest {
         /// Which frame.
         frame: Option<i32>,
     },
+    /// Lay the scene of a frame out in a folder. Answer: `{directory, blend, image, command, command_line, blender, farm}`:
+    /// the command (its words, and for a shell) that renders it here as the farm does, which leaves `image`; `farm` says how
+    /// the farm did it.
+    Debug {
+        /// Which job.
+        job: String,
+        /// Which frame.
+        frame: i32,
+        /// Where to.
+        target: DebugRequest,
+    },
     /// Follow a job. Stream: the events of `submit` from `submitted` on.
     Watch {
         /// Which job.
@@ -147,6 +158,7 @@ impl ApiRequest {
             | Self::Job { .. }
             | Self::Frames { .. }
             | Self::Log { .. }
+            | Self::Debug { .. }
             | Self::Pause { .. }
             | Self::Resume { .. }
             | Self::Cancel { .. }
@@ -341,6 +353,17 @@ pub struct CollectRequest {
     /// Which video to make.
     #[serde(default)]
     pub video: VideoChoice,
+}
+
+/// Body of `POST /v1/jobs/JOB/debug`, beside the frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DebugRequest {
+    /// Absolute path of the caller's working directory, below which the default folder is.
+    pub cwd: PathBuf,
+    /// The folder, absolute.
+    #[serde(default)]
+    pub output: Option<PathBuf>,
 }
 
 /// Which video a job makes.

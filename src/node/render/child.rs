@@ -7,6 +7,7 @@
 
 use super::{Renderer, RendererKind, log};
 use serde_json::Value;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -210,19 +211,7 @@ impl Child {
         let seed = format!("{}/{}/{:?}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed), script);
         let token = blake3::hash(seed.as_bytes()).to_hex()[..16].to_string();
         let mut command = Command::new(&path);
-        match kind {
-            RendererKind::Executable => {
-                if let Some(threads) = threads {
-                    command.arg("--threads").arg(threads.to_string());
-                }
-                command.args(["--background", "--factory-startup", "--disable-autoexec"]);
-                // Only scripts after it are under its rule.
-                command.args(["--python-exit-code", "3", "--python"]).arg(&script).arg("--");
-            }
-            RendererKind::Python => {
-                command.arg("-I").arg(&script);
-            }
-        }
+        command.args(arguments(kind, threads, &script));
         command.args([mode.word(), &token, &std::process::id().to_string()]);
         command.current_dir(&work_dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.kill_on_drop(true);
@@ -336,6 +325,24 @@ impl Drop for Child {
     fn drop(&mut self) {
         self.group.kill();
     }
+}
+
+/// How a renderer is told to run the driver, whose own arguments follow.
+pub(super) fn arguments(kind: RendererKind, threads: Option<u32>, script: &Path) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = Vec::new();
+    match kind {
+        RendererKind::Executable => {
+            if let Some(threads) = threads {
+                arguments.extend(["--threads".into(), threads.to_string().into()]);
+            }
+            arguments.extend(["--background", "--factory-startup", "--disable-autoexec"].map(OsString::from));
+            // Only scripts after it are under its rule.
+            arguments.extend(["--python-exit-code", "3", "--python"].map(OsString::from));
+            arguments.extend([script.into(), "--".into()]);
+        }
+        RendererKind::Python => arguments.extend(["-I".into(), script.into()]),
+    }
+    arguments
 }
 
 /// Starts a process from a thread that lives as long as this one's program: Linux sends the death signal a child asks

@@ -3,6 +3,7 @@
 #   driver.py probe  TOKEN PARENT     say what this renderer can do, and leave
 #   driver.py serve  TOKEN PARENT     open one scene, then render unit after unit as told on stdin
 #   driver.py encode TOKEN PARENT     make a video of images with Blender's own encoder, and leave
+#   driver.py frame FILE              render one frame as `serve` does: for people, by hand; FILE has the two messages
 #
 # It is told things as JSON, one object a line, on stdin. It answers with lines `\x01swarm TOKEN {json}`; the token is
 # drawn for each process, so nothing that a scene prints passes for an answer. Everything else printed is the log. Both
@@ -17,7 +18,8 @@ import time
 import traceback
 
 ARGS = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else sys.argv[1:]
-MODE, TOKEN, PARENT = ARGS[0], ARGS[1], int(ARGS[2])
+MODE = ARGS[0]
+TOKEN, PARENT = (ARGS[1], int(ARGS[2])) if MODE != "frame" else ("", 0)
 GPU_BACKENDS = ("OPTIX", "CUDA", "HIP", "ONEAPI", "METAL")  # best first
 COMMANDS = queue.Queue(64)
 LIBC = None
@@ -353,6 +355,18 @@ def serve():
         say("done", frame=command["frame"], seconds=time.monotonic() - started, error=error)
 
 
+def frame():
+    """What a node did for one frame, done again, with all that is printed in the open."""
+    with open(ARGS[1], encoding="utf-8") as file:
+        asked = json.load(file)
+    scene, device, warnings = open_scene(asked["scene"])
+    for warning in warnings:
+        print("warning: %s" % warning)
+    print("rendering frame %d on %s" % (asked["unit"]["frame"], device))
+    render_frame(scene, asked["unit"])
+    print("the image is %s" % asked["unit"]["out"])
+
+
 def encode():
     import bpy
 
@@ -404,6 +418,14 @@ def encode():
 
 
 def main():
+    if MODE == "frame":
+        try:
+            frame()
+        except Exception as error:
+            traceback.print_exc()
+            print("error: %s" % error)
+            leave(3)
+        leave(0)
     os.dup2(1, 2)
     tie_to_parent()
     threading.Thread(target=read_commands, daemon=True).start()

@@ -41,6 +41,23 @@ pub struct WorkerScene {
     pub threads: Option<u32>,
 }
 
+impl WorkerScene {
+    /// As the driver takes it, with the path of the .blend as text.
+    pub(super) fn to_json(&self, blend: Option<&str>) -> Value {
+        let settings = &self.settings;
+        let device = match settings.device {
+            Device::Auto => "auto",
+            Device::Cpu => "cpu",
+            Device::Gpu => "gpu",
+        };
+        json!({
+            "blend": blend, "engine": settings.engine, "samples": settings.samples, "percent": settings.percent,
+            "resolution": settings.resolution, "device": device, "format": self.format.blender_name(),
+            "threads": self.threads,
+        })
+    }
+}
+
 /// A rendered unit, checked and in place.
 #[derive(Clone, Debug)]
 pub struct Rendered {
@@ -197,18 +214,8 @@ impl Worker {
         let cannot = |source| RenderError::Spawn { path: renderer.path.clone(), source };
         let mut child = Child::of(renderer, Mode::Serve, scene.threads, work_dir).await.map_err(cannot)?;
         let settings = &scene.settings;
-        let device = match settings.device {
-            Device::Auto => "auto",
-            Device::Cpu => "cpu",
-            Device::Gpu => "gpu",
-        };
-        let format = scene.format.blender_name();
-        let config = json!({
-            "blend": blend, "engine": settings.engine, "samples": settings.samples, "percent": settings.percent,
-            "resolution": settings.resolution, "device": device, "format": format, "threads": scene.threads,
-        });
         // If it is gone already, what follows says how.
-        let _ = child.send(&config).await;
+        let _ = child.send(&scene.to_json(blend)).await;
         let mut log = Log::default();
         let mut watch = Watch::new(child.group(), stall, None);
         let answer = loop {

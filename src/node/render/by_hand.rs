@@ -1,0 +1,74 @@
+//! The command that renders one frame by hand as a worker does: same driver, same settings, and all output in the open.
+
+use super::child::{DRIVER, arguments};
+use super::{Renderer, WorkerScene};
+use serde_json::json;
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+
+/// Writes what the command needs into `dir`, which is absolute, and gives the command: the program first. It leaves the
+/// image at `image`.
+///
+/// # Errors
+/// What the disk says, and `InvalidInput` where a path is not UTF-8.
+pub fn by_hand(
+    renderer: &Renderer,
+    scene: &WorkerScene,
+    frame: i32,
+    image: &Path,
+    dir: &Path,
+) -> io::Result<Vec<OsString>> {
+    let text = |path: &Path| {
+        let error = || io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not UTF-8", path.display()));
+        path.to_str().map(str::to_owned).ok_or_else(error)
+    };
+    let (script, asked) = (dir.join("driver.py"), dir.join("frame.json"));
+    let blend = scene.blend.as_deref().map(text).transpose()?;
+    let asked_json = json!({
+        "scene": scene.to_json(blend.as_deref()),
+        "unit": {"frame": frame, "out": text(image)?},
+    });
+    std::fs::write(&script, DRIVER)?;
+    std::fs::write(&asked, format!("{asked_json:#}\n"))?;
+    let mut command = vec![renderer.path.clone().into_os_string()];
+    command.extend(arguments(renderer.kind, scene.threads, &script));
+    command.extend(["frame".into(), asked.into_os_string()]);
+    Ok(command)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::tests::{pixels, renderers, scene};
+    use super::super::worker::Worker;
+    use super::*;
+    use crate::farm::id::Unit;
+    use crate::farm::job::{ImageFormat, RenderSettings};
+
+    #[tokio::test]
+    async fn a_frame_rendered_by_hand_is_the_workers() {
+        for renderer in renderers().await {
+            let dir = tempfile::tempdir().unwrap();
+            let settings = RenderSettings { samples: Some(2), percent: Some(50), ..Default::default() };
+            let wanted = WorkerScene {
+                blend: Some(scene(renderer, dir.path(), "pass")),
+                settings,
+                format: ImageFormat::Png,
+                size: (32, 18),
+                threads: Some(1),
+            };
+            let (ours, theirs) = (dir.path().join("by hand {7}.png"), dir.path().join("worker.png"));
+            let mut worker = Worker::start(renderer, wanted.clone(), dir.path()).await.unwrap();
+            worker.draw(Unit::whole(7), &theirs, None).await.unwrap().keep().await.unwrap();
+            let command = by_hand(renderer, &wanted, 7, &ours, dir.path()).unwrap();
+            let run = std::process::Command::new(&command[0]).args(&command[1..]).output().unwrap();
+            let said = String::from_utf8_lossy(&run.stdout);
+            assert!(run.status.success() && said.contains("rendering frame 7 on "), "{said}");
+            assert_eq!(pixels(&ours), pixels(&theirs), "{said}");
+            std::fs::remove_file(wanted.blend.unwrap()).unwrap();
+            let run = std::process::Command::new(&command[0]).args(&command[1..]).output().unwrap();
+            assert_eq!(run.status.code(), Some(3), "{run:?}");
+        }
+    }
+}
