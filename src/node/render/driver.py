@@ -69,6 +69,8 @@ def tie_to_parent():
             LIBC.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL
             if os.getppid() == 1 and PARENT != 1:
                 os._exit(0)  # it was gone before we asked
+        # By lines, as Python's own below: what was printed before a crash is not lost in a buffer.
+        LIBC.setvbuf(ctypes.c_void_p.in_dll(LIBC, "stdout"), None, 1, 0)  # _IOLBF
     except Exception:
         pass
     try:
@@ -428,6 +430,7 @@ def main():
         leave(0)
     os.dup2(1, 2)
     tie_to_parent()
+    sys.stdout.reconfigure(line_buffering=True)
     threading.Thread(target=read_commands, daemon=True).start()
     try:
         {"probe": probe, "serve": serve, "encode": encode}[MODE]()
