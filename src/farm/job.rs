@@ -327,6 +327,8 @@ pub struct RenderSettings {
     pub percent: Option<u32>,
     /// Compute device.
     pub device: Device,
+    /// First frame of simulations that are not baked: each frame after it is reached by way of all between.
+    pub simulate_from: Option<i32>,
 }
 
 /// Frames per second as Blender has it: `fps / base`.

@@ -17,6 +17,8 @@ mod find;
 mod log;
 mod memory;
 mod series;
+#[cfg(test)]
+mod simulation_tests;
 mod worker;
 
 pub use by_hand::by_hand;

@@ -42,6 +42,8 @@ pub type Scene = (JobId, u32);
 struct Idle {
     scene: Scene,
     worker: Worker,
+    /// The frame it was at last.
+    frame: i32,
     since: Duration,
 }
 
@@ -132,8 +134,10 @@ impl Slots {
         let mut worker = None;
         if let Some(at) = self.idle.iter().position(|idle| idle.scene == work.scene) {
             let idle = self.idle.swap_remove(at);
+            // A simulation goes forward only: what it came to beyond this frame would not go again.
+            let is_past = work.spec.settings.simulate_from.is_some() && idle.frame >= work.unit.frame;
             // A fresh one is asked for when the unit failed before: what lives may be the reason.
-            worker = (!work.fresh && idle.worker.lives()).then_some(idle.worker);
+            worker = (!work.fresh && !is_past && idle.worker.lives()).then_some(idle.worker);
         } else if let Some(other) = self.idle.pop() {
             // Another job's Blender gives its memory back before a new one starts.
             self.tasks.spawn(other.worker.close());
@@ -168,14 +172,14 @@ impl Slots {
     /// A worker is free; says whether its unit still counts (it was not stopped meanwhile).
     pub fn free(&mut self, free: Free, now: Duration) -> bool {
         let Free { scene, unit, run, worker } = free;
-        self.keep_worker(scene, Some(worker), now);
+        self.keep_worker(scene, unit, Some(worker), now);
         self.counts(scene.0, unit, run)
     }
 
     /// A unit ended; says whether that still counts (it was not stopped meanwhile).
     pub fn finished(&mut self, scene: Scene, unit: Unit, run: u64, worker: Option<Worker>, now: Duration) -> bool {
         let job = scene.0;
-        self.keep_worker(scene, worker, now);
+        self.keep_worker(scene, unit, worker, now);
         let counts = self.counts(job, unit, run);
         if counts {
             self.running.remove(&(job, unit));
@@ -187,12 +191,12 @@ impl Slots {
         self.running.get(&(job, unit)).is_some_and(|(number, _)| *number == run)
     }
 
-    fn keep_worker(&mut self, scene: Scene, worker: Option<Worker>, now: Duration) {
+    fn keep_worker(&mut self, scene: Scene, unit: Unit, worker: Option<Worker>, now: Duration) {
         if let Some(worker) = worker
             && worker.lives()
             && self.idle.len() < MAX_IDLE
         {
-            self.idle.push(Idle { scene, worker, since: now });
+            self.idle.push(Idle { scene, worker, frame: unit.frame, since: now });
         }
     }
 

@@ -285,7 +285,7 @@ pub(super) fn settings(request: &SubmitRequest, info: &SceneInfo) -> Result<Rend
         return Err(ApiError::new(ErrorKind::Unsupported, text));
     }
     let (resolution, percent) = scaled(request.resolution, request.percent, info);
-    Ok(RenderSettings { engine, samples: request.samples, resolution, percent, device: request.device })
+    Ok(RenderSettings { engine, samples: request.samples, resolution, percent, device: request.device, simulate_from: None })
 }
 
 /// Resolution and percentage to set. `--percent` is of the size the frames would have without it, so a scene at half its

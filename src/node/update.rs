@@ -118,6 +118,7 @@ fn inherited(asked: RenderSettings, job: &RenderSettings) -> RenderSettings {
         resolution,
         percent,
         device: if asked.device == Device::Auto { job.device } else { asked.device },
+        simulate_from: asked.simulate_from,
     }
 }
 
@@ -140,8 +141,8 @@ mod tests {
         assert_eq!(asked(Some("4,20")), Ok(asked(Some("20,4")).unwrap()));
         assert_eq!(asked(Some("4,5")), Err(ErrorKind::FrameNotFound));
         assert_eq!(asked(Some("x")), Err(ErrorKind::BadFrames));
-        let job =
-            RenderSettings { engine: Some("CYCLES".into()), samples: Some(64), percent: Some(50), ..spec.settings };
+        let (percent, simulate_from) = (Some(50), None);
+        let job = RenderSettings { percent, simulate_from, ..spec.settings };
         assert_eq!(inherited(RenderSettings::default(), &job), job);
         let asked = RenderSettings { samples: Some(8), resolution: Some((4, 2)), ..RenderSettings::default() };
         let both = inherited(asked, &job);

@@ -27,7 +27,12 @@ pub(crate) fn spec() -> JobSpec {
         output,
         bundle_bytes: 1 << 33,
         min_version: 30512,
-        settings: RenderSettings { engine: Some("CYCLES".into()), samples: Some(64), ..RenderSettings::default() },
+        settings: RenderSettings {
+            engine: Some("CYCLES".into()),
+            samples: Some(64),
+            simulate_from: Some(-3),
+            ..RenderSettings::default()
+        },
         needs: Needs { denoiser: true },
         created_ms: 1_700_000_000_000,
         ..JobSpec::new(BlobId([3; 32]), "1-10x3,20".parse().unwrap(), Series { major: 4, minor: 5 })

@@ -35,6 +35,8 @@ class Refused(Exception):
 
 def say(event, **fields):
     """Answer. A line of its own whatever was printed before, in one write, after all that C and Python still hold."""
+    if MODE == "frame":
+        return  # started by hand: nobody listens
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -324,13 +326,43 @@ def literal(path):
     return path.replace("{", "{{").replace("}", "}}") if bpy.app.version >= (4, 5, 0) else path
 
 
+def forget_unbaked():
+    """What was played before the scene was saved may be stale, and a cache on disk another process's: neither is read."""
+    import bpy
+
+    caches = [scene.rigidbody_world.point_cache for scene in bpy.data.scenes if scene.rigidbody_world]
+    for thing in bpy.data.objects:
+        caches += [modifier.point_cache for modifier in thing.modifiers if hasattr(modifier, "point_cache")]
+        caches += [system.point_cache for system in thing.particle_systems]
+        for canvas in [modifier.canvas_settings for modifier in thing.modifiers if modifier.type == "DYNAMIC_PAINT"]:
+            caches += [surface.point_cache for surface in canvas.canvas_surfaces] if canvas else []
+    for cache in caches:
+        if cache and not cache.is_baked and not cache.use_external:
+            if cache.use_disk_cache:
+                cache.use_disk_cache = False
+            cache.frame_start = cache.frame_start  # a change, by which Blender takes what it holds for outdated
+
+
+def go_to(scene, frame, start, reached):
+    """A simulation that is not baked follows from the frame before: from `start` on none is left out. `reached` is where
+    it is by now, if it has begun."""
+    if start is not None and reached is None:
+        forget_unbaked()
+    if start is not None and frame > start:
+        if reached is not None and reached >= frame:
+            raise Refused("error", "the simulation is at frame %d already and does not go back to %d" % (reached, frame))
+        for step in range(start if reached is None else max(start, reached + 1), frame):
+            scene.frame_set(step)
+            say("stepped")
+    scene.frame_set(frame)
+
+
 def render_frame(scene, command):
     import bpy
 
     out = command["out"]
     if len(os.fsencode(out)) > 1000:
         raise Refused("error", "the path of the image is longer than the 1000 bytes Blender takes: %s" % out)
-    scene.frame_set(command["frame"])
     scene.render.filepath = literal(out)
     bpy.ops.render.render(write_still=True, scene=scene.name)
 
@@ -341,6 +373,7 @@ def serve():
     config = COMMANDS.get()
     scene, device, warnings = open_scene(config)
     report_progress()
+    start, reached = config.get("simulate_from"), None
     say("ready", version=list(bpy.app.version[:3]), scene=scene.name, device=device, warnings=warnings)
     while True:
         command = COMMANDS.get()
@@ -348,6 +381,8 @@ def serve():
             return
         started = time.monotonic()
         try:
+            go_to(scene, command["frame"], start, reached)
+            reached = command["frame"]
             render_frame(scene, command)
             error = None
         except Refused as refused:
@@ -365,6 +400,7 @@ def frame():
     for warning in warnings:
         print("warning: %s" % warning)
     print("rendering frame %d on %s" % (asked["unit"]["frame"], device))
+    go_to(scene, asked["unit"]["frame"], asked["scene"].get("simulate_from"), None)
     render_frame(scene, asked["unit"])
     print("the image is %s" % asked["unit"]["out"])
 

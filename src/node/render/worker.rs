@@ -53,7 +53,7 @@ impl WorkerScene {
         json!({
             "blend": blend, "engine": settings.engine, "samples": settings.samples, "percent": settings.percent,
             "resolution": settings.resolution, "device": device, "format": self.format.blender_name(),
-            "threads": self.threads,
+            "threads": self.threads, "simulate_from": settings.simulate_from,
         })
     }
 }
@@ -330,6 +330,11 @@ impl Worker {
         let answer = loop {
             let told = match watch.next(child).await {
                 Seen::Event(Event::Answer(answer)) if answer["event"] == "stats" => progress(text(&answer["text"])),
+                // Each frame on the way to this one may take as long.
+                Seen::Event(Event::Answer(answer)) if answer["event"] == "stepped" => {
+                    watch.deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+                    None
+                }
                 Seen::Event(Event::Answer(answer)) => break answer,
                 Seen::Event(Event::Line(line)) => log.push(line),
                 Seen::Event(Event::Gone(gone)) => {
