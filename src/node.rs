@@ -23,6 +23,7 @@ pub mod machine;
 pub mod net;
 mod options;
 mod output;
+mod preflight;
 mod rejoin;
 pub mod render;
 mod rows;

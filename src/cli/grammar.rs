@@ -166,6 +166,9 @@ pub(crate) struct SubmitArgs {
     /// Where paths of another machine are on this one, such as 'P:\=/mnt/p' or '\\server\share=/mnt/share'; may be repeated
     #[arg(long, value_name = "FROM=TO", value_parser = map)]
     pub(crate) map: Vec<(String, PathBuf)>,
+    /// Submit although simulations of the scene are not baked: frames then depend on what is rendered before them
+    #[arg(long)]
+    pub(crate) allow_unbaked: bool,
     /// Render every frame anew (no job uses another's frames yet)
     #[arg(long)]
     pub(crate) no_reuse: bool,

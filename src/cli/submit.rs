@@ -38,6 +38,7 @@ pub(crate) fn request(args: SubmitArgs, cwd: &Path) -> Result<SubmitRequest, Fai
         allow_missing: args.allow_missing,
         include: args.include.iter().map(|path| absolute(path, cwd)).collect::<Result<_, _>>()?,
         map: args.map.into_iter().map(|(from, to)| map(from, &to, cwd)).collect::<Result<_, _>>()?,
+        allow_unbaked: args.allow_unbaked,
         no_reuse: args.no_reuse,
         update: args.update,
     })

@@ -120,7 +120,7 @@ fn an_update_names_a_job_and_changes_nothing_of_the_whole() {
 fn what_was_typed_arrives_as_the_request() {
     let stage = Stage::with_daemon(Script::Complete);
     let args = "--frames -3--1,5 --engine cycles --samples 4 --resolution 640x480 --percent 10 --fps 23.976 --device gpu \
-                --series 4.5 --priority 80 --output /o/f_#### --no-video --name N --allow-missing --no-reuse --include data --include /x";
+                --series 4.5 --priority 80 --output /o/f_#### --no-video --name N --allow-missing --allow-unbaked --no-reuse --include data --include /x";
     let here = stage.dir.path().to_str().unwrap().to_owned();
     let map = format!(r"--map P:\={here} --map \\srv\vol={here}");
     let ran = stage.run(&format!("submit {} {args} {map}", stage.blend()));
@@ -131,7 +131,8 @@ fn what_was_typed_arrives_as_the_request() {
     assert_eq!((request.fps, request.device, request.priority), (Some(23.976), Device::Gpu, Some(80)));
     assert_eq!(request.series, Some(Series { major: 4, minor: 5 }));
     assert_eq!(request.output.as_deref(), Some(Path::new("/o/f_####")));
-    assert_eq!((&request.video, request.allow_missing, request.no_reuse), (&VideoChoice::None, true, true));
+    assert_eq!((&request.video, request.no_reuse), (&VideoChoice::None, true));
+    assert!(request.allow_missing && request.allow_unbaked);
     assert!(request.file.is_absolute() && !request.detach);
     assert_eq!(request.include, [std::env::current_dir().unwrap().join("data"), "/x".into()]);
     let maps: Vec<_> = request.map.iter().map(|map| (&*map.from, map.to.to_str().unwrap())).collect();

@@ -8,7 +8,8 @@
 //! path a .blend stores (`caches` those of bakes, `imports` those in geometry nodes), `reach` which of them are used, `disk`
 //! what they come to here (`maps` where they are of another machine), [`mod@trace`] what is there and what is missing,
 //! `include` what travels though no .blend names it, `names` gives each file its place in a bundle, [`mod@bundle`] copies
-//! them with the paths rewritten, [`layout`] puts them down again.
+//! them with the paths rewritten, [`layout`] puts them down again. [`mod@survey`] says what of a scene would not come out as
+//! its maker saw it, `simulations` among it.
 
 pub mod bundle;
 mod caches;
@@ -22,12 +23,17 @@ mod names;
 mod reach;
 pub mod read;
 mod refs;
+mod simulations;
+pub mod survey;
 pub mod trace;
+mod zones;
 
 pub use bundle::{BlobSink, BundleError, BundleProgress, BundleStats, bundle};
 pub use layout::{is_opened_for_writing, lay_out};
 pub use maps::PathMap;
 pub use read::{SceneInfo, read};
+pub use simulations::Simulation;
+pub use survey::{Survey, survey};
 pub use trace::{Dependency, Missing, RefKind, Stamp, Trace, TraceOptions, trace};
 
 use std::path::{Path, PathBuf};

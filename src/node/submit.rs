@@ -9,8 +9,9 @@ use super::chunk::Chunking;
 use super::event::{Event, Found, WhoCan};
 use super::http::{ApiError, ErrorKind, SubmitRequest};
 use super::output::{self, file_safe};
+use super::preflight::{Looked, look, settle};
 use super::render::PIXELS_MAX;
-use super::scene::{self, BlobSink, BundleError, PathMap, SceneError, SceneInfo, Trace, TraceOptions};
+use super::scene::{self, BlobSink, BundleError, SceneError, SceneInfo, Trace};
 use super::store::{Intake, Store};
 use super::sweep::Held;
 use super::update::{Update, update};
@@ -19,15 +20,12 @@ use crate::farm::job::{FrameRate, FrameSet, JobSpec, Needs, OutputSpec, RenderSe
 use crate::farm::rules::Rules;
 use crate::wire;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// Missing files named in one error, and files in another case in warnings; the rest are counted.
-const MISSING_NAMED: usize = 20;
 /// Priority unless told. DESIGN §3.
 const DEFAULT_PRIORITY: u8 = 50;
 /// Longest wait for a series while this node has just started and its own Blenders are still being asked.
@@ -80,47 +78,6 @@ pub async fn prepare(
     }
 }
 
-/// Reads a scene and what it needs; whether it can be rendered at all.
-pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<(SceneInfo, Trace), ApiError> {
-    stream.progress("trace", 0, 1, "files").await;
-    let file = request.file.clone();
-    let maps = request.map.iter().map(|map| PathMap { from: map.from.clone(), to: map.to.clone() }).collect();
-    let options = TraceOptions { maps, include: request.include.clone() };
-    let (info, trace) = blocking(move || {
-        let info = scene::read(&file)?;
-        let trace = scene::trace(&file, options)?;
-        Ok::<_, SceneError>((info, trace))
-    })
-    .await?
-    .map_err(scene_error)?;
-    if !info.has_view() {
-        let text = format!(
-            "the scene `{}` in {} has no active camera; choose or add one in Blender and save the file",
-            info.scene,
-            request.file.display()
-        );
-        return Err(ApiError::new(ErrorKind::NoCamera, text));
-    }
-    check_missing(&trace, request, stream).await?;
-    warn_of_case(&trace, stream).await;
-    let found = (trace.files.len() + 1) as u64;
-    stream.progress("trace", found, found, "files").await;
-    Ok((info, trace))
-}
-
-/// Files taken although the scene spells them in another case.
-async fn warn_of_case(trace: &Trace, stream: &Stream) {
-    for file in trace.other_case.iter().take(MISSING_NAMED) {
-        let place = file.resolved.display();
-        let text =
-            format!("{} `{}`: {} is {place} on this disk; the case differs", file.kind, file.datablock, file.stored);
-        stream.warning("case", &file.stored, &text).await;
-    }
-    if let Some(more @ 1..) = trace.other_case.len().checked_sub(MISSING_NAMED) {
-        stream.warning("case", "", &format!("{more} more files differ in case")).await;
-    }
-}
-
 /// What a renderer must be able to do for a scene.
 pub(super) fn needs(info: &SceneInfo, settings: &RenderSettings) -> Needs {
     Needs { denoiser: info.needs_denoiser(settings.engine.as_deref()) }
@@ -132,9 +89,13 @@ async fn spec(
     events: &mpsc::Sender<Event>,
     stream: &Stream,
 ) -> Result<JobSpec, ApiError> {
-    let (info, trace) = look(&request, stream).await?;
-    let frames = frames(&request, &info)?;
-    let settings = settings(&request, &info)?;
+    let mut looked = look(&request, stream).await?;
+    let chunk = request.rules.chunk.unwrap_or_default();
+    let frames = frames(&request, &looked.info)?;
+    let simulate_from = looked.simulate_from(&request, &frames, chunk);
+    settle(&looked.problems, stream).await?;
+    let Looked { info, trace, .. } = looked;
+    let settings = RenderSettings { simulate_from, ..settings(&request, &info)? };
     let size = info.size_with(settings.resolution, settings.percent);
     if size.0 == 0 || size.1 == 0 {
         let text = format!("a frame would be {}×{} pixels; raise --percent or --resolution", size.0, size.1);
@@ -211,7 +172,7 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 }
 
 /// The error of a scene, with its cause in the same sentence.
-fn scene_error(error: SceneError) -> ApiError {
+pub(super) fn scene_error(error: SceneError) -> ApiError {
     let kind = match &error {
         SceneError::NotFound(_) => ErrorKind::FileNotFound,
         SceneError::NotAFile(_) | SceneError::NotABlend(_) => ErrorKind::NotABlend,
@@ -221,38 +182,6 @@ fn scene_error(error: SceneError) -> ApiError {
         SceneError::Include { .. } => ErrorKind::BadRequest,
     };
     ApiError::new(kind, with_causes(&error))
-}
-
-async fn check_missing(trace: &Trace, request: &SubmitRequest, stream: &Stream) -> Result<(), ApiError> {
-    if trace.missing.is_empty() {
-        return Ok(());
-    }
-    if request.allow_missing {
-        for missing in &trace.missing {
-            stream.warning("missing", &missing.stored, &missing.to_string()).await;
-        }
-        return Ok(());
-    }
-    let count = trace.missing.len();
-    let named: Vec<scene::Missing> = trace.missing.iter().take(MISSING_NAMED).cloned().collect();
-    let maps = blocking(move || named.iter().filter_map(scene::Missing::map).collect::<BTreeSet<String>>()).await?;
-    let mut text = format!(
-        "{count} {} the scene needs {} missing; put {} there, or submit with --allow-missing:",
-        if count == 1 { "file" } else { "files" },
-        if count == 1 { "is" } else { "are" },
-        if count == 1 { "it" } else { "them" },
-    );
-    for missing in trace.missing.iter().take(MISSING_NAMED) {
-        text.push_str(&format!("\n  {missing}"));
-    }
-    if count > MISSING_NAMED {
-        text.push_str(&format!("\n  and {} more", count - MISSING_NAMED));
-    }
-    if !maps.is_empty() {
-        text.push_str("\npaths of another machine; say where they are on this one:");
-        maps.iter().for_each(|map| text.push_str(&format!(" --map '{map}'")));
-    }
-    Err(ApiError::new(ErrorKind::MissingFiles, text))
 }
 
 fn frames(request: &SubmitRequest, info: &SceneInfo) -> Result<FrameSet, ApiError> {
@@ -285,7 +214,14 @@ pub(super) fn settings(request: &SubmitRequest, info: &SceneInfo) -> Result<Rend
         return Err(ApiError::new(ErrorKind::Unsupported, text));
     }
     let (resolution, percent) = scaled(request.resolution, request.percent, info);
-    Ok(RenderSettings { engine, samples: request.samples, resolution, percent, device: request.device, simulate_from: None })
+    Ok(RenderSettings {
+        engine,
+        samples: request.samples,
+        resolution,
+        percent,
+        device: request.device,
+        simulate_from: None,
+    })
 }
 
 /// Resolution and percentage to set. `--percent` is of the size the frames would have without it, so a scene at half its

@@ -6,8 +6,9 @@
 use super::answer::Stream;
 use super::event::Event;
 use super::http::{ApiError, ErrorKind, SubmitRequest};
+use super::preflight::{Looked, look, settle};
 use super::store::Store;
-use super::submit::{look, make_bundle, needs, settings, who_can};
+use super::submit::{make_bundle, needs, settings, who_can};
 use super::{Node, view};
 use crate::farm::id::{JobId, Part};
 use crate::farm::job::{Device, FrameSet, JobSpec, RenderSettings, Revision};
@@ -45,7 +46,10 @@ impl Node {
             return Err(ApiError::new(ErrorKind::JobState, text));
         }
         let gone = || ApiError::new(ErrorKind::JobNotFound, format!("job {} is not known here yet", job.short()));
-        state.and_then(|state| state.spec.clone()).map(|spec| (job, spec)).ok_or_else(gone)
+        // With the rules it has now.
+        let spec =
+            state.and_then(|state| Some(JobSpec { rules: state.rules().clone(), ..(**state.spec.as_ref()?).clone() }));
+        spec.map(|spec| (job, Arc::new(spec))).ok_or_else(gone)
     }
 }
 
@@ -63,8 +67,12 @@ pub async fn update(
     events.send(Event::WhichJob(ask)).await.map_err(|_| stopping())?;
     let (job, spec) = answer.await.map_err(|_| stopping())??;
     let frames = frames(&request, &spec)?;
-    let (info, trace) = look(&request, stream).await?;
-    let settings = inherited(settings(&request, &info)?, &spec.settings);
+    let mut looked = look(&request, stream).await?;
+    let simulate_from = looked.simulate_from(&request, &frames, spec.rules.chunk);
+    settle(&looked.problems, stream).await?;
+    let Looked { info, trace, .. } = looked;
+    let asked = RenderSettings { simulate_from, ..settings(&request, &info)? };
+    let settings = inherited(asked, &spec.settings);
     let size = info.size_with(settings.resolution, settings.percent);
     if size != spec.size || info.format != spec.format {
         let text = format!(

@@ -233,6 +233,9 @@ pub struct SubmitRequest {
     /// it; others lie beside it under their own names.
     #[serde(default)]
     pub include: Vec<PathBuf>,
+    /// Submit although simulations of the scene are not baked; frames then depend on what is rendered before them.
+    #[serde(default)]
+    pub allow_unbaked: bool,
     /// Render every frame anew. No job uses another's frames yet, so today this changes nothing.
     #[serde(default)]
     pub no_reuse: bool,

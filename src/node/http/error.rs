@@ -81,6 +81,8 @@ kinds! {
     NoCamera = "no_camera", 422, 1;
     /// The scene refers to files that are not there.
     MissingFiles = "missing_files", 422, 1;
+    /// The scene has simulations without a bake, whose frames would depend on the order they are rendered in.
+    NotBaked = "not_baked", 422, 1;
     /// The scene asks for an engine or setting that cannot be rendered.
     Unsupported = "unsupported", 422, 1;
     // -- who could render it ------------------------------------------------------------------------------------------

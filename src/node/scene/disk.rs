@@ -100,10 +100,7 @@ impl Disk {
     ) -> Result<Found, SceneError> {
         let base = blend_path.parent().unwrap_or(Path::new("/"));
         let path = match reference.field {
-            Field::Fixed(_) | Field::Block(_) => {
-                let mapped = self.maps.iter().find_map(|map| map.apply(&reference.stored));
-                mapped.map_or_else(|| resolve(base, &reference.stored), |path| settled(&path))
-            }
+            Field::Fixed(_) | Field::Block(_) => located(base, &reference.stored, &self.maps),
             Field::BesideItself => caches_of(blend_path),
             Field::BesideMain => caches_of(&self.main),
         };
@@ -337,6 +334,12 @@ fn caches_of(path: &Path) -> PathBuf {
 
 fn is_file_name(name: &[u8]) -> bool {
     !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/')
+}
+
+/// Where a stored path leads: the first map that fits counts, else what Blender would open.
+pub(super) fn located(base: &Path, stored: &[u8], maps: &[PathMap]) -> PathBuf {
+    let mapped = maps.iter().find_map(|map| map.apply(stored));
+    mapped.map_or_else(|| resolve(base, stored), |path| settled(&path))
 }
 
 /// Where a stored path leads: `//` is `base`, backslashes count as slashes, and where there are no drives, drive `C:` is the

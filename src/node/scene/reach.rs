@@ -69,6 +69,13 @@ impl Graph {
         graph
     }
 
+    /// Takes out what a block points to, as far as `counts` says so.
+    pub fn keep_edges(&mut self, from: usize, counts: impl FnMut(&usize) -> bool) {
+        if let Some(node) = self.nodes.get_mut(&from) {
+            node.edges.retain(counts);
+        }
+    }
+
     /// The blocks used when a scene links `names`.
     fn named<'a>(&'a self, names: &'a BTreeSet<Vec<u8>>) -> impl Iterator<Item = usize> + 'a {
         self.nodes
@@ -106,9 +113,19 @@ pub(super) fn never_rendered(blend: &Blend) -> BTreeSet<usize> {
 /// The blocks used of each .blend, when all of `main` is. A library's own block counts as used when something linked
 /// from it is.
 pub(super) fn used(main: &PathBuf, graphs: &BTreeMap<PathBuf, Graph>) -> BTreeMap<PathBuf, BTreeSet<usize>> {
+    let all = graphs.get(main).map(|graph| graph.nodes.keys().copied().collect());
+    used_from(main, all.unwrap_or_default(), graphs)
+}
+
+/// The same when only these blocks of `main` are, and what they lead to.
+pub(super) fn used_from(
+    main: &PathBuf,
+    blocks: Vec<usize>,
+    graphs: &BTreeMap<PathBuf, Graph>,
+) -> BTreeMap<PathBuf, BTreeSet<usize>> {
     let mut used: BTreeMap<PathBuf, BTreeSet<usize>> = BTreeMap::new();
     let Some(graph) = graphs.get(main) else { return used };
-    let mut queue = VecDeque::from([(main, graph, graph.nodes.keys().copied().collect::<Vec<_>>())]);
+    let mut queue = VecDeque::from([(main, graph, blocks)]);
     while let Some((path, graph, mut open)) = queue.pop_front() {
         let seen = used.entry(path.clone()).or_default();
         let mut links: BTreeMap<usize, BTreeSet<Vec<u8>>> = BTreeMap::new();

@@ -103,12 +103,8 @@ impl SceneInfo {
 pub fn read(path: &Path) -> Result<SceneInfo, SceneError> {
     let blend = Blend::open(path)?;
     let damaged = |what| SceneError::Truncated { path: path.into(), what };
-    let global = blend.coded(*b"GLOB").next().and_then(|(index, _)| blend.record(index));
-    let current = global
-        .and_then(|global| blend.find_id(global.pointer("curscene")?))
-        .filter(|index| blend.blocks().get(*index).is_some_and(|block| &block.code == b"SC\0\0"))
-        .or_else(|| blend.coded(*b"SC\0\0").next().map(|(index, _)| index));
-    let Some(index) = current else {
+    let global = global(&blend);
+    let Some(index) = current_scene(&blend) else {
         return Err(SceneError::Unsupported {
             path: path.into(),
             what: "it has no scene (a file of assets, perhaps); open it in Blender, make a scene and save".into(),
@@ -116,6 +112,17 @@ pub fn read(path: &Path) -> Result<SceneInfo, SceneError> {
     };
     let scene = blend.record(index).ok_or_else(|| damaged("its scene makes no sense"))?;
     info(&blend, global, index, scene).ok_or_else(|| damaged("its scene lacks what every scene has"))
+}
+
+fn global(blend: &Blend) -> Option<Record<'_>> {
+    blend.coded(*b"GLOB").next().and_then(|(index, _)| blend.record(index))
+}
+
+/// Index of the block of the scene that is rendered.
+pub(super) fn current_scene(blend: &Blend) -> Option<usize> {
+    let is_scene = |index: &usize| blend.blocks().get(*index).is_some_and(|block| &block.code == b"SC\0\0");
+    let named = global(blend).and_then(|global| blend.find_id(global.pointer("curscene")?)).filter(is_scene);
+    named.or_else(|| blend.coded(*b"SC\0\0").next().map(|(index, _)| index))
 }
 
 fn info(blend: &Blend, global: Option<Record<'_>>, index: usize, scene: Record<'_>) -> Option<SceneInfo> {

@@ -1,0 +1,122 @@
+//! What of a scene takes part in rendering it, and what about that a person should know before it is rendered.
+//!
+//! Tracing counts all of the scene's own file, since sending too much does no harm. Here a false alarm does: so it begins
+//! at the scene that is rendered, and what is hidden from rendering counts only where something else than a list of
+//! objects needs it.
+
+use super::SceneError;
+use super::disk::absolute;
+use super::dna::{Blend, Record};
+use super::reach::{Graph, used_from};
+use super::read::current_scene;
+use super::refs::Budget;
+use super::simulations::{Simulation, unbaked};
+use super::trace::{RefKind, Trace};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// `Object.restrictflag`, later `visibility_flag`: hidden from rendering.
+const HIDE_RENDER: i64 = 1 << 2;
+/// `Base.flag`: neither it nor its collection is hidden from rendering.
+const BASE_RENDERS: i64 = 1 << 7;
+/// `Scene.flag`.
+const CUSTOM_SIMULATION_RANGE: i64 = 1 << 6;
+/// The first version with collections, and objects in scenes by way of view layers.
+const WITH_COLLECTIONS: u32 = 280;
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Simulations that are not baked, by name.
+    pub simulations: Vec<Simulation>,
+}
+
+/// Looks through the .blend at `main` and its libraries, as `trace` found them.
+///
+/// Errors when one of them cannot be read any more.
+pub fn survey(main: &Path, trace: &Trace) -> Result<Survey, SceneError> {
+    let main = absolute(main)?;
+    let mut budget = Budget::of(&main);
+    let mut graphs = BTreeMap::new();
+    let mut simulations: Vec<(PathBuf, usize, Simulation)> = Vec::new();
+    let (mut scene, mut scene_start) = (Vec::new(), 1);
+    // The scene that is rendered comes first: it says where simulations of the others begin.
+    let libraries_of = trace.blends.keys().filter(|path| **path != main);
+    for path in std::iter::once(&main).chain(libraries_of) {
+        let blend = Blend::open(path)?;
+        if *path == main {
+            scene.extend(current_scene(&blend));
+            let record = scene.first().and_then(|scene| blend.record(*scene));
+            scene_start = record.and_then(|scene| simulation_start(&scene)).unwrap_or(scene_start);
+        }
+        let mut graph = Graph::of_library(&blend);
+        graph.libraries = libraries(&blend, path, trace);
+        leave_out_hidden(&blend, &mut graph);
+        let found = unbaked(&blend, (path, &trace.maps), scene_start, &mut budget)?;
+        simulations.extend(found.into_iter().map(|(owner, simulation)| (path.clone(), owner, simulation)));
+        graphs.insert(path.clone(), graph);
+    }
+    let used = used_from(&main, scene, &graphs);
+    let takes_part = |path: &PathBuf, owner: &usize| used.get(path).is_some_and(|used| used.contains(owner));
+    simulations.retain(|(path, owner, _)| takes_part(path, owner));
+    let simulations: BTreeSet<Simulation> = simulations.into_iter().map(|(_, _, simulation)| simulation).collect();
+    Ok(Survey { simulations: simulations.into_iter().collect() })
+}
+
+/// Where the simulation zones of a scene begin.
+fn simulation_start(scene: &Record<'_>) -> Option<i32> {
+    let is_own = scene.int("flag").unwrap_or(0) & CUSTOM_SIMULATION_RANGE != 0;
+    let own = scene.int("simulation_frame_start").filter(|_| is_own);
+    own.or_else(|| scene.int("r.sfra")).and_then(|frame| i32::try_from(frame).ok())
+}
+
+/// Where the library blocks of a .blend lead, as it was traced.
+fn libraries(blend: &Blend, path: &Path, trace: &Trace) -> BTreeMap<usize, PathBuf> {
+    let links = trace.files.iter().filter(|file| file.kind == RefKind::Library && file.from == path);
+    let links: BTreeMap<&str, &PathBuf> = links.map(|file| (&*file.stored, &file.resolved)).collect();
+    let blocks = blend.coded(*b"LI\0\0").filter_map(|(index, _)| {
+        let library = blend.record(index)?;
+        let stored = library.text("name").or_else(|| library.text("filepath"))?;
+        Some((index, (*links.get(&*String::from_utf8_lossy(stored))?).clone()))
+    });
+    blocks.collect()
+}
+
+/// Scenes and collections do not lead to what is hidden from rendering. Nor do scenes lead to collections: those of
+/// their objects that no view layer leaves out are listed in the view layers.
+fn leave_out_hidden(blend: &Blend, graph: &mut Graph) {
+    let code = |index: usize| blend.blocks().get(index).map(|block| block.code);
+    let object = |index: usize| blend.record(index).filter(|_| code(index) == Some(*b"OB\0\0"));
+    let is_hidden = |index: usize| object(index).is_some_and(|object| is_hidden(&object));
+    let is_still = |index: usize| object(index).is_none_or(|object| !object.points("adt"));
+    for (index, block) in blend.blocks().iter().enumerate() {
+        match &block.code {
+            b"SC\0\0" if blend.version >= WITH_COLLECTIONS => {
+                let off = blend.record(index).map(|scene| not_rendered(blend, &scene)).unwrap_or_default();
+                graph.keep_edges(index, |to| {
+                    code(*to) != Some(*b"GR\0\0") && !is_hidden(*to) && !(off.contains(to) && is_still(*to))
+                });
+            }
+            b"SC\0\0" | b"GR\0\0" => graph.keep_edges(index, |to| !is_hidden(*to)),
+            _ => {}
+        }
+    }
+}
+
+/// Objects that every view layer of a scene has, if at all, in a collection that is hidden from rendering.
+fn not_rendered(blend: &Blend, scene: &Record<'_>) -> BTreeSet<usize> {
+    let (mut on, mut off) = (BTreeSet::new(), BTreeSet::new());
+    for base in scene.list("view_layers").flat_map(|layer| layer.list("object_bases")) {
+        let renders = base.int("flag").is_none_or(|flag| flag & BASE_RENDERS != 0);
+        let object = base.pointer("object").and_then(|address| blend.find_id(address));
+        if renders { &mut on } else { &mut off }.extend(object);
+    }
+    off.retain(|object| !on.contains(object));
+    off
+}
+
+/// Whether an object is hidden from rendering, and nothing animates that.
+fn is_hidden(object: &Record<'_>) -> bool {
+    let flags = object.int("visibility_flag").or_else(|| object.int("restrictflag")).unwrap_or(0);
+    flags & HIDE_RENDER != 0 && !object.points("adt")
+}

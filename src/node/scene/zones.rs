@@ -1,0 +1,121 @@
+//! Simulation zones of geometry nodes, and whether their bakes are there.
+//!
+//! A tree may hold zones in groups in groups. From Blender 4.1 on it lists what can be baked in it, wherever that is,
+//! each with a number and the way there; a modifier lists the bakes of its tree by the same numbers, each packed into the
+//! file or in a folder. Earlier files have one folder for each modifier.
+
+use super::SceneError;
+use super::disk::located;
+use super::dna::{Blend, Record};
+use super::maps::PathMap;
+use super::refs::Budget;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// `bNode.idname`.
+const ZONE: &[u8] = b"GeometryNodeSimulationOutput";
+/// `NodesModifierBake.flag`.
+const CUSTOM_RANGE: i64 = 1 << 0;
+const CUSTOM_PATH: i64 = 1 << 1;
+/// Deepest nesting of groups followed (guess: people nest less than ten).
+const MAX_DEPTH: usize = 64;
+/// Longest path of a folder, bytes (Blender's own bound).
+const PATH_MAX_BYTES: usize = 1024;
+
+/// The first frame of a modifier's zones that are not baked; `None` when there are none. `scene_start` is that of zones
+/// which have no range of their own. Stored paths lead where `maps` say.
+pub(super) fn unbaked_zones(
+    blend: &Blend,
+    (path, maps): (&Path, &[PathMap]),
+    modifier: &Record<'_>,
+    scene_start: i32,
+    budget: &mut Budget,
+) -> Result<Option<i32>, SceneError> {
+    let Some(tree) = modifier.pointer("node_group").and_then(|address| blend.find_id(address)) else { return Ok(None) };
+    let base = path.parent().unwrap_or(Path::new("/"));
+    let folder = |record: &Record<'_>, field: &str| Some(located(base, raw_text(blend, record, field)?, maps));
+    let common = folder(modifier, "simulation_bake_directory");
+    let Some(bakes) = modifier.follow("bakes") else {
+        let is_baked = || common.as_ref().is_some_and(|folder| holds_bake(folder));
+        return Ok((has_zone(blend, tree, budget)? && !is_baked()).then_some(scene_start));
+    };
+    let mut first = None;
+    for bake in (0..).map_while(|nth| blend.element(bakes.block, nth)) {
+        budget.take(1, 0)?;
+        let number = bake.int("id").unwrap_or(0);
+        if bake.points("packed") || !is_zone(blend, tree, number, budget)? {
+            continue;
+        }
+        let flags = bake.int("flag").unwrap_or(0);
+        let own = folder(&bake, "directory").filter(|_| flags & CUSTOM_PATH != 0);
+        let place = own.or_else(|| Some(common.as_ref()?.join(number.to_string())));
+        if !place.is_some_and(|place| holds_bake(&place)) {
+            let own = bake.int("frame_start").filter(|_| flags & CUSTOM_RANGE != 0);
+            let start = own.and_then(|frame| i32::try_from(frame).ok()).unwrap_or(scene_start);
+            first = Some(first.map_or(start, |first: i32| first.min(start)));
+        }
+    }
+    Ok(first)
+}
+
+/// Whether what a tree knows by `number` is a simulation zone. What is in a linked group may be one.
+fn is_zone(blend: &Blend, mut tree: usize, mut number: i64, budget: &mut Budget) -> Result<bool, SceneError> {
+    for _ in 0..MAX_DEPTH {
+        if is_linked(blend, tree) {
+            return Ok(true);
+        }
+        let Some(record) = blend.record(tree) else { return Ok(false) };
+        let Some(list) = record.follow("nested_node_refs") else { return Ok(false) };
+        let mut listed = (0..).map_while(|nth| blend.element(list.block, nth));
+        let Some(entry) = listed.find(|entry| entry.int("id") == Some(number)) else { return Ok(false) };
+        let mut found = None;
+        for node in record.list("nodes") {
+            budget.take(1, 0)?;
+            if node.int("identifier") == entry.int("path.node_id") {
+                found = Some(node);
+                break;
+            }
+        }
+        let Some(node) = found else { return Ok(false) };
+        if node.text("idname") == Some(ZONE) {
+            return Ok(true);
+        }
+        let group = node.pointer("id").and_then(|address| blend.find_id(address));
+        let (Some(group), Some(inner)) = (group, entry.int("path.id_in_node")) else { return Ok(false) };
+        (tree, number) = (group, inner);
+    }
+    Ok(false)
+}
+
+/// Whether a tree, or a group in it, has a zone, as far as this file tells.
+fn has_zone(blend: &Blend, tree: usize, budget: &mut Budget) -> Result<bool, SceneError> {
+    let (mut open, mut seen) = (vec![tree], BTreeSet::new());
+    while let Some(tree) = open.pop() {
+        let Some(record) = blend.record(tree).filter(|_| seen.insert(tree)) else { continue };
+        for node in record.list("nodes") {
+            budget.take(1, 0)?;
+            if node.text("idname") == Some(ZONE) {
+                return Ok(true);
+            }
+            let group = node.pointer("id").and_then(|address| blend.find_id(address));
+            open.extend(group.filter(|group| blend.blocks().get(*group).is_some_and(|b| &b.code == b"NT\0\0")));
+        }
+    }
+    Ok(false)
+}
+
+fn is_linked(blend: &Blend, index: usize) -> bool {
+    blend.blocks().get(index).is_some_and(|block| &block.code == b"ID\0\0")
+}
+
+/// The text that a pointer of characters leads to, unless it is empty.
+fn raw_text<'a>(blend: &'a Blend, record: &Record<'_>, field: &str) -> Option<&'a [u8]> {
+    let block = *blend.blocks().get(blend.find(record.block, record.pointer(field)?)?)?;
+    let bytes = blend.bytes().get(block.at..block.at.checked_add(block.len.min(PATH_MAX_BYTES))?)?;
+    bytes.split(|byte| *byte == 0).next().filter(|text| !text.is_empty())
+}
+
+/// Whether a folder holds the frames of a bake.
+fn holds_bake(folder: &Path) -> bool {
+    std::fs::read_dir(folder.join("meta")).is_ok_and(|mut frames| frames.next().is_some())
+}
