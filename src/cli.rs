@@ -218,7 +218,11 @@ impl Context<'_> {
             }
             Command::Submit(args) => {
                 let request = submit::request(*args, &self.cwd)?;
-                let made = if request.update.is_some() { Made::Before } else { Made::Here };
+                let made = match () {
+                    () if request.check => Made::Nothing,
+                    () if request.update.is_some() => Made::Before,
+                    () => Made::Here,
+                };
                 self.stream(Absent::Render, "/jobs", &request, (request.detach, made), console)
             }
             Command::Jobs => self.show("/jobs", console, jobs::list),

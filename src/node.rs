@@ -24,6 +24,7 @@ pub mod net;
 mod options;
 mod output;
 mod preflight;
+mod prospect;
 mod rejoin;
 pub mod render;
 mod rows;
@@ -58,7 +59,6 @@ use net::{NetConfig, NetEvent, NetHandle, PortChoice};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rejoin::Rejoin;
-use serde_json::json;
 use slots::Slots;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -492,6 +492,9 @@ impl Node {
                 self.questions.push(question);
                 self.answer_questions(self.clock.now());
             }
+            Event::Prospect(question) => {
+                let _ = question.reply.send(self.outlook(&question.spec, question.scene_bytes));
+            }
             Event::WhichJob(question) => {
                 let answer = self.to_update(&question.text);
                 let _ = question.reply.send(answer);
@@ -502,18 +505,12 @@ impl Node {
                 self.next_call += 1;
                 let call = self.next_call;
                 let submit::Prepared { what, detach, held } = *prepared;
+                // Asked again: another may have been submitted meanwhile.
                 if let submit::What::Job(spec) = &what
                     && let Some(error) = self.in_the_way(spec)
                 {
                     stream.try_fail(error);
                     return;
-                }
-                if let submit::What::Job(spec) = &what
-                    && let Some(warning) = self.nobody_suits(spec)
-                {
-                    let warning =
-                        json!({"event": "warning", "kind": "rules", "subject": spec.name, "message": warning});
-                    stream.try_event(warning);
                 }
                 self.submissions.insert(call, Submission { stream, detach, _held: held });
                 self.turn(match what {

@@ -115,14 +115,18 @@ async fn answer_all(mut calls: mpsc::Receiver<ApiCall>, script: Script, seen: Se
                 let _ = sender.send(answer(&request));
             }
             Reply::Stream(sender) => {
-                tokio::spawn(stream(script, sender));
+                let events = match &request {
+                    ApiRequest::Submit(request) if request.check => vec![Ok(checked(script))],
+                    _ => events(script),
+                };
+                tokio::spawn(stream(script, events, sender));
             }
         }
     }
 }
 
-async fn stream(script: Script, sender: mpsc::Sender<Result<Value, ApiError>>) {
-    for event in events(script) {
+async fn stream(script: Script, events: Vec<Result<Value, ApiError>>, sender: mpsc::Sender<Result<Value, ApiError>>) {
+    for event in events {
         if sender.send(event).await.is_err() {
             return;
         }
@@ -130,6 +134,23 @@ async fn stream(script: Script, sender: mpsc::Sender<Result<Value, ApiError>>) {
     if script == Script::Hang {
         sender.closed().await;
     }
+}
+
+/// What a check finds: two errors where submissions are refused.
+fn checked(script: Script) -> Value {
+    let problem = |severity: &str, kind: &str, message: &str, fix: &str| json!({"severity": severity, "kind": kind, "subject": "shot.blend", "datablock": null, "message": message, "fix": fix});
+    let mut problems = vec![problem("warning", "series", "saved by 4.4, rendered by 4.5", "")];
+    let ok = script != Script::Refuse;
+    if !ok {
+        problems.push(problem("error", "no_camera", "no camera", "add one"));
+        problems.push(problem("error", "missing_files", "image `a`: /a.png is not there", "put it there"));
+    }
+    json!({
+        "event": "checked", "ok": ok, "problems": problems, "files": 3, "bytes": 5 << 20, "new_bytes": 1 << 20, "series": "4.5",
+        "nodes": [{"id": "aa", "name": "ws1", "can": true, "reason": "ready"},
+                  {"id": "bb", "name": "ws2", "can": false, "reason": "no Blender 4.5"}],
+        "estimate": {"seconds": 754.0, "basis": "measured"},
+    })
 }
 
 fn events(script: Script) -> Vec<Result<Value, ApiError>> {

@@ -166,6 +166,9 @@ pub(crate) struct SubmitArgs {
     /// Where paths of another machine are on this one, such as 'P:\=/mnt/p' or '\\server\share=/mnt/share'; may be repeated
     #[arg(long, value_name = "FROM=TO", value_parser = map)]
     pub(crate) map: Vec<(String, PathBuf)>,
+    /// Only say what would happen: everything that is wrong, the files, the machines, the time; submit nothing
+    #[arg(long, conflicts_with_all = ["update", "detach"])]
+    pub(crate) check: bool,
     /// Submit although simulations of the scene are not baked: frames then depend on what is rendered before them
     #[arg(long)]
     pub(crate) allow_unbaked: bool,

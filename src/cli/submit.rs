@@ -1,11 +1,14 @@
 //! `swarm submit`, `swarm job collect` and `swarm job debug`: what moves scenes and results.
 
-use super::Failure;
 use super::grammar::{SubmitArgs, VideoArgs};
+use super::print::{Console, Table, bytes, clock_seconds, count, items, number, plain, plain_lines, text};
 use super::usage;
+use super::{Exit, Failure};
 use crate::node::http::{
     ApiError, CollectRequest, DebugRequest, ErrorKind, MapRequest, RulesRequest, SubmitRequest, VideoChoice,
 };
+use serde_json::Value;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The request of a `swarm submit`. Errors when the file is not there, before anything is started for it.
@@ -35,6 +38,7 @@ pub(crate) fn request(args: SubmitArgs, cwd: &Path) -> Result<SubmitRequest, Fai
         video: video(args.video, cwd)?,
         rules: RulesRequest { paused: args.paused.then_some(true), ..args.rules.request() },
         detach: args.detach,
+        check: args.check,
         allow_missing: args.allow_missing,
         include: args.include.iter().map(|path| absolute(path, cwd)).collect::<Result<_, _>>()?,
         map: args.map.into_iter().map(|(from, to)| map(from, &to, cwd)).collect::<Result<_, _>>()?,
@@ -51,6 +55,57 @@ fn map(from: String, to: &Path, cwd: &Path) -> Result<MapRequest, Failure> {
         return Err(usage(&format!("--map {from}={}: there is no such folder here", to.display())).into());
     }
     Ok(MapRequest { from, to })
+}
+
+/// Shows what a check of a submission found.
+pub(crate) fn checked(found: &Value, console: &mut Console<'_>) -> io::Result<Exit> {
+    let is_ok = found["ok"] == true;
+    let exit = if is_ok { Exit::Done } else { Exit::Bad };
+    if console.json {
+        let mut found = found.clone();
+        if let Some(found) = found.as_object_mut() {
+            found.remove("event");
+        }
+        console.value(&found)?;
+        return Ok(exit);
+    }
+    let problems = items(found, "problems");
+    for problem in problems {
+        let (message, fix) = (text(problem, "message"), text(problem, "fix"));
+        let fix = if fix.is_empty() { String::new() } else { format!("; {fix}") };
+        console.line(plain_lines(&format!("{}: {message}{fix}", text(problem, "severity"))))?;
+    }
+    let machines = items(found, "nodes");
+    if !machines.is_empty() {
+        let mut table = Table::new(&["MACHINE", "CAN", "WHY"]);
+        for machine in machines {
+            let can = if machine["can"] == true { "yes" } else { "no" };
+            table.row([text(machine, "name").into(), can.into(), text(machine, "reason").into()]);
+        }
+        for line in table.lines() {
+            console.line(line)?;
+        }
+    }
+    if let Some(files) = found["files"].as_u64() {
+        let (all, new) = (bytes(number(found, "bytes")), bytes(number(found, "new_bytes")));
+        console.line(format!("{}, {all} ({new} new)", count(files, "file")))?;
+    }
+    if let Some(series) = found["series"].as_str() {
+        let estimate = &found["estimate"];
+        let time = clock_seconds(estimate["seconds"].as_f64());
+        let time = match (time.as_str(), text(estimate, "basis")) {
+            ("", _) => "nothing was rendered yet that would tell how long it takes".into(),
+            (time, "measured") => format!("about {time}, as measured on this scene"),
+            (time, _) => format!("about {time}, guessed from other jobs"),
+        };
+        console.line(plain(&format!("Blender {series}; {time}")))?;
+    }
+    let errors = problems.iter().filter(|problem| text(problem, "severity") == "error").count();
+    match is_ok {
+        true => console.line("it can be submitted")?,
+        false => console.line(format!("it cannot be submitted: {}", count(errors as u64, "error")))?,
+    }
+    Ok(exit)
 }
 
 /// The request of a `swarm job collect`.

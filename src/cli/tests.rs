@@ -95,6 +95,35 @@ fn a_submit_ends_with_one_line_that_says_all() {
 }
 
 #[test]
+fn a_check_tells_all_problems_and_submits_nothing() {
+    let stage = Stage::with_daemon(Script::Complete);
+    let ran = stage.run(&format!("submit {} --check", stage.blend()));
+    let expected = "warning: saved by 4.4, rendered by 4.5\n\
+                    MACHINE  CAN  WHY\n\
+                    ws1      yes  ready\n\
+                    ws2      no   no Blender 4.5\n\
+                    3 files, 5.00 MiB (1.00 MiB new)\n\
+                    Blender 4.5; about 12:34, as measured on this scene\n\
+                    it can be submitted\n";
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, expected, ""));
+    let stage = Stage::with_daemon(Script::Refuse);
+    let ran = stage.run(&format!("submit {} --check", stage.blend()));
+    assert_eq!(ran.code, 1);
+    for line in ["error: no camera; add one\n", "is not there; put it there\n", "it cannot be submitted: 2 errors\n"] {
+        assert!(ran.out.contains(line), "{}", ran.out);
+    }
+    let ran = stage.run(&format!("submit {} --check --json", stage.blend()));
+    let found: Value = serde_json::from_str(&ran.out).unwrap();
+    let keys = ["ok", "problems", "files", "bytes", "new_bytes", "nodes", "series", "estimate"];
+    assert_eq!((found["ok"].as_bool(), ran.code), (Some(false), 1));
+    assert!(
+        keys.iter().all(|key| found.get(key).is_some()) && found.as_object().unwrap().len() == keys.len(),
+        "{found}"
+    );
+    assert_eq!(stage.run(&format!("submit {} --check --update last", stage.blend())).code, 2);
+}
+
+#[test]
 fn a_submit_under_json_is_the_events_one_object_per_line() {
     let stage = Stage::with_daemon(Script::Complete);
     let ran = stage.run(&format!("submit {} --json", stage.blend()));

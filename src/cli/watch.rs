@@ -6,6 +6,7 @@ use super::client::{Client, Events, job_path};
 use super::print::{Console, count, number, short_path, text};
 use super::progress::{Progress, say, shortfall};
 use super::session::Session;
+use super::submit;
 use super::{Exit, Failure};
 use crate::node::http::{ApiError, ErrorKind};
 use serde_json::{Value, json};
@@ -107,6 +108,8 @@ pub(crate) enum Made {
     Here,
     /// Somebody else's, or an older one: it is left as it is.
     Before,
+    /// There is none: it was only asked what would become of one.
+    Nothing,
 }
 
 /// Follows `events` to their end. `detach`: an end after `submitted` is what was asked for.
@@ -131,7 +134,14 @@ pub(crate) fn follow(
                 if let Some(id) = event.get("job").and_then(Value::as_str) {
                     job = Some(id.to_owned());
                 }
+                if text(&event, "event") == "checked" {
+                    if let Some(progress) = &mut progress {
+                        progress.clear();
+                    }
+                    return Ok(submit::checked(&event, console)?);
+                }
                 let shown = match &mut progress {
+                    None if made == Made::Nothing => Ok(()),
                     Some(_) if made == Made::Before && text(&event, "event") == "submitted" => {
                         say(console, format!("following job {}", text(&event, "job")))
                     }

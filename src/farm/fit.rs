@@ -7,7 +7,8 @@
 use super::id::NodeId;
 use super::job::{Device, JobSpec, Series};
 use super::message::{Capability, RendererInfo};
-use super::roster::Roster;
+use super::op::OP_VERSION;
+use super::roster::{Member, Roster};
 use super::rules::{Glob, Rules, gigabytes};
 use super::state::JobState;
 use std::fmt;
@@ -136,21 +137,33 @@ pub fn suits(capability: Option<&Capability>, spec: &JobSpec, rules: &Rules, min
 /// Whether a machine can render a job as things are, the job's own state and failures aside.
 pub fn fits(roster: &Roster, node: NodeId, job: &JobState) -> Result<(), Unfit> {
     let (Some(spec), Some(member)) = (&job.spec, roster.member(node)) else { return Err(Unfit::Unknown) };
+    suits(member.capability.as_ref(), spec, job.rules(), job.min_version)?;
+    // A machine that renders the job already has its memory.
+    let renders = || member.in_hand.iter().any(|hand| hand.job == job.id);
+    is_free(member, job.owner() == Some(node), job.rules().min_memory_bytes.filter(|_| !renders()))
+}
+
+/// The same of a job that `owner` is about to submit.
+pub fn would_fit(roster: &Roster, node: NodeId, owner: NodeId, spec: &JobSpec) -> Result<(), Unfit> {
+    let member = roster.member(node).ok_or(Unfit::Unknown)?;
+    suits(member.capability.as_ref(), spec, &spec.rules, OP_VERSION)?;
+    is_free(member, owner == node, spec.rules.min_memory_bytes)
+}
+
+/// Whether nothing keeps a machine from beginning something new at the moment.
+fn is_free(member: &Member, is_own: bool, memory_bytes: Option<u64>) -> Result<(), Unfit> {
     let capability = member.capability.as_ref();
-    suits(capability, spec, job.rules(), job.min_version)?;
     if capability.is_some_and(|capability| capability.paused) {
         return Err(Unfit::Paused);
     }
     if capability.is_some_and(|capability| capability.sick) {
         return Err(Unfit::Sick);
     }
-    if member.at_desk && job.owner() != Some(node) {
+    if member.at_desk && !is_own {
         return Err(Unfit::AtDesk);
     }
-    // A machine that renders the job already has its memory.
-    let renders = || member.in_hand.iter().any(|hand| hand.job == job.id);
-    match (job.rules().min_memory_bytes, member.free_memory_bytes) {
-        (Some(needs), Some(free)) if free < needs && !renders() => Err(Unfit::LowMemory { free, needs }),
+    match (memory_bytes, member.free_memory_bytes) {
+        (Some(needs), Some(free)) if free < needs => Err(Unfit::LowMemory { free, needs }),
         _ => Ok(()),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::answer::Stream;
 use super::machine::Gpu;
+use super::prospect::Prospect;
 use super::render::Discovery;
 use super::slots::{Finished, Free};
 use super::submit::Prepared;
@@ -24,6 +25,8 @@ pub enum Event {
     Discovered(Box<Discovery>, Vec<Gpu>),
     /// A submission wants to know who could render it.
     WhoCan(WhoCan),
+    /// A submission wants to know what the swarm says to it.
+    Prospect(Prospect),
     /// Somebody wants to change a job.
     WhichJob(WhichJob),
     /// A submission is bundled.

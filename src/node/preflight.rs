@@ -1,17 +1,28 @@
-//! What about a scene keeps it from being rendered, or would surprise who sees the frames: one list of problems.
+//! Everything that can be checked about a submission before anything moves, as one list of problems.
 //!
-//! All of them are looked for before anything is refused, so that a person mends everything at once.
+//! `submit` refuses on the errors in it and tells the warnings; `submit --check` shows all of it. A check that fails does
+//! not keep the others from being made, so that a person mends everything at once.
 
 use super::answer::Stream;
+use super::event::{Event, Found};
 use super::http::{ApiError, ErrorKind, SubmitRequest};
-use super::scene::{self, Missing, PathMap, SceneError, SceneInfo, Survey, Trace, TraceOptions};
-use super::submit::{blocking, scene_error};
-use crate::farm::job::FrameSet;
-use crate::farm::rules::Chunk;
-use std::collections::BTreeSet;
+use super::output;
+use super::prospect::{Outlook, Prospect};
+use super::render::PIXELS_MAX;
+use super::scene::{self, BundleStats, Missing, PathMap, SceneError, SceneInfo, Survey, Trace, TraceOptions, Unrun};
+use super::submit::{blocking, frames, name, needs, output_of, rate, scene_error, settings, who_can};
+use crate::farm::id::BlobId;
+use crate::farm::job::{FrameSet, JobSpec, OutputSpec, RenderSettings, Series};
+use crate::farm::rules::{Chunk, Rules, gigabytes};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use tokio::sync::{mpsc, oneshot};
 
 /// Missing files, simulations and the like named in one error; the rest are counted.
 const MOST_NAMED: usize = 20;
+/// Priority unless told. DESIGN §3.
+const DEFAULT_PRIORITY: u8 = 50;
 
 /// How much a problem matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +40,8 @@ pub struct Problem {
     pub severity: Severity,
     /// The file or the setting it is about.
     pub subject: String,
+    /// The datablock it is about, if it is one.
+    pub datablock: Option<String>,
     /// What is the matter.
     pub message: String,
     /// What to do about it; may be empty.
@@ -40,7 +53,7 @@ pub struct Problem {
 impl Problem {
     pub(super) fn error(kind: ErrorKind, subject: impl Into<String>, message: impl Into<String>, fix: &str) -> Self {
         let (subject, message, fix) = (subject.into(), message.into(), fix.to_owned());
-        Self { severity: Severity::Error(kind), subject, message, fix, map: None }
+        Self { severity: Severity::Error(kind), subject, datablock: None, message, fix, map: None }
     }
 
     pub(super) fn warning(
@@ -50,12 +63,41 @@ impl Problem {
         fix: &str,
     ) -> Self {
         let (subject, message, fix) = (subject.into(), message.into(), fix.to_owned());
-        Self { severity: Severity::Warning(kind), subject, message, fix, map: None }
+        Self { severity: Severity::Warning(kind), subject, datablock: None, message, fix, map: None }
+    }
+
+    fn of(self, datablock: impl Into<String>) -> Self {
+        Self { datablock: Some(datablock.into()), ..self }
+    }
+
+    /// An error from elsewhere: it says what happened, then what to do.
+    fn from(error: ApiError, subject: &Path) -> Self {
+        let (message, fix) = error.message.split_once("; ").unwrap_or((&error.message, ""));
+        Self::error(error.kind, subject.to_string_lossy(), message, fix)
+    }
+
+    fn is_error(&self) -> bool {
+        matches!(self.severity, Severity::Error(_))
     }
 
     /// In one sentence.
     pub fn sentence(&self) -> String {
         if self.fix.is_empty() { self.message.clone() } else { format!("{}; {}", self.message, self.fix) }
+    }
+
+    fn to_json(&self) -> Value {
+        let (severity, kind) = match self.severity {
+            Severity::Error(kind) => ("error", kind.as_str()),
+            Severity::Warning(kind) => ("warning", kind),
+        };
+        json!({
+            "severity": severity,
+            "kind": kind,
+            "subject": self.subject,
+            "datablock": self.datablock,
+            "message": self.message,
+            "fix": self.fix,
+        })
     }
 }
 
@@ -149,7 +191,7 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<Loo
     if !info.has_view() {
         let message = format!("the scene `{}` in {subject} has no active camera", info.scene);
         let fix = "choose or add one in Blender and save the file";
-        problems.push(Problem::error(ErrorKind::NoCamera, &subject, message, fix));
+        problems.push(Problem::error(ErrorKind::NoCamera, &subject, message, fix).of(&info.scene));
     }
     let maps = maps.into_iter().chain(std::iter::repeat(None));
     for (missing, map) in trace.missing.iter().zip(maps) {
@@ -166,18 +208,62 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<Loo
                 Problem { map, ..Problem::error(ErrorKind::MissingFiles, &missing.stored, message, &fix) }
             }
         };
-        problems.push(problem);
+        problems.push(problem.of(&missing.datablock));
     }
     for file in trace.other_case.iter().take(MOST_NAMED) {
         let place = file.resolved.display();
         let text =
             format!("{} `{}`: {} is {place} on this disk; the case differs", file.kind, file.datablock, file.stored);
-        problems.push(Problem::warning("case", &file.stored, text, ""));
+        problems.push(Problem::warning("case", &file.stored, text, "").of(&file.datablock));
     }
     if let Some(more @ 1..) = trace.other_case.len().checked_sub(MOST_NAMED) {
         problems.push(Problem::warning("case", "", format!("{more} more files differ in case"), ""));
     }
+    problems.extend(not_run(&survey.unrun, &subject));
     Ok(Looked { info, trace, survey, problems })
+}
+
+/// What would need Python, by datablock.
+fn not_run(unrun: &[Unrun], subject: &str) -> Vec<Problem> {
+    let mut by_datablock: BTreeMap<(&'static str, &str), Vec<&str>> = BTreeMap::new();
+    for one in unrun {
+        let (kind, datablock, what) = match one {
+            Unrun::Script { text } => ("script", text, text),
+            Unrun::Driver { datablock, expression } => ("driver", datablock, expression),
+            Unrun::Node { datablock, kind } => ("addon", datablock, kind),
+        };
+        by_datablock.entry((kind, datablock)).or_default().push(what);
+    }
+    let count = by_datablock.len();
+    let problem = |((kind, datablock), those): ((&'static str, &str), Vec<&str>)| {
+        let more = if those.len() > 1 { format!(" and {} more", those.len() - 1) } else { String::new() };
+        let (text, fix) = match kind {
+            "script" => (
+                format!(
+                    "the script `{datablock}` is set to run when the file is opened, and scripts in files are not run"
+                ),
+                "save the scene as the script leaves it",
+            ),
+            "driver" => (
+                format!("a driver of `{datablock}` needs Python, which is not run in files: `{}`{more}", those[0]),
+                "write it without Python, or bake it to keyframes",
+            ),
+            _ => (
+                format!(
+                    "`{datablock}` has nodes of an add-on, which a Blender without it leaves out: `{}`{more}",
+                    those[0]
+                ),
+                "replace them, or see that every machine has the add-on",
+            ),
+        };
+        Problem::warning(kind, subject, text, fix).of(datablock)
+    };
+    let mut problems: Vec<Problem> = by_datablock.into_iter().take(MOST_NAMED).map(problem).collect();
+    if count > MOST_NAMED {
+        let text = format!("{} more datablocks need Python that is not run", count - MOST_NAMED);
+        problems.push(Problem::warning("driver", subject, text, ""));
+    }
+    problems
 }
 
 impl Looked {
@@ -197,21 +283,254 @@ impl Looked {
                 }
                 false => {
                     let (text, fix) = match simulation.plays {
-                        true => {
-                            (simulation.to_string(), "bake it and save, or submit with --chunk all or --allow-unbaked")
-                        }
+                        true => (
+                            format!("{simulation} is not baked"),
+                            "bake it and save, or submit with --chunk all or --allow-unbaked",
+                        ),
                         false => (
-                            format!("{simulation} (--chunk all does not help it)"),
+                            format!("{simulation}, is not baked, and --chunk all does not help it"),
                             "choose another cache type, bake it and save, or submit with --allow-unbaked",
                         ),
                     };
                     Problem::error(ErrorKind::NotBaked, subject, text, fix)
                 }
             };
-            self.problems.push(problem);
+            self.problems.push(problem.of(&simulation.object));
         }
         played.iter().map(|simulation| simulation.start).min()
     }
+}
+
+/// A submission of which all that can be checked was checked.
+pub(super) struct Checked {
+    /// The scene; its problems are those of the whole submission.
+    pub looked: Looked,
+    /// The job, but for its bundle; if none of the problems is an error it is there.
+    pub spec: Option<JobSpec>,
+    /// The series that would render it.
+    series: Option<Series>,
+    /// What the swarm says to it.
+    outlook: Option<Outlook>,
+}
+
+/// Makes every check of a submission.
+///
+/// # Errors
+/// The scene cannot be read at all, or the daemon stops.
+pub(super) async fn check(
+    request: &SubmitRequest,
+    events: &mpsc::Sender<Event>,
+    stream: &Stream,
+) -> Result<Checked, ApiError> {
+    let mut looked = look(request, stream).await?;
+    let (frames, settings) = (frames(request, &looked.info), settings(request, &looked.info));
+    let frames = looked.keep(request, frames);
+    let chunk = request.rules.chunk.unwrap_or_default();
+    let simulate_from = frames.as_ref().and_then(|frames| looked.simulate_from(request, frames, chunk));
+    let settings = looked.keep(request, settings).map(|settings| RenderSettings { simulate_from, ..settings });
+    let size = settings.as_ref().map(|settings| size(&looked.info, settings));
+    let size = size.and_then(|size| looked.keep(request, size));
+    let rate = rate(request, &looked.info);
+    let rate = looked.keep(request, rate);
+    let output = frames.as_ref().map(|frames| output_of(request, &looked.info, frames));
+    let output = output.and_then(|output| looked.keep(request, output));
+    if let (Some(output), Some(frames)) = (&output, &frames) {
+        looked.check_output(request, output.clone(), frames.clone()).await?;
+    }
+    looked.warn_of_changes(request);
+    // What is refused anyway waits for no machine, unless all there is to say is asked for.
+    if !request.check && looked.problems.iter().any(Problem::is_error) {
+        return Ok(Checked { looked, spec: None, series: None, outlook: None });
+    }
+    let needs = needs(&looked.info, settings.as_ref().unwrap_or(&RenderSettings::default()));
+    let found = who_can(request, &looked.info, &needs, events).await;
+    let found = looked.keep(request, found);
+    let series = found.as_ref().map(|found| found.series);
+    if let Some(Found { series, warning: Some(warning), .. }) = &found {
+        looked.problems.push(Problem::warning("series", series.to_string(), warning, ""));
+    }
+    let rules = request.rules.clone().settings(found.as_ref().and_then(|found| found.after));
+    let rules = looked.keep(request, rules);
+    let whole = (|| {
+        let (mut priority, mut rules_of) = (request.priority.unwrap_or(DEFAULT_PRIORITY).min(100), Rules::default());
+        rules?.iter().for_each(|setting| setting.apply(&mut priority, &mut rules_of));
+        Some(JobSpec {
+            name: name(request),
+            file: request.file.to_string_lossy().into_owned(),
+            user: request.user.clone(),
+            bundle: BlobId([0; 32]),
+            bundle_bytes: 0,
+            frames: frames?,
+            // Where there is none for it, the machines say so.
+            series: series.or(request.series).unwrap_or(looked.info.version),
+            min_version: looked.info.min_version,
+            settings: settings?,
+            needs,
+            format: looked.info.format,
+            size: size?,
+            rate: rate?,
+            output: output?,
+            priority,
+            rules: rules_of,
+            nonce: 0,
+            created_ms: super::clock::wall_ms(),
+        })
+    })();
+    let outlook = match &whole {
+        Some(spec) => Some(looked.ask(spec, events).await?),
+        None => None,
+    };
+    Ok(Checked { looked, spec: whole, series, outlook })
+}
+
+impl Checked {
+    /// Refuses the submission, or tells the warnings; the scene's files and the job.
+    pub async fn settle(self, request: &SubmitRequest, stream: &Stream) -> Result<(Trace, JobSpec), ApiError> {
+        settle(&self.looked.problems, stream).await?;
+        let lost = || ApiError::new(ErrorKind::Internal, format!("{} was not checked", request.file.display()));
+        Ok((self.looked.trace, self.spec.ok_or_else(lost)?))
+    }
+
+    /// As `submit --check` answers; `bundle` is what would be sent, if the files could be read.
+    pub fn to_json(&self, bundle: Option<BundleStats>) -> Value {
+        let problems: Vec<Value> = self.looked.problems.iter().map(Problem::to_json).collect();
+        let outlook = self.outlook.as_ref();
+        json!({
+            "event": "checked",
+            "ok": !self.looked.problems.iter().any(Problem::is_error),
+            "problems": problems,
+            "files": bundle.map(|bundle| bundle.files),
+            "bytes": bundle.map(|bundle| bundle.bytes),
+            "new_bytes": bundle.map(|bundle| bundle.new_bytes),
+            "nodes": outlook.map_or(json!([]), |outlook| outlook.nodes.clone()),
+            "series": self.series.map(|series| series.to_string()),
+            "estimate": {
+                "seconds": outlook.and_then(|outlook| outlook.seconds),
+                "basis": outlook.map_or("guess", |outlook| outlook.basis),
+            },
+        })
+    }
+}
+
+/// As `submit --check` answers about a file that cannot be read.
+pub(super) fn unreadable(error: ApiError, file: &Path) -> Value {
+    json!({
+        "event": "checked",
+        "ok": false,
+        "problems": [Problem::from(error, file).to_json()],
+        "files": null,
+        "bytes": null,
+        "new_bytes": null,
+        "nodes": [],
+        "series": null,
+        "estimate": {"seconds": null, "basis": "guess"},
+    })
+}
+
+impl Looked {
+    /// What a check came to; its error is a problem.
+    pub fn keep<T>(&mut self, request: &SubmitRequest, checked: Result<T, ApiError>) -> Option<T> {
+        checked.map_err(|error| self.problems.push(Problem::from(error, &request.file))).ok()
+    }
+
+    /// What is made otherwise than the scene says.
+    fn warn_of_changes(&mut self, request: &SubmitRequest) {
+        let (info, subject) = (&self.info, request.file.to_string_lossy());
+        let warning = if info.movie_format {
+            let text = "the scene is set to a movie format; frames are rendered as PNG and the video is made of them";
+            Some(("movie_format", text.to_owned()))
+        } else {
+            info.replaced_format.map(|format| {
+                ("format", format!("the scene's format {format} cannot be checked here; frames are rendered as PNG"))
+            })
+        };
+        let internal = (info.engine == "BLENDER_RENDER" && request.engine.is_none()).then(|| {
+            let text = "the scene was made for Blender Internal, which is gone; newer Blenders render it with Eevee";
+            ("engine", text.to_owned())
+        });
+        let warnings = [warning, internal].into_iter().flatten();
+        self.problems.extend(warnings.map(|(kind, text)| Problem::warning(kind, &*subject, text, "")));
+    }
+
+    /// Whether results can be written, and take the place of nothing they must not.
+    async fn check_output(
+        &mut self,
+        request: &SubmitRequest,
+        output: OutputSpec,
+        frames: FrameSet,
+    ) -> Result<(), ApiError> {
+        let format = self.info.format;
+        let files = self.trace.files.iter().map(|file| file.resolved.clone());
+        let needed: Vec<PathBuf> = self.trace.blends.keys().cloned().chain(files).collect();
+        let at = output.directory.clone();
+        let (written, there, video) = blocking(move || {
+            let written = output::spare(&output, &frames, format, &needed).and_then(|()| output::check(&output));
+            let is_there = |frame| Path::new(&output.directory).join(output.file_name(frame, format)).exists();
+            let there = frames.iter().filter(|frame| is_there(*frame)).count();
+            (written, there, output.video.filter(|video| Path::new(video).exists()))
+        })
+        .await?;
+        self.keep(request, written);
+        match (there, video) {
+            (1.., _) => {
+                let text = format!("{there} frames already in {at} will be replaced by new ones");
+                self.problems.push(Problem::warning("replaces", at, text, ""));
+            }
+            (0, Some(video)) => {
+                let text = format!("{video} will be replaced by the new video");
+                self.problems.push(Problem::warning("replaces", video, text, ""));
+            }
+            (0, None) => {}
+        }
+        Ok(())
+    }
+
+    /// What the swarm says to the job.
+    async fn ask(&mut self, spec: &JobSpec, events: &mpsc::Sender<Event>) -> Result<Outlook, ApiError> {
+        let paths: Vec<PathBuf> = self.trace.files.iter().map(|file| file.resolved.clone()).collect();
+        let length = |path: &PathBuf| path.metadata().map_or(0, |meta| meta.len());
+        let scene_bytes = blocking(move || paths.iter().map(length).sum()).await?;
+        let (reply, answer) = oneshot::channel();
+        let prospect = Prospect { spec: Box::new(spec.clone()), scene_bytes, reply };
+        events.send(Event::Prospect(prospect)).await.map_err(|_| stopping())?;
+        let outlook = answer.await.map_err(|_| stopping())?;
+        if let Some(error) = &outlook.in_the_way {
+            self.problems.push(Problem::from(error.clone(), Path::new(&spec.output.directory)));
+        }
+        if let Some(warning) = &outlook.nobody {
+            self.problems.push(Problem::warning("rules", &spec.name, warning, ""));
+        }
+        if !outlook.small.is_empty() {
+            let files = gigabytes(scene_bytes);
+            let text =
+                format!("the files of the scene are {files}, more than the memory of {}", outlook.small.join(", "));
+            let fix = "keep machines out that have too little with --min-memory";
+            self.problems.push(Problem::warning("memory", &spec.name, text, fix));
+        }
+        Ok(outlook)
+    }
+}
+
+/// Pixels of a frame.
+fn size(info: &SceneInfo, settings: &RenderSettings) -> Result<(u32, u32), ApiError> {
+    let (width, height) = info.size_with(settings.resolution, settings.percent);
+    let refuse = |what: String| {
+        Err(ApiError::new(
+            ErrorKind::BadRequest,
+            format!("a frame would be {width}×{height} pixels{what} --percent or --resolution"),
+        ))
+    };
+    if width == 0 || height == 0 {
+        return refuse("; raise".into());
+    }
+    if u64::from(width) * u64::from(height) > PIXELS_MAX {
+        return refuse(format!(", and no more than {} million can be checked; lower", PIXELS_MAX / 1_000_000));
+    }
+    Ok((width, height))
+}
+
+fn stopping() -> ApiError {
+    ApiError::new(ErrorKind::Busy, "the daemon is stopping; submit again when it runs")
 }
 
 #[cfg(test)]

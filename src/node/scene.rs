@@ -9,12 +9,13 @@
 //! what they come to here (`maps` where they are of another machine), [`mod@trace`] what is there and what is missing,
 //! `include` what travels though no .blend names it, `names` gives each file its place in a bundle, [`mod@bundle`] copies
 //! them with the paths rewritten, [`layout`] puts them down again. [`mod@survey`] says what of a scene would not come out as
-//! its maker saw it, `simulations` among it.
+//! its maker saw it: `simulations` without a bake, and what is `unrun` of its Python (`expression` tells which need it).
 
 pub mod bundle;
 mod caches;
 mod disk;
 pub mod dna;
+mod expression;
 mod imports;
 mod include;
 pub mod layout;
@@ -26,6 +27,7 @@ mod refs;
 mod simulations;
 pub mod survey;
 pub mod trace;
+mod unrun;
 mod zones;
 
 pub use bundle::{BlobSink, BundleError, BundleProgress, BundleStats, bundle};
@@ -35,6 +37,7 @@ pub use read::{SceneInfo, read};
 pub use simulations::Simulation;
 pub use survey::{Survey, survey};
 pub use trace::{Dependency, Missing, RefKind, Stamp, Trace, TraceOptions, trace};
+pub use unrun::Unrun;
 
 use std::path::{Path, PathBuf};
 

@@ -9,25 +9,23 @@ use super::chunk::Chunking;
 use super::event::{Event, Found, WhoCan};
 use super::http::{ApiError, ErrorKind, SubmitRequest};
 use super::output::{self, file_safe};
-use super::preflight::{Looked, look, settle};
-use super::render::PIXELS_MAX;
+use super::preflight::{self, check};
 use super::scene::{self, BlobSink, BundleError, SceneError, SceneInfo, Trace};
 use super::store::{Intake, Store};
 use super::sweep::Held;
 use super::update::{Update, update};
-use crate::farm::id::BlobId;
+use crate::farm::blob::BlobMap;
+use crate::farm::id::{BlobId, ChunkId};
 use crate::farm::job::{FrameRate, FrameSet, JobSpec, Needs, OutputSpec, RenderSettings};
-use crate::farm::rules::Rules;
 use crate::wire;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// Priority unless told. DESIGN §3.
-const DEFAULT_PRIORITY: u8 = 50;
 /// Longest wait for a series while this node has just started and its own Blenders are still being asked.
 const PROBE_WAIT: Duration = Duration::from_secs(90);
 
@@ -58,6 +56,17 @@ pub async fn prepare(
     held: Held,
     stream: Stream,
 ) {
+    if request.check {
+        let told = tokio::select! {
+            told = look_only(request, store, &events, &stream) => told,
+            () = stream.gone() => return,
+        };
+        match told {
+            Ok(told) => stream.event(told).await,
+            Err(error) => stream.fail(error).await,
+        }
+        return;
+    }
     let detach = request.detach;
     let what = async {
         match request.update.clone() {
@@ -89,81 +98,44 @@ async fn spec(
     events: &mpsc::Sender<Event>,
     stream: &Stream,
 ) -> Result<JobSpec, ApiError> {
-    let mut looked = look(&request, stream).await?;
-    let chunk = request.rules.chunk.unwrap_or_default();
-    let frames = frames(&request, &looked.info)?;
-    let simulate_from = looked.simulate_from(&request, &frames, chunk);
-    settle(&looked.problems, stream).await?;
-    let Looked { info, trace, .. } = looked;
-    let settings = RenderSettings { simulate_from, ..settings(&request, &info)? };
-    let size = info.size_with(settings.resolution, settings.percent);
-    if size.0 == 0 || size.1 == 0 {
-        let text = format!("a frame would be {}×{} pixels; raise --percent or --resolution", size.0, size.1);
-        return Err(ApiError::new(ErrorKind::BadRequest, text));
-    }
-    if u64::from(size.0) * u64::from(size.1) > PIXELS_MAX {
-        let text = format!(
-            "a frame would be {}×{} pixels, and no more than {} million can be checked; lower --percent or --resolution",
-            size.0,
-            size.1,
-            PIXELS_MAX / 1_000_000
-        );
-        return Err(ApiError::new(ErrorKind::BadRequest, text));
-    }
-    let needs = needs(&info, &settings);
-    let output = output_of(&request, &info, &frames)?;
-    {
-        let (output, frames, format) = (output.clone(), frames.clone(), info.format);
-        let files = trace.files.iter().map(|file| file.resolved.clone());
-        let needed: Vec<PathBuf> = trace.blends.keys().cloned().chain(files).collect();
-        let whole = move || output::spare(&output, &frames, format, &needed).and_then(|()| output::check(&output));
-        blocking(whole).await??;
-    }
-    warn_of_changes(&request, &info, stream).await;
-    let Found { series, warning, after } = who_can(&request, &info, &needs, events).await?;
-    let mut priority = request.priority.unwrap_or(DEFAULT_PRIORITY).min(100);
-    let mut rules = Rules::default();
-    request.rules.clone().settings(after)?.iter().for_each(|setting| setting.apply(&mut priority, &mut rules));
-    if let Some(warning) = warning {
-        stream.warning("series", &series.to_string(), &warning).await;
-    }
-    let existing = {
-        let (output, frames, format) = (output.clone(), frames.clone(), info.format);
-        blocking(move || {
-            let is_there = |frame| Path::new(&output.directory).join(output.file_name(frame, format)).exists();
-            let frames = frames.iter().filter(|frame| is_there(*frame)).count();
-            (frames, output.video.clone().filter(|video| Path::new(video).exists()))
-        })
-        .await?
-    };
-    if let (frames @ 1.., _) = existing {
-        let text = format!("{frames} frames already in {} will be replaced by new ones", output.directory);
-        stream.warning("replaces", &output.directory, &text).await;
-    }
-    if let (0, Some(video)) = existing {
-        stream.warning("replaces", &video, &format!("{video} will be replaced by the new video")).await;
-    }
+    let (trace, spec) = check(&request, events, stream).await?.settle(&request, stream).await?;
     let (bundle, bundle_bytes) = make_bundle(&request, trace, store, stream).await?;
-    Ok(JobSpec {
-        name: name(&request),
-        file: request.file.to_string_lossy().into_owned(),
-        user: request.user.clone(),
-        bundle,
-        bundle_bytes,
-        frames,
-        series,
-        min_version: info.min_version,
-        settings,
-        needs,
-        format: info.format,
-        size,
-        rate: rate(&request, &info)?,
-        output,
-        priority,
-        rules,
-        nonce: 0,
-        created_ms: super::clock::wall_ms(),
-    })
+    Ok(JobSpec { bundle, bundle_bytes, ..spec })
+}
+
+/// Checks all of a submission and tells what it finds. What would be sent is read for that, and stored nowhere.
+async fn look_only(
+    request: SubmitRequest,
+    store: Arc<Store>,
+    events: &mpsc::Sender<Event>,
+    stream: &Stream,
+) -> Result<Value, ApiError> {
+    let mut checked = match check(&request, events, stream).await {
+        Ok(checked) => checked,
+        Err(error) => return Ok(preflight::unreadable(error, &request.file)),
+    };
+    let (file, trace, told) = (request.file.clone(), checked.looked.trace.clone(), stream.clone());
+    let read = blocking(move || {
+        let mut scale = Scale { store: &store, stream: told, seen: BTreeSet::new() };
+        scene::bundle(&file, &trace, &mut scale, &mut |_| {})
+    });
+    let bundle = read.await?.map(|(_, stats)| stats).map_err(bundle_error);
+    let bundle = checked.looked.keep(&request, bundle);
+    Ok(checked.to_json(bundle))
+}
+
+/// Tells what a bundle comes to, and keeps nothing of it.
+struct Scale<'a> {
+    store: &'a Store,
+    stream: Stream,
+    /// What was weighed before.
+    seen: BTreeSet<ChunkId>,
+}
+
+impl BlobSink for Scale<'_> {
+    fn put_file(&mut self, reader: &mut dyn Read, chunking: Chunking) -> io::Result<(BlobMap, u64)> {
+        self.store.weigh(&mut Wanted { reader, stream: &self.stream }, chunking, &mut self.seen)
+    }
 }
 
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
@@ -184,7 +156,7 @@ pub(super) fn scene_error(error: SceneError) -> ApiError {
     ApiError::new(kind, with_causes(&error))
 }
 
-fn frames(request: &SubmitRequest, info: &SceneInfo) -> Result<FrameSet, ApiError> {
+pub(super) fn frames(request: &SubmitRequest, info: &SceneInfo) -> Result<FrameSet, ApiError> {
     let bad = |error: crate::farm::job::FrameError| ApiError::new(ErrorKind::BadFrames, error.to_string());
     match &request.frames {
         Some(text) => text.parse().map_err(bad),
@@ -240,7 +212,7 @@ fn scaled(resolution: Option<(u32, u32)>, percent: Option<u32>, info: &SceneInfo
     (Some((side(info.resolution.0), side(info.resolution.1))), Some(percent))
 }
 
-fn rate(request: &SubmitRequest, info: &SceneInfo) -> Result<FrameRate, ApiError> {
+pub(super) fn rate(request: &SubmitRequest, info: &SceneInfo) -> Result<FrameRate, ApiError> {
     match request.fps {
         None => Ok(info.rate),
         Some(fps) if fps.is_finite() && (0.01..=1000.0).contains(&fps) => {
@@ -255,33 +227,18 @@ fn rate(request: &SubmitRequest, info: &SceneInfo) -> Result<FrameRate, ApiError
 }
 
 /// What people call the job, and its files.
-fn name(request: &SubmitRequest) -> String {
+pub(super) fn name(request: &SubmitRequest) -> String {
     let stem = || request.file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     request.name.clone().or_else(stem).unwrap_or_else(|| "render".into())
 }
 
 /// Where results go, DESIGN §7.
-fn output_of(request: &SubmitRequest, info: &SceneInfo, frames: &FrameSet) -> Result<OutputSpec, ApiError> {
+pub(super) fn output_of(request: &SubmitRequest, info: &SceneInfo, frames: &FrameSet) -> Result<OutputSpec, ApiError> {
     let name = file_safe(&name(request));
     let folder = request.file.parent().unwrap_or(Path::new("/"));
     let whole = FrameSet::range(info.frame_start, info.frame_end, info.frame_step).is_ok_and(|whole| whole == *frames);
     let span = if whole { String::new() } else { format!("-{}-{}", frames.first(), frames.last()) };
     output::resolve(request.output.as_deref(), &request.video, &folder.join(format!("{name}-frames")), &name, &span)
-}
-
-async fn warn_of_changes(request: &SubmitRequest, info: &SceneInfo, stream: &Stream) {
-    let subject = request.file.to_string_lossy();
-    if info.movie_format {
-        let text = "the scene is set to a movie format; frames are rendered as PNG and the video is made of them";
-        stream.warning("movie_format", &subject, text).await;
-    } else if let Some(format) = info.replaced_format {
-        let text = format!("the scene's format {format} cannot be checked here; frames are rendered as PNG");
-        stream.warning("format", &subject, &text).await;
-    }
-    if info.engine == "BLENDER_RENDER" && request.engine.is_none() {
-        let text = "the scene was made for Blender Internal, which is gone; newer Blenders render it with Eevee";
-        stream.warning("engine", &subject, text).await;
-    }
 }
 
 pub(super) async fn who_can(
@@ -319,7 +276,7 @@ struct Sink<'a> {
 }
 
 impl BlobSink for Sink<'_> {
-    fn put_file(&mut self, reader: &mut dyn Read, chunking: Chunking) -> io::Result<(crate::farm::blob::BlobMap, u64)> {
+    fn put_file(&mut self, reader: &mut dyn Read, chunking: Chunking) -> io::Result<(BlobMap, u64)> {
         self.intake.put_reader(&mut Wanted { reader, stream: &self.stream }, chunking)
     }
 }
@@ -366,7 +323,16 @@ pub(super) async fn make_bundle(
         Ok::<_, BundleError>((bundle, stats))
     })
     .await?;
-    let (bundle, stats) = made.map_err(|error| match error {
+    let (bundle, stats) = made.map_err(bundle_error)?;
+    let bundled: Value =
+        json!({"event": "bundled", "files": stats.files, "bytes": stats.bytes, "new_bytes": stats.new_bytes});
+    stream.event(bundled).await;
+    Ok((bundle, stats.bytes))
+}
+
+/// The error of a bundle, with its cause in the same sentence.
+fn bundle_error(error: BundleError) -> ApiError {
+    match error {
         BundleError::Scene(error) => scene_error(error),
         error => {
             let full = matches!(&error, BundleError::Store { source, .. } if is_full(source));
@@ -378,11 +344,7 @@ pub(super) async fn make_bundle(
             };
             ApiError::new(kind, with_causes(&error))
         }
-    })?;
-    let bundled: Value =
-        json!({"event": "bundled", "files": stats.files, "bytes": stats.bytes, "new_bytes": stats.new_bytes});
-    stream.event(bundled).await;
-    Ok((bundle, stats.bytes))
+    }
 }
 
 #[cfg(test)]

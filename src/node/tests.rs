@@ -4,7 +4,7 @@
 use super::identity::Invite;
 use super::store::{Batch, LedgerRow};
 use super::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -233,6 +233,9 @@ pub struct SubmitRequest {
     /// it; others lie beside it under their own names.
     #[serde(default)]
     pub include: Vec<PathBuf>,
+    /// Only check it: the last event is `checked`, with what DESIGN §8 lists, and nothing is submitted.
+    #[serde(default)]
+    pub check: bool,
     /// Submit although simulations of the scene are not baked; frames then depend on what is rendered before them.
     #[serde(default)]
     pub allow_unbaked: bool,

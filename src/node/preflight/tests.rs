@@ -137,6 +137,41 @@ async fn simulations_that_are_not_baked_are_named_and_nothing_else_is() {
     }
 }
 
+/// What runs without Python, and what does not.
+const PYTHON: &str = r#"
+scene = bpy.context.scene
+for name in ("starts", "lies there"):
+    bpy.data.texts.new(name).use_module = name == "starts"
+for name, expression in (("Simple", "frame * 2 + x"), ("Python", "len(str(x))"), ("Muted", "len(str(x))")):
+    thing = bpy.data.objects.new(name, None)
+    scene.collection.objects.link(thing)
+    curve = thing.driver_add("location", 0)
+    curve.mute = name == "Muted"
+    curve.driver.expression = expression
+    curve.driver.variables.new().name = "x"
+tree = bpy.data.materials["Material"].node_tree
+class Odd(bpy.types.ShaderNodeCustomGroup):
+    bl_idname, bl_label = "OddNode", "Odd"
+bpy.utils.register_class(Odd)
+tree.nodes.new("OddNode")
+"#;
+
+#[tokio::test]
+async fn python_that_would_not_run_is_told_and_simple_expressions_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    for renderer in discover(&[], &dir.path().join("cache.json")).await.renderers {
+        let blend = dir.path().join(format!("{}.blend", renderer.series));
+        make(&renderer, &blend, PYTHON);
+        let found = survey(&blend, &trace(&blend, TraceOptions::default()).unwrap()).unwrap();
+        let told: Vec<String> = not_run(&found.unrun, "s.blend").into_iter().map(|problem| problem.message).collect();
+        let wanted = ["nodes of an add-on", "a driver of `Python` needs Python", "the script `starts`"];
+        assert_eq!(told.len(), wanted.len(), "Blender {}: {told:?}", renderer.version_text());
+        for (told, wanted) in told.iter().zip(wanted) {
+            assert!(told.contains(wanted), "{told}");
+        }
+    }
+}
+
 #[test]
 fn a_refusal_tells_all_that_is_to_be_mended_each_kind_once() {
     let missing =

@@ -12,6 +12,7 @@ use super::read::current_scene;
 use super::refs::Budget;
 use super::simulations::{Simulation, unbaked};
 use super::trace::{RefKind, Trace};
+use super::unrun::{Unrun, unrun};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,8 @@ const WITH_COLLECTIONS: u32 = 280;
 pub struct Survey {
     /// Simulations that are not baked, by name.
     pub simulations: Vec<Simulation>,
+    /// Python that is not run, in order.
+    pub unrun: Vec<Unrun>,
 }
 
 /// Looks through the .blend at `main` and its libraries, as `trace` found them.
@@ -39,6 +42,7 @@ pub fn survey(main: &Path, trace: &Trace) -> Result<Survey, SceneError> {
     let mut budget = Budget::of(&main);
     let mut graphs = BTreeMap::new();
     let mut simulations: Vec<(PathBuf, usize, Simulation)> = Vec::new();
+    let mut unruns: Vec<(PathBuf, usize, Unrun)> = Vec::new();
     let (mut scene, mut scene_start) = (Vec::new(), 1);
     // The scene that is rendered comes first: it says where simulations of the others begin.
     let libraries_of = trace.blends.keys().filter(|path| **path != main);
@@ -54,13 +58,21 @@ pub fn survey(main: &Path, trace: &Trace) -> Result<Survey, SceneError> {
         leave_out_hidden(&blend, &mut graph);
         let found = unbaked(&blend, (path, &trace.maps), scene_start, &mut budget)?;
         simulations.extend(found.into_iter().map(|(owner, simulation)| (path.clone(), owner, simulation)));
+        let found = unrun(&blend, &mut budget)?;
+        unruns.extend(found.into_iter().map(|(owner, unrun)| (path.clone(), owner, unrun)));
         graphs.insert(path.clone(), graph);
     }
     let used = used_from(&main, scene, &graphs);
     let takes_part = |path: &PathBuf, owner: &usize| used.get(path).is_some_and(|used| used.contains(owner));
     simulations.retain(|(path, owner, _)| takes_part(path, owner));
     let simulations: BTreeSet<Simulation> = simulations.into_iter().map(|(_, _, simulation)| simulation).collect();
-    Ok(Survey { simulations: simulations.into_iter().collect() })
+    // A script starts with its file, whoever uses it; those of libraries do not.
+    unruns.retain(|(path, owner, unrun)| match unrun {
+        Unrun::Script { .. } => *path == main,
+        Unrun::Driver { .. } | Unrun::Node { .. } => takes_part(path, owner),
+    });
+    let unrun: BTreeSet<Unrun> = unruns.into_iter().map(|(_, _, unrun)| unrun).collect();
+    Ok(Survey { simulations: simulations.into_iter().collect(), unrun: unrun.into_iter().collect() })
 }
 
 /// Where the simulation zones of a scene begin.

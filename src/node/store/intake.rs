@@ -98,12 +98,7 @@ impl Intake<'_> {
     }
 
     fn take(&mut self, map: BlobMap, path: PathBuf, scratch: Scratch<'_>) -> io::Result<(BlobMap, u64)> {
-        let mut lengths: BTreeMap<ChunkId, u64> =
-            map.chunks.iter().map(|chunk| (chunk.id, u64::from(chunk.bytes))).collect();
-        lengths.retain(|id, _| !self.chunks.contains(id));
-        let ids: Vec<ChunkId> = lengths.keys().copied().collect();
-        let places = self.store.database.locate(&ids)?;
-        let new_bytes = lengths.values().zip(places).filter(|(_, place)| place.is_none()).map(|(bytes, _)| bytes).sum();
+        let (ids, new_bytes) = self.store.new_to(&map, &self.chunks)?;
         let id = map.id();
         // One that is here already is dropped with its scratch, and nothing has to be synced for it.
         if !self.store.has(id) && !self.waiting.contains_key(&id) {
@@ -131,6 +126,34 @@ impl Store {
     /// Begins to take many files in.
     pub fn intake(&self) -> Intake<'_> {
         Intake { store: self, waiting: BTreeMap::new(), bytes: 0, chunks: BTreeSet::new() }
+    }
+
+    /// Reads what `reader` gives as if it were taken in, and keeps nothing. The second number is how many of its bytes are
+    /// in chunks that neither a blob here has nor `seen` names, to which they are added.
+    ///
+    /// # Errors
+    /// Reading fails, or the database cannot be read.
+    pub fn weigh(
+        &self,
+        reader: &mut dyn Read,
+        chunking: Chunking,
+        seen: &mut BTreeSet<ChunkId>,
+    ) -> io::Result<(BlobMap, u64)> {
+        let map = chunk(reader, chunking, &mut |_, _| Ok(()))?;
+        let (ids, new_bytes) = self.new_to(&map, seen)?;
+        seen.extend(ids);
+        Ok((map, new_bytes))
+    }
+
+    /// The chunks of a blob that are not among `known`, and how many bytes of them no blob here has.
+    fn new_to(&self, map: &BlobMap, known: &BTreeSet<ChunkId>) -> io::Result<(Vec<ChunkId>, u64)> {
+        let mut lengths: BTreeMap<ChunkId, u64> =
+            map.chunks.iter().map(|chunk| (chunk.id, u64::from(chunk.bytes))).collect();
+        lengths.retain(|id, _| !known.contains(id));
+        let ids: Vec<ChunkId> = lengths.keys().copied().collect();
+        let places = self.database.locate(&ids)?;
+        let new_bytes = lengths.values().zip(places).filter(|(_, place)| place.is_none()).map(|(bytes, _)| bytes).sum();
+        Ok((ids, new_bytes))
     }
 
     /// Takes bytes in as a blob (cut by content); durable on return.
