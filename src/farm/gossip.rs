@@ -41,8 +41,10 @@ impl Farm {
         match message {
             Message::Heartbeat(beat) => {
                 // Everyone's, every two seconds: what follows waits for the next review, a tick away at most.
-                self.roster.heartbeat(from, beat, now.mono);
-                self.hand_on_beat(from);
+                let boot = beat.boot;
+                if self.roster.heartbeat(from, beat, now.mono) {
+                    self.hand_on_beat(boot);
+                }
                 false
             }
             Message::Beats(beats) => {

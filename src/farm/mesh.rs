@@ -37,8 +37,8 @@ pub(super) struct Mesh {
     drawn: BTreeSet<NodeId>,
     /// Those, and the ones that drew it, as of the last heartbeat.
     told: Vec<NodeId>,
-    /// Members whose signs of life are to be handed on.
-    beats: BTreeSet<NodeId>,
+    /// Starts of members whose signs of life are to be handed on.
+    beats: BTreeSet<BootId>,
     relay_at: Duration,
     forwards: BTreeMap<(LogId, ActorId), Forward>,
     push_at: Duration,
@@ -85,7 +85,7 @@ impl Farm {
     }
 
     /// A member gave a sign of life that others may not have seen.
-    pub(super) fn hand_on_beat(&mut self, of: NodeId) {
+    pub(super) fn hand_on_beat(&mut self, of: BootId) {
         if self.is_partial() {
             self.mesh.beats.insert(of);
         }
@@ -93,10 +93,8 @@ impl Farm {
 
     /// Signs of life that a neighbour hands on.
     pub(super) fn relayed_beats(&mut self, beats: &[(BootId, u64)], now: Duration) {
-        for (boot, counter) in beats {
-            if let Some(node) = self.roster.relayed_beat(*boot, *counter, now) {
-                self.hand_on_beat(node);
-            }
+        for boot in self.roster.relayed_beats(beats, now) {
+            self.hand_on_beat(boot);
         }
     }
 
@@ -141,11 +139,12 @@ impl Farm {
     pub(super) fn hand_on(&mut self, now: Now, effects: &mut Vec<Effect>) {
         if !self.mesh.beats.is_empty() && now.mono >= self.mesh.relay_at {
             self.mesh.relay_at = now.mono + RELAY_EVERY;
-            let mut nodes = std::mem::take(&mut self.mesh.beats);
-            if let Some(later) = nodes.iter().nth(MAX_BEATS).copied() {
-                self.mesh.beats = nodes.split_off(&later);
+            let mut boots = std::mem::take(&mut self.mesh.beats);
+            if let Some(later) = boots.iter().nth(MAX_BEATS).copied() {
+                self.mesh.beats = boots.split_off(&later);
             }
-            let beats: Vec<(BootId, u64)> = nodes.iter().filter_map(|node| self.roster.beat(*node)).collect();
+            let counter = |boot: BootId| Some((boot, self.roster.counter(boot)?));
+            let beats: Vec<(BootId, u64)> = boots.into_iter().filter_map(counter).collect();
             for to in self.told() {
                 effects.push(Effect::Send { to, message: Message::Beats(beats.clone()) });
             }

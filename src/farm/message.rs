@@ -169,7 +169,7 @@ pub struct Heartbeat {
 pub enum Message {
     /// Status: a sign of life.
     Heartbeat(Heartbeat),
-    /// Status: signs of life of others, handed on: (start, counter).
+    /// Status: signs of life of others, handed on: (start, counter), in ascending order of starts.
     Beats(Vec<(BootId, u64)>),
     /// Status: what the sender can do, whole.
     Capability(Box<Capability>),

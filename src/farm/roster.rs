@@ -8,6 +8,7 @@ use super::config::{BROKE_OFF_WITHIN, GONE_AFTER, MISSED_FOR, SUSPECT_AFTER};
 use super::event::Load;
 use super::id::{ActorId, BootId, JobId, NodeId, Unit};
 use super::message::{Capability, Heartbeat, InHand};
+use litemap::LiteMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -63,9 +64,8 @@ pub struct Roster {
     members: BTreeMap<NodeId, Member>,
     /// Starts caught signing two histories: what they claim binds nobody, since what they do is not taken any more.
     liars: BTreeSet<ActorId>,
-    /// Whose each start is, and the counter of its last heartbeat, heard of it or through others. Looked up by the
-    /// thousand a second in a large swarm, and never walked through.
-    boots: BTreeMap<BootId, (NodeId, u64)>,
+    /// Whose each start is, and the counter of its last heartbeat, heard of it or through others.
+    boots: LiteMap<BootId, (NodeId, u64)>,
     /// Members a connection stands to.
     connected: BTreeSet<NodeId>,
 }
@@ -75,7 +75,7 @@ impl Roster {
     pub fn new(me: ActorId) -> Self {
         let mut members = BTreeMap::new();
         members.insert(me.node, Member { boot: Some(me.boot), ..Member::default() });
-        Self { me, members, liars: BTreeSet::new(), boots: BTreeMap::new(), connected: BTreeSet::new() }
+        Self { me, members, liars: BTreeSet::new(), boots: LiteMap::new(), connected: BTreeSet::new() }
     }
 
     /// Everyone ever heard of in this run, by id.
@@ -148,13 +148,13 @@ impl Roster {
         }
     }
 
-    /// A heartbeat. One of another start than the connection's, or an old one, says nothing.
-    pub fn heartbeat(&mut self, node: NodeId, beat: Heartbeat, now: Duration) {
+    /// A heartbeat; whether it is news. One of another start than the connection's, or an old one, says nothing.
+    pub fn heartbeat(&mut self, node: NodeId, beat: Heartbeat, now: Duration) -> bool {
         let Some((_, last)) = self.boots.get_mut(&beat.boot).filter(|(of, last)| *of == node && beat.counter > *last)
         else {
-            return;
+            return false;
         };
-        let Some(member) = self.members.get_mut(&node) else { return };
+        let Some(member) = self.members.get_mut(&node) else { return false };
         *last = beat.counter;
         member.since.retain(|key, _| beat.in_hand.iter().any(|hand| (hand.job, hand.unit) == *key));
         for hand in &beat.in_hand {
@@ -167,20 +167,32 @@ impl Roster {
         if !member.neighbours.iter().eq(&beat.neighbours) {
             member.neighbours = beat.neighbours.into_iter().collect();
         }
+        true
     }
 
-    /// A heartbeat as somebody else heard it; whose, if it is news.
-    pub fn relayed_beat(&mut self, boot: BootId, counter: u64, now: Duration) -> Option<NodeId> {
-        let (node, last) = self.boots.get_mut(&boot).filter(|(_, last)| counter > *last)?;
-        *last = counter;
-        self.members.get_mut(node)?.heard = Some(now);
-        Some(*node)
+    /// Heartbeats as somebody else heard them, in ascending order of starts; those that are news.
+    ///
+    /// A large swarm is full of them: of 500 members a machine is told 3,000 a second, and knows eleven in twelve. So both
+    /// lists are walked side by side; what is out of order is not found.
+    pub fn relayed_beats(&mut self, beats: &[(BootId, u64)], now: Duration) -> Vec<BootId> {
+        let mut known = self.boots.iter_mut().peekable();
+        let mut news = Vec::new();
+        for (boot, counter) in beats {
+            while known.next_if(|(of, _)| *of < boot).is_some() {}
+            let Some((_, (node, last))) = known.next_if(|(of, _)| *of == boot) else { continue };
+            if counter > last
+                && let Some(member) = self.members.get_mut(node)
+            {
+                (*last, member.heard) = (*counter, Some(now));
+                news.push(*boot);
+            }
+        }
+        news
     }
 
-    /// The last heartbeat of a member, to be handed on.
-    pub fn beat(&self, node: NodeId) -> Option<(BootId, u64)> {
-        let boot = self.members.get(&node)?.boot?;
-        Some((boot, self.boots.get(&boot)?.1))
+    /// The counter of the last heartbeat of a member's present start, to be handed on.
+    pub fn counter(&self, boot: BootId) -> Option<u64> {
+        self.boots.get(&boot).map(|(_, counter)| *counter)
     }
 
     /// Whether a member itself lately told what it has in hand: in a large swarm few do.
