@@ -3,7 +3,7 @@
 use super::check::Touched;
 use super::event::{Event, Packet, Request};
 use super::faults::REVISION_CALL;
-use super::machine::Render;
+use super::machine::{Machine, Render};
 use super::{Invariant, Spread, WALL_MS, World, event, failure};
 use crate::farm::blob::{BlobMap, ChunkRef, chunk_id};
 use crate::farm::event::{Effect, Input, Now, Rendered, Token};
@@ -16,6 +16,7 @@ use crate::wire;
 use rand::RngExt;
 use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -317,15 +318,15 @@ impl World {
             Some(message) => {
                 let message = Arc::unwrap_or_clone(message);
                 let from = self.machines[from].node;
-                let pieces: Vec<(LogId, ActorId, u64)> = match &message {
-                    Message::Push(suffixes) => {
-                        suffixes.iter().map(|suffix| (suffix.log, suffix.actor, self.length(to, suffix))).collect()
+                let pieces: Vec<(LogId, ActorId, Range<u64>)> = match &message {
+                    Message::Push(suffixes) if !self.spreading.is_empty() => {
+                        suffixes.iter().map(|suffix| (suffix.log, suffix.actor, range_of(suffix))).collect()
                     }
                     _ => Vec::new(),
                 };
                 self.tell(to, Input::Received { from, message }, &packet.touched);
-                for (log, actor, before) in pieces {
-                    self.follow(to, log, actor, before);
+                for (log, actor, range) in pieces {
+                    self.follow(to, log, actor, range);
                 }
             }
             // The adapter names the peer and goes on.
@@ -334,17 +335,17 @@ impl World {
         }
     }
 
-    fn length(&self, i: usize, suffix: &Suffix) -> u64 {
-        self.machines[i].farm.as_ref().map_or(0, |farm| farm.ledger().length(suffix.log, suffix.actor))
-    }
-
-    /// Notes which ops a machine has just learnt.
-    fn follow(&mut self, i: usize, log: LogId, actor: ActorId, before: u64) {
-        let Some(after) = self.machines[i].farm.as_ref().map(|farm| farm.ledger().length(log, actor)) else { return };
-        for seq in before..after {
+    /// Notes which ops of those told a machine has now.
+    fn follow(&mut self, i: usize, log: LogId, actor: ActorId, told: Range<u64>) {
+        let known = |machine: &Machine| machine.farm.as_ref().map_or(0, |farm| farm.ledger().length(log, actor));
+        for seq in told {
             let key = (log, actor, seq);
             let Some(spread) = self.spreading.get_mut(&key) else { continue };
-            if spread.lacking.remove(&i) && spread.lacking.is_empty() {
+            if !spread.lacking.contains(&i) || seq >= known(&self.machines[i]) {
+                continue;
+            }
+            spread.lacking.remove(&i);
+            if spread.lacking.is_empty() {
                 self.report.spread.push(self.now - spread.since);
                 self.spreading.remove(&key);
             }
@@ -564,4 +565,9 @@ impl World {
         self.machines[i].folder.insert((job, unit), (epoch, blobs));
         self.feed(i, Input::Delivered { job, collection, unit, epoch });
     }
+}
+
+/// Sequence numbers of the ops in a suffix.
+fn range_of(suffix: &Suffix) -> Range<u64> {
+    suffix.from..suffix.from.saturating_add(suffix.ops.len() as u64)
 }
