@@ -7,8 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 use ureq::{Agent, Body, RequestExt, http};
 
-/// How long a daemon on this machine may take to say that it is there (guess: a loaded machine under a render).
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a daemon on this machine may take to say that it is there: with everything else on the machine put before it,
+/// 5 s were too short in 6 of some 30 runs (`scripts/faults` beside sessions of autogroup nice -15).
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long one answer may take (guess): `join` and `doctor` wait for other machines and for Blender's start.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Longest answer, bytes: the frames of a job of a million, some 200 bytes each, twice over.
@@ -46,7 +47,10 @@ pub(crate) fn find(data_dir: &Path) -> Result<Option<Client>, ApiError> {
         // Somebody else has the port now.
         Ok(_) => Ok(None),
         Err(ureq::Error::Timeout(_)) => {
-            let text = format!("the daemon with process id {} does not answer; end it and start it again", file.pid);
+            let (pid, seconds) = (file.pid, PING_TIMEOUT.as_secs());
+            let text = format!(
+                "the daemon with process id {pid} has not answered for {seconds} s; if this machine is overloaded try again, else end that process and start `swarm daemon` anew"
+            );
             Err(ApiError::new(ErrorKind::DaemonSilent, text))
         }
         Err(_) => Ok(None),
