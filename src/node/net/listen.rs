@@ -16,6 +16,9 @@ use tracing::{info, warn};
 /// Ports tried from [`DEFAULT_PORT`] on (guess: more daemons than anybody runs on one machine).
 const PORTS_TRIED: u16 = 64;
 
+/// Free ports tried where any will do (guess: one is hit by somebody else's connection now and then).
+const FREE_TRIED: usize = 16;
+
 /// Holds a port number.
 pub(super) struct Guard {
     port: u16,
@@ -45,7 +48,14 @@ pub(super) fn listen<B: NetworkBehaviour>(
     };
     match port {
         PortChoice::Given(0) => {
-            let port = any_free(ips)?;
+            let mut port = any_free(ips)?;
+            for _ in 1..FREE_TRIED {
+                match listen_at(swarm, port, ips) {
+                    // Somebody was faster, or has a connection from there.
+                    Err(Miss::Taken) => port = any_free(ips)?,
+                    other => return other.map_err(|miss| taken_is(miss, NetError::PortTaken(port))),
+                }
+            }
             listen_at(swarm, port, ips).map_err(|miss| taken_is(miss, NetError::PortTaken(port)))
         }
         PortChoice::Given(port) => {
@@ -70,7 +80,7 @@ pub(super) fn listen<B: NetworkBehaviour>(
     }
 }
 
-/// A port nobody has. Somebody may take it a moment later; then it is an error like any other.
+/// A port nobody has as a lock. It may be taken a moment later, or by a connection.
 fn any_free(ips: &[IpAddr]) -> Result<u16, NetError> {
     let at = SocketAddr::new(ips.first().copied().unwrap_or(Ipv4Addr::UNSPECIFIED.into()), 0);
     let free = UdpSocket::bind(at).and_then(|socket| socket.local_addr());
