@@ -104,13 +104,22 @@ if bpy.app.version >= (4, 1, 0):
         open("%s/%d/meta/1.json" % (place, bake.bake_id), "w").close()
 "#;
 
+/// What is found in the scene that each Blender here makes with `script`.
+async fn surveys(script: &str) -> Vec<(Renderer, Survey)> {
+    let dir = tempfile::tempdir().unwrap();
+    let renderers = discover(&[], &dir.path().join("cache.json")).await.renderers;
+    let made = renderers.into_iter().map(|renderer| {
+        let blend = dir.path().join(format!("{}.blend", renderer.series));
+        make(&renderer, &blend, script);
+        let trace = trace(&blend, TraceOptions::default()).unwrap();
+        (renderer, survey(&blend, &trace).unwrap())
+    });
+    made.collect()
+}
+
 #[tokio::test]
 async fn simulations_that_are_not_baked_are_named_and_nothing_else_is() {
-    let dir = tempfile::tempdir().unwrap();
-    for renderer in discover(&[], &dir.path().join("cache.json")).await.renderers {
-        let blend = dir.path().join(format!("{}.blend", renderer.series));
-        make(&renderer, &blend, SIMULATIONS);
-        let found = survey(&blend, &trace(&blend, TraceOptions::default()).unwrap()).unwrap().simulations;
+    for (renderer, Survey { simulations: found, .. }) in surveys(SIMULATIONS).await {
         let told: Vec<String> = found.iter().map(Simulation::to_string).collect();
         let mut wanted = vec![
             "`Canvas`: dynamic paint `Surface`",
@@ -158,11 +167,7 @@ tree.nodes.new("OddNode")
 
 #[tokio::test]
 async fn python_that_would_not_run_is_told_and_simple_expressions_are_not() {
-    let dir = tempfile::tempdir().unwrap();
-    for renderer in discover(&[], &dir.path().join("cache.json")).await.renderers {
-        let blend = dir.path().join(format!("{}.blend", renderer.series));
-        make(&renderer, &blend, PYTHON);
-        let found = survey(&blend, &trace(&blend, TraceOptions::default()).unwrap()).unwrap();
+    for (renderer, found) in surveys(PYTHON).await {
         let told: Vec<String> = not_run(&found.unrun, "s.blend").into_iter().map(|problem| problem.message).collect();
         let wanted = ["nodes of an add-on", "a driver of `Python` needs Python", "the script `starts`"];
         assert_eq!(told.len(), wanted.len(), "Blender {}: {told:?}", renderer.version_text());

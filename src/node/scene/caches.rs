@@ -17,14 +17,18 @@ use super::refs::{Field, Folder, Form, Found, Members};
 use super::trace::RefKind;
 
 /// `PointCache.flag`.
-const BAKED: i64 = 1 << 0;
+pub(super) const BAKED: i64 = 1 << 0;
 const ON_DISK: i64 = 1 << 6;
-const EXTERNAL: i64 = 1 << 9;
+/// Read from files that were baked elsewhere.
+pub(super) const EXTERNAL: i64 = 1 << 9;
 const NOT_BESIDE_LIBRARY: i64 = 1 << 11;
 /// `FluidDomainSettings.cache_flag`: data, noise, mesh, particles or guides are baked.
 const FLUID_BAKED: i64 = 1 << 1 | 1 << 3 | 1 << 5 | 1 << 7 | 1 << 9;
 /// `NodesModifierBake.flag`: it has a directory of its own.
-const OWN_DIRECTORY: i64 = 1 << 1;
+pub(super) const OWN_DIRECTORY: i64 = 1 << 1;
+/// Where a nodes modifier, and a bake with a directory of its own, store it.
+pub(super) const COMMON_DIRECTORY: &[&str] = &["bake_directory", "simulation_bake_directory"];
+pub(super) const DIRECTORY: &[&str] = &["directory"];
 
 /// Folders of a fluid's cache. (`script` holds none of what is rendered.)
 const FLUID_FOLDERS: [&str; 6] = ["config", "data", "guiding", "mesh", "noise", "particles"];
@@ -59,15 +63,14 @@ pub(super) fn caches(found: &mut Found<'_>, blend: &Blend, record: &Record<'_>) 
         }
         "NodesModifierData" => {
             let folders = BAKE_FOLDERS.into_iter().chain(NUMBERED_BAKE_FOLDERS);
-            let directory = ["bake_directory", "simulation_bake_directory"];
-            bake(found, blend, record, &directory, folders)
+            bake(found, blend, record, COMMON_DIRECTORY, folders)
         }
         "NodesModifierBake" => {
             for bake_of_one in (0..).map_while(|nth| blend.element(record.block, nth)) {
                 found.budget.take(1, 0)?;
                 let own = bake_of_one.int("flag").unwrap_or(0) & OWN_DIRECTORY != 0;
                 if own && !bake_of_one.points("packed") {
-                    bake(found, blend, &bake_of_one, &["directory"], BAKE_FOLDERS.into_iter())?;
+                    bake(found, blend, &bake_of_one, DIRECTORY, BAKE_FOLDERS.into_iter())?;
                 }
             }
             Ok(())
@@ -83,12 +86,15 @@ fn bake(
     directory: &[&str],
     folders: impl Iterator<Item = &'static str>,
 ) -> Result<(), SceneError> {
-    // The text is a block of its own.
-    let text = directory.iter().find_map(|name| blend.find(record.block, record.pointer(name)?));
-    let Some(block) = text else { return Ok(()) };
+    let Some(block) = text_block(blend, record, directory) else { return Ok(()) };
     let members = folders.map(|folder| Members::any(folder, &[])).collect();
     let form = Form::Folder(Folder { members, name: None, needed: false });
     found.push_block(RefKind::Bake, blend, block, form)
+}
+
+/// The block of the text that the first of these fields points to: it is a block of its own.
+pub(super) fn text_block(blend: &Blend, record: &Record<'_>, fields: &[&str]) -> Option<usize> {
+    fields.iter().find_map(|name| blend.find(record.block, record.pointer(name)?))
 }
 
 fn point_cache(found: &mut Found<'_>, blend: &Blend, holder: &Record<'_>, pointer: &str) -> Result<(), SceneError> {

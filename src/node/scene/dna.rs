@@ -307,6 +307,12 @@ impl Blend {
         self.element(index, 0)
     }
 
+    /// The text that is all of a block, up to its NUL; empty where there is no such block.
+    pub fn block_text(&self, index: usize) -> &[u8] {
+        let bytes = self.blocks.get(index).and_then(|block| self.bytes.get(block.at..block.at.checked_add(block.len)?));
+        bytes.and_then(|bytes| bytes.split(|byte| *byte == 0).next()).unwrap_or_default()
+    }
+
     /// The struct with number `nth` in block `index`.
     pub fn element(&self, index: usize, nth: usize) -> Option<Record<'_>> {
         let block = self.blocks.get(index)?;

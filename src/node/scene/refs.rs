@@ -284,8 +284,7 @@ impl Found<'_> {
 
     /// A path that is all of a block.
     pub fn push_block(&mut self, kind: RefKind, blend: &Blend, block: usize, form: Form) -> Result<(), SceneError> {
-        let bytes = blend.blocks().get(block).and_then(|block| blend.bytes().get(block.at..block.at + block.len));
-        let stored = bytes.and_then(|bytes| bytes.split(|byte| *byte == 0).next()).unwrap_or_default();
+        let stored = blend.block_text(block);
         if stored.is_empty() { Ok(()) } else { self.add(kind, block, stored, Field::Block(block), form) }
     }
 

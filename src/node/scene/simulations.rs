@@ -5,6 +5,7 @@
 //! nodes modifier (`zones`). Which fields say "baked" was measured with Blender 3.4 and 4.5.
 
 use super::SceneError;
+use super::caches::{BAKED, EXTERNAL};
 use super::dna::{Blend, Record};
 use super::maps::PathMap;
 use super::refs::{Budget, name_of};
@@ -15,9 +16,6 @@ use std::path::Path;
 
 /// `ModifierData.mode`: on for rendering.
 const MODE_RENDER: i64 = 1 << 1;
-/// `PointCache.flag`: baked; read from files that were baked elsewhere.
-const CACHE_BAKED: i64 = 1 << 0;
-const CACHE_EXTERNAL: i64 = 1 << 9;
 /// `ParticleSettings.type` and `phystype`.
 const PARTICLES_EMITTER: i64 = 0;
 const PARTICLES_HAIR: i64 = 2;
@@ -93,7 +91,7 @@ impl Found<'_> {
     /// A point cache, unless it is baked or lacking.
     fn cache(&mut self, owner: usize, what: String, cache: Option<Record<'_>>) {
         let Some(cache) = cache else { return };
-        if cache.int("flag").unwrap_or(0) & (CACHE_BAKED | CACHE_EXTERNAL) == 0 {
+        if cache.int("flag").unwrap_or(0) & (BAKED | EXTERNAL) == 0 {
             let start = cache.int("startframe").and_then(|start| i32::try_from(start).ok()).unwrap_or(1);
             self.push(owner, what, start, true);
         }

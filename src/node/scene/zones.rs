@@ -5,6 +5,7 @@
 //! file or in a folder. Earlier files have one folder for each modifier.
 
 use super::SceneError;
+use super::caches::{COMMON_DIRECTORY, DIRECTORY, OWN_DIRECTORY, text_block};
 use super::disk::located;
 use super::dna::{Blend, Record};
 use super::maps::PathMap;
@@ -16,11 +17,8 @@ use std::path::Path;
 const ZONE: &[u8] = b"GeometryNodeSimulationOutput";
 /// `NodesModifierBake.flag`.
 const CUSTOM_RANGE: i64 = 1 << 0;
-const CUSTOM_PATH: i64 = 1 << 1;
 /// Deepest nesting of groups followed (guess: people nest less than ten).
 const MAX_DEPTH: usize = 64;
-/// Longest path of a folder, bytes (Blender's own bound).
-const PATH_MAX_BYTES: usize = 1024;
 
 /// The first frame of a modifier's zones that are not baked; `None` when there are none. `scene_start` is that of zones
 /// which have no range of their own. Stored paths lead where `maps` say.
@@ -33,8 +31,12 @@ pub(super) fn unbaked_zones(
 ) -> Result<Option<i32>, SceneError> {
     let Some(tree) = modifier.pointer("node_group").and_then(|address| blend.find_id(address)) else { return Ok(None) };
     let base = path.parent().unwrap_or(Path::new("/"));
-    let folder = |record: &Record<'_>, field: &str| Some(located(base, raw_text(blend, record, field)?, maps));
-    let common = folder(modifier, "simulation_bake_directory");
+    let folder = |record: &Record<'_>, fields: &[&str], budget: &mut Budget| {
+        let stored = text_block(blend, record, fields).map(|block| blend.block_text(block)).unwrap_or_default();
+        budget.take(0, stored.len())?;
+        Ok::<_, SceneError>((!stored.is_empty()).then(|| located(base, stored, maps)))
+    };
+    let common = folder(modifier, COMMON_DIRECTORY, budget)?;
     let Some(bakes) = modifier.follow("bakes") else {
         let is_baked = || common.as_ref().is_some_and(|folder| holds_bake(folder));
         return Ok((has_zone(blend, tree, budget)? && !is_baked()).then_some(scene_start));
@@ -47,7 +49,7 @@ pub(super) fn unbaked_zones(
             continue;
         }
         let flags = bake.int("flag").unwrap_or(0);
-        let own = folder(&bake, "directory").filter(|_| flags & CUSTOM_PATH != 0);
+        let own = folder(&bake, DIRECTORY, budget)?.filter(|_| flags & OWN_DIRECTORY != 0);
         let place = own.or_else(|| Some(common.as_ref()?.join(number.to_string())));
         if !place.is_some_and(|place| holds_bake(&place)) {
             let own = bake.int("frame_start").filter(|_| flags & CUSTOM_RANGE != 0);
@@ -106,13 +108,6 @@ fn has_zone(blend: &Blend, tree: usize, budget: &mut Budget) -> Result<bool, Sce
 
 fn is_linked(blend: &Blend, index: usize) -> bool {
     blend.blocks().get(index).is_some_and(|block| &block.code == b"ID\0\0")
-}
-
-/// The text that a pointer of characters leads to, unless it is empty.
-fn raw_text<'a>(blend: &'a Blend, record: &Record<'_>, field: &str) -> Option<&'a [u8]> {
-    let block = *blend.blocks().get(blend.find(record.block, record.pointer(field)?)?)?;
-    let bytes = blend.bytes().get(block.at..block.at.checked_add(block.len.min(PATH_MAX_BYTES))?)?;
-    bytes.split(|byte| *byte == 0).next().filter(|text| !text.is_empty())
 }
 
 /// Whether a folder holds the frames of a bake.
