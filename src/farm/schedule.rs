@@ -289,12 +289,12 @@ impl View<'_> {
         let others = self.roster.alive(self.now).filter(|(node, _)| *node != self.me.node);
         let rivals = contenders(job, self.roster, others);
         let missing = contenders(job, self.roster, self.roster.missing(self.now));
+        let is_abandoned = |unit: Unit| job.unit(unit).current_claims().any(|(actor, _)| self.roster.has_ended(actor));
         let candidate = |unit: Unit| {
             let (lot, state) = (lot(job, unit), job.unit(unit));
             let own = strength(self.me.node, own_slots, job.id, lot, state.epoch);
             let was_claimed = state.current_claims().next().is_some();
-            let is_abandoned = state.current_claims().any(|(actor, _)| self.roster.has_ended(actor));
-            Candidate { unit, lot, epoch: state.epoch, own, was_claimed, is_abandoned }
+            Candidate { unit, lot, epoch: state.epoch, own, was_claimed, is_abandoned: is_abandoned(unit) }
         };
         let falls_to_us = |open: &Candidate| {
             let best = |nodes: &[(NodeId, u32)]| nodes.iter().map(|rival| open.strength_of(rival, job.id)).max();
@@ -307,6 +307,12 @@ impl View<'_> {
         let mut units = in_order(job, self.open(job).filter(|unit| falls_to_us(&candidate(*unit))), window, slots);
         if units.is_empty() && !missing.is_empty() {
             units = in_order(job, self.open(job), window, slots);
+        }
+        if !missing.is_empty() {
+            // The window of a smaller swarm may end before what was claimed in that of a larger one.
+            let beyond = self.open(job).filter(|unit| is_abandoned(*unit) && !units.contains(unit)).take(window);
+            let beyond: Vec<Unit> = beyond.collect();
+            units.extend(beyond);
         }
         // Short frames are claimed a few at a time: as many as fill the time ahead, and no more than a fair share.
         let fair = units.len().div_ceil(rivals.len() + 1);
