@@ -156,12 +156,16 @@ impl JobState {
                 let speed = self.speed.entry(actor.node).or_default();
                 *speed = (speed.0.saturating_add(1), speed.1.saturating_add(u64::from(millis)));
                 for output in &outputs {
-                    self.holders.entry(output.blob).or_default().insert(actor, true);
+                    self.holders.entry(output.blob).or_insert_with(words).insert(actor, true);
                 }
                 self.raise(unit, epoch);
                 let (device, build) = (self.name(device), self.name(build));
                 let state = self.unit_mut(unit);
                 state.drop_claim(&actor);
+                if state.results.is_empty() {
+                    // Nearly all have one, and room for four would be most of what a job takes.
+                    state.results = LiteMap::with_capacity(1);
+                }
                 state.results.insert((epoch, actor), Outcome { revision, outputs, millis, device, build });
                 self.review(unit);
             }
@@ -460,7 +464,7 @@ impl JobState {
 
     fn hold(&mut self, actor: ActorId, blobs: &[BlobId], has: bool) {
         for blob in blobs {
-            self.holders.entry(*blob).or_default().insert(actor, has);
+            self.holders.entry(*blob).or_insert_with(words).insert(actor, has);
         }
     }
 
@@ -484,6 +488,11 @@ impl JobState {
     fn note(&mut self, at_ms: u64, by: ActorId, action: String) {
         self.history.insert(HistoryEntry { at_ms, by, action });
     }
+}
+
+/// Room for what is said of a blob: a result is held where it was rendered, and where it is brought together.
+fn words() -> LiteMap<ActorId, bool> {
+    LiteMap::with_capacity(2)
 }
 
 fn is_of(spec: &JobSpec, unit: Unit) -> bool {

@@ -18,11 +18,14 @@ pub(super) const CURRENT: (u16, u16, u16) = (4, 5, 1);
 /// The Blender of a machine that fits no job.
 const OTHER: (u16, u16, u16) = (4, 2, 9);
 
+/// Ops by log, actor and sequence number: one of a million on a thousand disks is to take little.
+type Ops = BTreeMap<(LogId, ActorId), Vec<Option<Arc<[u8]>>>>;
+
 /// Rows as a disk has them: those written are there after a crash, the others are not. A write that nobody waits for is
 /// not synced: until the next that is, a crash may take it back.
 #[derive(Default)]
 pub(super) struct Disk {
-    ops: BTreeMap<(LogId, ActorId, u64), Arc<[u8]>>,
+    ops: Ops,
     heads: BTreeMap<(LogId, ActorId), Vec<u8>>,
     retired: BTreeSet<LogId>,
     forks: BTreeMap<(LogId, ActorId), Vec<u8>>,
@@ -41,7 +44,7 @@ pub(super) struct Disk {
 
 /// What a row replaced.
 enum Undo {
-    Retired(LogId, BTreeMap<(LogId, ActorId, u64), Arc<[u8]>>, BTreeMap<(LogId, ActorId), Vec<u8>>),
+    Retired(LogId, Ops, BTreeMap<(LogId, ActorId), Vec<u8>>),
     Op(LogId, ActorId, u64),
     Head(LogId, ActorId, Option<Vec<u8>>),
 }
@@ -84,7 +87,10 @@ impl Disk {
             for row in rows {
                 match row {
                     Row::Op { log, actor, seq, bytes } => {
-                        if self.ops.insert((log, actor, seq), bytes).is_none() {
+                        let ops = self.ops.entry((log, actor)).or_default();
+                        let place = seq as usize;
+                        ops.resize(ops.len().max(place + 1), None);
+                        if ops[place].replace(bytes).is_none() {
                             undo.push(Undo::Op(log, actor, seq));
                         }
                     }
@@ -94,7 +100,7 @@ impl Disk {
                     }
                     Row::Retired { log } => {
                         let (ops, kept) =
-                            std::mem::take(&mut self.ops).into_iter().partition(|((of, _, _), _)| *of == log);
+                            std::mem::take(&mut self.ops).into_iter().partition(|((of, _), _)| *of == log);
                         self.ops = kept;
                         let (heads, kept) =
                             std::mem::take(&mut self.heads).into_iter().partition(|((of, _), _)| *of == log);
@@ -135,7 +141,14 @@ impl Disk {
                     self.ops.extend(ops);
                     self.heads.extend(heads);
                 }
-                Undo::Op(log, actor, seq) => drop(self.ops.remove(&(log, actor, seq))),
+                Undo::Op(log, actor, seq) => {
+                    let ops = self.ops.entry((log, actor)).or_default();
+                    ops.get_mut(seq as usize).into_iter().for_each(|op| *op = None);
+                    ops.truncate(ops.iter().rposition(Option::is_some).map_or(0, |last| last + 1));
+                    if ops.is_empty() {
+                        self.ops.remove(&(log, actor));
+                    }
+                }
                 Undo::Head(log, actor, Some(before)) => drop(self.heads.insert((log, actor), before)),
                 Undo::Head(log, actor, None) => drop(self.heads.remove(&(log, actor))),
             }
@@ -147,11 +160,11 @@ impl Disk {
     }
 
     pub fn rows(&self) -> Vec<Row> {
-        let ops = self.ops.iter().map(|((log, actor, seq), bytes)| Row::Op {
-            log: *log,
-            actor: *actor,
-            seq: *seq,
-            bytes: bytes.clone(),
+        let ops = self.ops.iter().flat_map(|((log, actor), ops)| {
+            let (log, actor) = (*log, *actor);
+            let op =
+                move |(seq, bytes): (u64, &Option<Arc<[u8]>>)| Some(Row::Op { log, actor, seq, bytes: bytes.clone()? });
+            (0..).zip(ops).filter_map(op)
         });
         let heads = self.heads.iter();
         let heads = heads.map(|((log, actor), bytes)| Row::Head { log: *log, actor: *actor, bytes: bytes.clone() });
@@ -164,13 +177,13 @@ impl Disk {
 
     /// Logs of which only the id is to be left, and that have rows nevertheless.
     pub fn undead(&self) -> Option<LogId> {
-        let all = self.ops.keys().map(|(log, _, _)| log).chain(self.heads.keys().map(|(log, _)| log));
+        let all = self.ops.keys().map(|(log, _)| log).chain(self.heads.keys().map(|(log, _)| log));
         all.chain(self.idle.keys()).find(|log| self.retired.contains(log)).copied()
     }
 
     /// Ops of an actor that would survive a crash now.
     pub fn length(&self, log: LogId, actor: ActorId) -> u64 {
-        self.ops.range((log, actor, 0)..=(log, actor, u64::MAX)).next_back().map_or(0, |((_, _, seq), _)| seq + 1)
+        self.ops.get(&(log, actor)).map_or(0, |ops| ops.len() as u64)
     }
 
     /// How far the disk has each log of an actor, as it would be after a crash now.
