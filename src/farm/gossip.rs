@@ -208,8 +208,7 @@ impl Farm {
             if self.counter.is_multiple_of(CAPABILITY_BEATS) {
                 self.tell_capability(&told, effects);
             }
-            let silent = self.roster.neighbours().filter(|node| !self.roster.is_alive(*node, now.mono));
-            effects.extend(silent.map(|node| Effect::Disconnect { node }));
+            effects.extend(self.roster.silent(now.mono).map(|node| Effect::Disconnect { node }));
         }
         if std::mem::take(&mut self.capability_is_new) {
             let everyone: Vec<NodeId> = self.roster.neighbours().collect();

@@ -112,6 +112,7 @@ impl Farm {
                 false
             }
             Input::PeerHave { from, blob, have } => {
+                self.roster.heard(from, now.mono);
                 self.transfer.has(from, blob, have, now.mono);
                 false
             }
@@ -122,6 +123,10 @@ impl Farm {
             }
             Input::RequestFailed { from, blob, index } => {
                 self.transfer.failed(from, blob, index);
+                // In a large swarm few talk to each other all the time; to the others nothing else tells that a link is dead.
+                if self.roster.is_mute(from, now.mono) {
+                    effects.push(Effect::Disconnect { node: from });
+                }
                 false
             }
             Input::Manifest { bundle, files } => {

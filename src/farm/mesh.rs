@@ -31,8 +31,12 @@ struct Forward {
 }
 
 /// The few that are told, and what they are to be told next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Mesh {
+    /// Neighbours up to which all are told.
+    full: usize,
+    /// Neighbours to draw above that.
+    draws: usize,
     /// Drawn by this machine.
     drawn: BTreeSet<NodeId>,
     /// Those, and the ones that drew it, as of the last heartbeat.
@@ -44,10 +48,32 @@ pub(super) struct Mesh {
     push_at: Duration,
 }
 
+impl Default for Mesh {
+    fn default() -> Self {
+        Self {
+            full: FULL_MESH,
+            draws: MESH_DRAWS,
+            drawn: BTreeSet::new(),
+            told: Vec::new(),
+            beats: BTreeSet::new(),
+            relay_at: Duration::ZERO,
+            forwards: BTreeMap::new(),
+            push_at: Duration::ZERO,
+        }
+    }
+}
+
 impl Farm {
+    /// Tells only a few, `draws` of them drawn here, as soon as there are more than `full` neighbours: small swarms that talk
+    /// like large ones, for simulations.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn tell_few(&mut self, full: usize, draws: usize) {
+        (self.mesh.full, self.mesh.draws) = (full, draws);
+    }
+
     /// Whether only some neighbours are told.
     pub(super) fn is_partial(&self) -> bool {
-        self.roster.connected_count() > FULL_MESH
+        self.roster.connected_count() > self.mesh.full
     }
 
     /// Those that are told of ops and life.
@@ -56,11 +82,10 @@ impl Farm {
     }
 
     fn few(&self, now: Duration) -> Vec<NodeId> {
-        let drew_us = |node: &NodeId| {
-            self.roster.tells(*node, now)
-                && self.roster.member(*node).is_some_and(|member| member.neighbours.contains(&self.me.node))
-        };
-        self.roster.neighbours().filter(|node| self.mesh.drawn.contains(node) || drew_us(node)).collect()
+        let drew_us = |member: &Member| member.tells(now) && member.neighbours.contains(&self.me.node);
+        let connected = self.roster.members().iter().filter(|(_, member)| member.connected);
+        let few = connected.filter(|(node, member)| self.mesh.drawn.contains(*node) || drew_us(member));
+        few.map(|(node, _)| *node).filter(|node| *node != self.me.node).collect()
     }
 
     /// Those this machine names in its heartbeat: they need no forwarding of its ops.
@@ -74,12 +99,14 @@ impl Farm {
             self.mesh.drawn.clear();
             return;
         }
-        let usable = |node: &NodeId| self.roster.is_alive(*node, now);
-        let mut drawn: BTreeSet<NodeId> = self.roster.neighbours().filter(usable).collect();
-        drawn.retain(|node| self.mesh.drawn.contains(node));
-        let fresh = self.roster.neighbours().filter(|node| usable(node) && !drawn.contains(node));
-        let fresh = fresh.sample(&mut &mut *rng, MESH_DRAWS.saturating_sub(drawn.len()));
-        drawn.extend(fresh);
+        let connected = self.roster.connected_nodes();
+        let usable = |node: &NodeId| connected.contains(node) && self.roster.is_alive(*node, now);
+        let mut drawn: BTreeSet<NodeId> = self.mesh.drawn.iter().copied().filter(usable).collect();
+        if drawn.len() < self.mesh.draws {
+            let fresh = connected.iter().copied().filter(|node| usable(node) && !drawn.contains(node));
+            let fresh = fresh.sample(&mut &mut *rng, self.mesh.draws - drawn.len());
+            drawn.extend(fresh);
+        }
         self.mesh.drawn = drawn;
         self.mesh.told = self.few(now);
     }

@@ -25,6 +25,8 @@ pub struct Member {
     pub left: Option<Duration>,
     /// When its last heartbeat came from itself, with what it has in hand.
     pub told: Option<Duration>,
+    /// When anything last came over the connection to it.
+    pub spoke: Option<Duration>,
     /// CPU load, hundredths.
     pub load_percent: u8,
     /// Memory that renders could have, bytes, if it is known.
@@ -48,6 +50,11 @@ impl Member {
         let ended = self.left.filter(|left| self.heard.is_none_or(|heard| heard <= *left));
         self.heard.is_some_and(|heard| now.saturating_sub(heard) < SUSPECT_AFTER)
             && ended.is_none_or(|left| now.saturating_sub(left) < GONE_AFTER)
+    }
+
+    /// Whether it itself lately told what it has in hand.
+    pub fn tells(&self, now: Duration) -> bool {
+        self.told.is_some_and(|told| now.saturating_sub(told) < SUSPECT_AFTER)
     }
 
     /// Whether the connection ended while it was being heard, and nobody has heard it since.
@@ -130,7 +137,8 @@ impl Roster {
         if node != self.me.node {
             self.connected.insert(node);
         }
-        (member.connected, member.heard, member.left) = (true, Some(now), None);
+        (member.connected, member.left) = (true, None);
+        (member.heard, member.spoke) = (Some(now), Some(now));
     }
 
     /// It does not any more. The node may still be heard through others, or come back within the suspicion time.
@@ -144,8 +152,14 @@ impl Roster {
     /// Any valid message of it.
     pub fn heard(&mut self, node: NodeId, now: Duration) {
         if let Some(member) = self.members.get_mut(&node) {
-            member.heard = Some(now);
+            (member.heard, member.spoke) = (Some(now), Some(now));
         }
+    }
+
+    /// Whether nothing came over the connection to it for long, though others may hear it: it may stand on this side alone.
+    pub fn is_mute(&self, node: NodeId, now: Duration) -> bool {
+        let spoke = self.members.get(&node).filter(|member| member.connected).and_then(|member| member.spoke);
+        spoke.is_some_and(|spoke| now.saturating_sub(spoke) >= SUSPECT_AFTER)
     }
 
     /// A heartbeat; whether it is news. One of another start than the connection's, or an old one, says nothing.
@@ -197,8 +211,7 @@ impl Roster {
 
     /// Whether a member itself lately told what it has in hand: in a large swarm few do.
     pub fn tells(&self, node: NodeId, now: Duration) -> bool {
-        let told = self.members.get(&node).and_then(|member| member.told);
-        told.is_some_and(|told| now.saturating_sub(told) < SUSPECT_AFTER)
+        self.members.get(&node).is_some_and(|member| member.tells(now))
     }
 
     /// Members a connection stands to.
@@ -273,6 +286,13 @@ impl Roster {
     /// Nodes a connection stands to, by id.
     pub fn neighbours(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.connected.iter().copied()
+    }
+
+    /// Those of them that do not count any more.
+    pub fn silent(&self, now: Duration) -> impl Iterator<Item = NodeId> + '_ {
+        let is_silent =
+            move |(node, member): &(&NodeId, &Member)| member.connected && **node != self.me.node && !member.lives(now);
+        self.members.iter().filter(is_silent).map(|(node, _)| *node)
     }
 
     /// The same as a set.

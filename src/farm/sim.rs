@@ -331,8 +331,11 @@ impl World {
         }
     }
 
+    /// A new connection, also in the place of one that only one end still takes for open: as with real ones, that end goes
+    /// on with the new one and says nothing, unless it leads to another start.
     fn dial(&mut self, a: usize, b: usize) {
-        if self.net.exists(a, b) {
+        let was_open = [(a, b), (b, a)].map(|(me, other)| self.net.open_at(me, other).is_some());
+        if was_open == [true; 2] {
             return;
         }
         let awake = |machine: &Machine| machine.is_up() && machine.asleep_until <= self.now;
@@ -343,9 +346,17 @@ impl World {
         }
         self.net.connect(a, b);
         self.report.links = self.report.links.max(self.net.count());
-        for (me, other) in [(a, b), (b, a)] {
+        for ((me, other), was_open) in [(a, b), (b, a)].into_iter().zip(was_open) {
             let Some(boot) = self.machines[other].farm.as_ref().map(|farm| farm.me().boot) else { continue };
             let node = self.machines[other].node;
+            if was_open {
+                let knows =
+                    |farm: &super::Farm| farm.roster().member(node).is_some_and(|member| member.boot == Some(boot));
+                if self.machines[me].farm.as_ref().is_some_and(knows) {
+                    continue;
+                }
+                self.feed(me, Input::Disconnected { node });
+            }
             self.feed(me, Input::Connected { node, boot });
         }
     }
@@ -354,7 +365,8 @@ impl World {
         if self.net.close_at(at, other, link) {
             self.feed(at, Input::Disconnected { node: self.machines[other].node });
         }
-        if !self.net.exists(at, other) && self.pairs.contains(&(at.min(other), at.max(other))) {
+        let stands = self.net.open_at(at, other).is_some() && self.net.open_at(other, at).is_some();
+        if !stands && self.pairs.contains(&(at.min(other), at.max(other))) {
             let after = self.millis(300, 2000);
             self.plan(after, Event::Dial { a: at, b: other });
         }

@@ -5,7 +5,7 @@ mod rules;
 
 use super::blob::BlobMap;
 use super::collect::VideoState;
-use super::config::{GONE_AFTER, KEEP, KEEP_REVIEW, SUSPECT_AFTER};
+use super::config::{GONE_AFTER, KEEP, KEEP_REVIEW, SUSPECT_AFTER, WINDOW_PER_SLOT};
 use super::event::{Effect, Input, JobCommand, Now, Rendered};
 use super::id::{BlobId, BootId, JobId, NodeId, Unit};
 use super::job::{FrameSet, JobSpec, OutputSpec, Revision, Series};
@@ -22,6 +22,7 @@ use std::time::Duration;
 
 mod bundles;
 mod ledger;
+mod mesh;
 
 /// Between turns; what a test waits for is waited for in these.
 const STEP: Duration = Duration::from_millis(50);
@@ -56,6 +57,8 @@ struct Trio {
     inbox: VecDeque<(NodeId, Input)>,
     /// Who is connected to whom, by place.
     mesh: fn(usize, usize) -> bool,
+    /// Tells only a few, as in a large swarm: with more neighbours than the one, of which it draws the other.
+    few: Option<(usize, usize)>,
     /// Of pushes, and what repair sends, every second one is lost.
     loses: bool,
     pushes: usize,
@@ -68,12 +71,17 @@ impl Trio {
     }
 
     fn meshed(count: u8, mesh: fn(usize, usize) -> bool) -> Self {
+        Self::with(count, mesh, None)
+    }
+
+    fn with(count: u8, mesh: fn(usize, usize) -> bool, few: Option<(usize, usize)>) -> Self {
         let mut trio = Self {
             now: Duration::from_secs(100),
             machines: BTreeMap::new(),
             names: Vec::new(),
             inbox: VecDeque::new(),
             mesh,
+            few,
             loses: false,
             pushes: 0,
             rng: StdRng::seed_from_u64(1),
@@ -86,7 +94,10 @@ impl Trio {
     fn start(&mut self, seed: u8) {
         let sealer = Sealer::from_seed(&[seed; 32]);
         let (node, boot) = (sealer.node(), BootId([seed; 8]));
-        let farm = Farm::new(sealer, boot, [0; 32], Vec::new(), Now { mono: self.now, wall_ms: 0 });
+        let mut farm = Farm::new(sealer, boot, [0; 32], Vec::new(), Now { mono: self.now, wall_ms: 0 });
+        if let Some((full, draws)) = self.few {
+            farm.tell_few(full, draws);
+        }
         let machine = Machine {
             farm,
             is_up: true,
@@ -349,16 +360,21 @@ fn the_units_of_a_killed_process_are_open_four_seconds_later_and_of_a_silent_one
 
 #[test]
 fn the_next_free_slot_takes_what_a_killed_process_had_before_anything_else() {
-    let mut trio = Trio::new(3);
-    let job = trio.submit(0, 60);
-    trio.wait(Duration::from_secs(2));
-    let (_, unit) = trio.at(1).rendering.first().copied().expect("the second renders too");
-    trio.kill(1);
-    trio.wait(GONE_AFTER + Duration::from_secs(1));
-    assert!(!trio.at(0).rendering.contains(&(job, unit)), "no slot is free");
-    trio.render(0);
-    trio.wait(STEP * 2);
-    assert!(trio.at(0).rendering.contains(&(job, unit)), "whoever ranks it first");
+    let mut beyond = 0;
+    for nonce in 0..8 {
+        let mut trio = Trio::new(3);
+        let job = trio.submit_spec(0, JobSpec { nonce, ..spec(60) });
+        trio.wait(Duration::from_secs(2));
+        let (_, unit) = trio.at(1).rendering.first().copied().expect("the second renders too");
+        beyond += usize::from(unit.frame > 2 * WINDOW_PER_SLOT as i32 + 2);
+        trio.kill(1);
+        trio.wait(GONE_AFTER + Duration::from_secs(1));
+        assert!(!trio.at(0).rendering.contains(&(job, unit)), "no slot is free");
+        trio.render(0);
+        trio.wait(STEP * 2);
+        assert!(trio.at(0).rendering.contains(&(job, unit)), "whoever ranks it first");
+    }
+    assert!(beyond > 0, "also where two machines do not look that far ahead");
 }
 
 #[test]

@@ -90,7 +90,11 @@ impl World {
         let now = Now { mono: machine.clock(self.now), wall_ms: WALL_MS };
         let rows = machine.disk.rows();
         let boot = next_boot(machine.node, &rows, random);
-        machine.farm = Some(Farm::new(sealer, boot, SWARM, rows, now));
+        let mut farm = Farm::new(sealer, boot, SWARM, rows, now);
+        if let Some((full, draws)) = self.scenario.few {
+            farm.tell_few(full, draws);
+        }
+        machine.farm = Some(farm);
         machine.is_leaving = false;
         let away = match (machine.is_at_desk, machine.capability.paused) {
             (true, _) => Some(Away::Gone),

@@ -98,10 +98,6 @@ impl Network {
         link.open[usize::from(me > other)].then_some(link.serial)
     }
 
-    pub fn exists(&self, a: usize, b: usize) -> bool {
-        self.links[self.at(a, b)].is_some()
-    }
-
     /// Closes one end of the connection of this number; whether it was open. Gone when both are closed.
     pub fn close_at(&mut self, me: usize, other: usize, serial: u64) -> bool {
         let at = self.at(me, other);

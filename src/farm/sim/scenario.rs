@@ -98,6 +98,8 @@ pub struct Scenario {
     pub rules: bool,
     /// Whether seals are real although nobody lies.
     pub real_seal: bool,
+    /// With more neighbours than the one a machine tells only a few, of which it draws the other; else as large swarms do.
+    pub few: Option<(usize, usize)>,
     /// What goes wrong.
     pub faults: Faults,
     /// Simulated time after the faults in which everything must be finished.
@@ -142,6 +144,7 @@ fn small(name: &'static str, about: &'static str, faults: Faults) -> Scenario {
         misfits: 0,
         rules: false,
         real_seal: false,
+        few: None,
         faults,
         patience: secs(300),
     }
@@ -364,6 +367,16 @@ fn searching() -> Vec<Scenario> {
                     command: Some(secs(10)),
                     ..everything.clone()
                 },
+            )
+        },
+        Scenario {
+            nodes: 12,
+            frames: 60,
+            few: Some((3, 2)),
+            ..small(
+                "sparse",
+                "everything at once, and machines that tell only a few, as in a large swarm",
+                everything.clone(),
             )
         },
         Scenario { nodes: 6, jobs: 3, ..small("chaos", "everything at once", everything) },

@@ -34,7 +34,7 @@ pub struct Shrunk {
 /// A way to leave something out.
 type Step = fn(&mut Scenario);
 
-const STEPS: [Step; 29] = [
+const STEPS: [Step; 30] = [
     |s| s.faults.loss_ppm = 0,
     |s| s.faults.duplicate_ppm = 0,
     |s| s.faults.overtake_ppm = 0,
@@ -58,6 +58,7 @@ const STEPS: [Step; 29] = [
     |s| s.liars = 0,
     |s| s.misfits = 0,
     |s| s.rules = false,
+    |s| s.few = None,
     |s| s.chat = None,
     |s| s.sigma = 0.0,
     |s| s.jobs = (s.jobs / 2).max(1),

@@ -143,6 +143,11 @@ fn everything_at_once_ends_well() {
 }
 
 #[test]
+fn machines_that_tell_only_a_few_lose_nothing_either() {
+    check("sparse", 0..1);
+}
+
+#[test]
 fn sending_before_persisting_is_found() {
     let found = find(Bug::SendBeforePersist, "calm", 0..1);
     assert_eq!(found.map(|(_, invariant)| invariant), Some(Invariant::AnnouncedIsDurable));
