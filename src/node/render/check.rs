@@ -17,6 +17,10 @@ pub const PIXELS_MAX: u64 = 1 << 27;
 const BLACK_MAX: u8 = 2;
 /// Longest header of an EXR, bytes (guess: one with 300 passes has some 20 KiB).
 const EXR_HEADER_MAX_BYTES: u64 = 4 * 1024 * 1024;
+/// Most bytes a decoder may take for a pixel: twice one of 32-bit float RGBA.
+const PIXEL_MAX_BYTES: u64 = 32;
+/// Most it may take besides (guess: tables, a strip or a tile in hand, metadata).
+const SPARE_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Why a file is not the image asked for.
 #[derive(Debug, thiserror::Error)]
@@ -109,8 +113,10 @@ fn right_size(is: (u32, u32), wanted: (u32, u32)) -> Result<(), CheckError> {
 
 fn decode(file: BufReader<File>, format: image::ImageFormat, size: (u32, u32)) -> Result<Option<Blank>, CheckError> {
     let mut reader = ImageReader::with_format(file, format);
-    // The size is held below, before anything of it is allocated.
-    reader.no_limits();
+    // Of the size that it is to have: another is refused below, before anything of it is allocated.
+    let mut limits = image::Limits::no_limits();
+    limits.max_alloc = Some(u64::from(size.0) * u64::from(size.1) * PIXEL_MAX_BYTES + SPARE_MAX_BYTES);
+    reader.limits(limits);
     let decoder = reader.into_decoder()?;
     right_size(decoder.dimensions(), size)?;
     let bytes = usize::try_from(decoder.total_bytes()).map_err(|_| CheckError::TooLarge(size.0, size.1))?;
@@ -141,84 +147,140 @@ fn blank(pixels: &[u8], color: ColorType) -> Option<Blank> {
     pixels.all(|samples| samples.take(colors).all(is_dark)).then_some(Blank::Black)
 }
 
-/// Checks the skeleton of an OpenEXR file of one part, as Blender writes them: header, a table of where each block of
+/// What the header of one part of an OpenEXR file says.
+struct Header {
+    /// First line of the pixels that are stored, and their width and height.
+    data: (i32, (u32, u32)),
+    /// Width and height of the picture.
+    display: (u32, u32),
+    /// Lines in a block.
+    lines: u32,
+    /// Whether a decoder for plain colour reads it.
+    plain: bool,
+}
+
+impl Header {
+    /// `None`: the end of the headers of a file of several parts.
+    fn read(header: &mut impl BufRead) -> Result<Option<Self>, CheckError> {
+        let (mut data, mut display, mut compression, mut plain, mut is_empty) = (None, None, None, false, true);
+        loop {
+            let name = name(header)?;
+            if name.is_empty() {
+                break;
+            }
+            is_empty = false;
+            let kind = self::name(header)?;
+            let mut bytes = [0; 4];
+            header.read_exact(&mut bytes).map_err(|_| CheckError::Truncated("within its header"))?;
+            let wanted = u64::from(u32::from_le_bytes(bytes));
+            let mut value = Vec::new();
+            header.by_ref().take(wanted).read_to_end(&mut value)?;
+            if value.len() as u64 != wanted {
+                return Err(CheckError::Truncated("within its header"));
+            }
+            match (name.as_slice(), kind.as_slice()) {
+                (b"dataWindow", b"box2i") => data = window(&value),
+                (b"displayWindow", b"box2i") => display = window(&value),
+                (b"compression", b"compression") => compression = value.first().copied(),
+                (b"channels", b"chlist") => plain = has_plain_colour(&value),
+                _ => {}
+            }
+        }
+        if is_empty {
+            return Ok(None);
+        }
+        let (Some(data), Some((_, display)), Some(compression)) = (data, display, compression) else {
+            return Err(CheckError::Unsound("its header is not complete"));
+        };
+        // Lines per block: none, RLE, ZIPS; ZIP; PIZ; PXR24; B44, B44A; DWAA; DWAB.
+        let lines = match compression {
+            0..=2 => 1,
+            3 | 5 => 16,
+            4 | 6 | 7 | 8 => 32,
+            9 => 256,
+            _ => return Err(CheckError::Unsound("its compression is unknown")),
+        };
+        // The decoder knows no DWA.
+        Ok(Some(Self { data, display, lines, plain: plain && compression < 8 }))
+    }
+
+    fn blocks(&self) -> u32 {
+        self.data.1.1.div_ceil(self.lines)
+    }
+}
+
+/// Checks the skeleton of an OpenEXR file as Blender writes them: the header of each part, tables of where each block of
 /// lines starts, and all the blocks (openexr.com, "OpenEXR File Layout"). Says whether a decoder for plain colour reads it.
 fn exr(file: &mut BufReader<File>, size: (u32, u32)) -> Result<bool, CheckError> {
     let length = file.get_ref().metadata()?.len();
-    let cut = |_| CheckError::Truncated("within its header");
     let mut head = [0; 8];
-    file.read_exact(&mut head).map_err(cut)?;
+    file.read_exact(&mut head).map_err(|_| CheckError::Truncated("within its header"))?;
     let [a, b, c, d, _, flags, ..] = head;
     if [a, b, c, d] != [0x76, 0x2f, 0x31, 0x01] {
         return Err(CheckError::Unsound("it is not OpenEXR"));
     }
-    // Bits 9, 11 and 12: tiles, deep data, several parts, which Blender writes for stereo.
-    if flags & 0b1_1010 != 0 {
-        return Err(CheckError::Unsound(
-            "it has tiles, deep data or several parts, as of a stereo scene: not supported",
-        ));
+    // Bits 9 and 11, then bit 12.
+    if flags & 0b1010 != 0 {
+        return Err(CheckError::Unsound("it has tiles or deep data, which Blender does not write"));
     }
-    let mut header = file.by_ref().take(EXR_HEADER_MAX_BYTES);
-    let (mut data, mut display, mut compression, mut plain) = (None, None, None, false);
-    loop {
-        let name = name(&mut header)?;
-        if name.is_empty() {
+    let has_parts = flags & 0b1_0000 != 0;
+    let mut headers = file.by_ref().take(EXR_HEADER_MAX_BYTES);
+    let mut parts = Vec::new();
+    while let Some(header) = Header::read(&mut headers)? {
+        right_size(header.display, size)?;
+        right_size(header.data.1, header.data.1)?;
+        parts.push(header);
+        if !has_parts {
             break;
         }
-        let kind = self::name(&mut header)?;
-        let mut bytes = [0; 4];
-        header.read_exact(&mut bytes).map_err(cut)?;
-        let wanted = u64::from(u32::from_le_bytes(bytes));
-        let mut value = Vec::new();
-        header.by_ref().take(wanted).read_to_end(&mut value)?;
-        if value.len() as u64 != wanted {
-            return Err(CheckError::Truncated("within its header"));
-        }
-        match (name.as_slice(), kind.as_slice()) {
-            (b"dataWindow", b"box2i") => data = window(&value),
-            (b"displayWindow", b"box2i") => display = window(&value),
-            (b"compression", b"compression") => compression = value.first().copied(),
-            (b"channels", b"chlist") => plain = has_plain_colour(&value),
-            _ => {}
-        }
     }
-    let unsound = CheckError::Unsound("its header is not complete");
-    let (Some((data_y, data)), Some((_, display)), Some(compression)) = (data, display, compression) else {
-        return Err(unsound);
-    };
-    right_size(display, size)?;
-    right_size(data, data)?;
-    // Lines per block: none, RLE, ZIPS; ZIP; PIZ; PXR24; B44, B44A; DWAA; DWAB.
-    let lines = match compression {
-        0..=2 => 1,
-        3 | 5 => 16,
-        4 | 6 | 7 | 8 => 32,
-        9 => 256,
-        _ => return Err(CheckError::Unsound("its compression is unknown")),
-    };
-    let blocks = data.1.div_ceil(lines) as usize;
-    let mut table = vec![0; blocks * 8];
+    let [first, ..] = parts.as_slice() else { return Err(CheckError::Unsound("its header is not complete")) };
+    let is_plain = first.plain && parts.len() == 1;
+    // A table that cannot be in the file is not made room for.
+    let entries = parts.iter().map(|part| u64::from(part.blocks())).sum::<u64>();
+    let table_bytes = entries.checked_mul(8).filter(|bytes| *bytes <= length);
+    let table_bytes = table_bytes.and_then(|bytes| usize::try_from(bytes).ok());
+    let mut table = vec![0; table_bytes.ok_or(CheckError::Truncated("within its table of lines"))?];
     file.read_exact(&mut table).map_err(|_| CheckError::Truncated("within its table of lines"))?;
     let (starts, _) = table.as_chunks::<8>();
-    for start in starts.iter().map(|bytes| u64::from_le_bytes(*bytes)) {
-        // A writer that dies leaves zeros in the table.
-        if start == 0 || start.checked_add(8).is_none_or(|end| end > length) {
-            return Err(CheckError::Truncated("blocks of lines are missing"));
-        }
-        file.seek(SeekFrom::Start(start))?;
-        let mut block = [0; 8];
-        file.read_exact(&mut block)?;
-        let [y0, y1, y2, y3, a, b, c, d] = block;
-        let y = i64::from(i32::from_le_bytes([y0, y1, y2, y3])) - i64::from(data_y);
-        if !(0..i64::from(data.1)).contains(&y) {
-            return Err(CheckError::Unsound("a block of lines is not of this image"));
-        }
-        if start + 8 + u64::from(u32::from_le_bytes([a, b, c, d])) > length {
-            return Err(CheckError::Truncated("the last lines are missing"));
-        }
+    let of_part = parts.iter().enumerate().flat_map(|(part, header)| (0..header.blocks()).map(move |_| (part, header)));
+    for (start, (part, header)) in starts.iter().map(|bytes| u64::from_le_bytes(*bytes)).zip(of_part) {
+        block(file, (start, length), has_parts.then_some(part), header)?;
     }
-    // The decoder knows no DWA.
-    Ok(plain && compression < 8)
+    Ok(is_plain)
+}
+
+/// Checks that a block of lines is where the table says, of the part it says, and whole.
+fn block(
+    file: &mut BufReader<File>,
+    (start, length): (u64, u64),
+    part: Option<usize>,
+    header: &Header,
+) -> Result<(), CheckError> {
+    let head_bytes = if part.is_some() { 12 } else { 8 };
+    // A writer that dies leaves zeros in the table.
+    let Some(body) = start.checked_add(head_bytes).filter(|body| start != 0 && *body <= length) else {
+        return Err(CheckError::Truncated("blocks of lines are missing"));
+    };
+    file.seek(SeekFrom::Start(start))?;
+    let mut word = || -> io::Result<[u8; 4]> {
+        let mut word = [0; 4];
+        file.read_exact(&mut word)?;
+        Ok(word)
+    };
+    let is_of_part = match part {
+        Some(part) => u32::from_le_bytes(word()?) as usize == part,
+        None => true,
+    };
+    let (first, (_, height)) = header.data;
+    let y = i64::from(i32::from_le_bytes(word()?)) - i64::from(first);
+    if !is_of_part || !(0..i64::from(height)).contains(&y) {
+        return Err(CheckError::Unsound("a block of lines is not of this image"));
+    }
+    if body + u64::from(u32::from_le_bytes(word()?)) > length {
+        return Err(CheckError::Truncated("the last lines are missing"));
+    }
+    Ok(())
 }
 
 fn name(header: &mut impl BufRead) -> Result<Vec<u8>, CheckError> {
@@ -274,6 +336,52 @@ mod tests {
             file.extend([0; 128]);
         }
         file
+    }
+
+    /// The same channel in each of two parts, as for the views of a stereo scene.
+    fn exr_of_two_parts() -> Vec<u8> {
+        let single = exr_of(b"Y");
+        let blocks = single.len() - 36 * (8 + 128);
+        let header = &single[8..blocks - 36 * 8];
+        let mut file = vec![0x76, 0x2f, 0x31, 0x01, 2, 0b1_0000, 0, 0];
+        file.extend([header, header, &[0]].concat());
+        let first = file.len() as u64 + 2 * 36 * 8;
+        file.extend((0..2 * 36).flat_map(|block| (first + block * (12 + 128)).to_le_bytes()));
+        for block in 0..2 * 36i32 {
+            file.extend([(block / 36).to_le_bytes(), (block % 36).to_le_bytes(), 128i32.to_le_bytes()].concat());
+            file.extend([0; 128]);
+        }
+        file
+    }
+
+    #[test]
+    fn every_part_of_an_exr_has_to_be_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, whole) = (dir.path().join("parts.exr"), exr_of_two_parts());
+        let check = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            check_image(&path, ImageFormat::ExrMultilayer, SIZE)
+        };
+        assert_eq!(check(&whole).unwrap(), None);
+        for keep in [whole.len() - 1, whole.len() - 36 * 70, 400, 100] {
+            assert!(matches!(check(&whole[..keep]), Err(CheckError::Truncated(_))), "{keep} of {}", whole.len());
+        }
+        let mut other = whole;
+        let last = other.len() - (12 + 128);
+        other[last] = 0;
+        assert!(matches!(check(&other), Err(CheckError::Unsound(_))));
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_in_the_file_is_not_made_room_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tall.exr");
+        let mut file = exr_of(b"Y");
+        let at = file.windows(10).position(|bytes| bytes == b"dataWindow").unwrap() + b"dataWindow\0box2i\0".len() + 4;
+        let tall = [0, 0, 0, (PIXELS_MAX - 1) as i32].map(i32::to_le_bytes).concat();
+        file[at..at + 16].copy_from_slice(&tall);
+        std::fs::write(&path, file).unwrap();
+        assert!(matches!(check_image(&path, ImageFormat::ExrMultilayer, SIZE), Err(CheckError::Truncated(_))));
     }
 
     fn written(dir: &Path, format: ImageFormat) -> std::path::PathBuf {
