@@ -16,6 +16,7 @@ mod deliver;
 mod effects;
 mod event;
 pub mod fail;
+mod format;
 pub mod http;
 mod identity;
 mod logs;

@@ -2,6 +2,8 @@
 
 use super::rules::{RuleArgs, tag};
 use crate::farm::job::{Device, FrameSet, Series};
+use crate::farm::overrides::Property;
+use crate::node::http::FormatChoice;
 use clap::builder::NonEmptyStringValueParser as Text;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{IpAddr, SocketAddr};
@@ -119,6 +121,8 @@ pub(crate) struct SubmitArgs {
     /// Frames, such as 1-250, 1,5,9 or 1-100x2 [default: the scene's]
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub(crate) frames: Option<FrameSet>,
+    #[command(flatten)]
+    pub(crate) overrides: OverrideArgs,
     /// Render engine, such as cycles, eevee or workbench [default: the scene's]
     #[arg(long, value_name = "E", value_parser = Text::new())]
     pub(crate) engine: Option<String>,
@@ -134,6 +138,9 @@ pub(crate) struct SubmitArgs {
     /// Frames per second of the video [default: the scene's]
     #[arg(long, value_name = "N", value_parser = fps)]
     pub(crate) fps: Option<f64>,
+    /// Format of the frames [default: the scene's; PNG where that is a movie or one swarm cannot check]
+    #[arg(long, value_name = "png|png16|jpeg|exr|exr-multilayer|tiff|webp")]
+    pub(crate) format: Option<FormatChoice>,
     /// What to render on: auto takes a GPU where there is one, gpu never the CPU
     #[arg(long, value_parser = device, default_value = "auto", value_name = "auto|cpu|gpu")]
     pub(crate) device: Device,
@@ -180,9 +187,27 @@ pub(crate) struct SubmitArgs {
         long,
         value_name = "JOB",
         value_parser = Text::new(),
-        conflicts_with_all = ["name", "fps", "series", "priority", "output", "VideoArgs", "RuleArgs", "paused"]
+        conflicts_with_all = ["name", "fps", "format", "series", "priority", "output", "VideoArgs", "RuleArgs", "paused"]
     )]
     pub(crate) update: Option<String>,
+}
+
+/// What of FILE is rendered, and properties.
+#[derive(Debug, Args)]
+pub(crate) struct OverrideArgs {
+    /// Render this scene of FILE [default: the one that was open when FILE was saved]
+    #[arg(long, value_name = "S", value_parser = Text::new())]
+    pub(crate) scene: Option<String>,
+    /// Render through this camera, also where markers bind others [default: the scene's]
+    #[arg(long, value_name = "C", value_parser = Text::new())]
+    pub(crate) camera: Option<String>,
+    /// Render this view layer and no other; may be repeated [default: those the scene says]
+    #[arg(long, value_name = "L", value_parser = Text::new())]
+    pub(crate) view_layer: Vec<String>,
+    /// Set a property before rendering, such as scene.cycles.max_bounces=4 or 'bpy.data.objects["Cube"].hide_render=true';
+    /// may be repeated
+    #[arg(long, value_name = "PATH=VALUE", value_parser = str::parse::<Property>)]
+    pub(crate) set: Vec<Property>,
 }
 
 #[derive(Debug, Args)]

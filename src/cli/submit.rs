@@ -1,9 +1,10 @@
 //! `swarm submit`, `swarm job collect` and `swarm job debug`: what moves scenes and results.
 
-use super::grammar::{SubmitArgs, VideoArgs};
+use super::grammar::{OverrideArgs, SubmitArgs, VideoArgs};
 use super::print::{Console, Table, bytes, clock_seconds, count, items, number, plain, plain_lines, text};
 use super::usage;
 use super::{Exit, Failure};
+use crate::farm::overrides::Overrides;
 use crate::node::http::{
     ApiError, CollectRequest, DebugRequest, ErrorKind, MapRequest, RulesRequest, SubmitRequest, VideoChoice,
 };
@@ -31,6 +32,7 @@ pub(crate) fn request(args: SubmitArgs, cwd: &Path) -> Result<SubmitRequest, Fai
         resolution: args.resolution,
         percent: args.percent,
         fps: args.fps,
+        format: args.format,
         device: args.device,
         series: args.series,
         priority: args.priority,
@@ -45,7 +47,15 @@ pub(crate) fn request(args: SubmitArgs, cwd: &Path) -> Result<SubmitRequest, Fai
         allow_unbaked: args.allow_unbaked,
         no_reuse: args.no_reuse,
         update: args.update,
+        overrides: overrides(args.overrides)?,
     })
+}
+
+fn overrides(args: OverrideArgs) -> Result<Overrides, Failure> {
+    let OverrideArgs { scene, camera, view_layer, set } = args;
+    let overrides = Overrides { scene, camera, view_layers: view_layer, set };
+    overrides.check().map_err(|why| usage(&format!("no job can have this: {why}")))?;
+    Ok(overrides)
 }
 
 /// A map to a folder that is there: else nothing would be found and every file be called missing.

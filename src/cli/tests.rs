@@ -6,7 +6,9 @@ use super::print::Console;
 use super::watch::Message;
 use super::{parse_to, run_to};
 use crate::farm::job::{Device, Series};
-use crate::node::http::{ApiFile, ApiRequest, DebugRequest, ErrorKind, RulesRequest, SetRequest, VideoChoice};
+use crate::node::http::{
+    ApiFile, ApiRequest, DebugRequest, ErrorKind, FormatChoice, RulesRequest, SetRequest, VideoChoice,
+};
 use serde_json::Value;
 use std::io::{self, Write};
 use std::path::Path;
@@ -139,7 +141,16 @@ fn an_update_names_a_job_and_changes_nothing_of_the_whole() {
     assert_eq!(stage.run(&format!("submit {} --update last --frames 3-4", stage.blend())).code, 0);
     let Some(ApiRequest::Submit(request)) = stage.seen().last().cloned() else { panic!("a submit") };
     assert_eq!((request.update.as_deref(), request.frames.as_deref()), (Some("last"), Some("3-4")));
-    let whole = ["--name n", "--fps 24", "--series 4.5", "--priority 3", "--output o", "--video v.mp4", "--no-video"];
+    let whole = [
+        "--name n",
+        "--fps 24",
+        "--format png",
+        "--series 4.5",
+        "--priority 3",
+        "--output o",
+        "--video v.mp4",
+        "--no-video",
+    ];
     for flag in whole.into_iter().chain(["--paused", "--max-nodes 2", "--deadline 1h", "--tag t", "--after last"]) {
         assert_eq!(stage.run(&format!("submit {} --update last {flag}", stage.blend())).code, 2, "{flag}");
     }
@@ -148,17 +159,19 @@ fn an_update_names_a_job_and_changes_nothing_of_the_whole() {
 #[test]
 fn what_was_typed_arrives_as_the_request() {
     let stage = Stage::with_daemon(Script::Complete);
-    let args = "--frames -3--1,5 --engine cycles --samples 4 --resolution 640x480 --percent 10 --fps 23.976 --device gpu \
+    let args = "--frames -3--1,5 --engine cycles --samples 4 --resolution 640x480 --percent 10 --fps 23.976 --device gpu --format png16 \
                 --series 4.5 --priority 80 --output /o/f_#### --no-video --name N --allow-missing --allow-unbaked --no-reuse --include data --include /x";
     let here = stage.dir.path().to_str().unwrap().to_owned();
     let map = format!(r"--map P:\={here} --map \\srv\vol={here}");
-    let ran = stage.run(&format!("submit {} {args} {map}", stage.blend()));
+    let chosen = "--scene B --camera Cam.001 --view-layer front --view-layer back";
+    let set = r#"--set scene.cycles.max_bounces=4 --set bpy.data.objects["Cube"].hide_render=true"#;
+    let ran = stage.run(&format!("submit {} {args} {map} {chosen} {set}", stage.blend()));
     assert_eq!(ran.code, 0, "{}", ran.err);
     let [ApiRequest::Submit(request)] = &stage.seen()[..] else { panic!("{:?}", stage.seen()) };
     assert_eq!(request.frames.as_deref(), Some("-3--1,5"));
     assert_eq!((request.samples, request.resolution, request.percent), (Some(4), Some((640, 480)), Some(10)));
     assert_eq!((request.fps, request.device, request.priority), (Some(23.976), Device::Gpu, Some(80)));
-    assert_eq!(request.series, Some(Series { major: 4, minor: 5 }));
+    assert_eq!((request.series, request.format), (Some(Series { major: 4, minor: 5 }), Some(FormatChoice::Png16)));
     assert_eq!(request.output.as_deref(), Some(Path::new("/o/f_####")));
     assert_eq!((&request.video, request.no_reuse), (&VideoChoice::None, true));
     assert!(request.allow_missing && request.allow_unbaked);
@@ -166,6 +179,29 @@ fn what_was_typed_arrives_as_the_request() {
     assert_eq!(request.include, [std::env::current_dir().unwrap().join("data"), "/x".into()]);
     let maps: Vec<_> = request.map.iter().map(|map| (&*map.from, map.to.to_str().unwrap())).collect();
     assert_eq!(maps, [(r"P:\", &*here), (r"\\srv\vol", &*here)]);
+    let overrides = &request.overrides;
+    assert_eq!((overrides.scene.as_deref(), overrides.camera.as_deref()), (Some("B"), Some("Cam.001")));
+    assert_eq!(overrides.view_layers, ["front", "back"]);
+    let set: Vec<String> = overrides.set.iter().map(ToString::to_string).collect();
+    assert_eq!(set, ["scene.cycles.max_bounces=4", r#"bpy.data.objects["Cube"].hide_render=true"#]);
+}
+
+#[test]
+fn what_is_no_property_is_refused_before_anything_is_asked() {
+    let stage = Stage::with_daemon(Script::Complete);
+    for (bad, says) in [
+        ("scene.x", "sets nothing"),
+        ("render.x=1", "begins with neither"),
+        ("scene.x()=1", "makes no sense from `()=1` on"),
+        ("scene.render.engine=CYCLES", "use --engine"),
+    ] {
+        let ran = stage.run(&format!("submit {} --set {bad}", stage.blend()));
+        assert!(ran.code == 2 && ran.err.contains(says), "{bad}: {}", ran.err);
+    }
+    let many = " --view-layer x".repeat(65);
+    let ran = stage.run(&format!("submit {}{many}", stage.blend()));
+    assert!(ran.code == 2 && ran.err.contains("too many view layers"), "{}", ran.err);
+    assert!(stage.seen().is_empty());
 }
 
 #[test]
@@ -336,6 +372,8 @@ fn usage_errors_exit_with_2_and_are_json_when_json_is_asked_for() {
         ("submit x.blend --frames abc", "not a number"),
         ("submit x.blend --resolution 0x1", "1920x1080"),
         ("submit x.blend --device tpu", "auto, cpu or gpu"),
+        ("submit x.blend --format tga", "png, png16, jpeg, exr, exr-multilayer, tiff or webp"),
+        ("submit x.blend --format exr --update last", "--format"),
         ("submit x.blend --priority 101", "0..=100"),
         ("submit x.blend --video a.mp4 --no-video", "cannot be used with"),
         ("submit x.blend --zip", "unexpected argument"),

@@ -3,6 +3,7 @@
 //! Text is parsed here once, into types that cannot be wrong; everything behind trusts them.
 
 use super::id::BlobId;
+use super::overrides::Overrides;
 use super::rules::Rules;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -312,6 +313,20 @@ impl ImageFormat {
             Self::Webp => "WEBP",
         }
     }
+
+    /// Bits a channel may have; those of one choice are never set.
+    pub fn depths(self) -> &'static [u8] {
+        match self {
+            Self::Png | Self::Tiff => &[8, 16],
+            Self::Exr | Self::ExrMultilayer => &[16, 32],
+            Self::Jpeg | Self::Webp => &[8],
+        }
+    }
+
+    /// Whether its images are light, not colours for a screen: each has a preview beside it, of which videos are made.
+    pub fn has_preview(self) -> bool {
+        matches!(self, Self::Exr | Self::ExrMultilayer)
+    }
 }
 
 /// What is set on the scene before rendering; `None` leaves the file's own value.
@@ -329,6 +344,10 @@ pub struct RenderSettings {
     pub device: Device,
     /// First frame of simulations that are not baked: each frame after it is reached by way of all between.
     pub simulate_from: Option<i32>,
+    /// Bits of each channel of the images, one of [`ImageFormat::depths`].
+    pub depth: Option<u8>,
+    /// Scene, camera, view layers and properties.
+    pub overrides: Overrides,
 }
 
 /// Frames per second as Blender has it: `fps / base`.

@@ -60,7 +60,7 @@ pub enum OutputRole {
     Image,
     /// A file the scene's compositor writes beside it.
     Aux,
-    /// A small JPEG through the scene's view transform.
+    /// A JPEG of the same size through the scene's view transform, which the video is made of.
     Preview,
 }
 

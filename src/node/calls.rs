@@ -313,10 +313,10 @@ impl Node {
         let live = self.farm.collectors().iter().filter(|(_, collector)| !collector.ended);
         let others = live.filter_map(|(id, collector)| Some((id, collector, self.farm.jobs().get(id)?.spec.as_ref()?)));
         for (id, collector, other) in others {
-            let names = |output: &OutputSpec| output.file_name(spec.frames.first(), spec.format);
+            let names = |output: &OutputSpec, format| output.file_name(spec.frames.first(), format);
             let (ours, theirs) = (&spec.output, &collector.output);
             let frames = ours.directory == theirs.directory
-                && names(ours) == names(theirs)
+                && names(ours, spec.format) == names(theirs, other.format)
                 && spec.frames.iter().any(|frame| other.frames.contains(frame));
             let (what, flag) = match () {
                 () if frames => ("frames", "--output"),

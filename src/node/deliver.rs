@@ -2,7 +2,8 @@
 //!
 //! A frame's file is written beside its final name, checked against its hashes, synced and renamed; one that is already
 //! there and the same is left alone. Each job's video has a task that is fed frame by frame; when it cannot use ffmpeg,
-//! Blender's own encoder makes the video at the end.
+//! Blender's own encoder makes the video at the end. Frames that hold light (OpenEXR) are shown in it by their previews,
+//! which lie with the video's segments until the job is forgotten: a frame rendered anew makes a new video of all of them.
 
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ use crate::farm::event::Input;
 use crate::farm::id::{BlobId, JobId, Unit};
 use crate::farm::job::{JobSpec, OutputSpec};
 use crate::farm::op::{Output, OutputRole};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -38,7 +39,7 @@ const SILENT_AFTER: Duration = Duration::from_secs(60);
 
 /// What a job's video is told.
 enum Command {
-    Frame(i32, PathBuf),
+    Frame(i32),
     Finish(Vec<i32>),
 }
 
@@ -51,7 +52,7 @@ struct Job {
     tasks: JoinSet<()>,
     permits: Arc<Semaphore>,
     /// Delivered frames.
-    frames: BTreeMap<i32, PathBuf>,
+    frames: BTreeSet<i32>,
     video: Option<Video>,
 }
 
@@ -111,7 +112,14 @@ impl Delivery {
         outputs: Vec<Output>,
     ) {
         while self.tasks.try_join_next().is_some() {}
-        let path = Path::new(&to.directory).join(to.file_name(unit.frame, spec.format));
+        let image = Place {
+            role: OutputRole::Image,
+            path: Path::new(&to.directory).join(to.file_name(unit.frame, spec.format)),
+        };
+        let preview = (spec.format.has_preview() && to.video.is_some()).then(|| Place {
+            role: OutputRole::Preview,
+            path: preview_at(&self.dir.join(job.to_string()), unit.frame),
+        });
         if !self.is_current(job, collection) {
             // Collected anew: what is in the first place stays there, and what waited to go there does not any more.
             let video = self.stop(job).map(|task| Video { sender: None, task });
@@ -121,7 +129,7 @@ impl Delivery {
                 output: to.clone(),
                 tasks: JoinSet::new(),
                 permits: Arc::new(Semaphore::new(AT_ONCE)),
-                frames: BTreeMap::new(),
+                frames: BTreeSet::new(),
                 video,
             };
             self.jobs.insert(job, state);
@@ -132,20 +140,19 @@ impl Delivery {
         let silent_after = self.silent_after;
         state.tasks.spawn(async move {
             let Ok(_permit) = permits.acquire().await else { return };
-            let target = path.clone();
-            let mut putting = tokio::task::spawn_blocking(move || put(&store, &outputs, &target));
-            let folder = path.parent().unwrap_or(&path);
+            let folder = image.path.parent().unwrap_or(&image.path).to_path_buf();
+            let mut putting = tokio::task::spawn_blocking(move || put(&store, &outputs, &image, preview.as_ref()));
             let put = loop {
                 if let Ok(put) = tokio::time::timeout(silent_after, &mut putting).await {
                     break put;
                 }
-                let reason = unanswered(job, folder);
+                let reason = unanswered(job, &folder);
                 let _ = events.send(Event::Farm(Input::CollectionDelayed { job, collection, reason })).await;
             };
-            let input = match put.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+            let input = match put.unwrap_or_else(|panic| Err((folder, io::Error::other(panic)))) {
                 Ok(()) => Input::Delivered { job, collection, unit, epoch },
-                Err(error) => {
-                    let reason = why_not(&error, folder);
+                Err((folder, error)) => {
+                    let reason = why_not(&error, &folder);
                     Input::DeliveryFailed { job, collection, unit, reason }
                 }
             };
@@ -156,8 +163,7 @@ impl Delivery {
     /// A frame is there: the video may have it.
     pub fn delivered(&mut self, (job, collection): (JobId, u64), frame: i32) {
         let Some(state) = self.jobs.get_mut(&job).filter(|state| state.collection == collection) else { return };
-        let path = Path::new(&state.output.directory).join(state.output.file_name(frame, state.spec.format));
-        state.frames.insert(frame, path.clone());
+        state.frames.insert(frame);
         if state.output.video.is_none() {
             return;
         }
@@ -166,7 +172,7 @@ impl Delivery {
             return;
         }
         if let Some(sender) = self.video(job)
-            && sender.try_send(Command::Frame(frame, path)).is_err()
+            && sender.try_send(Command::Frame(frame)).is_err()
         {
             // The task reads the frames it did not hear of when it is told to finish.
             tracing::debug!(job = %job.short(), frame, "the video's queue is full");
@@ -290,14 +296,19 @@ impl Task {
     /// Feeds the encoder until told to finish; `None` when nobody will.
     async fn run(
         self,
-        mut known: BTreeMap<i32, PathBuf>,
+        delivered: BTreeSet<i32>,
         mut commands: mpsc::Receiver<Command>,
         events: &mpsc::Sender<Event>,
     ) -> Option<Result<(), String>> {
+        let mut known = BTreeMap::new();
+        for frame in delivered {
+            known.insert(frame, self.shown_by(frame).await);
+        }
         let mut encoder = self.open(&known).await;
         let missing = loop {
             match commands.recv().await? {
-                Command::Frame(frame, path) => {
+                Command::Frame(frame) => {
+                    let path = self.shown_by(frame).await;
                     known.insert(frame, path.clone());
                     encoder = add(encoder, frame, path).await;
                 }
@@ -308,7 +319,7 @@ impl Task {
             self.frames.iter().copied().filter(|f| !known.contains_key(f) && !missing.contains(f)).collect();
         for frame in lost {
             // Announced while the queue was full.
-            let path = Path::new(&self.output.directory).join(self.output.file_name(frame, self.spec.format));
+            let path = self.shown_by(frame).await;
             known.insert(frame, path.clone());
             encoder = add(encoder, frame, path).await;
         }
@@ -327,6 +338,17 @@ impl Task {
             tokio::time::sleep(RETRY_VIDEO).await;
             encoder = self.open(&known).await;
         }
+    }
+
+    /// The file that shows a delivered frame: its preview, or itself.
+    async fn shown_by(&self, frame: i32) -> PathBuf {
+        if self.spec.format.has_preview() {
+            let preview = preview_at(&self.work_dir, frame);
+            if tokio::fs::try_exists(&preview).await.unwrap_or(false) {
+                return preview;
+            }
+        }
+        Path::new(&self.output.directory).join(self.output.file_name(frame, self.spec.format))
     }
 
     /// An encoder that was told of the frames there are.
@@ -418,18 +440,42 @@ fn why_not(error: &io::Error, folder: &Path) -> String {
     }
 }
 
-/// Puts the image of a unit under its name, unless it is there already.
-fn put(store: &Store, outputs: &[Output], path: &Path) -> io::Result<()> {
-    let Some(image) = outputs.iter().find(|output| output.role == OutputRole::Image) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the result has no image"));
-    };
-    if is_same(store, image.blob, path)? {
+/// Where a file of a unit goes.
+struct Place {
+    role: OutputRole,
+    path: PathBuf,
+}
+
+/// The preview of a frame, in the folder of the video's own.
+fn preview_at(work_dir: &Path, frame: i32) -> PathBuf {
+    work_dir.join("previews").join(format!("{frame}.jpg"))
+}
+
+/// Puts the image of a unit under its name, and its preview. Errors name the folder.
+fn put(store: &Store, outputs: &[Output], image: &Place, preview: Option<&Place>) -> Result<(), (PathBuf, io::Error)> {
+    for place in preview.into_iter().chain([image]) {
+        let Place { role, path } = place;
+        let folder = path.parent().unwrap_or(path);
+        match outputs.iter().find(|output| output.role == *role) {
+            Some(output) => put_one(store, output.blob, path, folder).map_err(|error| (folder.to_path_buf(), error))?,
+            // By a build that makes no previews: the image itself is tried in the video.
+            None if *role == OutputRole::Preview => {}
+            None => {
+                let error = io::Error::new(io::ErrorKind::InvalidData, "the result has no image");
+                return Err((folder.to_path_buf(), error));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts a blob under its name, unless it is there already.
+fn put_one(store: &Store, blob: BlobId, path: &Path, folder: &Path) -> io::Result<()> {
+    if is_same(store, blob, path)? {
         return Ok(());
     }
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    store.deliver(image.blob, path)
+    std::fs::create_dir_all(folder)?;
+    store.deliver(blob, path)
 }
 
 /// Whether a file already has a blob's content.

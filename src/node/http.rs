@@ -24,8 +24,8 @@ mod file;
 mod tests;
 
 pub use api::{
-    ApiCall, ApiRequest, CollectRequest, DebugRequest, MapRequest, Reply, RulesRequest, STREAM_EVENTS, SetRequest,
-    SubmitRequest, VideoChoice,
+    ApiCall, ApiRequest, CollectRequest, DebugRequest, FormatChoice, MapRequest, Reply, RulesRequest, STREAM_EVENTS,
+    SetRequest, SubmitRequest, VideoChoice,
 };
 pub use error::{ApiError, ErrorKind};
 pub use file::ApiFile;

@@ -3,8 +3,11 @@
 //! `submit` refuses on the errors in it and tells the warnings; `submit --check` shows all of it. A check that fails does
 //! not keep the others from being made, so that a person mends everything at once.
 
+mod chosen;
+
 use super::answer::Stream;
 use super::event::{Event, Found};
+use super::format;
 use super::http::{ApiError, ErrorKind, SubmitRequest};
 use super::output;
 use super::prospect::{Outlook, Prospect};
@@ -12,7 +15,7 @@ use super::render::PIXELS_MAX;
 use super::scene::{self, BundleStats, Missing, PathMap, SceneError, SceneInfo, Survey, Trace, TraceOptions, Unrun};
 use super::submit::{blocking, frames, name, needs, output_of, rate, scene_error, settings, who_can};
 use crate::farm::id::BlobId;
-use crate::farm::job::{FrameSet, JobSpec, OutputSpec, RenderSettings, Series};
+use crate::farm::job::{FrameSet, ImageFormat, JobSpec, OutputSpec, RenderSettings, Series};
 use crate::farm::rules::{Chunk, Rules, gigabytes};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -175,10 +178,11 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<Loo
     let file = request.file.clone();
     let maps = request.map.iter().map(|map| PathMap { from: map.from.clone(), to: map.to.clone() }).collect();
     let options = TraceOptions { maps, include: request.include.clone() };
+    let overrides = request.overrides.clone();
     let (info, trace, survey, maps) = blocking(move || {
-        let info = scene::read(&file)?;
+        let info = scene::read(&file, &overrides)?;
         let trace = scene::trace(&file, options)?;
-        let survey = scene::survey(&file, &trace)?;
+        let survey = scene::survey(&file, &trace, &overrides)?;
         let maps: Vec<Option<String>> = trace.missing.iter().take(MOST_NAMED).map(Missing::map).collect();
         Ok::<_, SceneError>((info, trace, survey, maps))
     })
@@ -187,7 +191,7 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<Loo
     let found = (trace.files.len() + 1) as u64;
     stream.progress("trace", found, found, "files").await;
     let subject = request.file.to_string_lossy().into_owned();
-    let mut problems = Vec::new();
+    let mut problems = chosen::not_there(&request.overrides, &info, &survey, &subject);
     if !info.has_view() {
         let message = format!("the scene `{}` in {subject} has no active camera", info.scene);
         let fix = "choose or add one in Blender and save the file";
@@ -334,8 +338,9 @@ pub(super) async fn check(
     let rate = looked.keep(request, rate);
     let output = frames.as_ref().map(|frames| output_of(request, &looked.info, frames));
     let output = output.and_then(|output| looked.keep(request, output));
+    let mut chosen = format::choose(request.format, &looked.info);
     if let (Some(output), Some(frames)) = (&output, &frames) {
-        looked.check_output(request, output.clone(), frames.clone()).await?;
+        looked.check_output(request, output.clone(), frames.clone(), chosen.format).await?;
     }
     looked.warn_of_changes(request);
     // What is refused anyway waits for no machine, unless all there is to say is asked for.
@@ -348,6 +353,13 @@ pub(super) async fn check(
     let series = found.as_ref().map(|found| found.series);
     if let Some(Found { series, warning: Some(warning), .. }) = &found {
         looked.problems.push(Problem::warning("series", series.to_string(), warning, ""));
+    }
+    if let Some(series) = series.filter(|series| !format::writes(*series, chosen.format)) {
+        looked.problems.push(unwritten(request, series, chosen.format));
+        chosen = format::FALLBACK;
+        if let (Some(output), Some(frames)) = (&output, &frames) {
+            looked.check_output(request, output.clone(), frames.clone(), chosen.format).await?;
+        }
     }
     let rules = request.rules.clone().settings(found.as_ref().and_then(|found| found.after));
     let rules = looked.keep(request, rules);
@@ -364,9 +376,9 @@ pub(super) async fn check(
             // Where there is none for it, the machines say so.
             series: series.or(request.series).unwrap_or(looked.info.version),
             min_version: looked.info.min_version,
-            settings: settings?,
+            settings: RenderSettings { depth: chosen.depth, ..settings? },
             needs,
-            format: looked.info.format,
+            format: chosen.format,
             size: size?,
             rate: rate?,
             output: output?,
@@ -436,14 +448,7 @@ impl Looked {
     /// What is made otherwise than the scene says.
     fn warn_of_changes(&mut self, request: &SubmitRequest) {
         let (info, subject) = (&self.info, request.file.to_string_lossy());
-        let warning = if info.movie_format {
-            let text = "the scene is set to a movie format; frames are rendered as PNG and the video is made of them";
-            Some(("movie_format", text.to_owned()))
-        } else {
-            info.replaced_format.map(|format| {
-                ("format", format!("the scene's format {format} cannot be checked here; frames are rendered as PNG"))
-            })
-        };
+        let warning = format::warning(request.format, info);
         let internal = (info.engine == "BLENDER_RENDER" && request.engine.is_none()).then(|| {
             let text = "the scene was made for Blender Internal, which is gone; newer Blenders render it with Eevee";
             ("engine", text.to_owned())
@@ -458,8 +463,8 @@ impl Looked {
         request: &SubmitRequest,
         output: OutputSpec,
         frames: FrameSet,
+        format: ImageFormat,
     ) -> Result<(), ApiError> {
-        let format = self.info.format;
         let files = self.trace.files.iter().map(|file| file.resolved.clone());
         let needed: Vec<PathBuf> = self.trace.blends.keys().cloned().chain(files).collect();
         let at = output.directory.clone();
@@ -527,6 +532,19 @@ fn size(info: &SceneInfo, settings: &RenderSettings) -> Result<(u32, u32), ApiEr
         return refuse(format!(", and no more than {} million can be checked; lower", PIXELS_MAX / 1_000_000));
     }
     Ok((width, height))
+}
+
+/// That the Blenders that render do not write a format.
+fn unwritten(request: &SubmitRequest, series: Series, format: ImageFormat) -> Problem {
+    let (subject, name) = (request.file.to_string_lossy(), format.blender_name());
+    let message = format!("Blender {series} does not write {name} images");
+    match request.format {
+        Some(_) => {
+            let fix = "choose another with --format, or a newer Blender with --series";
+            Problem::error(ErrorKind::BadRequest, subject, message, fix)
+        }
+        None => Problem::warning("format", subject, message, "frames are rendered as PNG"),
+    }
 }
 
 fn stopping() -> ApiError {

@@ -12,10 +12,13 @@
 mod by_hand;
 mod check;
 mod child;
+mod drawn;
 mod encode;
 mod find;
 mod log;
 mod memory;
+#[cfg(test)]
+mod override_tests;
 mod series;
 #[cfg(test)]
 mod simulation_tests;
@@ -23,11 +26,12 @@ mod worker;
 
 pub use by_hand::by_hand;
 pub use check::{CheckError, PIXELS_MAX, check_image};
+pub use drawn::Drawn;
 pub use encode::{EncodeError, encode_with_blender};
 pub use find::{Discovery, Search, discover, discover_in};
 pub use log::{Lines, split_log};
 pub use series::{Available, SeriesError, choose_renderer, choose_series};
-pub use worker::{Drawn, RenderError, Rendered, UnitFailure, Worker, WorkerScene};
+pub use worker::{RenderError, Rendered, UnitFailure, Worker, WorkerScene};
 
 use crate::farm::job::Series;
 pub use crate::farm::op::FailureKind;

@@ -41,6 +41,9 @@ pub use unrun::Unrun;
 
 use std::path::{Path, PathBuf};
 
+/// Names listed for people to choose among; the rest are counted.
+const MOST_LISTED: usize = 20;
+
 /// Why a .blend cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SceneError {
@@ -85,6 +88,16 @@ pub enum SceneError {
         /// Why.
         what: String,
     },
+    /// It has other scenes than the one asked for.
+    #[error("{} has no scene `{wanted}`; choose among {there}", path.display())]
+    NoScene {
+        /// The file.
+        path: PathBuf,
+        /// The scene asked for.
+        wanted: String,
+        /// Those there are.
+        there: String,
+    },
     /// The operating system says no.
     #[error("{} cannot be read", path.display())]
     Unreadable {
@@ -93,6 +106,13 @@ pub enum SceneError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+/// Names for people to choose among.
+pub fn listed(names: &[String]) -> String {
+    let mut words: Vec<String> = names.iter().take(MOST_LISTED).map(|name| format!("`{name}`")).collect();
+    words.extend((names.len() > MOST_LISTED).then(|| format!("{} more", names.len() - MOST_LISTED)));
+    words.join(", ")
 }
 
 impl SceneError {

@@ -37,7 +37,7 @@ async fn render(renderer: &Renderer, threads: Option<u32>, dir: &Path) -> Result
         resolution: Some((SIDE, SIDE)),
         percent: Some(100),
         device: Device::Auto,
-        simulate_from: None,
+        ..RenderSettings::default()
     };
     let (size, format) = ((SIDE, SIDE), ImageFormat::Png);
     let scene = WorkerScene { blend: None, settings, format, size, threads };

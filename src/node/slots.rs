@@ -321,18 +321,22 @@ impl Run {
         let done = drawn.keep().await.map_err(|failure| (failure, None))?;
         let warned: String = done.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
         self.keep_log(work, &(done.log.clone() + &warned)).await;
-        let (store, path) = (self.store.clone(), done.path.clone());
-        let imported = tokio::task::spawn_blocking(move || store.import_file(&path, Chunking::Fixed)).await;
-        let imported = imported.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-        fail_point("after-image-fsync");
-        let (blob, _) = imported.map_err(|error| {
-            let _ = std::fs::remove_file(&done.path);
-            let room = if is_full(&error) { "; make room on the disk of the data directory" } else { "" };
-            let message = format!("the frame was rendered and could not be stored: {error}{room}");
-            (failure(message, done.log.clone()), None)
-        })?;
-        let path = spec.output.file_name(work.unit.frame, spec.format);
-        let outputs = vec![Output { path, blob, bytes: done.bytes, role: OutputRole::Image }];
+        let name = spec.output.file_name(work.unit.frame, spec.format);
+        let preview =
+            done.preview.map(|(path, bytes)| (path, bytes, format!("{name}.preview.jpg"), OutputRole::Preview));
+        // The image comes first: by it a result is known.
+        let files: Vec<_> = std::iter::once((done.path, done.bytes, name, OutputRole::Image)).chain(preview).collect();
+        let mut outputs = Vec::new();
+        for (path, bytes, name, role) in &files {
+            let blob = self.import(path.clone()).await.map_err(|error| {
+                files.iter().for_each(|(path, ..)| drop(std::fs::remove_file(path)));
+                let room = if is_full(&error) { "; make room on the disk of the data directory" } else { "" };
+                let message = format!("the frame was rendered and could not be stored: {error}{room}");
+                (failure(message, done.log.clone()), None)
+            })?;
+            fail_point("after-image-fsync");
+            outputs.push(Output { path: name.clone(), blob, bytes: *bytes, role: *role });
+        }
         // Distributions build without a hash, and Blender then says `Unknown`.
         let build = self.renderer.as_ref().map_or(String::new(), |renderer| match renderer.build_hash.as_str() {
             "" | "Unknown" => renderer.version_text(),
@@ -342,6 +346,13 @@ impl Run {
         let warnings = done.warnings.iter().take(MAX_WARNINGS).map(|warning| cut(warning, WARNING_MAX_BYTES)).collect();
         let (device, build) = (clip(&done.device), clip(&build));
         Ok(Rendered { outputs, millis, device, build, blank: done.blank, warnings })
+    }
+
+    /// Takes a rendered file into the store.
+    async fn import(&self, path: PathBuf) -> io::Result<BlobId> {
+        let store = self.store.clone();
+        let imported = tokio::task::spawn_blocking(move || store.import_file(&path, Chunking::Fixed));
+        imported.await.unwrap_or_else(|panic| Err(io::Error::other(panic))).map(|(blob, _)| blob)
     }
 
     async fn start(&self, work: &Work) -> Result<Worker, UnitFailure> {

@@ -17,6 +17,7 @@ use super::update::{Update, update};
 use crate::farm::blob::BlobMap;
 use crate::farm::id::{BlobId, ChunkId};
 use crate::farm::job::{FrameRate, FrameSet, JobSpec, Needs, OutputSpec, RenderSettings};
+use crate::farm::overrides::PropertyError;
 use crate::wire;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -152,6 +153,7 @@ pub(super) fn scene_error(error: SceneError) -> ApiError {
         SceneError::Unsupported { .. } | SceneError::TooLarge { .. } => ErrorKind::Unsupported,
         SceneError::Unreadable { .. } => ErrorKind::FileUnreadable,
         SceneError::Include { .. } => ErrorKind::BadRequest,
+        SceneError::NoScene { .. } => ErrorKind::NotInFile,
     };
     ApiError::new(kind, with_causes(&error))
 }
@@ -185,6 +187,10 @@ pub(super) fn settings(request: &SubmitRequest, info: &SceneInfo) -> Result<Rend
         );
         return Err(ApiError::new(ErrorKind::Unsupported, text));
     }
+    let cannot = |why| ApiError::new(ErrorKind::BadRequest, format!("no job can have these overrides: {why}"));
+    request.overrides.check().map_err(cannot)?;
+    let wrong = |error: PropertyError| ApiError::new(ErrorKind::BadRequest, error.to_string());
+    request.overrides.set.iter().try_for_each(|property| property.check().map_err(wrong))?;
     let (resolution, percent) = scaled(request.resolution, request.percent, info);
     Ok(RenderSettings {
         engine,
@@ -193,6 +199,8 @@ pub(super) fn settings(request: &SubmitRequest, info: &SceneInfo) -> Result<Rend
         percent,
         device: request.device,
         simulate_from: None,
+        depth: None,
+        overrides: request.overrides.clone(),
     })
 }
 
@@ -351,31 +359,10 @@ fn bundle_error(error: BundleError) -> ApiError {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::farm::job::ImageFormat;
 
     #[test]
     fn a_percentage_is_of_the_size_the_scene_renders_at() {
-        let mut info = SceneInfo {
-            version: "4.1".parse().unwrap(),
-            subversion: 0,
-            min_version: 0,
-            engine: "CYCLES".into(),
-            scene: "Scene".into(),
-            frame_start: 1,
-            frame_end: 1,
-            frame_step: 1,
-            rate: FrameRate { fps: 24, base_millionths: 1_000_000 },
-            resolution: (3000, 2000),
-            percent: 50,
-            camera: None,
-            camera_optional: false,
-            format: ImageFormat::Png,
-            replaced_format: None,
-            movie_format: false,
-            samples: None,
-            denoising: false,
-            crop: None,
-        };
+        let mut info = SceneInfo { resolution: (3000, 2000), percent: 50, ..SceneInfo::plain() };
         let check = |info: &SceneInfo, resolution, percent, set, size| {
             let (resolution, percent) = scaled(resolution, percent, info);
             assert_eq!((resolution, percent), set);

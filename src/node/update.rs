@@ -67,6 +67,8 @@ pub async fn update(
     events.send(Event::WhichJob(ask)).await.map_err(|_| stopping())?;
     let (job, spec) = answer.await.map_err(|_| stopping())??;
     let frames = frames(&request, &spec)?;
+    // They say what of the file is looked at.
+    request.overrides = request.overrides.over(&spec.settings.overrides);
     let mut looked = look(&request, stream).await?;
     let simulate_from = looked.simulate_from(&request, &frames, spec.rules.chunk);
     settle(&looked.problems, stream).await?;
@@ -74,17 +76,15 @@ pub async fn update(
     let asked = RenderSettings { simulate_from, ..settings(&request, &info)? };
     let settings = inherited(asked, &spec.settings);
     let size = info.size_with(settings.resolution, settings.percent);
-    if size != spec.size || info.format != spec.format {
+    if size != spec.size {
         let text = format!(
-            "frames of the changed scene would be {}×{} {:?}, those of job {} are {}×{} {:?}; set --resolution or the \
-             scene's format, or submit it as a new job",
+            "frames of the changed scene would be {}×{}, those of job {} are {}×{}; set --resolution, or submit it as a \
+             new job",
             size.0,
             size.1,
-            info.format,
             job.short(),
             spec.size.0,
-            spec.size.1,
-            spec.format
+            spec.size.1
         );
         return Err(ApiError::new(ErrorKind::BadRequest, text));
     }
@@ -127,6 +127,9 @@ fn inherited(asked: RenderSettings, job: &RenderSettings) -> RenderSettings {
         percent,
         device: if asked.device == Device::Auto { job.device } else { asked.device },
         simulate_from: asked.simulate_from,
+        // Frames of a job are of one format.
+        depth: job.depth,
+        overrides: asked.overrides.over(&job.overrides),
     }
 }
 

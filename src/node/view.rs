@@ -6,9 +6,10 @@ use crate::farm::collect::VideoState;
 use crate::farm::id::{JobId, NodeId, Unit};
 use crate::farm::job::FrameSet;
 use crate::farm::message::Capability;
-use crate::farm::op::Blank;
+use crate::farm::op::{Blank, OutputRole};
 use crate::farm::rules::Rules;
 use crate::farm::state::JobState;
+use crate::farm::unit::Outcome;
 use crate::farm::verdict::{has_live_result, is_failed, is_stopped};
 use crate::farm::why::{Hold, Standing};
 use serde_json::{Value, json};
@@ -222,13 +223,19 @@ pub fn frames(farm: &Farm, job: &JobState, frame: Option<i32>, now: Duration) ->
                 "blender": outcome.map(|outcome| outcome.build.clone()),
                 "seconds": outcome.map(|outcome| f64::from(outcome.millis) / 1000.0),
                 "attempts": state.failures.len() + state.results.len(),
-                "outputs": outcome.map(|outcome| outcome.outputs.iter().map(|output| output.path.clone()).collect::<Vec<_>>()).unwrap_or_default(),
+                "outputs": outcome.map(output_names).unwrap_or_default(),
                 "warnings": warnings(job, unit),
                 "error": error.filter(|_| word != "done"),
             })
         })
         .collect();
     Value::Array(frames)
+}
+
+/// The files of a result that go to the job's output.
+fn output_names(outcome: &Outcome) -> Vec<&str> {
+    let outputs = outcome.outputs.iter().filter(|output| output.role != OutputRole::Preview);
+    outputs.map(|output| &*output.path).collect()
 }
 
 /// What people should know of a frame that is rendered. One that shows nothing is told when its neighbours show something:
@@ -365,7 +372,7 @@ mod tests {
     use super::*;
     use crate::farm::id::{ActorId, BlobId, BootId};
     use crate::farm::job::JobSpec;
-    use crate::farm::op::{Op, Output, OutputRole};
+    use crate::farm::op::{Op, Output};
 
     /// A job of which these frames are rendered, each blank or not.
     fn job(rendered: &[(i32, Option<Blank>)]) -> JobState {

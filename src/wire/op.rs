@@ -17,6 +17,8 @@ const MAX_SIDE: u32 = 65_536;
 const MAX_SAMPLES: u32 = 1 << 24;
 /// Largest percentage of the resolution: Blender's own limit.
 const MAX_PERCENT: u32 = 32_767;
+/// Bits of a channel that some format has.
+const DEPTHS: [u8; 3] = [8, 16, 32];
 /// Most digits a frame number is padded to (guess).
 const MAX_DIGITS: u8 = 32;
 /// Highest priority of a job. DESIGN §3.
@@ -313,7 +315,8 @@ fn check_settings(settings: &RenderSettings) -> Result<(), WireError> {
     sound(settings.resolution.is_none_or(|(width, height)| side(width) && side(height)), "its resolution cannot be")?;
     sound(settings.percent.is_none_or(|percent| (1..=MAX_PERCENT).contains(&percent)), "its percentage cannot be")?;
     sound(settings.samples.is_none_or(|samples| samples <= MAX_SAMPLES), "it has too many samples")?;
-    Ok(())
+    sound(settings.depth.is_none_or(|bits| DEPTHS.contains(&bits)), "its images have an impossible depth")?;
+    settings.overrides.check().or_else(|why| sound(false, why))
 }
 
 fn check_spec(spec: &JobSpec) -> Result<(), WireError> {

@@ -5,6 +5,7 @@ use crate::farm::id::*;
 use crate::farm::job::*;
 use crate::farm::message::*;
 use crate::farm::op::*;
+use crate::farm::overrides::*;
 use crate::farm::rules::*;
 use crate::fuzz::{ROUNDS, fuzz};
 
@@ -31,6 +32,13 @@ pub(crate) fn spec() -> JobSpec {
             engine: Some("CYCLES".into()),
             samples: Some(64),
             simulate_from: Some(-3),
+            depth: Some(16),
+            overrides: Overrides {
+                scene: Some("B".into()),
+                camera: Some("C".into()),
+                view_layers: vec!["V".into()],
+                set: vec![Property { path: "scene.x".into(), value: "1".into() }],
+            },
             ..RenderSettings::default()
         },
         needs: Needs { denoiser: true },
@@ -251,6 +259,8 @@ fn what_breaks_a_limit_is_neither_written_nor_read() {
         bad_spec(|spec| spec.output.prefix = "a/../".into()),
         bad_spec(|spec| spec.rate.base_millionths = 0),
         bad_spec(|spec| spec.settings.percent = Some(0)),
+        bad_spec(|spec| spec.settings.overrides.scene = Some(String::new())),
+        bad_spec(|spec| spec.settings.overrides.set[0].path = "x".repeat(5000)),
     ];
     let revise = |id, revision: Revision| Op::Revise {
         id,
@@ -295,6 +305,8 @@ fn the_largest_legal_submit_and_the_fullest_lists_fit() {
     spec.name = "x".repeat(MAX_TEXT_BYTES);
     spec.file = spec.name.clone();
     spec.output.directory = spec.name.clone();
+    let property = Property { path: "scene.x".into(), value: "1".repeat(MAX_ALL_BYTES / 8 - 8) };
+    spec.settings.overrides = Overrides { set: vec![property; 8], ..Overrides::default() };
     assert!(encode_op(&Op::Submit { min_version: 1, spec: Box::new(spec) }).is_ok());
     let actor = ActorId { node: NodeId([255; 32]), boot: BootId([255; 8]) };
     let lengths = vec![(actor, u64::MAX); MAX_ENTRIES_PER_MESSAGE];

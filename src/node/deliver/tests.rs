@@ -1,8 +1,11 @@
 #![allow(clippy::unwrap_used)]
 //! With a real store; a folder that does not answer is one whose files are named pipes that nobody writes to.
 
+use super::super::chunk::Chunking;
+use super::super::render::{Worker, WorkerScene, discover};
+use super::super::video::find_ffmpeg;
 use super::*;
-use crate::farm::job::{FrameSet, Series};
+use crate::farm::job::{FrameSet, ImageFormat, RenderSettings, Series};
 use std::process::Command as Process;
 use tempfile::TempDir;
 
@@ -132,6 +135,90 @@ async fn a_video_told_to_finish_while_another_has_not_quite_ended_is_finished_to
     stage.delivery.finish((job, 1), vec![2, 3, 4, 5], false);
     for _ in 0..2 {
         assert!(matches!(stage.event().await, Input::VideoFinished { collection: 1, .. }));
+    }
+}
+
+/// The brightness of each frame of a video, and its size.
+fn brightness(video: &Path) -> Vec<u8> {
+    let output = Process::new(find_ffmpeg().unwrap())
+        .args(["-nostdin", "-v", "error", "-i"])
+        .arg(video)
+        .args(["-vf", "scale=1:1:flags=area,format=gray,scale=out_range=full", "-f", "rawvideo", "-"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// Two frames of a Blender's default scene in this format, delivered to `out`, and the brightness of their video.
+async fn video_of(renderer: &Renderer, format: ImageFormat, depth: Option<u8>) -> (Vec<u8>, Stage) {
+    let mut stage = Stage::new();
+    let (job, mut spec) = (JobId([1; 16]), stage.spec("out"));
+    let video = stage.folder.path().join("shot.mp4");
+    (spec.frames, spec.format, spec.size) = (FrameSet::range(1, 2, 1).unwrap(), format, (64, 64));
+    spec.output.video = Some(video.display().to_string());
+    spec.settings = RenderSettings {
+        engine: Some("CYCLES".into()),
+        samples: Some(4),
+        resolution: Some((64, 64)),
+        percent: Some(100),
+        depth,
+        ..RenderSettings::default()
+    };
+    let scene = WorkerScene { blend: None, settings: spec.settings.clone(), format, size: spec.size, threads: Some(1) };
+    let mut worker = Worker::start(renderer, scene, stage.folder.path()).await.unwrap();
+    for frame in 1..=2 {
+        let out = stage.folder.path().join(format!("drawn.{}", format.extension()));
+        let rendered = worker.draw(Unit::whole(frame), &out, None).await.unwrap().keep().await.unwrap();
+        let preview = rendered.preview.map(|(path, _)| (path, OutputRole::Preview));
+        let outputs = std::iter::once((rendered.path, OutputRole::Image)).chain(preview).map(|(path, role)| {
+            let bytes = path.metadata().unwrap().len();
+            let (blob, _) = stage.store.import_file(&path, Chunking::Fixed).unwrap();
+            Output { path: "as its node called it".into(), blob, bytes, role }
+        });
+        let outputs = outputs.collect();
+        stage.delivery.deliver((job, 1), Arc::new(spec.clone()), &spec.output, (Unit::whole(frame), 0), outputs);
+        assert!(matches!(stage.event().await, Input::Delivered { .. }));
+        stage.delivery.delivered((job, 1), frame);
+        assert!(stage.path(&spec, frame).is_file());
+    }
+    stage.delivery.finish((job, 1), Vec::new(), false);
+    let Input::VideoFinished { outcome, .. } = stage.event().await else { panic!("no video") };
+    outcome.unwrap_or_else(|why| panic!("{format:?} {depth:?} by {}: {why}", renderer.version_text()));
+    (brightness(&video), stage)
+}
+
+#[tokio::test]
+async fn frames_of_every_format_become_a_video_that_looks_the_same() {
+    if find_ffmpeg().is_none() {
+        println!("skipped: no ffmpeg");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for renderer in discover(&[], &dir.path().join("cache.json")).await.renderers {
+        let (usual, _) = video_of(&renderer, ImageFormat::Png, Some(8)).await;
+        assert_eq!(usual.len(), 2);
+        for (format, depth) in [
+            (ImageFormat::Png, Some(16)),
+            (ImageFormat::Jpeg, None),
+            (ImageFormat::Tiff, Some(8)),
+            (ImageFormat::Tiff, Some(16)),
+            (ImageFormat::Webp, None),
+            (ImageFormat::Exr, Some(16)),
+            (ImageFormat::ExrMultilayer, Some(32)),
+        ] {
+            let (found, mut stage) = video_of(&renderer, format, depth).await;
+            let what = format!("{format:?} {depth:?} by {}", renderer.version_text());
+            assert_eq!(found.len(), 2, "{what}");
+            assert!(found.iter().zip(&usual).all(|(a, b)| a.abs_diff(*b) <= 3), "{what}: {found:?} {usual:?}");
+            let names = std::fs::read_dir(stage.folder.path().join("out")).unwrap().count();
+            assert_eq!(names, 2, "{what}: the frames and nothing else");
+            let previews = stage.folder.path().join("videos").join(JobId([1; 16]).to_string()).join("previews");
+            assert_eq!(previews.is_dir(), format.has_preview(), "{what}");
+            stage.delivery.forget(JobId([1; 16]));
+            while stage.delivery.tasks.join_next().await.is_some() {}
+            assert!(!previews.exists(), "{what}");
+        }
     }
 }
 

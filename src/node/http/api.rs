@@ -7,6 +7,7 @@ use super::error::{ApiError, ErrorKind};
 use crate::farm::id::JobId;
 use crate::farm::job::{Device, FrameSet, Series};
 use crate::farm::op::JobSetting;
+use crate::farm::overrides::Overrides;
 use crate::farm::rules::{Chunk, Glob, Order, Rules};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -205,6 +206,9 @@ pub struct SubmitRequest {
     /// Frames per second of the video alone.
     #[serde(default)]
     pub fps: Option<f64>,
+    /// Format of the frames.
+    #[serde(default)]
+    pub format: Option<FormatChoice>,
     /// Compute device.
     #[serde(default)]
     pub device: Device,
@@ -249,6 +253,9 @@ pub struct SubmitRequest {
     /// Which machines may render it, how, and until when.
     #[serde(default)]
     pub rules: RulesRequest,
+    /// What of the file is rendered, and properties set before that.
+    #[serde(default)]
+    pub overrides: Overrides,
 }
 
 /// Stored paths that begin with `from` are found in `to`.
@@ -385,9 +392,54 @@ pub enum VideoChoice {
     File(PathBuf),
 }
 
+/// Which format frames have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FormatChoice {
+    /// PNG of 8 bits a channel.
+    Png,
+    /// PNG of 16 bits a channel.
+    Png16,
+    /// JPEG.
+    Jpeg,
+    /// OpenEXR.
+    Exr,
+    /// OpenEXR with all passes.
+    ExrMultilayer,
+    /// TIFF.
+    Tiff,
+    /// WebP.
+    Webp,
+}
+
+impl std::str::FromStr for FormatChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "png" => Self::Png,
+            "png16" => Self::Png16,
+            "jpeg" => Self::Jpeg,
+            "exr" => Self::Exr,
+            "exr-multilayer" => Self::ExrMultilayer,
+            "tiff" => Self::Tiff,
+            "webp" => Self::Webp,
+            _ => return Err("it is png, png16, jpeg, exr, exr-multilayer, tiff or webp".to_owned()),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_format_is_called_the_same_on_the_command_line_and_in_requests() {
+        for word in ["png", "png16", "jpeg", "exr", "exr-multilayer", "tiff", "webp"] {
+            let choice: FormatChoice = word.parse().expect("a format");
+            assert_eq!(serde_json::to_value(choice).expect("serializes"), word);
+        }
+    }
 
     #[test]
     fn a_submit_request_needs_no_more_than_file_and_user_and_keeps_output_patterns() {

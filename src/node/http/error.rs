@@ -79,6 +79,8 @@ kinds! {
     BlendDamaged = "blend_damaged", 422, 1;
     /// The scene has no camera.
     NoCamera = "no_camera", 422, 1;
+    /// The file has no such scene, camera or view layer as is asked for.
+    NotInFile = "not_in_file", 422, 1;
     /// The scene refers to files that are not there.
     MissingFiles = "missing_files", 422, 1;
     /// The scene has simulations without a bake, whose frames would depend on the order they are rendered in.

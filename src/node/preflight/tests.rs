@@ -4,6 +4,8 @@
 use super::super::render::{Renderer, RendererKind, discover};
 use super::super::scene::{Simulation, survey, trace};
 use super::*;
+use crate::farm::job::ImageFormat;
+use crate::farm::overrides::Overrides;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -112,7 +114,7 @@ async fn surveys(script: &str) -> Vec<(Renderer, Survey)> {
         let blend = dir.path().join(format!("{}.blend", renderer.series));
         make(&renderer, &blend, script);
         let trace = trace(&blend, TraceOptions::default()).unwrap();
-        (renderer, survey(&blend, &trace).unwrap())
+        (renderer, survey(&blend, &trace, &Overrides::default()).unwrap())
     });
     made.collect()
 }
@@ -146,6 +148,45 @@ async fn simulations_that_are_not_baked_are_named_and_nothing_else_is() {
     }
 }
 
+/// Saves the same scene in every format, beside what it is asked for.
+const FORMATS: &str = r#"
+settings = bpy.context.scene.render.image_settings
+for name, depth in (("PNG", 8), ("PNG", 16), ("JPEG", 8), ("OPEN_EXR", 16), ("OPEN_EXR", 32), ("OPEN_EXR_MULTILAYER", 32),
+                    ("TIFF", 16), ("WEBP", 8), ("DPX", 10), ("FFMPEG", 8)):
+    if hasattr(settings, "media_type"):
+        settings.media_type = {"OPEN_EXR_MULTILAYER": "MULTI_LAYER_IMAGE", "FFMPEG": "VIDEO"}.get(name, "IMAGE")
+    settings.file_format = name
+    if name != "FFMPEG":
+        settings.color_depth = str(depth)
+    bpy.ops.wm.save_as_mainfile(filepath=os.path.join(os.path.dirname(args[0]), "%s %d.blend" % (name, depth)))
+"#;
+
+#[tokio::test]
+async fn the_format_of_the_frames_is_the_one_that_the_scene_is_saved_with() {
+    use crate::farm::job::ImageFormat::{Exr, ExrMultilayer, Jpeg, Png, Tiff, Webp};
+    let dir = tempfile::tempdir().unwrap();
+    for renderer in discover(&[], &dir.path().join("cache.json")).await.renderers {
+        make(&renderer, &dir.path().join("scene.blend"), FORMATS);
+        for (name, format, depth, said) in [
+            ("PNG 8", Png, Some(8), None),
+            ("PNG 16", Png, Some(16), None),
+            ("JPEG 8", Jpeg, None, None),
+            ("OPEN_EXR 16", Exr, Some(16), None),
+            ("OPEN_EXR 32", Exr, Some(32), None),
+            ("OPEN_EXR_MULTILAYER 32", ExrMultilayer, Some(32), None),
+            ("TIFF 16", Tiff, Some(16), None),
+            ("WEBP 8", Webp, None, None),
+            ("DPX 10", Png, Some(16), Some("format")),
+            ("FFMPEG 8", Png, Some(8), Some("movie_format")),
+        ] {
+            let info = scene::read(&dir.path().join(format!("{name}.blend")), &Overrides::default()).unwrap();
+            let what = format!("{name} by {}", renderer.version_text());
+            assert_eq!(format::choose(None, &info), format::Chosen { format, depth }, "{what}");
+            assert_eq!(format::warning(None, &info).map(|(kind, _)| kind), said, "{what}");
+        }
+    }
+}
+
 /// What runs without Python, and what does not.
 const PYTHON: &str = r#"
 scene = bpy.context.scene
@@ -174,6 +215,77 @@ async fn python_that_would_not_run_is_told_and_simple_expressions_are_not() {
         for (told, wanted) in told.iter().zip(wanted) {
             assert!(told.contains(wanted), "{told}");
         }
+    }
+}
+
+/// Two scenes: one as Blender makes it, one with a view layer without its cloth. Cameras: of the file, of a library.
+const TWO_SCENES: &str = r#"
+rig = bpy.data.collections.new("Rig")
+far = bpy.data.objects.new("Far", bpy.data.cameras.new("Far"))
+rig.objects.link(far)
+library = args[0] + ".rig.blend"
+bpy.data.libraries.write(library, {rig})
+bpy.data.objects.remove(far)
+bpy.data.collections.remove(rig)
+with bpy.data.libraries.load(library, link=True) as (there, wanted):
+    wanted.collections = ["Rig"]
+bpy.context.scene.collection.children.link(bpy.data.collections["Rig"])
+other = bpy.data.scenes.new("Other")
+render = other.render
+other.frame_start, other.frame_end, other.frame_step = 11, 15, 2
+render.engine, render.fps, render.resolution_x, render.resolution_y = "CYCLES", 30, 640, 360
+render.image_settings.file_format = "JPEG"
+other.camera = bpy.data.objects.new("Eye", bpy.data.cameras.new("Eye"))
+other.collection.objects.link(other.camera)
+cloth = bpy.data.collections.new("Cloth")
+other.collection.children.link(cloth)
+sheet = bpy.data.objects.new("Sheet", bpy.data.meshes["Cube"])
+sheet.modifiers.new("Mod", "CLOTH")
+cloth.objects.link(sheet)
+other.view_layers.new("Still").layer_collection.children["Cloth"].exclude = True
+"#;
+
+#[tokio::test]
+async fn what_is_read_and_found_is_that_of_the_chosen_scene_camera_and_view_layers() {
+    let dir = tempfile::tempdir().unwrap();
+    let choose = |scene: &str, camera: Option<&str>, layers: &[&str]| Overrides {
+        scene: Some(scene.into()),
+        camera: camera.map(str::to_owned),
+        view_layers: layers.iter().map(|layer| (*layer).to_owned()).collect(),
+        ..Overrides::default()
+    };
+    for renderer in discover(&[], &dir.path().join("cache.json")).await.renderers {
+        let blend = dir.path().join(format!("{}.blend", renderer.series));
+        make(&renderer, &blend, TWO_SCENES);
+        let trace = trace(&blend, TraceOptions::default()).unwrap();
+        let look = |overrides: &Overrides| {
+            (scene::read(&blend, overrides).unwrap(), survey(&blend, &trace, overrides).unwrap())
+        };
+        let (info, found) = look(&choose("Scene", None, &[]));
+        assert_eq!((info.camera.as_deref(), info.frame_end, found.simulations.len()), (Some("Camera"), 250, 0));
+        let (info, found) = look(&choose("Other", None, &[]));
+        assert_eq!((&*info.engine, info.camera.as_deref(), info.rate.fps), ("CYCLES", Some("Eye"), 30));
+        assert_eq!((info.frame_start, info.frame_end, info.frame_step, info.size()), (11, 15, 2, (640, 360)));
+        assert_eq!((info.format, &*info.view_layers), (ImageFormat::Jpeg, &["ViewLayer".into(), "Still".into()][..]));
+        assert_eq!(found.simulations.iter().map(|of| &*of.object).collect::<Vec<_>>(), ["Sheet"]);
+        let (_, found) = look(&choose("Other", None, &["Still"]));
+        assert_eq!(found.simulations, []);
+        let (_, found) = look(&choose("Other", None, &["Still", "ViewLayer"]));
+        assert_eq!(found.simulations.len(), 1);
+
+        let told = |overrides: &Overrides| {
+            let (info, survey) = look(overrides);
+            let problems = chosen::not_there(overrides, &info, &survey, "s.blend");
+            problems.iter().map(Problem::sentence).collect::<Vec<_>>()
+        };
+        for camera in ["Camera", "Eye", "Far"] {
+            assert_eq!(told(&choose("Other", Some(camera), &["ViewLayer", "Still"])), [""; 0], "{camera}");
+        }
+        let wanted = [
+            "s.blend has no camera `Cube`; choose among `Camera`, `Eye`, `Far`",
+            "the scene `Other` in s.blend has no view layer `Nope`; choose among `ViewLayer`, `Still`",
+        ];
+        assert_eq!(told(&choose("Other", Some("Cube"), &["Nope", "Still"])), wanted);
     }
 }
 

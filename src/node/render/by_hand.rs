@@ -45,14 +45,19 @@ mod tests {
     use super::*;
     use crate::farm::id::Unit;
     use crate::farm::job::{ImageFormat, RenderSettings};
+    use crate::farm::overrides::Overrides;
 
     #[tokio::test]
     async fn a_frame_rendered_by_hand_is_the_workers() {
         for renderer in renderers().await {
             let dir = tempfile::tempdir().unwrap();
-            let settings = RenderSettings { samples: Some(2), percent: Some(50), ..Default::default() };
+            let set = vec![r#"bpy.data.objects["Cube"].scale[0]=0.5"#.parse().unwrap()];
+            let overrides =
+                Overrides { scene: Some("Other".into()), camera: Some("Camera".into()), set, ..Default::default() };
+            let settings = RenderSettings { samples: Some(2), percent: Some(50), overrides, ..Default::default() };
+            let other = "other = scene.copy(); other.name = 'Other'; other.use_fake_user = True; other.camera = other.world = None";
             let wanted = WorkerScene {
-                blend: Some(scene(renderer, dir.path(), "pass")),
+                blend: Some(scene(renderer, dir.path(), other)),
                 settings,
                 format: ImageFormat::Png,
                 size: (32, 18),

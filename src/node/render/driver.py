@@ -20,6 +20,8 @@ import traceback
 ARGS = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else sys.argv[1:]
 MODE = ARGS[0]
 TOKEN, PARENT = (ARGS[1], int(ARGS[2])) if MODE != "frame" else ("", 0)
+# What a change of format changes with it, in the order in which one is set before the next can be.
+FORMAT_SETTINGS = ("media_type", "file_format", "color_mode", "color_depth", "quality", "color_management")
 GPU_BACKENDS = ("OPTIX", "CUDA", "HIP", "ONEAPI", "METAL")  # best first
 COMMANDS = queue.Queue(64)
 LIBC = None
@@ -205,16 +207,23 @@ def set_device(scene, wanted):
     return "CPU"
 
 
-def set_format(scene, wanted):
+def set_format(scene, wanted, depth=None):
+    """What is not set stays as the scene has it, if the format has it: quality, compression, colours."""
     settings = scene.render.image_settings
-    if settings.file_format == wanted:
-        return
-    if hasattr(settings, "media_type"):
-        settings.media_type = "MULTI_LAYER_IMAGE" if wanted == "OPEN_EXR_MULTILAYER" else "IMAGE"
-    try:
-        settings.file_format = wanted
-    except TypeError:
-        raise Refused("error", "this Blender cannot write %s images" % wanted)
+    if settings.file_format != wanted:
+        if hasattr(settings, "media_type"):
+            settings.media_type = "MULTI_LAYER_IMAGE" if wanted == "OPEN_EXR_MULTILAYER" else "IMAGE"
+        try:
+            settings.file_format = wanted
+        except TypeError:
+            raise Refused("error", "this Blender cannot write %s images" % wanted)
+    if hasattr(settings, "use_preview"):
+        settings.use_preview = False  # it would write a JPEG of its own beside OpenEXR
+    if depth and settings.color_depth != str(depth):
+        try:
+            settings.color_depth = str(depth)
+        except TypeError:
+            raise Refused("error", "this Blender cannot write %s images of %d bits a channel" % (wanted, depth))
 
 
 def compositor_trees(scene):
@@ -267,7 +276,9 @@ def open_scene(config):
         bpy.ops.wm.open_mainfile(filepath=config["blend"], load_ui=False, use_scripts=False)
     else:
         bpy.ops.wm.read_factory_settings()
-    scene = bpy.context.scene
+    overrides = config.get("overrides", {})
+    scene = choose_scene(overrides.get("scene"))
+    choose_view(scene, overrides.get("camera"), overrides.get("view_layers"))
     render = scene.render
     set_engine(scene, config.get("engine"))
     if not config["blend"] and render.engine == "CYCLES":
@@ -283,12 +294,14 @@ def open_scene(config):
         render.resolution_x, render.resolution_y = config["resolution"]
     if config.get("percent"):
         render.resolution_percentage = config["percent"]
+    render.use_persistent_data = True
+    set_format(scene, config["format"], config.get("depth"))
+    # After all that a job sets otherwise, and before what is this machine's.
+    set_properties(scene, overrides.get("set", []))
     if config.get("threads"):
         render.threads_mode, render.threads = "FIXED", config["threads"]
     else:
         render.threads_mode = "AUTO"
-    render.use_persistent_data = True
-    set_format(scene, config["format"])
     for tree in compositor_trees(scene):
         for node in tree.nodes:
             if node.bl_idname == "CompositorNodeOutputFile":
@@ -365,6 +378,30 @@ def render_frame(scene, command):
         raise Refused("error", "the path of the image is longer than the 1000 bytes Blender takes: %s" % out)
     scene.render.filepath = literal(out)
     bpy.ops.render.render(write_still=True, scene=scene.name)
+    if command.get("preview"):
+        save_preview(scene, command["preview"])
+
+
+def save_preview(scene, out):
+    """The picture just rendered as people see it: a JPEG through the scene's view transform. What is rendered belongs to
+    its scene, so that the settings to save it with can only be the scene's own, for a moment."""
+    import bpy
+
+    picture = next((image for image in bpy.data.images if image.type == "RENDER_RESULT"), None)
+    if picture is None:
+        raise Refused("error", "Blender keeps no picture of what it rendered to make a preview of")
+    settings = scene.render.image_settings
+    own = [(name, getattr(settings, name)) for name in FORMAT_SETTINGS if hasattr(settings, name)]
+    try:
+        set_format(scene, "JPEG")
+        settings.color_mode, settings.quality = "RGB", 95
+        if hasattr(settings, "color_management"):
+            settings.color_management = "FOLLOW_SCENE"
+        picture.save_render(out, scene=scene)
+    finally:
+        for name, value in own:
+            if value != "":  # what no version of Blender has a name for
+                setattr(settings, name, value)
 
 
 def serve():
@@ -374,6 +411,7 @@ def serve():
     scene, device, warnings = open_scene(config)
     report_progress()
     start, reached = config.get("simulate_from"), None
+    changes = config.get("overrides", {}).get("set", [])
     say("ready", version=list(bpy.app.version[:3]), scene=scene.name, device=device, warnings=warnings)
     while True:
         command = COMMANDS.get()
@@ -383,6 +421,7 @@ def serve():
         try:
             go_to(scene, command["frame"], start, reached)
             reached = command["frame"]
+            check_properties(scene, changes)
             render_frame(scene, command)
             error = None
         except Refused as refused:
@@ -401,6 +440,7 @@ def frame():
         print("warning: %s" % warning)
     print("rendering frame %d on %s" % (asked["unit"]["frame"], device))
     go_to(scene, asked["unit"]["frame"], asked["scene"].get("simulate_from"), None)
+    check_properties(scene, asked["scene"].get("overrides", {}).get("set", []))
     render_frame(scene, asked["unit"])
     print("the image is %s" % asked["unit"]["out"])
 

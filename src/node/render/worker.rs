@@ -1,19 +1,20 @@
 //! The resident worker: one Blender that has opened one scene and renders unit after unit.
 //!
 //! Starting Blender and loading the scene are paid once, not for each frame. A result counts when its file decodes and
-//! has the right size; it then reaches its name by sync and rename. Blender's words are only ever taken against it: an
-//! error line outranks `Saved:`. A worker is for one .blend; when it has failed in a way that leaves Blender in doubt, or
-//! when a render is dropped half-way, Blender is killed and the next unit needs a new worker.
+//! has the right size ([`Drawn::keep`]). Blender's words are only ever taken against it: an error line outranks `Saved:`.
+//! A worker is for one .blend; when it has failed in a way that leaves Blender in doubt, or when a render is dropped
+//! half-way, Blender is killed and the next unit needs a new worker.
 
 use super::child::{Child, Event, Gone, Group, Mode, cpu_ticks, memory_bytes};
+use super::drawn::{Drawn, Parts};
 use super::log::{Lines, Log, cut, poisons, progress};
 use super::memory::{Memory, SPARE_BYTES};
-use super::{FailureKind, Renderer, check_image};
+use super::{FailureKind, Renderer};
 use crate::farm::id::{Part, Unit};
 use crate::farm::job::{Device, ImageFormat, RenderSettings};
 use crate::farm::op::Blank;
+use crate::farm::overrides::Overrides;
 use serde_json::{Value, json};
-use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,9 +54,23 @@ impl WorkerScene {
         json!({
             "blend": blend, "engine": settings.engine, "samples": settings.samples, "percent": settings.percent,
             "resolution": settings.resolution, "device": device, "format": self.format.blender_name(),
-            "threads": self.threads, "simulate_from": settings.simulate_from,
+            "depth": settings.depth, "threads": self.threads, "simulate_from": settings.simulate_from,
+            "overrides": overrides_json(&settings.overrides),
         })
     }
+}
+
+/// As the driver takes them: the way to each property in steps.
+fn overrides_json(overrides: &Overrides) -> Value {
+    let set = overrides.set.iter().map(|property| {
+        // Without steps the driver refuses it: a later version may know paths that this one does not.
+        let (root, steps) = property.steps().map_or((None, Vec::new()), |(root, steps)| (Some(root), steps));
+        json!({"told": property.to_string(), "root": root, "steps": steps, "value": property.value})
+    });
+    json!({
+        "scene": overrides.scene, "camera": overrides.camera, "view_layers": overrides.view_layers,
+        "set": set.collect::<Vec<_>>(),
+    })
 }
 
 /// A rendered unit, checked and in place.
@@ -65,6 +80,8 @@ pub struct Rendered {
     pub path: PathBuf,
     /// Its length.
     pub bytes: u64,
+    /// The preview and its length, where the format has one.
+    pub preview: Option<(PathBuf, u64)>,
     /// Seconds Blender took.
     pub seconds: f64,
     /// What rendered it: `CPU`, or backend and name of the GPUs, or the engine that is not Cycles.
@@ -292,10 +309,10 @@ impl Worker {
     pub async fn draw(&mut self, unit: Unit, out: &Path, limit: Option<Duration>) -> Result<Drawn, UnitFailure> {
         let mut log = Log::on(std::mem::take(&mut self.lines));
         match self.draw_logged(unit, out, limit, &mut log).await {
-            Ok((seconds, part)) => {
+            Ok((seconds, parts)) => {
                 self.warnings.iter().for_each(|warning| log.warn(warning));
                 let (device, format, size) = (self.device.clone(), self.scene.format, self.scene.size);
-                Ok(Drawn { part, out: out.to_path_buf(), format, size, seconds, device, log })
+                Ok(Drawn { parts, out: out.to_path_buf(), format, size, seconds, device, log })
             }
             Err((kind, message)) => {
                 Err(UnitFailure { kind, message, log: log.text(), worker_lives: self.child.is_some() })
@@ -309,23 +326,25 @@ impl Worker {
         out: &Path,
         limit: Option<Duration>,
         log: &mut Log,
-    ) -> Result<(f64, Leftover), (FailureKind, String)> {
+    ) -> Result<(f64, Parts), (FailureKind, String)> {
         let failed = |kind, message: String| Err((kind, message));
         if unit.part != Part::Whole {
             return failed(FailureKind::Error, format!("this version of swarm renders whole frames, not {unit}"));
         }
-        let part = part_of(out).map_err(|error| {
+        let parts = Parts::of(out, self.scene.format).map_err(|error| {
             (FailureKind::Error, format!("the image cannot be written to {}: {error}", out.display()))
         })?;
         // It leaves `self` for as long as the render runs: dropped half-way, it is killed.
         let Some(child) = self.child.take() else {
             return failed(FailureKind::CannotStart, "this Blender was stopped; a new one is needed".into());
         };
-        let mut unfinished = Unfinished { child: Some(child), part: Leftover(part.clone()) };
+        let preview = parts.preview.as_ref().and_then(|part| part.0.to_str());
+        let command = json!({ "frame": unit.frame, "out": parts.image.0.to_str(), "preview": preview });
+        let mut unfinished = Unfinished { child: Some(child), parts };
         let Some(child) = unfinished.child.as_mut() else { return failed(FailureKind::CannotStart, String::new()) };
         self.progress.send_replace(0.0);
         // If it is gone, what follows says how.
-        let _ = child.send(&json!({ "frame": unit.frame, "out": part.to_str() })).await;
+        let _ = child.send(&command).await;
         let mut watch = Watch::new(child.group(), self.stall, limit);
         let answer = loop {
             let told = match watch.next(child).await {
@@ -375,7 +394,7 @@ impl Worker {
             None => self.child = unfinished.child.take(),
         }
         self.progress.send_replace(1.0);
-        Ok((answer["seconds"].as_f64().unwrap_or(0.0), unfinished.part))
+        Ok((answer["seconds"].as_f64().unwrap_or(0.0), unfinished.parts))
     }
 
     /// Kills Blender and all it started, at once.
@@ -391,92 +410,11 @@ impl Worker {
     }
 }
 
-/// What Blender has drawn and nobody has looked at yet. Dropped, it goes.
-#[derive(Debug)]
-pub struct Drawn {
-    part: Leftover,
-    out: PathBuf,
-    format: ImageFormat,
-    size: (u32, u32),
-    seconds: f64,
-    device: String,
-    log: Log,
-}
-
-impl Drawn {
-    /// Checks the image and puts it in its place.
-    pub async fn keep(self) -> Result<Rendered, UnitFailure> {
-        let Self { part, out, format, size, seconds, device, log } = self;
-        let to = out.clone();
-        let kept = tokio::task::spawn_blocking(move || keep(&part.0, &to, format, size)).await;
-        match kept.unwrap_or_else(|error| Err((FailureKind::BadOutput, error.to_string()))) {
-            Ok((bytes, blank)) => {
-                let (log, warnings) = (log.text(), log.warnings);
-                Ok(Rendered { path: out, bytes, seconds, device, warnings, blank, log })
-            }
-            Err((kind, message)) => Err(UnitFailure { kind, message, log: log.text(), worker_lives: true }),
-        }
-    }
-}
-
 /// A render that has not ended yet: dropped so, Blender is killed and what it has written goes.
 struct Unfinished {
-    // In this order: Blender is gone before its file is.
+    // In this order: Blender is gone before its files are.
     child: Option<Child>,
-    part: Leftover,
-}
-
-/// A file that goes when nobody wants it any more, unless it has another name by then.
-#[derive(Debug)]
-struct Leftover(PathBuf);
-
-impl Drop for Leftover {
-    fn drop(&mut self) {
-        // Usually there is none.
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// The name Blender writes under, beside `out`.
-fn part_of(out: &Path) -> io::Result<PathBuf> {
-    let out = std::path::absolute(out)?;
-    let mut name = OsString::from(".");
-    name.push(out.file_name().ok_or(io::ErrorKind::InvalidInput)?);
-    name.push(".part");
-    let part = out.with_file_name(name);
-    if part.to_str().is_none() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "its path is not UTF-8"));
-    }
-    match std::fs::remove_file(&part) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(part),
-    }
-}
-
-/// An image's length, and whether it shows nothing.
-type Kept = (u64, Option<Blank>);
-
-/// Checks the image Blender left at `from` and moves it to its name.
-fn keep(from: &Path, to: &Path, format: ImageFormat, size: (u32, u32)) -> Result<Kept, (FailureKind, String)> {
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(from).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => (FailureKind::NoOutput, "Blender reported success and wrote no image".into()),
-        _ => (FailureKind::NoOutput, format!("Blender's image cannot be read: {error}")),
-    })?;
-    let blank = check_image(from, format, size).map_err(|error| {
-        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        (FailureKind::BadOutput, format!("{error}{cause}"))
-    })?;
-    let named = || -> io::Result<Kept> {
-        file.sync_all()?;
-        let bytes = file.metadata()?.len();
-        std::fs::rename(from, to)?;
-        #[cfg(unix)]
-        if let Some(dir) = to.parent() {
-            std::fs::File::open(dir)?.sync_all()?;
-        }
-        Ok((bytes, blank))
-    };
-    named().map_err(|error| (FailureKind::NoOutput, format!("the image cannot be put at {}: {error}", to.display())))
+    parts: Parts,
 }
 
 /// Waits for a child with an eye on the clock and on its CPU use.
@@ -555,7 +493,7 @@ fn explain(error: &str) -> String {
                 blender.org or the bpy package, or switch denoising off in the scene"
             .into();
     }
-    if error.contains("no camera") {
+    if error.contains("Cannot render, no camera") {
         return "no camera: the scene has no active camera; choose one in the scene's properties and save the file"
             .into();
     }

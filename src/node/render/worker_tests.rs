@@ -93,6 +93,91 @@ async fn settings_of_the_job_win_over_the_files() {
     }
 }
 
+/// The value of an attribute of an OpenEXR file.
+fn attribute(path: &Path, name_and_kind: &str) -> Vec<u8> {
+    let file = std::fs::read(path).unwrap();
+    let mark = name_and_kind.replace(' ', "\0") + "\0";
+    let at = file.windows(mark.len()).position(|bytes| bytes == mark.as_bytes()).unwrap() + mark.len();
+    let length = u32::from_le_bytes(file[at..at + 4].try_into().unwrap()) as usize;
+    file[at + 4..at + 4 + length].to_vec()
+}
+
+/// Mean of all samples, 0 to 255.
+fn mean(path: &Path) -> f64 {
+    let picture = image::ImageReader::open(path).unwrap().with_guessed_format().unwrap().decode().unwrap().into_rgb8();
+    picture.iter().map(|sample| f64::from(*sample)).sum::<f64>() / picture.len() as f64
+}
+
+#[tokio::test]
+async fn light_is_rendered_as_the_scene_has_it_with_a_preview_as_people_see_it() {
+    let exr = "s = render.image_settings\n\
+               if hasattr(s, 'media_type'): s.media_type = 'IMAGE'\n\
+               s.file_format, s.color_depth, s.exr_codec, s.color_mode = 'OPEN_EXR', '16', 'PIZ', 'RGBA'\n\
+               if hasattr(s, 'use_preview'): s.use_preview = True";
+    for renderer in renderers().await {
+        let dir = tempfile::tempdir().unwrap();
+        let mut wanted = of(&scene(renderer, dir.path(), exr));
+        let mut worker = Worker::start(renderer, wanted.clone(), dir.path()).await.unwrap();
+        let picture = dir.path().join("picture.png");
+        let rendered = render(&mut worker, Unit::whole(1), &picture).await.unwrap();
+        assert_eq!(rendered.preview, None);
+        for (format, depth) in [(ImageFormat::Exr, None), (ImageFormat::ExrMultilayer, Some(32))] {
+            (wanted.format, wanted.settings.depth) = (format, depth);
+            let mut worker = Worker::start(renderer, wanted.clone(), dir.path()).await.unwrap();
+            // The second time, that what the preview needed is as it was before.
+            for frame in [2, 1] {
+                let out = dir.path().join(format!("frame # {{frame}} {frame}.exr"));
+                let rendered = render(&mut worker, Unit::whole(frame), &out).await.unwrap();
+                let (preview, bytes) = rendered.preview.unwrap();
+                assert_eq!(preview.metadata().unwrap().len(), bytes);
+                super::super::check_image(&preview, ImageFormat::Jpeg, (64, 36)).unwrap();
+                if frame == 1 {
+                    let (seen, told) = (mean(&picture), mean(&preview));
+                    assert!((seen - told).abs() < 2.0, "{format:?} by {}: {seen} {told}", renderer.version_text());
+                }
+                assert_eq!(attribute(&out, "compression compression"), [4], "PIZ");
+                let channels = attribute(&out, "channels chlist");
+                let name = channels.iter().position(|byte| *byte == 0).unwrap();
+                let half_or_float = if depth.is_none() { 1 } else { 2 };
+                assert_eq!(channels[name + 1], half_or_float, "{format:?} by {}", renderer.version_text());
+                let has_alpha = channels.windows(3).any(|bytes| bytes == b"A\0\x01" || bytes == b"A\0\x02");
+                assert!(has_alpha, "{format:?} by {}", renderer.version_text());
+            }
+        }
+        let names = std::fs::read_dir(dir.path()).unwrap().flatten().map(|entry| entry.file_name());
+        let names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+        assert!(!names.iter().any(|name| name.contains(".part")), "{names:?}");
+        assert_eq!(names.iter().filter(|name| name.ends_with(".jpg")).count(), 2, "{names:?}");
+    }
+}
+
+#[tokio::test]
+async fn depth_is_the_scenes_unless_the_job_says_another() {
+    let deep = "render.image_settings.color_depth = '16'";
+    for renderer in renderers().await {
+        let dir = tempfile::tempdir().unwrap();
+        let mut wanted = of(&scene(renderer, dir.path(), deep));
+        for (format, depth, bits) in [
+            (ImageFormat::Png, None, 16),
+            (ImageFormat::Png, Some(8), 8),
+            (ImageFormat::Tiff, Some(16), 16),
+            (ImageFormat::Jpeg, None, 8),
+        ] {
+            (wanted.format, wanted.settings.depth) = (format, depth);
+            let mut worker = Worker::start(renderer, wanted.clone(), dir.path()).await.unwrap();
+            let out = dir.path().join("image");
+            render(&mut worker, Unit::whole(1), &out).await.unwrap();
+            let color =
+                image::ImageReader::open(&out).unwrap().with_guessed_format().unwrap().decode().unwrap().color();
+            let found = u16::from(color.bytes_per_pixel()) * 8 / u16::from(color.channel_count());
+            assert_eq!(found, bits, "{format:?} {depth:?} by {}", renderer.version_text());
+        }
+        wanted.settings.depth = Some(32);
+        let error = Worker::start(renderer, wanted, dir.path()).await.unwrap_err().to_string();
+        assert!(error.contains("cannot write JPEG images of 32 bits"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_dropped_render_leaves_no_process_no_file_and_no_worker() {
     for renderer in renderers().await {

@@ -1,12 +1,14 @@
 //! What a scene asks for: frames, size, rate, engine, camera, output, denoising.
 //!
-//! Read from the current scene's own fields, with Blender's defaults where the file stores nothing. Nothing is decided
+//! Read from the fields of the current scene, or of another that a job chooses, with Blender's defaults where the file
+//! stores nothing. Nothing is decided
 //! here: whether a missing camera is an error, say, is the caller's to tell.
 
-use super::SceneError;
 use super::dna::{Blend, Record};
 use super::refs::name_of;
+use super::{SceneError, listed};
 use crate::farm::job::{FrameRate, ImageFormat, Series};
+use crate::farm::overrides::{DENOISES, Overrides};
 use std::path::Path;
 
 /// `RenderData.mode`: render a region only.
@@ -28,7 +30,7 @@ const PROPERTY_BOOL: i64 = 10;
 /// Name of the group that holds the settings of Cycles.
 const CYCLES: &[u8] = b"cycles";
 
-/// What the current scene of a .blend asks for.
+/// What a scene of a .blend asks for, with what a job chooses instead.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SceneInfo {
     /// Release series that saved the file.
@@ -41,6 +43,8 @@ pub struct SceneInfo {
     pub engine: String,
     /// Name of the scene.
     pub scene: String,
+    /// Names of its view layers.
+    pub view_layers: Vec<String>,
     /// First frame.
     pub frame_start: i32,
     /// Last frame.
@@ -53,7 +57,7 @@ pub struct SceneInfo {
     pub resolution: (u32, u32),
     /// Percentage of that.
     pub percent: u32,
-    /// Name of the camera frames are rendered through: the scene's, or one a marker binds. `None` if neither is set.
+    /// Name of the camera frames are rendered through: the one chosen, the scene's, or one a marker binds. `None` if none is.
     pub camera: Option<String>,
     /// Whether no camera is needed: the sequencer or the compositor makes the image without.
     pub camera_optional: bool,
@@ -63,6 +67,8 @@ pub struct SceneInfo {
     pub replaced_format: Option<&'static str>,
     /// Whether the format stored is that of a movie.
     pub movie_format: bool,
+    /// Bits of each channel of the stored format, if it says so.
+    pub depth: Option<u8>,
     /// Samples per pixel of Cycles; `None` for other engines.
     pub samples: Option<u32>,
     /// Whether Cycles, if it is the engine, denoises the image.
@@ -72,6 +78,34 @@ pub struct SceneInfo {
 }
 
 impl SceneInfo {
+    /// A scene that asks for nothing special, for tests to change.
+    #[cfg(test)]
+    pub fn plain() -> Self {
+        Self {
+            version: Series { major: 4, minor: 1 },
+            subversion: 0,
+            min_version: 0,
+            engine: "CYCLES".into(),
+            scene: "Scene".into(),
+            view_layers: Vec::new(),
+            frame_start: 1,
+            frame_end: 1,
+            frame_step: 1,
+            rate: FrameRate { fps: 24, base_millionths: 1_000_000 },
+            resolution: (1920, 1080),
+            percent: 100,
+            camera: None,
+            camera_optional: false,
+            format: ImageFormat::Png,
+            replaced_format: None,
+            movie_format: false,
+            depth: None,
+            samples: None,
+            denoising: false,
+            crop: None,
+        }
+    }
+
     /// Whether rendering needs OpenImageDenoise: with the file's own engine, or with `engine` instead.
     pub fn needs_denoiser(&self, engine: Option<&str>) -> bool {
         self.denoising && engine.unwrap_or(&self.engine) == "CYCLES"
@@ -99,27 +133,40 @@ impl SceneInfo {
     }
 }
 
-/// Reads the current scene of the .blend at `path`.
-pub fn read(path: &Path) -> Result<SceneInfo, SceneError> {
+/// Reads the scene of the .blend at `path` that `overrides` choose, else the current one. Whether it has their camera and
+/// view layers is the caller's to see.
+pub fn read(path: &Path, overrides: &Overrides) -> Result<SceneInfo, SceneError> {
     let blend = Blend::open(path)?;
     let damaged = |what| SceneError::Truncated { path: path.into(), what };
     let global = global(&blend);
-    let Some(index) = current_scene(&blend) else {
-        return Err(SceneError::Unsupported {
-            path: path.into(),
-            what: "it has no scene (a file of assets, perhaps); open it in Blender, make a scene and save".into(),
+    let Some(index) = chosen_scene(&blend, overrides.scene.as_deref()) else {
+        let there: Vec<String> = blend.coded(*b"SC\0\0").map(|(index, _)| name_of(&blend, index)).collect();
+        return Err(match &overrides.scene {
+            Some(wanted) if !there.is_empty() => {
+                SceneError::NoScene { path: path.into(), wanted: wanted.clone(), there: listed(&there) }
+            }
+            _ => SceneError::Unsupported {
+                path: path.into(),
+                what: "it has no scene (a file of assets, perhaps); open it in Blender, make a scene and save".into(),
+            },
         });
     };
     let scene = blend.record(index).ok_or_else(|| damaged("its scene makes no sense"))?;
-    info(&blend, global, index, scene).ok_or_else(|| damaged("its scene lacks what every scene has"))
+    let info = info(&blend, global, index, scene).ok_or_else(|| damaged("its scene lacks what every scene has"))?;
+    let camera = overrides.camera.clone().or(info.camera);
+    let denoising = overrides.switched(&info.scene, DENOISES).unwrap_or(info.denoising);
+    Ok(SceneInfo { camera, denoising, ..info })
 }
 
 fn global(blend: &Blend) -> Option<Record<'_>> {
     blend.coded(*b"GLOB").next().and_then(|(index, _)| blend.record(index))
 }
 
-/// Index of the block of the scene that is rendered.
-pub(super) fn current_scene(blend: &Blend) -> Option<usize> {
+/// Index of the block of the scene that is rendered: the one of this name, or the current one.
+pub(super) fn chosen_scene(blend: &Blend, name: Option<&str>) -> Option<usize> {
+    if let Some(name) = name {
+        return blend.coded(*b"SC\0\0").map(|(index, _)| index).find(|index| name_of(blend, *index) == name);
+    }
     let is_scene = |index: &usize| blend.blocks().get(*index).is_some_and(|block| &block.code == b"SC\0\0");
     let named = global(blend).and_then(|global| blend.find_id(global.pointer("curscene")?)).filter(is_scene);
     named.or_else(|| blend.coded(*b"SC\0\0").next().map(|(index, _)| index))
@@ -145,6 +192,7 @@ fn info(blend: &Blend, global: Option<Record<'_>>, index: usize, scene: Record<'
         subversion,
         min_version: min_version.saturating_add(global_int("minsubversion").unwrap_or(0)),
         scene: name_of(blend, index),
+        view_layers: view_layers(&scene),
         frame_start: i32::try_from(scene.int("r.sfra")?).ok()?,
         frame_end: i32::try_from(scene.int("r.efra")?).ok()?,
         frame_step: u32::try_from(scene.int("r.frame_step").unwrap_or(1)).unwrap_or(1).max(1),
@@ -159,11 +207,22 @@ fn info(blend: &Blend, global: Option<Record<'_>>, index: usize, scene: Record<'
         format,
         replaced_format,
         movie_format,
+        depth: scene.int("r.im_format.depth").and_then(depth),
         samples: (engine == "CYCLES").then_some(cycles.samples),
         denoising: cycles.denoising,
         crop,
         engine,
     })
+}
+
+/// Names of the view layers, which files from before 2.80 call render layers.
+fn view_layers(scene: &Record<'_>) -> Vec<String> {
+    let names = |list: &str| {
+        let names = scene.list(list).filter_map(|layer| layer.text("name"));
+        names.map(|name| String::from_utf8_lossy(name).into_owned()).collect::<Vec<_>>()
+    };
+    let layers = names("view_layers");
+    if layers.is_empty() { names("r.layers") } else { layers }
 }
 
 fn border(scene: &Record<'_>) -> Option<[f32; 4]> {
@@ -196,6 +255,12 @@ fn format(imtype: i64) -> (ImageFormat, Option<&'static str>, bool) {
         18 | 24 | 31 | 32 | 33 | 36 => movie("FFMPEG"),
         _ => other("an unknown format"),
     }
+}
+
+/// The bits that a flag of `ImageFormatData.depth` stands for.
+fn depth(flag: i64) -> Option<u8> {
+    let bits = [1, 8, 10, 12, 16, 24, 32];
+    bits.into_iter().enumerate().find(|(at, _)| flag == 1 << at).map(|(_, bits)| bits)
 }
 
 /// Cycles keeps its settings as custom properties of the scene.

@@ -1,18 +1,19 @@
 //! What of a scene takes part in rendering it, and what about that a person should know before it is rendered.
 //!
 //! Tracing counts all of the scene's own file, since sending too much does no harm. Here a false alarm does: so it begins
-//! at the scene that is rendered, and what is hidden from rendering counts only where something else than a list of
-//! objects needs it.
+//! at the scene that is rendered and the camera a job chooses, and what is hidden from rendering counts only where
+//! something else than a list of objects needs it.
 
 use super::SceneError;
 use super::disk::absolute;
 use super::dna::{Blend, Record};
 use super::reach::{Graph, used_from};
-use super::read::current_scene;
-use super::refs::Budget;
+use super::read::chosen_scene;
+use super::refs::{Budget, name_of};
 use super::simulations::{Simulation, unbaked};
 use super::trace::{RefKind, Trace};
 use super::unrun::{Unrun, unrun};
+use crate::farm::overrides::Overrides;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,8 @@ const HIDE_RENDER: i64 = 1 << 2;
 const BASE_RENDERS: i64 = 1 << 7;
 /// `Scene.flag`.
 const CUSTOM_SIMULATION_RANGE: i64 = 1 << 6;
+/// `Object.type`.
+const CAMERA: i64 = 11;
 /// The first version with collections, and objects in scenes by way of view layers.
 const WITH_COLLECTIONS: u32 = 280;
 
@@ -32,36 +35,48 @@ pub struct Survey {
     pub simulations: Vec<Simulation>,
     /// Python that is not run, in order.
     pub unrun: Vec<Unrun>,
+    /// Names of the cameras there are, those of the libraries last.
+    pub cameras: Vec<String>,
 }
 
-/// Looks through the .blend at `main` and its libraries, as `trace` found them.
+/// Looks through the .blend at `main` and its libraries, as `trace` found them, for what `overrides` choose to render.
 ///
 /// Errors when one of them cannot be read any more.
-pub fn survey(main: &Path, trace: &Trace) -> Result<Survey, SceneError> {
+pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Survey, SceneError> {
     let main = absolute(main)?;
     let mut budget = Budget::of(&main);
     let mut graphs = BTreeMap::new();
     let mut simulations: Vec<(PathBuf, usize, Simulation)> = Vec::new();
     let mut unruns: Vec<(PathBuf, usize, Unrun)> = Vec::new();
     let (mut scene, mut scene_start) = (Vec::new(), 1);
+    let mut cameras = Vec::new();
     // The scene that is rendered comes first: it says where simulations of the others begin.
     let libraries_of = trace.blends.keys().filter(|path| **path != main);
     for path in std::iter::once(&main).chain(libraries_of) {
         let blend = Blend::open(path)?;
+        let mut rendered = None;
         if *path == main {
-            scene.extend(current_scene(&blend));
-            let record = scene.first().and_then(|scene| blend.record(*scene));
+            rendered = chosen_scene(&blend, overrides.scene.as_deref());
+            let record = rendered.and_then(|scene| blend.record(scene));
             scene_start = record.and_then(|scene| simulation_start(&scene)).unwrap_or(scene_start);
+            scene.extend(rendered);
+            // It need not be in the scene.
+            scene.extend(overrides.camera.iter().flat_map(|camera| objects(&blend, camera)));
         }
+        let is_camera = |index: &usize| blend.record(*index).is_some_and(|object| object.int("type") == Some(CAMERA));
+        let of_this = blend.coded(*b"OB\0\0").map(|(index, _)| index).filter(is_camera);
+        cameras.extend(of_this.map(|index| name_of(&blend, index)));
         let mut graph = Graph::of_library(&blend);
         graph.libraries = libraries(&blend, path, trace);
-        leave_out_hidden(&blend, &mut graph);
+        leave_out_hidden(&blend, &mut graph, (rendered, overrides.view_layers.as_slice()));
         let found = unbaked(&blend, (path, &trace.maps), scene_start, &mut budget)?;
         simulations.extend(found.into_iter().map(|(owner, simulation)| (path.clone(), owner, simulation)));
         let found = unrun(&blend, &mut budget)?;
         unruns.extend(found.into_iter().map(|(owner, unrun)| (path.clone(), owner, unrun)));
         graphs.insert(path.clone(), graph);
     }
+    let mut seen = BTreeSet::new();
+    cameras.retain(|camera: &String| seen.insert(camera.clone()));
     let used = used_from(&main, scene, &graphs);
     let takes_part = |path: &PathBuf, owner: &usize| used.get(path).is_some_and(|used| used.contains(owner));
     simulations.retain(|(path, owner, _)| takes_part(path, owner));
@@ -72,7 +87,17 @@ pub fn survey(main: &Path, trace: &Trace) -> Result<Survey, SceneError> {
         Unrun::Driver { .. } | Unrun::Node { .. } => takes_part(path, owner),
     });
     let unrun: BTreeSet<Unrun> = unruns.into_iter().map(|(_, _, unrun)| unrun).collect();
-    Ok(Survey { simulations: simulations.into_iter().collect(), unrun: unrun.into_iter().collect() })
+    Ok(Survey { simulations: simulations.into_iter().collect(), unrun: unrun.into_iter().collect(), cameras })
+}
+
+/// The blocks of the objects of this name: the file's own, and what stands for a linked one.
+fn objects(blend: &Blend, name: &str) -> Vec<usize> {
+    let is_it = |index: usize| {
+        let id = blend.record(index).and_then(|record| record.id_name());
+        id.is_some_and(|id| id.strip_prefix(b"OB") == Some(name.as_bytes()))
+    };
+    let blocks = blend.coded(*b"OB\0\0").chain(blend.coded(*b"ID\0\0"));
+    blocks.map(|(index, _)| index).filter(|index| is_it(*index)).collect()
 }
 
 /// Where the simulation zones of a scene begin.
@@ -95,8 +120,9 @@ fn libraries(blend: &Blend, path: &Path, trace: &Trace) -> BTreeMap<usize, PathB
 }
 
 /// Scenes and collections do not lead to what is hidden from rendering. Nor do scenes lead to collections: those of
-/// their objects that no view layer leaves out are listed in the view layers.
-fn leave_out_hidden(blend: &Blend, graph: &mut Graph) {
+/// their objects that no view layer leaves out are listed in the view layers. Of the scene that is rendered only these
+/// layers count, if any are named.
+fn leave_out_hidden(blend: &Blend, graph: &mut Graph, (rendered, layers): (Option<usize>, &[String])) {
     let code = |index: usize| blend.blocks().get(index).map(|block| block.code);
     let object = |index: usize| blend.record(index).filter(|_| code(index) == Some(*b"OB\0\0"));
     let is_hidden = |index: usize| object(index).is_some_and(|object| is_hidden(&object));
@@ -104,7 +130,8 @@ fn leave_out_hidden(blend: &Blend, graph: &mut Graph) {
     for (index, block) in blend.blocks().iter().enumerate() {
         match &block.code {
             b"SC\0\0" if blend.version >= WITH_COLLECTIONS => {
-                let off = blend.record(index).map(|scene| not_rendered(blend, &scene)).unwrap_or_default();
+                let layers = if rendered == Some(index) { layers } else { &[] };
+                let off = blend.record(index).map(|scene| not_rendered(blend, &scene, layers)).unwrap_or_default();
                 graph.keep_edges(index, |to| {
                     code(*to) != Some(*b"GR\0\0") && !is_hidden(*to) && !(off.contains(to) && is_still(*to))
                 });
@@ -115,13 +142,18 @@ fn leave_out_hidden(blend: &Blend, graph: &mut Graph) {
     }
 }
 
-/// Objects that every view layer of a scene has, if at all, in a collection that is hidden from rendering.
-fn not_rendered(blend: &Blend, scene: &Record<'_>) -> BTreeSet<usize> {
+/// Objects that every view layer of a scene, or every one of those named, has, if at all, in a collection that is hidden
+/// from rendering.
+fn not_rendered(blend: &Blend, scene: &Record<'_>, layers: &[String]) -> BTreeSet<usize> {
     let (mut on, mut off) = (BTreeSet::new(), BTreeSet::new());
-    for base in scene.list("view_layers").flat_map(|layer| layer.list("object_bases")) {
-        let renders = base.int("flag").is_none_or(|flag| flag & BASE_RENDERS != 0);
-        let object = base.pointer("object").and_then(|address| blend.find_id(address));
-        if renders { &mut on } else { &mut off }.extend(object);
+    for layer in scene.list("view_layers") {
+        let name = String::from_utf8_lossy(layer.text("name").unwrap_or_default());
+        let counts = layers.is_empty() || layers.iter().any(|layer| *layer == name);
+        for base in layer.list("object_bases") {
+            let renders = counts && base.int("flag").is_none_or(|flag| flag & BASE_RENDERS != 0);
+            let object = base.pointer("object").and_then(|address| blend.find_id(address));
+            if renders { &mut on } else { &mut off }.extend(object);
+        }
     }
     off.retain(|object| !on.contains(object));
     off

@@ -32,7 +32,7 @@ const STRUCTS: &[(&str, &[(&str, &str)])] = &[
         &[("short", "subversion"), ("short", "minversion"), ("short", "minsubversion"), ("Scene", "*curscene")],
     ),
     ("rctf", &[("float", "xmin"), ("float", "xmax"), ("float", "ymin"), ("float", "ymax")]),
-    ("ImageFormatData", &[("char", "imtype")]),
+    ("ImageFormatData", &[("char", "imtype"), ("char", "depth")]),
     (
         "RenderData",
         &[
@@ -269,6 +269,7 @@ pub fn scene(shape: Shape, camera: bool, images: &[&[u8]], libraries: &[&[u8]]) 
             ("ed", Address(0x70)),
             ("r.engine", Text(b"CYCLES")),
             ("r.im_format.imtype", Int(24)),
+            ("r.im_format.depth", Int(16)),
             ("r.sfra", Int(-5)),
             ("r.efra", Int(48)),
             ("r.frame_step", Int(2)),

@@ -5,6 +5,7 @@ use super::*;
 use crate::farm::blob::{BlobMap, Manifest};
 use crate::farm::id::ChunkId;
 use crate::farm::job::{FrameRate, ImageFormat, Series};
+use crate::farm::overrides::Overrides;
 use crate::node::chunk::{Chunking, chunk};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::collections::BTreeMap;
@@ -63,6 +64,10 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     [zstd::encode_all(first, 1).unwrap(), zstd::encode_all(second, 1).unwrap()].concat()
 }
 
+fn read(path: &Path) -> Result<SceneInfo, SceneError> {
+    super::read(path, &Overrides::default())
+}
+
 fn trace(path: &Path) -> Result<Trace, SceneError> {
     super::trace(path, TraceOptions::default())
 }
@@ -87,13 +92,31 @@ fn a_scene_says_what_to_render_in_every_kind_of_file() {
             assert_eq!(info.size(), (165, 128), "half of 330 by half of 256");
             assert_eq!(info.camera.as_deref(), Some("Cam"));
             assert_eq!(
-                (info.format, info.replaced_format, info.movie_format),
-                (ImageFormat::Png, Some("FFMPEG"), true)
+                (info.format, info.replaced_format, info.movie_format, info.depth),
+                (ImageFormat::Png, Some("FFMPEG"), true, Some(16))
             );
             assert_eq!(info.samples, Some(64));
             assert!(info.needs_denoiser(None) && !info.needs_denoiser(Some("BLENDER_EEVEE")));
         }
     }
+}
+
+#[test]
+fn another_scene_than_the_current_one_can_be_chosen_and_one_that_is_not_there_is_an_error_that_lists_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let choose = |name: &str| Overrides { scene: Some(name.into()), ..Overrides::default() };
+    for shape in SHAPES {
+        let path = write(&dir, "s.blend", &scene(shape, true, &[], &[]));
+        let info = super::read(&path, &choose("Other")).unwrap();
+        assert_eq!((&*info.scene, info.frame_start, &*info.engine), ("Other", 0, "BLENDER_RENDER"));
+        assert_eq!((info.camera, info.format), (None, ImageFormat::Png));
+        let error = super::read(&path, &choose("Nope")).unwrap_err().to_string();
+        assert_eq!(error, format!("{} has no scene `Nope`; choose among `Other`, `Main`", path.display()));
+    }
+    let set = vec!["scene.cycles.use_denoising=false".parse().unwrap()];
+    let chosen = Overrides { camera: Some("Cam".into()), set, ..Overrides::default() };
+    let info = super::read(&write(&dir, "s.blend", &scene(USUAL, false, &[], &[])), &chosen).unwrap();
+    assert_eq!((info.camera.as_deref(), info.needs_denoiser(None)), (Some("Cam"), false));
 }
 
 #[test]

@@ -1,0 +1,150 @@
+//! What Blender has drawn, on its way to its name: looked at, synced, renamed.
+//!
+//! Blender writes under a name of its own beside the image's, so that the image appears whole or not at all. Where the
+//! format holds light and not colours for a screen, it writes a preview too, and a frame has both or has failed.
+
+use super::log::Log;
+use super::worker::{Rendered, UnitFailure};
+use super::{FailureKind, check_image};
+use crate::farm::job::ImageFormat;
+use crate::farm::op::Blank;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What Blender has drawn and nobody has looked at yet. Dropped, it goes.
+#[derive(Debug)]
+pub struct Drawn {
+    pub(super) parts: Parts,
+    pub(super) out: PathBuf,
+    pub(super) format: ImageFormat,
+    pub(super) size: (u32, u32),
+    pub(super) seconds: f64,
+    pub(super) device: String,
+    pub(super) log: Log,
+}
+
+impl Drawn {
+    /// Checks the image and puts it in its place.
+    pub async fn keep(self) -> Result<Rendered, UnitFailure> {
+        let Self { parts, out, format, size, seconds, device, log } = self;
+        let to = out.clone();
+        let kept = tokio::task::spawn_blocking(move || keep(&parts, &to, format, size)).await;
+        match kept.unwrap_or_else(|error| Err((FailureKind::BadOutput, error.to_string()))) {
+            Ok(Kept { bytes, blank, preview }) => {
+                let (log, warnings) = (log.text(), log.warnings);
+                Ok(Rendered { path: out, bytes, preview, seconds, device, warnings, blank, log })
+            }
+            Err((kind, message)) => Err(UnitFailure { kind, message, log: log.text(), worker_lives: true }),
+        }
+    }
+}
+
+/// The files that Blender is to write for a unit. Dropped, they go.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub image: Leftover,
+    pub preview: Option<Leftover>,
+}
+
+impl Parts {
+    /// Those of the image `out`. What an earlier attempt left under their names is removed.
+    pub fn of(out: &Path, format: ImageFormat) -> io::Result<Self> {
+        let preview = format.has_preview().then(|| part_of(&preview_of(out))).transpose()?;
+        Ok(Self { image: part_of(out)?, preview })
+    }
+}
+
+/// A file that goes when nobody wants it any more, unless it has another name by then.
+#[derive(Debug)]
+pub(super) struct Leftover(pub PathBuf);
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        // Usually there is none.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Where the preview of an image goes.
+fn preview_of(out: &Path) -> PathBuf {
+    out.with_extension("preview.jpg")
+}
+
+/// The name Blender writes under, beside `out`.
+fn part_of(out: &Path) -> io::Result<Leftover> {
+    let out = std::path::absolute(out)?;
+    let mut name = OsString::from(".");
+    name.push(out.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+    name.push(".part");
+    let part = out.with_file_name(name);
+    if part.to_str().is_none() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "its path is not UTF-8"));
+    }
+    match std::fs::remove_file(&part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(Leftover(part)),
+    }
+}
+
+/// An image in its place.
+struct Kept {
+    bytes: u64,
+    blank: Option<Blank>,
+    /// Where the preview is, and its length.
+    preview: Option<(PathBuf, u64)>,
+}
+
+type Refusal = (FailureKind, String);
+
+/// Checks what Blender left and moves it to its names.
+fn keep(parts: &Parts, out: &Path, format: ImageFormat, size: (u32, u32)) -> Result<Kept, Refusal> {
+    let (image, blank) = look(&parts.image.0, "image", format, size)?;
+    let preview = match &parts.preview {
+        None => None,
+        Some(part) => {
+            let (file, _) = look(&part.0, "preview", ImageFormat::Jpeg, size)?;
+            let to = preview_of(out);
+            let bytes = place(&file, &part.0, &to)?;
+            Some((to, bytes))
+        }
+    };
+    match place(&image, &parts.image.0, out) {
+        Ok(bytes) => Ok(Kept { bytes, blank, preview }),
+        Err(refusal) => {
+            // Without its image it is of no use; if it stays nevertheless, the next start removes it.
+            let _ = preview.map(|(path, _)| std::fs::remove_file(path));
+            Err(refusal)
+        }
+    }
+}
+
+/// Checks the file that Blender left at `from`, and whether it shows nothing.
+fn look(from: &Path, what: &str, format: ImageFormat, size: (u32, u32)) -> Result<(File, Option<Blank>), Refusal> {
+    let file = File::options().read(true).write(true).open(from).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => (FailureKind::NoOutput, format!("Blender reported success and wrote no {what}")),
+        _ => (FailureKind::NoOutput, format!("Blender's {what} cannot be read: {error}")),
+    })?;
+    let blank = check_image(from, format, size).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        let preview = if what == "image" { "" } else { "its preview is not as it should be: " };
+        (FailureKind::BadOutput, format!("{preview}{error}{cause}"))
+    })?;
+    Ok((file, blank))
+}
+
+/// Gives the checked file at `from` its name; its length.
+fn place(file: &File, from: &Path, to: &Path) -> Result<u64, Refusal> {
+    let named = || -> io::Result<u64> {
+        file.sync_all()?;
+        let bytes = file.metadata()?.len();
+        std::fs::rename(from, to)?;
+        #[cfg(unix)]
+        if let Some(dir) = to.parent() {
+            File::open(dir)?.sync_all()?;
+        }
+        Ok(bytes)
+    };
+    named().map_err(|error| (FailureKind::NoOutput, format!("the image cannot be put at {}: {error}", to.display())))
+}
