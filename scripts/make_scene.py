@@ -64,6 +64,7 @@ def main():
     scene.render.resolution_percentage = 100
     scene.render.fps = wanted.fps
     scene.render.image_settings.file_format = "PNG"
+    scene.view_settings.view_transform = "Standard"  # Ubuntu 22.04's Blender 3.0 has no other
     scene.frame_start, scene.frame_end = 1, wanted.frames
 
     world = bpy.data.worlds.new("sky")

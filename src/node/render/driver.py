@@ -273,9 +273,11 @@ def open_scene(config):
 
     # Opening another scene in the same process can abort Blender: one .blend per process.
     if config["blend"]:
+        say("opening")
         bpy.ops.wm.open_mainfile(filepath=config["blend"], load_ui=False, use_scripts=False)
     else:
         bpy.ops.wm.read_factory_settings()
+        say("opening")  # not before: Blender's own scene is nobody's, and what it lacks is no fault of a file
     overrides = config.get("overrides", {})
     scene = choose_scene(overrides.get("scene"))
     choose_view(scene, overrides.get("camera"), overrides.get("view_layers"))
@@ -452,6 +454,7 @@ def encode():
     frames = config["frames"]
     # Not `use_empty`, which has no sequencer colour space on some versions; the cube is never rendered.
     bpy.ops.wm.read_factory_settings()
+    say("opening")
     scene = bpy.context.scene
     render = scene.render
     image = bpy.data.images.load(frames[0])

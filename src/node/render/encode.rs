@@ -77,6 +77,7 @@ pub async fn encode_with_blender(
     let mut log = Log::default();
     let result = loop {
         match tokio::time::timeout(SILENCE, child.next()).await {
+            Ok(Event::Answer(answer)) if answer["event"] == "opening" => log.forgive(),
             Ok(Event::Answer(answer)) if answer["event"] == "encoded" => break Ok(()),
             Ok(Event::Answer(answer)) => break Err(answer["message"].as_str().unwrap_or("it refused").to_string()),
             Ok(Event::Line(line)) => drop(log.push(line)),

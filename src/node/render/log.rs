@@ -208,6 +208,12 @@ impl Log {
         }
     }
 
+    /// What was said so far was not about the scene: it stays in the text and counts for nothing.
+    pub fn forgive(&mut self) {
+        self.error = None;
+        self.warnings.clear();
+    }
+
     /// The last line, for a message.
     pub fn last(&self) -> Option<String> {
         self.lines.last()
@@ -258,6 +264,19 @@ mod tests {
         assert!(log.text().ends_with("line 9999 é\nCUDA error: second\n"));
         assert_eq!(log.error.as_deref(), Some("CUDA error: first"));
         assert_eq!(cut("aé", 2), "a");
+    }
+
+    #[test]
+    fn what_is_forgiven_stays_in_the_text_and_the_next_error_counts() {
+        let mut log = Log::default();
+        for line in ["CUDA error: first", "Unable to open 'x'"] {
+            log.push(line.into());
+        }
+        log.forgive();
+        assert_eq!((log.error.as_deref(), log.warnings.len()), (None, 0));
+        log.push("CUDA error: second".into());
+        assert_eq!(log.error.as_deref(), Some("CUDA error: second"));
+        assert_eq!(log.text(), "CUDA error: first\nUnable to open 'x'\nCUDA error: second\n");
     }
 
     #[test]

@@ -237,6 +237,7 @@ impl Worker {
         let mut watch = Watch::new(child.group(), stall, None);
         let answer = loop {
             match watch.next(&mut child).await {
+                Seen::Event(Event::Answer(answer)) if answer["event"] == "opening" => log.forgive(),
                 Seen::Event(Event::Answer(answer)) => break answer,
                 Seen::Event(Event::Line(line)) => drop(log.push(line)),
                 Seen::Event(Event::Gone(gone)) => {
@@ -496,6 +497,12 @@ fn explain(error: &str) -> String {
     if error.contains("Cannot render, no camera") {
         return "no camera: the scene has no active camera; choose one in the scene's properties and save the file"
             .into();
+    }
+    if let Some(what) = error.trim().strip_prefix("Color management: ") {
+        let what = cut(what.trim_end_matches('.'), 500);
+        return format!(
+            "its colour management lacks what the scene uses ({what}); use a Blender from blender.org or the bpy package"
+        );
     }
     let lines: Vec<&str> = error.lines().map(|line| line.trim().trim_start_matches("Error: ")).collect();
     cut(lines.join("; ").trim(), 2000).to_string()

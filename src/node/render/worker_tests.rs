@@ -309,6 +309,33 @@ async fn the_end_of_stdin_ends_blender_in_the_middle_of_a_frame() {
     }
 }
 
+/// Ubuntu 22.04's Blender 3.0 comes without a colour configuration and complains of its own default file.
+#[cfg(unix)]
+#[tokio::test]
+async fn what_blender_says_before_it_opens_the_scene_is_not_held_against_the_scene() {
+    use std::os::unix::fs::PermissionsExt;
+    let complaint = "Color management: scene view \"Filmic\" not found, setting default \"Standard\".";
+    for renderer in renderers().await {
+        let dir = tempfile::tempdir().unwrap();
+        let blend = scene(renderer, dir.path(), "pass");
+        let mut complains = renderer.clone();
+        complains.path = dir.path().join("blender");
+        let script = format!("#!/bin/sh\necho '{complaint}'\nexec '{}' \"$@\"\n", renderer.path.display());
+        std::fs::write(&complains.path, script).unwrap();
+        std::fs::set_permissions(&complains.path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        for blend in [Some(blend), None] {
+            let (engine, resolution, percent) = (Some("CYCLES".into()), Some((64, 36)), Some(100));
+            let settings = RenderSettings { engine, samples: Some(1), resolution, percent, ..Default::default() };
+            let wanted = WorkerScene { blend, settings, ..of(dir.path()) };
+            let mut worker = Worker::start(&complains, wanted, dir.path()).await.unwrap();
+            let rendered = render(&mut worker, Unit::whole(1), &dir.path().join("out.png")).await.unwrap();
+            assert_eq!(rendered.warnings, Vec::<String>::new());
+        }
+    }
+    let told = explain(complaint);
+    assert!(told.contains("scene view \"Filmic\" not found, setting default \"Standard\"); use a"), "{told}");
+}
+
 #[tokio::test]
 async fn a_scene_that_cannot_be_rendered_is_refused_with_the_reason() {
     for renderer in renderers().await {
