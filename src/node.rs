@@ -24,6 +24,7 @@ pub mod machine;
 pub mod net;
 mod options;
 mod output;
+mod polite;
 mod preflight;
 mod prospect;
 mod rejoin;

@@ -1,11 +1,11 @@
-//! One renderer process running the driver: started without a shell in a process group of its own, at the lowest
-//! priority, drained, and killed as a whole.
+//! One renderer process running the driver: started without a shell, politely, drained, and killed as a whole.
 //!
 //! Nothing it does can hold swarm up or outlive it. Its lines are cut to a length and queue up to a bound, then Blender
 //! waits. Its group is killed when this value is dropped; should the daemon be killed, the end of stdin (and on Linux
 //! the death signal) ends it.
 
 use super::{Renderer, RendererKind, log};
+use crate::node::polite;
 use serde_json::Value;
 use std::ffi::OsString;
 use std::io;
@@ -32,8 +32,6 @@ const LEAVE: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(1);
 /// How deep descendants of a child are looked for: a wrapper script, Blender, its helpers (guess).
 const MAX_DEPTH: usize = 16;
-/// Niceness of Blender: the lowest, at which a foreground task keeps its speed (measured, BLENDER.md).
-const NICENESS: i32 = 19;
 
 /// What the driver is to do; its first argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,15 +213,8 @@ impl Child {
         command.args([mode.word(), &token, &std::process::id().to_string()]);
         command.current_dir(&work_dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.kill_on_drop(true);
-        #[cfg(unix)]
-        command.process_group(0);
         let mut process = spawn(command).await?;
         let id = process.id().unwrap_or(0);
-        #[cfg(unix)]
-        if let Some(pid) = i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw) {
-            // Refused where the system wants it otherwise; a render at normal priority is still a render.
-            let _ = rustix::process::setpriority_process(Some(pid), NICENESS);
-        }
         let (sender, lines) = mpsc::channel(LINES_WAITING_MAX);
         if let Some(out) = process.stdout.take() {
             tokio::spawn(read_lines(out, sender.clone()));
@@ -347,7 +338,7 @@ pub(super) fn arguments(kind: RendererKind, threads: Option<u32>, script: &Path)
 
 /// Starts a process from a thread that lives as long as this one's program: Linux sends the death signal a child asks
 /// for when the *thread* that started it ends, and those of the runtime come and go.
-async fn spawn(mut command: Command) -> io::Result<tokio::process::Child> {
+async fn spawn(command: Command) -> io::Result<tokio::process::Child> {
     type Job = Box<dyn FnOnce() + Send>;
     static SPAWNER: OnceLock<Option<std_mpsc::SyncSender<Job>>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
@@ -355,12 +346,12 @@ async fn spawn(mut command: Command) -> io::Result<tokio::process::Child> {
         let run = move || jobs.into_iter().for_each(|job| job());
         std::thread::Builder::new().name("spawner".into()).spawn(run).ok().map(|_| sender)
     });
-    let Some(spawner) = spawner else { return command.spawn() };
+    let Some(spawner) = spawner else { return polite::spawn(command) };
     let runtime = tokio::runtime::Handle::current();
     let (done, started) = oneshot::channel();
     let job = Box::new(move || {
         let _inside = runtime.enter();
-        let _ = done.send(command.spawn());
+        let _ = done.send(polite::spawn(command));
     });
     spawner.try_send(job).map_err(|_| io::Error::other("too many programs are being started at once"))?;
     started.await.map_err(|_| io::Error::other("the thread that starts programs ended"))?

@@ -6,6 +6,7 @@
 
 use super::VideoError;
 use super::join::Timing;
+use crate::node::polite;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -24,9 +25,6 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(20);
 const RUN_DEADLINE: Duration = Duration::from_secs(60);
 /// A hundred times what a frame of a million pixels takes on one old core (guess).
 const FRAME_DEADLINE: Duration = Duration::from_secs(20);
-/// The encoder is as polite as a render.
-#[cfg(unix)]
-const NICENESS: i32 = 19;
 /// Ticks a second that players are used to see at least: ffmpeg's own floor.
 const MIN_TIMESCALE: u32 = 10_000;
 /// The folder of links to the images of the run in hand.
@@ -231,10 +229,7 @@ impl Group {
     fn of(child: &tokio::process::Child) -> Self {
         #[cfg(unix)]
         {
-            let id = child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32));
-            // One that has ended already needs no manners.
-            let _ = rustix::process::setpriority_pgrp(id, NICENESS);
-            Self { id }
+            Self { id: child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32)) }
         }
         #[cfg(not(unix))]
         {
@@ -269,9 +264,7 @@ async fn run(program: &Path, args: &[impl AsRef<OsStr>], folder: &Path, deadline
     let mut command = tokio::process::Command::new(program);
     command.args(args).current_dir(folder).kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    #[cfg(unix)]
-    command.process_group(0);
-    let mut child = command.spawn().map_err(Failure::Start)?;
+    let mut child = polite::spawn(command).map_err(Failure::Start)?;
     let group = Group::of(&child);
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let all = async { tokio::join!(drain(out), drain(err), child.wait()) };
