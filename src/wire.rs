@@ -29,6 +29,12 @@ pub const MANIFEST_MAX_BYTES: usize = 64 * 1024 * 1024;
 pub const VALUE_MAX_BYTES: usize = 1024 * 1024;
 /// Longest path in a bundle or of an output, bytes: what Linux takes for a whole path.
 pub const MAX_PATH_BYTES: usize = 4096;
+/// The folder in that of a job's frames where the files of the compositor's File Output nodes go.
+pub const FILE_OUTPUTS: &str = "file-outputs";
+/// Longest path of one of these files with that folder, bytes: Blender has no longer ones.
+pub const MAX_FILE_OUTPUT_BYTES: usize = 1024;
+/// Longest name of a file or folder among these, bytes: that of common file systems.
+pub const MAX_NAME_BYTES: usize = 255;
 
 const MANIFEST_MAGIC: [u8; 8] = *b"swarmbnd";
 const MANIFEST_VERSION: u16 = 1;
@@ -272,6 +278,16 @@ pub fn is_safe_path(path: &str) -> bool {
     path.len() <= MAX_PATH_BYTES
         && !path.chars().any(|c| c.is_control() || matches!(c, '\\' | ':'))
         && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
+/// Whether a result may call a file of a File Output node so: below [`FILE_OUTPUTS`] wherever it is put, and not as files
+/// are called on their way to their name.
+pub fn is_file_output(path: &str) -> bool {
+    path.len() <= MAX_FILE_OUTPUT_BYTES
+        && is_safe_path(path)
+        && path.split('/').all(|name| name.len() <= MAX_NAME_BYTES)
+        && path.strip_prefix(FILE_OUTPUTS).is_some_and(|rest| rest.starts_with('/'))
+        && !path.to_ascii_lowercase().ends_with(".part")
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! Blender's own encoder makes the video at the end. Frames that hold light (OpenEXR) are shown in it by their previews,
 //! which lie with the video's segments until the job is forgotten: a frame rendered anew makes a new video of all of them.
 
+mod file_outputs;
 #[cfg(test)]
 mod tests;
 
@@ -53,6 +54,8 @@ struct Job {
     permits: Arc<Semaphore>,
     /// Delivered frames.
     frames: BTreeSet<i32>,
+    /// Who has put what under which name.
+    file_outputs: Arc<file_outputs::Owners>,
     video: Option<Video>,
 }
 
@@ -130,6 +133,7 @@ impl Delivery {
                 tasks: JoinSet::new(),
                 permits: Arc::new(Semaphore::new(AT_ONCE)),
                 frames: BTreeSet::new(),
+                file_outputs: Arc::default(),
                 video,
             };
             self.jobs.insert(job, state);
@@ -137,11 +141,15 @@ impl Delivery {
         let Some(state) = self.jobs.get_mut(&job) else { return };
         while state.tasks.try_join_next().is_some() {}
         let (store, events, permits) = (self.store.clone(), self.events.clone(), state.permits.clone());
-        let silent_after = self.silent_after;
+        let (silent_after, owners, directory) =
+            (self.silent_after, state.file_outputs.clone(), PathBuf::from(&to.directory));
         state.tasks.spawn(async move {
             let Ok(_permit) = permits.acquire().await else { return };
             let folder = image.path.parent().unwrap_or(&image.path).to_path_buf();
-            let mut putting = tokio::task::spawn_blocking(move || put(&store, &outputs, &image, preview.as_ref()));
+            let mut putting = tokio::task::spawn_blocking(move || {
+                file_outputs::put(&store, &outputs, &directory, unit.frame, &owners)?;
+                put(&store, &outputs, &image, preview.as_ref())
+            });
             let put = loop {
                 if let Ok(put) = tokio::time::timeout(silent_after, &mut putting).await {
                     break put;

@@ -3,6 +3,7 @@
 use super::cause::{is_full, plain_cause};
 use super::http::{ApiError, ErrorKind, VideoChoice};
 use crate::farm::job::{FrameSet, ImageFormat, OutputSpec};
+use crate::wire::FILE_OUTPUTS;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
@@ -104,6 +105,10 @@ pub fn spare(output: &OutputSpec, frames: &FrameSet, format: ImageFormat, needed
         return refuse(video, "the video", "--video");
     }
     let Some(directory) = real(Path::new(&output.directory)) else { return Ok(()) };
+    // What File Output nodes call their files is not known before they write them.
+    if let Some(path) = needed.iter().find(|path| path.starts_with(directory.join(FILE_OUTPUTS))) {
+        return refuse(path, "a file of a File Output node", "--output");
+    }
     // Of a frame that is a link the link is replaced, not what it leads to.
     let names: BTreeSet<&OsStr> =
         needed.iter().filter(|path| path.parent() == Some(&directory)).filter_map(|path| path.file_name()).collect();
@@ -204,6 +209,12 @@ mod tests {
             assert!(message.contains("belongs to the scene") && message.ends_with(named), "{message}");
         }
         told("else_####", "v.mp4").unwrap();
+        std::fs::create_dir_all(at("new/file-outputs")).unwrap();
+        std::fs::write(at("new/file-outputs/depth.exr"), "of an earlier job").unwrap();
+        let needed = [at("new/file-outputs/depth.exr")];
+        let again = resolve(Some(&at("new")), &VideoChoice::None, Path::new("/"), "x", "").unwrap();
+        let message = spare(&again, &frames, ImageFormat::Png, &needed).unwrap_err().message;
+        assert!(message.contains("a file of a File Output node would replace it"), "{message}");
         told("new", "new.mp4").unwrap();
     }
 

@@ -14,6 +14,9 @@ mod check;
 mod child;
 mod drawn;
 mod encode;
+mod files;
+#[cfg(test)]
+mod files_tests;
 mod find;
 mod log;
 mod memory;
@@ -28,6 +31,7 @@ pub use by_hand::by_hand;
 pub use check::{CheckError, PIXELS_MAX, check_image};
 pub use drawn::Drawn;
 pub use encode::{EncodeError, encode_with_blender};
+pub use files::{FileOutput, FileOutputs};
 pub use find::{Discovery, Search, discover, discover_in};
 pub use log::{Lines, split_log};
 pub use series::{Available, SeriesError, choose_renderer, choose_series};

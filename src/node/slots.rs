@@ -324,8 +324,11 @@ impl Run {
         let name = spec.output.file_name(work.unit.frame, spec.format);
         let preview =
             done.preview.map(|(path, bytes)| (path, bytes, format!("{name}.preview.jpg"), OutputRole::Preview));
+        let aux = done.files.files.iter();
+        let aux = aux.map(|file| (file.from.clone(), file.bytes, file.path.clone(), OutputRole::Aux));
         // The image comes first: by it a result is known.
-        let files: Vec<_> = std::iter::once((done.path, done.bytes, name, OutputRole::Image)).chain(preview).collect();
+        let image = std::iter::once((done.path, done.bytes, name, OutputRole::Image));
+        let files: Vec<_> = image.chain(preview).chain(aux).collect();
         let mut outputs = Vec::new();
         for (path, bytes, name, role) in &files {
             let blob = self.import(path.clone()).await.map_err(|error| {

@@ -393,6 +393,19 @@ mod tests {
     }
 
     #[test]
+    fn the_files_of_a_frame_are_told_without_its_preview() {
+        let output = |path: &str, role| Output { path: path.into(), blob: BlobId([1; 32]), bytes: 1, role };
+        let (device, build) = ("CPU".into(), "b".into());
+        let outputs = vec![
+            output("f_0001.exr", OutputRole::Image),
+            output("f_0001.exr.preview.jpg", OutputRole::Preview),
+            output("file-outputs/z0001.exr", OutputRole::Aux),
+        ];
+        let outcome = Outcome { revision: 0, outputs, millis: 1, device, build };
+        assert_eq!(output_names(&outcome), ["f_0001.exr", "file-outputs/z0001.exr"]);
+    }
+
+    #[test]
     fn a_blank_frame_is_told_where_the_frames_beside_it_show_something() {
         let black = Some(Blank::Black);
         let told = |rendered: &[(i32, Option<Blank>)], frame| {

@@ -138,6 +138,30 @@ async fn a_video_told_to_finish_while_another_has_not_quite_ended_is_finished_to
     }
 }
 
+#[tokio::test]
+async fn file_outputs_are_delivered_with_their_frame_and_a_frame_with_a_hostile_one_is_not() {
+    let mut stage = Stage::new();
+    let (job, spec) = (JobId([1; 16]), stage.spec("out"));
+    let deliver = |stage: &mut Stage, frame, aux: &str| {
+        let outputs = [("1.png", OutputRole::Image), (aux, OutputRole::Aux)].map(|(path, role)| {
+            let (blob, map) = stage.store.put_bytes(path.as_bytes()).unwrap();
+            Output { path: path.into(), blob, bytes: map.bytes(), role }
+        });
+        let frame = (Unit::whole(frame), 0);
+        stage.delivery.deliver((job, 1), Arc::new(spec.clone()), &spec.output, frame, outputs.into());
+    };
+    deliver(&mut stage, 1, "file-outputs/passes/z0001.exr");
+    assert!(matches!(stage.event().await, Input::Delivered { .. }));
+    let out = stage.folder.path().join("out");
+    let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
+    assert_eq!(read("file-outputs/passes/z0001.exr"), "file-outputs/passes/z0001.exr");
+    assert_eq!(read(&spec.output.file_name(1, spec.format)), "1.png");
+    deliver(&mut stage, 2, "../z0002.exr");
+    let Input::DeliveryFailed { reason, .. } = stage.event().await else { panic!("delivered") };
+    assert!(reason.contains("frame 2 has a file called \"../z0002.exr\""), "{reason}");
+    assert!(!stage.folder.path().join("z0002.exr").exists());
+}
+
 /// The brightness of each frame of a video, and its size.
 fn brightness(video: &Path) -> Vec<u8> {
     let output = Process::new(find_ffmpeg().unwrap())

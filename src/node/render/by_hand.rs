@@ -2,13 +2,14 @@
 
 use super::child::{DRIVER, arguments};
 use super::{Renderer, WorkerScene};
+use crate::wire::FILE_OUTPUTS;
 use serde_json::json;
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
 /// Writes what the command needs into `dir`, which is absolute, and gives the command: the program first. It leaves the
-/// image at `image`.
+/// image at `image`, and what File Output nodes write in a folder of `dir`.
 ///
 /// # Errors
 /// What the disk says, and `InvalidInput` where a path is not UTF-8.
@@ -27,7 +28,7 @@ pub fn by_hand(
     let blend = scene.blend.as_deref().map(text).transpose()?;
     let asked_json = json!({
         "scene": scene.to_json(blend.as_deref()),
-        "unit": {"frame": frame, "out": text(image)?},
+        "unit": {"frame": frame, "out": text(image)?, "files": text(&dir.join(FILE_OUTPUTS))?},
     });
     std::fs::write(&script, DRIVER)?;
     std::fs::write(&asked, format!("{asked_json:#}\n"))?;

@@ -57,6 +57,25 @@ pub enum CheckError {
 /// shows nothing, as far as it can be told: what only Blender reads is never called blank. Decodes it: call it where
 /// blocking is allowed.
 pub fn check_image(path: &Path, format: ImageFormat, size: (u32, u32)) -> Result<Option<Blank>, CheckError> {
+    check(path, format, Some(size))
+}
+
+/// Checks that the file at `path` is a whole image of some size, if its extension is that of a format which can be checked
+/// here; of another, that there is something in it. Decodes it: call it where blocking is allowed.
+pub fn check_file(path: &Path) -> Result<(), CheckError> {
+    let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+    let format = match extension.as_deref() {
+        Some("png") => ImageFormat::Png,
+        Some("jpg" | "jpeg") => ImageFormat::Jpeg,
+        Some("tif" | "tiff") => ImageFormat::Tiff,
+        Some("webp") => ImageFormat::Webp,
+        Some("exr") => ImageFormat::Exr,
+        _ => return if path.metadata()?.len() > 0 { Ok(()) } else { Err(CheckError::Empty) },
+    };
+    check(path, format, None).map(drop)
+}
+
+fn check(path: &Path, format: ImageFormat, size: Option<(u32, u32)>) -> Result<Option<Blank>, CheckError> {
     let mut file = BufReader::new(File::open(path)?);
     if file.get_ref().metadata()?.len() == 0 {
         return Err(CheckError::Empty);
@@ -101,8 +120,8 @@ fn ends_with(file: &mut BufReader<File>, end: &[u8], what: &'static str) -> Resu
     if is == end { Ok(()) } else { Err(CheckError::Truncated(what)) }
 }
 
-fn right_size(is: (u32, u32), wanted: (u32, u32)) -> Result<(), CheckError> {
-    if is != wanted {
+fn right_size(is: (u32, u32), wanted: Option<(u32, u32)>) -> Result<(), CheckError> {
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != is) {
         return Err(CheckError::Size { is, wanted });
     }
     if u64::from(is.0) * u64::from(is.1) > PIXELS_MAX {
@@ -111,15 +130,21 @@ fn right_size(is: (u32, u32), wanted: (u32, u32)) -> Result<(), CheckError> {
     Ok(())
 }
 
-fn decode(file: BufReader<File>, format: image::ImageFormat, size: (u32, u32)) -> Result<Option<Blank>, CheckError> {
+fn decode(
+    file: BufReader<File>,
+    format: image::ImageFormat,
+    size: Option<(u32, u32)>,
+) -> Result<Option<Blank>, CheckError> {
     let mut reader = ImageReader::with_format(file, format);
-    // Of the size that it is to have: another is refused below, before anything of it is allocated.
+    // Of the size that it is to have, if that is known: another is refused below, before anything of it is allocated.
     let mut limits = image::Limits::no_limits();
-    limits.max_alloc = Some(u64::from(size.0) * u64::from(size.1) * PIXEL_MAX_BYTES + SPARE_MAX_BYTES);
+    let pixels_max = size.map_or(PIXELS_MAX, |(width, height)| u64::from(width) * u64::from(height));
+    limits.max_alloc = Some(pixels_max * PIXEL_MAX_BYTES + SPARE_MAX_BYTES);
     reader.limits(limits);
     let decoder = reader.into_decoder()?;
-    right_size(decoder.dimensions(), size)?;
-    let bytes = usize::try_from(decoder.total_bytes()).map_err(|_| CheckError::TooLarge(size.0, size.1))?;
+    let is = decoder.dimensions();
+    right_size(is, size)?;
+    let bytes = usize::try_from(decoder.total_bytes()).map_err(|_| CheckError::TooLarge(is.0, is.1))?;
     let (color, mut pixels) = (decoder.color_type(), vec![0; bytes]);
     decoder.read_image(&mut pixels)?;
     Ok(blank(&pixels, color))
@@ -211,7 +236,7 @@ impl Header {
 
 /// Checks the skeleton of an OpenEXR file as Blender writes them: the header of each part, tables of where each block of
 /// lines starts, and all the blocks (openexr.com, "OpenEXR File Layout"). Says whether a decoder for plain colour reads it.
-fn exr(file: &mut BufReader<File>, size: (u32, u32)) -> Result<bool, CheckError> {
+fn exr(file: &mut BufReader<File>, size: Option<(u32, u32)>) -> Result<bool, CheckError> {
     let length = file.get_ref().metadata()?.len();
     let mut head = [0; 8];
     file.read_exact(&mut head).map_err(|_| CheckError::Truncated("within its header"))?;
@@ -228,7 +253,7 @@ fn exr(file: &mut BufReader<File>, size: (u32, u32)) -> Result<bool, CheckError>
     let mut parts = Vec::new();
     while let Some(header) = Header::read(&mut headers)? {
         right_size(header.display, size)?;
-        right_size(header.data.1, header.data.1)?;
+        right_size(header.data.1, None)?;
         parts.push(header);
         if !has_parts {
             break;

@@ -1,8 +1,10 @@
 //! What Blender has drawn, on its way to its name: looked at, synced, renamed.
 //!
 //! Blender writes under a name of its own beside the image's, so that the image appears whole or not at all. Where the
-//! format holds light and not colours for a screen, it writes a preview too, and a frame has both or has failed.
+//! format holds light and not colours for a screen, it writes a preview too, and a frame has both or has failed. So it is
+//! with the files of the compositor's File Output nodes.
 
+use super::files::{FileOutputs, Folder};
 use super::log::Log;
 use super::worker::{Rendered, UnitFailure};
 use super::{FailureKind, check_image};
@@ -30,11 +32,11 @@ impl Drawn {
     pub async fn keep(self) -> Result<Rendered, UnitFailure> {
         let Self { parts, out, format, size, seconds, device, log } = self;
         let to = out.clone();
-        let kept = tokio::task::spawn_blocking(move || keep(&parts, &to, format, size)).await;
+        let kept = tokio::task::spawn_blocking(move || keep(parts, &to, format, size)).await;
         match kept.unwrap_or_else(|error| Err((FailureKind::BadOutput, error.to_string()))) {
-            Ok(Kept { bytes, blank, preview }) => {
+            Ok(Kept { bytes, blank, preview, files }) => {
                 let (log, warnings) = (log.text(), log.warnings);
-                Ok(Rendered { path: out, bytes, preview, seconds, device, warnings, blank, log })
+                Ok(Rendered { path: out, bytes, preview, files, seconds, device, warnings, blank, log })
             }
             Err((kind, message)) => Err(UnitFailure { kind, message, log: log.text(), worker_lives: true }),
         }
@@ -46,13 +48,20 @@ impl Drawn {
 pub(super) struct Parts {
     pub image: Leftover,
     pub preview: Option<Leftover>,
+    /// For those of File Output nodes.
+    pub files: Folder,
 }
 
 impl Parts {
     /// Those of the image `out`. What an earlier attempt left under their names is removed.
     pub fn of(out: &Path, format: ImageFormat) -> io::Result<Self> {
-        let preview = format.has_preview().then(|| part_of(&preview_of(out))).transpose()?;
-        Ok(Self { image: part_of(out)?, preview })
+        let preview = format.has_preview().then(|| part_of(&preview_of(out), ImageFormat::Jpeg)).transpose()?;
+        let image = part_of(out, format)?;
+        let files = Folder(image.0.with_extension("files"));
+        match std::fs::remove_dir_all(&files.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(Self { image, preview, files }),
+        }
     }
 }
 
@@ -72,12 +81,13 @@ fn preview_of(out: &Path) -> PathBuf {
     out.with_extension("preview.jpg")
 }
 
-/// The name Blender writes under, beside `out`.
-fn part_of(out: &Path) -> io::Result<Leftover> {
+/// The name Blender writes under, beside `out`. It has the extension that Blender would give it otherwise.
+fn part_of(out: &Path, format: ImageFormat) -> io::Result<Leftover> {
     let out = std::path::absolute(out)?;
     let mut name = OsString::from(".");
     name.push(out.file_name().ok_or(io::ErrorKind::InvalidInput)?);
-    name.push(".part");
+    name.push(".part.");
+    name.push(format.extension());
     let part = out.with_file_name(name);
     if part.to_str().is_none() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "its path is not UTF-8"));
@@ -94,14 +104,17 @@ struct Kept {
     blank: Option<Blank>,
     /// Where the preview is, and its length.
     preview: Option<(PathBuf, u64)>,
+    files: FileOutputs,
 }
 
-type Refusal = (FailureKind, String);
+pub(super) type Refusal = (FailureKind, String);
 
 /// Checks what Blender left and moves it to its names.
-fn keep(parts: &Parts, out: &Path, format: ImageFormat, size: (u32, u32)) -> Result<Kept, Refusal> {
-    let (image, blank) = look(&parts.image.0, "image", format, size)?;
-    let preview = match &parts.preview {
+fn keep(parts: Parts, out: &Path, format: ImageFormat, size: (u32, u32)) -> Result<Kept, Refusal> {
+    let Parts { image: part, preview, files } = parts;
+    let (image, blank) = look(&part.0, "image", format, size)?;
+    let files = files.look()?;
+    let preview = match &preview {
         None => None,
         Some(part) => {
             let (file, _) = look(&part.0, "preview", ImageFormat::Jpeg, size)?;
@@ -110,8 +123,8 @@ fn keep(parts: &Parts, out: &Path, format: ImageFormat, size: (u32, u32)) -> Res
             Some((to, bytes))
         }
     };
-    match place(&image, &parts.image.0, out) {
-        Ok(bytes) => Ok(Kept { bytes, blank, preview }),
+    match place(&image, &part.0, out) {
+        Ok(bytes) => Ok(Kept { bytes, blank, preview, files }),
         Err(refusal) => {
             // Without its image it is of no use; if it stays nevertheless, the next start removes it.
             let _ = preview.map(|(path, _)| std::fs::remove_file(path));

@@ -304,11 +304,8 @@ def open_scene(config):
         render.threads_mode, render.threads = "FIXED", config["threads"]
     else:
         render.threads_mode = "AUTO"
-    for tree in compositor_trees(scene):
-        for node in tree.nodes:
-            if node.bl_idname == "CompositorNodeOutputFile":
-                node.mute = True  # it would write beside the .blend
-    render.use_file_extension = False
+    # File Output nodes take it from here. The image's own name has the extension that Blender would give it.
+    render.use_file_extension = True
     render.use_overwrite = True
     render.use_placeholder = False
     device = set_device(scene, config["device"])
@@ -379,7 +376,8 @@ def render_frame(scene, command):
     if len(os.fsencode(out)) > 1000:
         raise Refused("error", "the path of the image is longer than the 1000 bytes Blender takes: %s" % out)
     scene.render.filepath = literal(out)
-    bpy.ops.render.render(write_still=True, scene=scene.name)
+    with file_outputs_in(scene, command["files"]):
+        bpy.ops.render.render(write_still=True, scene=scene.name)
     if command.get("preview"):
         save_preview(scene, command["preview"])
 

@@ -7,6 +7,7 @@
 
 use super::child::{Child, Event, Gone, Group, Mode, cpu_ticks, memory_bytes};
 use super::drawn::{Drawn, Parts};
+use super::files::FileOutputs;
 use super::log::{Lines, Log, cut, poisons, progress};
 use super::memory::{Memory, SPARE_BYTES};
 use super::{FailureKind, Renderer};
@@ -74,7 +75,7 @@ fn overrides_json(overrides: &Overrides) -> Value {
 }
 
 /// A rendered unit, checked and in place.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Rendered {
     /// The image.
     pub path: PathBuf,
@@ -82,6 +83,8 @@ pub struct Rendered {
     pub bytes: u64,
     /// The preview and its length, where the format has one.
     pub preview: Option<(PathBuf, u64)>,
+    /// What the compositor's File Output nodes wrote.
+    pub files: FileOutputs,
     /// Seconds Blender took.
     pub seconds: f64,
     /// What rendered it: `CPU`, or backend and name of the GPUs, or the engine that is not Cycles.
@@ -340,7 +343,8 @@ impl Worker {
             return failed(FailureKind::CannotStart, "this Blender was stopped; a new one is needed".into());
         };
         let preview = parts.preview.as_ref().and_then(|part| part.0.to_str());
-        let command = json!({ "frame": unit.frame, "out": parts.image.0.to_str(), "preview": preview });
+        let files = parts.files.0.to_str();
+        let command = json!({ "frame": unit.frame, "out": parts.image.0.to_str(), "preview": preview, "files": files });
         let mut unfinished = Unfinished { child: Some(child), parts };
         let Some(child) = unfinished.child.as_mut() else { return failed(FailureKind::CannotStart, String::new()) };
         self.progress.send_replace(0.0);

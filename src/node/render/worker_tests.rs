@@ -63,7 +63,7 @@ async fn a_worker_renders_frame_after_frame_the_same_as_blender_alone() {
         worker.close().await;
         gone(group).await;
         let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().map(|e| e.file_name()).collect();
-        assert!(!names.iter().any(|name| name.to_string_lossy().ends_with(".part")), "{names:?}");
+        assert!(!names.iter().any(|name| name.to_string_lossy().contains(".part")), "{names:?}");
     }
 }
 
@@ -292,7 +292,8 @@ async fn the_end_of_stdin_ends_blender_in_the_middle_of_a_frame() {
         let blend = scene(renderer, dir.path(), ENDLESS);
         let mut child = Child::of(renderer, Mode::Serve, Some(1), dir.path()).await.unwrap();
         child.send(&json!({ "blend": blend, "device": "cpu", "format": "PNG" })).await.unwrap();
-        child.send(&json!({ "frame": 1, "out": dir.path().join("never.png") })).await.unwrap();
+        let (out, files) = (dir.path().join("never.png"), dir.path().join("files"));
+        child.send(&json!({ "frame": 1, "out": out, "files": files })).await.unwrap();
         let ended = async {
             loop {
                 match child.next().await {
@@ -386,7 +387,7 @@ async fn a_blender_that_is_no_longer_the_one_that_was_found_renders_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_told_with_every_frame_and_file_output_nodes_write_nothing() {
+async fn what_is_missing_is_told_with_every_frame() {
     let change = r#"
 # More than Blender's own little language for drivers can do, so it needs Python, which is off.
 cube.driver_add("scale", 0).driver.expression = "len(str(frame)) * [1][0]"
@@ -396,12 +397,6 @@ material = bpy.data.materials.new("m")
 material.use_nodes = True
 material.node_tree.nodes.new("ShaderNodeTexImage").image = image
 cube.data.materials.append(material)
-if hasattr(scene, "node_tree"):
-    scene.use_nodes = True
-    tree = scene.node_tree
-    node = tree.nodes.new("CompositorNodeOutputFile")
-    node.base_path = os.path.dirname(args[0]) + "/nodes"
-    tree.links.new(tree.nodes["Render Layers"].outputs[0], node.inputs[0])
 "#;
     for renderer in renderers().await {
         let (worker, dir) = started(renderer, change).await;
@@ -412,6 +407,5 @@ if hasattr(scene, "node_tree"):
                 assert!(rendered.warnings.iter().any(|w| w.contains(word)), "{rendered:?}");
             }
         }
-        assert!(!dir.path().join("nodes").exists());
     }
 }

@@ -5,7 +5,9 @@ use crate::farm::blob::{BLOB_MAX_CHUNKS, BUNDLE_MAX_FILES, CHUNK_MAX_BYTES};
 use crate::farm::job::{MAX_RANGES, MAX_UNITS};
 use crate::farm::ledger::{CHECKPOINT_BYTES, PIECE_BYTES};
 use crate::farm::op::{MAX_BLOBS_PER_OP, MAX_OUTPUTS, MAX_TEXT_BYTES, MAX_WARNINGS, Op};
-use crate::wire::{self, MANIFEST_MAX_BYTES, MAX_OP_BYTES, MAX_PATH_BYTES, VALUE_MAX_BYTES};
+use crate::wire::{
+    self, MANIFEST_MAX_BYTES, MAX_FILE_OUTPUT_BYTES, MAX_NAME_BYTES, MAX_OP_BYTES, MAX_PATH_BYTES, VALUE_MAX_BYTES,
+};
 use crate::wire::{LEDGER_MAX_BYTES, STATUS_MAX_BYTES};
 use std::collections::BTreeSet;
 
@@ -67,6 +69,8 @@ fn the_document_states_the_limits() {
         ("MANIFEST_MAX_BYTES", MANIFEST_MAX_BYTES as u64),
         ("VALUE_MAX_BYTES", VALUE_MAX_BYTES as u64),
         ("MAX_PATH_BYTES", MAX_PATH_BYTES as u64),
+        ("MAX_FILE_OUTPUT_BYTES", MAX_FILE_OUTPUT_BYTES as u64),
+        ("MAX_NAME_BYTES", MAX_NAME_BYTES as u64),
         ("MAX_TEXT_BYTES", MAX_TEXT_BYTES as u64),
         ("MAX_BLOBS_PER_OP", MAX_BLOBS_PER_OP as u64),
         ("MAX_OUTPUTS", MAX_OUTPUTS as u64),
