@@ -44,6 +44,7 @@ pub mod rules;
 pub mod schedule;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod soundtrack;
 pub mod state;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]

@@ -155,6 +155,9 @@ pub(crate) struct SubmitArgs {
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) video: VideoArgs,
+    /// Make the video without the scene's sound
+    #[arg(long)]
+    pub(crate) no_audio: bool,
     #[command(flatten)]
     pub(crate) rules: RuleArgs,
     /// Spread the scene, and start nothing until `swarm job resume`
@@ -187,7 +190,8 @@ pub(crate) struct SubmitArgs {
         long,
         value_name = "JOB",
         value_parser = Text::new(),
-        conflicts_with_all = ["name", "fps", "format", "series", "priority", "output", "VideoArgs", "RuleArgs", "paused"]
+        conflicts_with_all =
+            ["name", "fps", "format", "series", "priority", "output", "VideoArgs", "no_audio", "RuleArgs", "paused"]
     )]
     pub(crate) update: Option<String>,
 }

@@ -38,6 +38,7 @@ pub(crate) fn request(args: SubmitArgs, cwd: &Path) -> Result<SubmitRequest, Fai
         priority: args.priority,
         output: args.output.map(|output| absolute(&output, cwd)).transpose()?,
         video: video(args.video, cwd)?,
+        no_audio: args.no_audio,
         rules: RulesRequest { paused: args.paused.then_some(true), ..args.rules.request() },
         detach: args.detach,
         check: args.check,

@@ -159,6 +159,11 @@ impl FrameSet {
         None
     }
 
+    /// Whether no frame is left out between the first and the last.
+    pub fn is_contiguous(&self) -> bool {
+        self.len() as i64 == i64::from(self.last()) - i64::from(self.first()) + 1
+    }
+
     /// First frame.
     pub fn first(&self) -> i32 {
         self.0.first().map_or(0, |range| range.first)
@@ -348,6 +353,8 @@ pub struct RenderSettings {
     pub depth: Option<u8>,
     /// Scene, camera, view layers and properties.
     pub overrides: Overrides,
+    /// Whether the video has no sound, whatever the scene has.
+    pub silent: bool,
 }
 
 /// Frames per second as Blender has it: `fps / base`.
@@ -357,6 +364,21 @@ pub struct FrameRate {
     pub fps: u32,
     /// `fps_base` in millionths of a second.
     pub base_millionths: u32,
+}
+
+impl FrameRate {
+    /// Largest part of its time by which sound may run apart from pictures: 36 ms in an hour.
+    pub const SAME: f64 = 1e-5;
+
+    /// Frames per second; not finite where the base is zero.
+    pub fn per_second(self) -> f64 {
+        f64::from(self.fps) * 1e6 / f64::from(self.base_millionths)
+    }
+
+    /// Whether sound that fits pictures at one of two rates fits them at the other.
+    pub fn plays_as(self, other: Self) -> bool {
+        (self.per_second() / other.per_second() - 1.0).abs() <= Self::SAME
+    }
 }
 
 /// Where results go on the submitting machine. Only that machine reads it, and only as text for display elsewhere.

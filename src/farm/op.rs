@@ -62,6 +62,8 @@ pub enum OutputRole {
     Aux,
     /// A JPEG of the same size through the scene's view transform, which the video is made of.
     Preview,
+    /// A FLAC file of all that is heard while the video plays, beside its first frame.
+    Sound,
 }
 
 /// One file a unit produced.

@@ -3,7 +3,8 @@
 //! A frame's file is written beside its final name, checked against its hashes, synced and renamed; one that is already
 //! there and the same is left alone. Each job's video has a task that is fed frame by frame; when it cannot use ffmpeg,
 //! Blender's own encoder makes the video at the end. Frames that hold light (OpenEXR) are shown in it by their previews,
-//! which lie with the video's segments until the job is forgotten: a frame rendered anew makes a new video of all of them.
+//! which lie with the video's segments, and so does its sound, until the job is forgotten: a frame rendered anew makes a new
+//! video of all of them.
 
 mod file_outputs;
 #[cfg(test)]
@@ -123,6 +124,9 @@ impl Delivery {
             role: OutputRole::Preview,
             path: preview_at(&self.dir.join(job.to_string()), unit.frame),
         });
+        let sound = (unit.frame == spec.frames.first() && to.video.is_some())
+            .then(|| Place { role: OutputRole::Sound, path: sound_at(&self.dir.join(job.to_string())) });
+        let beside: Vec<Place> = preview.into_iter().chain(sound).collect();
         if !self.is_current(job, collection) {
             // Collected anew: what is in the first place stays there, and what waited to go there does not any more.
             let video = self.stop(job).map(|task| Video { sender: None, task });
@@ -148,7 +152,7 @@ impl Delivery {
             let folder = image.path.parent().unwrap_or(&image.path).to_path_buf();
             let mut putting = tokio::task::spawn_blocking(move || {
                 file_outputs::put(&store, &outputs, &directory, unit.frame, &owners)?;
-                put(&store, &outputs, &image, preview.as_ref())
+                put(&store, &outputs, &image, &beside)
             });
             let put = loop {
                 if let Ok(put) = tokio::time::timeout(silent_after, &mut putting).await {
@@ -367,6 +371,7 @@ impl Task {
             out: self.out.clone(),
             work_dir: self.work_dir.clone(),
             size: self.spec.size,
+            sound: Some(sound_at(&self.work_dir)),
         };
         let mut encoder = Encoder::open(spec).await;
         for (frame, path) in known {
@@ -380,7 +385,13 @@ impl Task {
         let encoder = encoder?;
         self.make_folder().await.map_err(|source| VideoError::Io { path: self.out.clone(), source })?;
         super::fail::fail_point("mid-encode");
-        encoder.finish(missing).await.map(|_| ())
+        let video = encoder.finish(missing).await?;
+        let mut notes = lock(&self.notes);
+        match video.silent {
+            Some(why) => drop(notes.insert(self.job.0, format!("the video has no sound: {why}"))),
+            None => drop(notes.remove(&self.job.0)),
+        }
+        Ok(())
     }
 
     async fn make_folder(&self) -> io::Result<()> {
@@ -406,7 +417,8 @@ impl Task {
         }
         match encode_with_blender(&renderer, &frames, self.spec.rate, &self.out, &self.work_dir).await {
             Ok(()) => {
-                let text = format!("{why}: Blender's own encoder made the video");
+                let sound = if sound_at(&self.work_dir).exists() { ", without its sound" } else { "" };
+                let text = format!("{why}: Blender's own encoder made the video{sound}");
                 lock(&self.notes).insert(self.job.0, text);
                 Ok(())
             }
@@ -459,15 +471,22 @@ fn preview_at(work_dir: &Path, frame: i32) -> PathBuf {
     work_dir.join("previews").join(format!("{frame}.jpg"))
 }
 
-/// Puts the image of a unit under its name, and its preview. Errors name the folder.
-fn put(store: &Store, outputs: &[Output], image: &Place, preview: Option<&Place>) -> Result<(), (PathBuf, io::Error)> {
-    for place in preview.into_iter().chain([image]) {
+/// The sound of a video, in the folder of the video's own.
+fn sound_at(work_dir: &Path) -> PathBuf {
+    work_dir.join("sound.flac")
+}
+
+/// Puts the image of a unit under its name, and what the video needs beside it. Errors name the folder.
+fn put(store: &Store, outputs: &[Output], image: &Place, beside: &[Place]) -> Result<(), (PathBuf, io::Error)> {
+    for place in beside.iter().chain([image]) {
         let Place { role, path } = place;
         let folder = path.parent().unwrap_or(path);
         match outputs.iter().find(|output| output.role == *role) {
             Some(output) => put_one(store, output.blob, path, folder).map_err(|error| (folder.to_path_buf(), error))?,
             // By a build that makes no previews: the image itself is tried in the video.
             None if *role == OutputRole::Preview => {}
+            // The frame was rendered anew, from a scene that has none any more.
+            None if *role == OutputRole::Sound => remove(path).map_err(|error| (folder.to_path_buf(), error))?,
             None => {
                 let error = io::Error::new(io::ErrorKind::InvalidData, "the result has no image");
                 return Err((folder.to_path_buf(), error));
@@ -484,6 +503,14 @@ fn put_one(store: &Store, blob: BlobId, path: &Path, folder: &Path) -> io::Resul
     }
     std::fs::create_dir_all(folder)?;
     store.deliver(blob, path)
+}
+
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a file already has a blob's content.

@@ -8,14 +8,16 @@ mod chosen;
 use super::answer::Stream;
 use super::event::{Event, Found};
 use super::format;
-use super::http::{ApiError, ErrorKind, SubmitRequest};
+use super::http::{ApiError, ErrorKind, SubmitRequest, VideoChoice};
 use super::output;
 use super::prospect::{Outlook, Prospect};
 use super::render::PIXELS_MAX;
-use super::scene::{self, BundleStats, Missing, PathMap, SceneError, SceneInfo, Survey, Trace, TraceOptions, Unrun};
-use super::submit::{blocking, frames, name, needs, output_of, rate, scene_error, settings, who_can};
+use super::scene::{
+    self, BundleStats, Missing, PathMap, RefKind, SceneError, SceneInfo, Survey, Trace, TraceOptions, Unrun,
+};
+use super::submit::{blocking, frames, name, needs, no_sound, output_of, rate, scene_error, settings, who_can};
 use crate::farm::id::BlobId;
-use crate::farm::job::{FrameSet, ImageFormat, JobSpec, OutputSpec, RenderSettings, Series};
+use crate::farm::job::{FrameRate, FrameSet, ImageFormat, JobSpec, OutputSpec, RenderSettings, Series};
 use crate::farm::rules::{Chunk, Rules, gigabytes};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -336,6 +338,7 @@ pub(super) async fn check(
     let size = size.and_then(|size| looked.keep(request, size));
     let rate = rate(request, &looked.info);
     let rate = looked.keep(request, rate);
+    let silent = looked.silent(request, frames.as_ref(), rate);
     let output = frames.as_ref().map(|frames| output_of(request, &looked.info, frames));
     let output = output.and_then(|output| looked.keep(request, output));
     let mut chosen = format::choose(request.format, &looked.info);
@@ -376,7 +379,7 @@ pub(super) async fn check(
             // Where there is none for it, the machines say so.
             series: series.or(request.series).unwrap_or(looked.info.version),
             min_version: looked.info.min_version,
-            settings: RenderSettings { depth: chosen.depth, ..settings? },
+            settings: RenderSettings { depth: chosen.depth, silent, ..settings? },
             needs,
             format: chosen.format,
             size: size?,
@@ -455,6 +458,21 @@ impl Looked {
         });
         let warnings = [warning, internal].into_iter().flatten();
         self.problems.extend(warnings.map(|(kind, text)| Problem::warning(kind, &*subject, text, "")));
+    }
+
+    /// Whether the video is to have no sound; why it cannot, if it cannot, is told where files of the scene would be heard.
+    fn silent(&mut self, request: &SubmitRequest, frames: Option<&FrameSet>, rate: Option<FrameRate>) -> bool {
+        if request.no_audio || request.video == VideoChoice::None {
+            return request.no_audio;
+        }
+        let why = frames.zip(rate).and_then(|(frames, rate)| no_sound(frames, rate, &self.info));
+        if let Some(why) = &why
+            && self.trace.files.iter().any(|file| file.kind == RefKind::Sound)
+        {
+            let text = format!("the video has no sound: {why}");
+            self.problems.push(Problem::warning("sound", request.file.to_string_lossy(), text, ""));
+        }
+        why.is_some()
     }
 
     /// Whether results can be written, and take the place of nothing they must not.

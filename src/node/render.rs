@@ -25,6 +25,9 @@ mod override_tests;
 mod series;
 #[cfg(test)]
 mod simulation_tests;
+mod sound;
+#[cfg(test)]
+mod sound_tests;
 mod worker;
 
 pub use by_hand::by_hand;

@@ -312,10 +312,19 @@ impl Run {
                 }
             }
         };
-        let drawn = match outcome {
+        let mut drawn = match outcome {
             Ok(drawn) => drawn,
             Err(failure) => return Err((failure, Some(worker))),
         };
+        if let Some(sound) = spec.soundtrack().filter(|sound| work.unit == Unit::whole(sound.first)) {
+            // One that was stopped for its memory leaves the sound to another.
+            if !worker.lives()
+                && let Ok(another) = self.start(work).await
+            {
+                worker = another;
+            }
+            worker.mix(&mut drawn, &sound).await;
+        }
         let free = Free { scene: work.scene, unit: work.unit, run: self.number, worker };
         let _ = self.events.send(Event::UnitDrawn(Box::new(free))).await;
         let done = drawn.keep().await.map_err(|failure| (failure, None))?;
@@ -326,9 +335,10 @@ impl Run {
             done.preview.map(|(path, bytes)| (path, bytes, format!("{name}.preview.jpg"), OutputRole::Preview));
         let aux = done.files.files.iter();
         let aux = aux.map(|file| (file.from.clone(), file.bytes, file.path.clone(), OutputRole::Aux));
+        let sound = done.sound.map(|(path, bytes)| (path, bytes, format!("{name}.sound.flac"), OutputRole::Sound));
         // The image comes first: by it a result is known.
         let image = std::iter::once((done.path, done.bytes, name, OutputRole::Image));
-        let files: Vec<_> = image.chain(preview).chain(aux).collect();
+        let files: Vec<_> = image.chain(preview).chain(sound).chain(aux).collect();
         let mut outputs = Vec::new();
         for (path, bytes, name, role) in &files {
             let blob = self.import(path.clone()).await.map_err(|error| {

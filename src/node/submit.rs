@@ -201,6 +201,7 @@ pub(super) fn settings(request: &SubmitRequest, info: &SceneInfo) -> Result<Rend
         simulate_from: None,
         depth: None,
         overrides: request.overrides.clone(),
+        silent: request.no_audio,
     })
 }
 
@@ -232,6 +233,16 @@ pub(super) fn rate(request: &SubmitRequest, info: &SceneInfo) -> Result<FrameRat
             Err(ApiError::new(ErrorKind::BadRequest, format!("--fps {fps} is no rate of a video; give 0.01 to 1000")))
         }
     }
+}
+
+/// Why the video cannot have the scene's sound, if it cannot.
+pub(super) fn no_sound(frames: &FrameSet, rate: FrameRate, info: &SceneInfo) -> Option<String> {
+    if !frames.is_contiguous() {
+        return Some("frames are left out between the first and the last, and sound would run apart from them".into());
+    }
+    let (own, other) = (info.rate.per_second(), rate.per_second());
+    (!rate.plays_as(info.rate))
+        .then(|| format!("it plays {other:.3} frames a second, and the scene's sound fits {own:.3}"))
 }
 
 /// What people call the job, and its files.
@@ -359,6 +370,17 @@ fn bundle_error(error: BundleError) -> ApiError {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sound_needs_every_frame_at_the_scenes_own_rate() {
+        let info = SceneInfo { rate: FrameRate { fps: 24, base_millionths: 1_001_000 }, ..SceneInfo::plain() };
+        let rate = |fps| rate(&SubmitRequest { fps, ..SubmitRequest::default() }, &info).unwrap();
+        let why = |frames: &str, fps| no_sound(&frames.parse().unwrap(), rate(fps), &info);
+        assert_eq!((why("3-9", None), why("3-9", Some(23.976))), (None, None));
+        assert!(why("3-9x2", None).is_some_and(|why| why.contains("left out")));
+        let why = why("3-9", Some(24.0)).unwrap();
+        assert_eq!(why, "it plays 24.000 frames a second, and the scene's sound fits 23.976");
+    }
 
     #[test]
     fn a_percentage_is_of_the_size_the_scene_renders_at() {

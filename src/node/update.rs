@@ -130,6 +130,8 @@ fn inherited(asked: RenderSettings, job: &RenderSettings) -> RenderSettings {
         // Frames of a job are of one format.
         depth: job.depth,
         overrides: asked.overrides.over(&job.overrides),
+        // The video is the whole job's.
+        silent: job.silent,
     }
 }
 

@@ -1,9 +1,10 @@
 //! The video of a job, encoded while its frames arrive.
 //!
 //! Frames come in any order. Whole runs of them are encoded at once as closed segments, one ffmpeg at a time, and at
-//! the end the segments are joined without touching a picture again: the video is there moments after the last frame
-//! (`plan` says what is encoded when, `ffmpeg` encodes, `join` joins). Finished segments outlive a restart; each has a
-//! record of the images it was made of beside it and counts only while they are the same.
+//! the end the segments are joined, and sound is added, without touching a picture again: the video is there moments
+//! after the last frame (`plan` says what is encoded when, `ffmpeg` encodes, `join` joins). Finished segments outlive a
+//! restart; each has a record of the images it was made of beside it and counts only while they are the same. No fault of
+//! the sound costs the video.
 //!
 //! It must never show a half-written video under its final name, and never trust ffmpeg's exit code.
 
@@ -45,6 +46,8 @@ pub struct VideoSpec {
     pub work_dir: PathBuf,
     /// Width and height of every frame, pixels.
     pub size: (u32, u32),
+    /// A FLAC file of its sound, as long as the frames; none if it is not there once every frame is.
+    pub sound: Option<PathBuf>,
 }
 
 /// A finished video.
@@ -56,6 +59,8 @@ pub struct Video {
     pub frames: usize,
     /// Frames that were not there and show another instead.
     pub missing: Vec<i32>,
+    /// Why it has no sound, if there was one.
+    pub silent: Option<String>,
     /// Seconds from the last frame that came to the video in its place.
     pub seconds_after_last: f64,
 }

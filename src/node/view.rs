@@ -234,7 +234,7 @@ pub fn frames(farm: &Farm, job: &JobState, frame: Option<i32>, now: Duration) ->
 
 /// The files of a result that go to the job's output.
 fn output_names(outcome: &Outcome) -> Vec<&str> {
-    let outputs = outcome.outputs.iter().filter(|output| output.role != OutputRole::Preview);
+    let outputs = outcome.outputs.iter().filter(|output| matches!(output.role, OutputRole::Image | OutputRole::Aux));
     outputs.map(|output| &*output.path).collect()
 }
 

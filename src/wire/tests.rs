@@ -39,6 +39,7 @@ pub(crate) fn spec() -> JobSpec {
                 view_layers: vec!["V".into()],
                 set: vec![Property { path: "scene.x".into(), value: "1".into() }],
             },
+            silent: true,
             ..RenderSettings::default()
         },
         needs: Needs { denoiser: true },

@@ -246,6 +246,29 @@ async fn frames_of_every_format_become_a_video_that_looks_the_same() {
     }
 }
 
+#[tokio::test]
+async fn sound_waits_for_the_video_out_of_sight_and_goes_once_the_first_frame_has_none() {
+    let mut stage = Stage::new();
+    let (job, mut spec) = (JobId([1; 16]), stage.spec("out"));
+    spec.output.video = Some(stage.folder.path().join("shot.mp4").display().to_string());
+    let blob = |bytes: &[u8]| stage.store.put_bytes(bytes).unwrap().0;
+    let output = |role, bytes: &[u8]| Output { path: "f".into(), blob: blob(bytes), bytes: bytes.len() as u64, role };
+    let image = output(OutputRole::Image, b"image");
+    let sounds = [output(OutputRole::Sound, b"first"), output(OutputRole::Sound, b"second")];
+    let kept = sound_at(&stage.folder.path().join("videos").join(job.to_string()));
+    for (frame, sound, then) in
+        [(1, Some(0), Some("first")), (2, None, Some("first")), (1, Some(1), Some("second")), (1, None, None)]
+    {
+        let outputs = std::iter::once(image.clone()).chain(sound.map(|at: usize| sounds[at].clone())).collect();
+        let unit = (Unit::whole(frame), 0);
+        stage.delivery.deliver((job, 1), Arc::new(spec.clone()), &spec.output, unit, outputs);
+        assert!(matches!(stage.event().await, Input::Delivered { .. }));
+        assert_eq!(std::fs::read_to_string(&kept).ok().as_deref(), then, "frame {frame}");
+    }
+    let names: Vec<_> = std::fs::read_dir(stage.folder.path().join("out")).unwrap().flatten().collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+}
+
 #[test]
 fn a_full_disk_is_told_in_the_same_words_for_every_frame() {
     let full = |what: &str| io::Error::new(io::ErrorKind::StorageFull, format!("cannot write {what}"));

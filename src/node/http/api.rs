@@ -224,6 +224,9 @@ pub struct SubmitRequest {
     /// Which video to make.
     #[serde(default)]
     pub video: VideoChoice,
+    /// Make the video without the scene's sound.
+    #[serde(default)]
+    pub no_audio: bool,
     /// End the stream once another node holds the whole bundle.
     #[serde(default)]
     pub detach: bool,

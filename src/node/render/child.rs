@@ -20,8 +20,12 @@ use tokio::process::{ChildStdin, Command};
 use tokio::sync::{mpsc, oneshot};
 
 /// The script that runs inside Blender.
-pub(super) const DRIVER: &str =
-    concat!(include_str!("overrides.py"), include_str!("file_outputs.py"), include_str!("driver.py"));
+pub(super) const DRIVER: &str = concat!(
+    include_str!("overrides.py"),
+    include_str!("file_outputs.py"),
+    include_str!("sound.py"),
+    include_str!("driver.py")
+);
 
 /// Longest line taken from a child, bytes; the rest of it is dropped. The driver's own lines are shorter (guess).
 const LINE_MAX_BYTES: usize = 16 * 1024;

@@ -34,9 +34,9 @@ impl Drawn {
         let to = out.clone();
         let kept = tokio::task::spawn_blocking(move || keep(parts, &to, format, size)).await;
         match kept.unwrap_or_else(|error| Err((FailureKind::BadOutput, error.to_string()))) {
-            Ok(Kept { bytes, blank, preview, files }) => {
+            Ok(Kept { bytes, blank, preview, files, sound }) => {
                 let (log, warnings) = (log.text(), log.warnings);
-                Ok(Rendered { path: out, bytes, preview, files, seconds, device, warnings, blank, log })
+                Ok(Rendered { path: out, bytes, preview, files, sound, seconds, device, warnings, blank, log })
             }
             Err((kind, message)) => Err(UnitFailure { kind, message, log: log.text(), worker_lives: true }),
         }
@@ -50,18 +50,25 @@ pub(super) struct Parts {
     pub preview: Option<Leftover>,
     /// For those of File Output nodes.
     pub files: Folder,
+    /// Whole, if there is one.
+    pub sound: Option<Leftover>,
 }
 
 impl Parts {
     /// Those of the image `out`. What an earlier attempt left under their names is removed.
     pub fn of(out: &Path, format: ImageFormat) -> io::Result<Self> {
-        let preview = format.has_preview().then(|| part_of(&preview_of(out), ImageFormat::Jpeg)).transpose()?;
-        let image = part_of(out, format)?;
+        let preview = format.has_preview().then(|| part_of(&preview_of(out), "jpg")).transpose()?;
+        let image = part_of(out, format.extension())?;
         let files = Folder(image.0.with_extension("files"));
         match std::fs::remove_dir_all(&files.0) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(Self { image, preview, files }),
+            Ok(()) | Err(_) => Ok(Self { image, preview, files, sound: None }),
         }
+    }
+
+    /// Where Blender is to write the sound that goes with the image `out`.
+    pub fn sound_of(out: &Path) -> io::Result<Leftover> {
+        part_of(&sound_of(out), "flac")
     }
 }
 
@@ -81,13 +88,18 @@ fn preview_of(out: &Path) -> PathBuf {
     out.with_extension("preview.jpg")
 }
 
+/// Where the sound that an image brings along goes.
+fn sound_of(out: &Path) -> PathBuf {
+    out.with_extension("sound.flac")
+}
+
 /// The name Blender writes under, beside `out`. It has the extension that Blender would give it otherwise.
-fn part_of(out: &Path, format: ImageFormat) -> io::Result<Leftover> {
+fn part_of(out: &Path, extension: &str) -> io::Result<Leftover> {
     let out = std::path::absolute(out)?;
     let mut name = OsString::from(".");
     name.push(out.file_name().ok_or(io::ErrorKind::InvalidInput)?);
     name.push(".part.");
-    name.push(format.extension());
+    name.push(extension);
     let part = out.with_file_name(name);
     if part.to_str().is_none() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "its path is not UTF-8"));
@@ -105,13 +117,15 @@ struct Kept {
     /// Where the preview is, and its length.
     preview: Option<(PathBuf, u64)>,
     files: FileOutputs,
+    /// The same of the sound.
+    sound: Option<(PathBuf, u64)>,
 }
 
 pub(super) type Refusal = (FailureKind, String);
 
 /// Checks what Blender left and moves it to its names.
 fn keep(parts: Parts, out: &Path, format: ImageFormat, size: (u32, u32)) -> Result<Kept, Refusal> {
-    let Parts { image: part, preview, files } = parts;
+    let Parts { image: part, preview, files, sound } = parts;
     let (image, blank) = look(&part.0, "image", format, size)?;
     let files = files.look()?;
     let preview = match &preview {
@@ -123,11 +137,16 @@ fn keep(parts: Parts, out: &Path, format: ImageFormat, size: (u32, u32)) -> Resu
             Some((to, bytes))
         }
     };
+    // The frame is worth having without.
+    let sound = sound.as_ref().and_then(|part| {
+        let (file, to) = (File::options().read(true).write(true).open(&part.0).ok()?, sound_of(out));
+        place(&file, &part.0, &to).ok().map(|bytes| (to, bytes))
+    });
     match place(&image, &part.0, out) {
-        Ok(bytes) => Ok(Kept { bytes, blank, preview, files }),
+        Ok(bytes) => Ok(Kept { bytes, blank, preview, files, sound }),
         Err(refusal) => {
-            // Without its image it is of no use; if it stays nevertheless, the next start removes it.
-            let _ = preview.map(|(path, _)| std::fs::remove_file(path));
+            // Without the image they are of no use; if they stay nevertheless, the next start removes them.
+            preview.into_iter().chain(sound).for_each(|(path, _)| drop(std::fs::remove_file(path)));
             Err(refusal)
         }
     }

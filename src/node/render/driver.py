@@ -417,6 +417,9 @@ def serve():
         command = COMMANDS.get()
         if command.get("quit"):
             return
+        if command.get("mix"):
+            say("mixed", warnings=mix(scene, command["mix"]))
+            continue
         started = time.monotonic()
         try:
             go_to(scene, command["frame"], start, reached)

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// Most files of one frame (guess: the passes of a few view layers).
 const FILES_MAX: usize = 64;
-// With the image and its preview, and the longest names.
-const _: () = assert!(FILES_MAX + 2 <= MAX_OUTPUTS && FILES_MAX * MAX_FILE_OUTPUT_BYTES <= MAX_OP_BYTES / 2);
+// With the image, its preview and the sound, and the longest names.
+const _: () = assert!(FILES_MAX + 3 <= MAX_OUTPUTS && FILES_MAX * MAX_FILE_OUTPUT_BYTES <= MAX_OP_BYTES / 2);
 /// Most files and folders looked through (guess: each file in folders of its own).
 const ENTRIES_MAX: usize = 4 * FILES_MAX;
 

@@ -6,15 +6,17 @@
 //! half-way, Blender is killed and the next unit needs a new worker.
 
 use super::child::{Child, Event, Gone, Group, Mode, cpu_ticks, memory_bytes};
-use super::drawn::{Drawn, Parts};
+use super::drawn::{Drawn, Leftover, Parts};
 use super::files::FileOutputs;
 use super::log::{Lines, Log, cut, poisons, progress};
 use super::memory::{Memory, SPARE_BYTES};
+use super::sound::flac_seconds;
 use super::{FailureKind, Renderer};
 use crate::farm::id::{Part, Unit};
-use crate::farm::job::{Device, ImageFormat, RenderSettings};
+use crate::farm::job::{Device, FrameRate, ImageFormat, RenderSettings};
 use crate::farm::op::Blank;
 use crate::farm::overrides::Overrides;
+use crate::farm::soundtrack::Soundtrack;
 use serde_json::{Value, json};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,6 +29,8 @@ use tokio::time::Instant;
 const STALL: Duration = Duration::from_secs(600);
 /// How often the CPU use of Blender is looked at (guess).
 const LOOK: Duration = Duration::from_secs(10);
+/// Most time for mixing the sound of a video, for which Blender evaluates every frame of it without rendering (guess).
+const MIX_LIMIT: Duration = Duration::from_secs(3600);
 
 /// What a worker opens and how it renders it.
 #[derive(Clone, Debug)]
@@ -85,6 +89,8 @@ pub struct Rendered {
     pub preview: Option<(PathBuf, u64)>,
     /// What the compositor's File Output nodes wrote.
     pub files: FileOutputs,
+    /// The sound of the video and its length, if it was mixed with this unit and there is any.
+    pub sound: Option<(PathBuf, u64)>,
     /// Seconds Blender took.
     pub seconds: f64,
     /// What rendered it: `CPU`, or backend and name of the GPUs, or the engine that is not Cycles.
@@ -400,6 +406,56 @@ impl Worker {
         }
         self.progress.send_replace(1.0);
         Ok((answer["seconds"].as_f64().unwrap_or(0.0), unfinished.parts))
+    }
+
+    /// Mixes the sound of the video, to go with what was drawn; none if nothing is heard in the scene. What goes wrong is a
+    /// warning about the unit: it is rendered.
+    pub async fn mix(&mut self, drawn: &mut Drawn, sound: &Soundtrack) {
+        match self.mix_logged(drawn, sound).await {
+            Ok(part) => drawn.parts.sound = part,
+            Err(why) => drawn.log.warn(&format!("the video has no sound: {why}")),
+        }
+    }
+
+    async fn mix_logged(&mut self, drawn: &mut Drawn, sound: &Soundtrack) -> Result<Option<Leftover>, String> {
+        let part = Parts::sound_of(&drawn.out).map_err(|error| error.to_string())?;
+        // As with a render: dropped half-way, Blender is killed before its file goes.
+        let mut child = self.child.take().ok_or("this Blender was stopped")?;
+        let rate = sound.rate.per_second();
+        let command = json!({
+            "out": part.0.to_str(), "first": sound.first, "last": sound.last, "rate": rate, "same": FrameRate::SAME,
+        });
+        // If it is gone, what follows says how.
+        let _ = child.send(&json!({"mix": command})).await;
+        let mut watch = Watch::new(child.group(), self.stall, Some(MIX_LIMIT));
+        let answer = loop {
+            match watch.next(&mut child).await {
+                Seen::Event(Event::Answer(answer)) if answer["event"] == "mixed" => break answer,
+                Seen::Event(Event::Answer(_)) => {}
+                Seen::Event(Event::Line(line)) => drop(drawn.log.push(line)),
+                Seen::Event(Event::Gone(gone)) => return Err(format!("Blender {} {gone} mixing it", self.version)),
+                Seen::Stalled | Seen::TooLong => {
+                    child.kill().await;
+                    return Err(format!("Blender {} took too long to mix it and was stopped", self.version));
+                }
+            }
+        };
+        let warnings = answer["warnings"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if self.scene.settings.simulate_from.is_some() && (part.0.exists() || !warnings.is_empty()) {
+            // It went through all frames for this, and a simulation does not go back.
+            child.kill().await;
+        } else {
+            self.child = Some(child);
+        }
+        warnings.iter().for_each(|warning| drawn.log.warn(text(warning)));
+        match flac_seconds(&part.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("what Blender mixed cannot be used: {error}")),
+            Ok(seconds) if (seconds - sound.seconds()).abs() * rate > 1.0 => {
+                Err(format!("Blender mixed {seconds:.3} seconds instead of {:.3}", sound.seconds()))
+            }
+            Ok(_) => Ok(Some(part)),
+        }
     }
 
     /// Kills Blender and all it started, at once.

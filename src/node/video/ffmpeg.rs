@@ -25,6 +25,8 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(20);
 const RUN_DEADLINE: Duration = Duration::from_secs(60);
 /// A hundred times what a frame of a million pixels takes on one old core (guess).
 const FRAME_DEADLINE: Duration = Duration::from_secs(20);
+/// Most time for the sound: `RUN_DEADLINE`, and as much again for every frame (guess: fifty times what an old core needs).
+const DUB_DEADLINE: Duration = Duration::from_secs(1);
 /// Ticks a second that players are used to see at least: ffmpeg's own floor.
 const MIN_TIMESCALE: u32 = 10_000;
 /// The folder of links to the images of the run in hand.
@@ -81,6 +83,11 @@ impl Rate {
         (a > 0 && b > 0).then_some(Self { numerator: a as u32, denominator: b as u32 })
     }
 
+    /// How long so many frames last.
+    pub fn seconds(self, frames: usize) -> f64 {
+        frames as f64 * f64::from(self.denominator) / f64::from(self.numerator)
+    }
+
     pub fn timing(self) -> Timing {
         let factor = MIN_TIMESCALE.div_ceil(self.numerator);
         // A rate so slow that this does not fit has a frame every 50 hours.
@@ -115,6 +122,21 @@ pub(super) struct Run {
     pub out: String,
 }
 
+/// A video to get its sound. Paths are absolute.
+#[derive(Debug)]
+pub(super) struct Dub<'a> {
+    /// An MP4 without sound.
+    pub pictures: &'a Path,
+    /// A FLAC file.
+    pub sound: &'a Path,
+    pub frames: usize,
+    /// How long the pictures last.
+    pub seconds: f64,
+    pub rate: Rate,
+    /// The MP4 with both.
+    pub out: &'a Path,
+}
+
 impl Ffmpeg {
     /// Asks the program what it is.
     pub async fn probe(program: PathBuf) -> Result<Self, VideoError> {
@@ -142,15 +164,32 @@ impl Ffmpeg {
         let frames = job.images.len();
         let cost = job.pixels * frames as u64 / 1_000_000 + frames as u64;
         let deadline = RUN_DEADLINE + FRAME_DEADLINE * u32::try_from(cost).unwrap_or(u32::MAX / 100);
-        let doing = || format!("encoding {frames} frames");
-        match run(&self.program, &arguments(job), &job.folder, deadline).await {
+        self.write(&arguments(job), &job.folder, deadline, format!("encoding {frames} frames")).await
+    }
+
+    /// Writes the pictures of a video, untouched, and its sound as one MP4. What it wrote is still to be checked.
+    pub async fn add_sound(&self, job: &Dub<'_>) -> Result<(), VideoError> {
+        let deadline = RUN_DEADLINE + DUB_DEADLINE * u32::try_from(job.frames).unwrap_or(u32::MAX);
+        let folder = job.out.parent().unwrap_or(Path::new("/"));
+        self.write(&dub_arguments(job), folder, deadline, "adding the sound".to_owned()).await
+    }
+
+    /// Runs it in the folder it writes to.
+    async fn write(
+        &self,
+        args: &[OsString],
+        folder: &Path,
+        deadline: Duration,
+        doing: String,
+    ) -> Result<(), VideoError> {
+        match run(&self.program, args, folder, deadline).await {
             Ok(answer) if answer.success => Ok(()),
             Ok(answer) => {
-                let (folder, detail) = (job.folder.clone(), last_lines(&answer.err));
-                Err(VideoError::Ffmpeg { folder, doing: doing(), detail })
+                let (folder, detail) = (folder.to_path_buf(), last_lines(&answer.err));
+                Err(VideoError::Ffmpeg { folder, doing, detail })
             }
             Err(Failure::Start(source)) => Err(VideoError::CannotStart { program: self.program.clone(), source }),
-            Err(Failure::Deadline) => Err(VideoError::Deadline { doing: doing() }),
+            Err(Failure::Deadline) => Err(VideoError::Deadline { doing }),
         }
     }
 }
@@ -175,6 +214,26 @@ fn arguments(job: &Run) -> Vec<OsString> {
     args.extend("-colorspace bt709 -color_primaries bt709 -color_trc bt709".split(' '));
     args.extend(["-map_metadata", "-1", "-video_track_timescale", &timescale, "-f", "mp4", &job.out]);
     args.into_iter().map(OsString::from).collect()
+}
+
+/// The command line. The sound is read for as long as the pictures last; that way round no picture is cut off. Its bytes
+/// come from another machine, so nothing but the one decoder is to meet them.
+fn dub_arguments(job: &Dub<'_>) -> Vec<OsString> {
+    let file = |path: &Path| {
+        let mut name = OsString::from("file:");
+        name.push(path);
+        name
+    };
+    let (seconds, timescale) = (format!("{:.6}", job.seconds), job.rate.timing().timescale.to_string());
+    let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+    let mut args = words("-nostdin -hide_banner -v error -xerror -y -f mov -i");
+    args.push(file(job.pictures));
+    args.extend(words(&format!("-t {seconds} -f flac -i")));
+    args.push(file(job.sound));
+    args.extend(words("-map 0:v:0 -map 1:a:0 -c:v copy -c:a aac -b:a 192k -map_metadata -1 -movflags +faststart"));
+    args.extend(words(&format!("-video_track_timescale {timescale} -f mp4")));
+    args.push(file(job.out));
+    args
 }
 
 fn link_all(folder: &Path, images: &[PathBuf], extension: &str) -> std::io::Result<()> {

@@ -111,6 +111,11 @@ impl Shelf {
         self.folder.join(format!("seg-{:07}-{:07}.mp4", range.start, range.end))
     }
 
+    /// The name of the joined pictures while they wait for their sound. Whatever a kill leaves of them is no segment.
+    pub fn pictures(&self) -> PathBuf {
+        self.folder.join("seg-pictures.part")
+    }
+
     fn record(&self, range: &Range<usize>) -> PathBuf {
         self.segment(range).with_extension("json")
     }

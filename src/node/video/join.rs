@@ -14,6 +14,11 @@ use std::path::{Path, PathBuf};
 
 /// Most bytes of a segment's index: 24 frames need some 1.5 KiB (guess).
 const MAX_INDEX_BYTES: u64 = 1 << 20;
+/// Most bytes of a whole video's index: a million frames and their sound need some 40 MB (reasoned).
+const MAX_WHOLE_INDEX_BYTES: u64 = 128 << 20;
+/// What a track can be of.
+pub(super) const PICTURES: [u8; 4] = *b"vide";
+pub(super) const SOUND: [u8; 4] = *b"soun";
 /// Bytes of a VisualSampleEntry before its own boxes, header included.
 const SAMPLE_ENTRY_BYTES: usize = 86;
 
@@ -175,6 +180,32 @@ pub(super) fn write(clips: &[Clip], timing: Timing, size: (u32, u32), out: File)
         }
     }
     Ok(out)
+}
+
+/// What each track of the MP4 at `path` is of, and how many samples it has.
+pub(super) fn tracks(path: &Path) -> io::Result<Vec<([u8; 4], usize)>> {
+    let mut file = File::open(path)?;
+    loop {
+        let mut head = [0; 8];
+        file.read_exact(&mut head)?;
+        let (size, name) = (u64::from(be32(&head, 0)?), &head[4..]);
+        let content = size.checked_sub(8).ok_or_else(|| bad("its index is not at its beginning"))?;
+        if name != b"moov" {
+            file.seek_relative(content as i64)?;
+            continue;
+        }
+        let mut index = Vec::new();
+        file.take(content.min(MAX_WHOLE_INDEX_BYTES)).read_to_end(&mut index)?;
+        let all = boxes(&index)?.into_iter().filter(|(name, _)| name == b"trak");
+        return all
+            .map(|(_, track)| {
+                let media = need(track, b"mdia")?;
+                let kind = be32(need(media, b"hdlr")?, 8)?.to_be_bytes();
+                let sizes = need(need(need(media, b"minf")?, b"stbl")?, b"stsz")?;
+                Ok((kind, be32(sizes, 8)? as usize))
+            })
+            .collect();
+    }
 }
 
 fn index(clips: &[Clip], timing: Timing, (width, height): (u32, u32), entry: &[u8], data_start: u64) -> Vec<u8> {

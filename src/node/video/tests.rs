@@ -28,6 +28,7 @@ impl Stage {
             out: folder.path().join("shot.mp4"),
             work_dir: folder.path().join("work"),
             size: SIZE,
+            sound: None,
         };
         Some(Self { folder, spec, ffmpeg })
     }
@@ -64,7 +65,7 @@ impl Stage {
 
     fn probe(&self, what: &str) -> String {
         let output = Process::new("ffprobe")
-            .args(["-v", "error", "-count_packets", "-of", "csv=p=0", "-show_entries", what])
+            .args(["-v", "error", "-count_packets", "-show_data_hash", "md5", "-of", "csv=p=0", "-show_entries", what])
             .arg(&self.spec.out)
             .output()
             .unwrap();
@@ -123,6 +124,84 @@ async fn frames_in_any_order_and_of_any_name_become_a_video_of_exactly_those_fra
     assert!(!stage.spec.work_dir.exists(), "segments are gone");
     let files = std::fs::read_dir(stage.folder.path()).unwrap().count();
     assert_eq!(files, 61, "sixty images and the video");
+}
+
+/// A tone of so many seconds.
+fn tone(stage: &Stage, seconds: u32) -> PathBuf {
+    let path = stage.folder.path().join("it's a %d tone.flac");
+    let made = Process::new(&stage.ffmpeg)
+        .args(["-nostdin", "-v", "error", "-f", "lavfi", "-i", &format!("sine=440:r=48000:d={seconds}")])
+        .arg(&path)
+        .status();
+    assert!(made.unwrap().success());
+    path
+}
+
+#[tokio::test]
+async fn sound_ends_with_the_pictures() {
+    let Some(mut stage) = Stage::new(0..60) else { return };
+    stage.spec.rate = FrameRate { fps: 24, base_millionths: 1_001_000 };
+    stage.spec.out = stage.folder.path().join("-it's %04d: \"a\" v.mp4");
+    for sound in [None, Some(stage.folder.path().join("none.flac")), Some(tone(&stage, 9))] {
+        let is_heard = sound.as_ref().is_some_and(|sound| sound.is_file());
+        stage.spec.sound = sound;
+        let mut encoder = stage.open().await;
+        stage.add(&mut encoder, shuffled(60)).await;
+        assert_eq!(encoder.finish(&[]).await.unwrap().silent, None);
+        assert_eq!(stage.shown(), (0..60).collect::<Vec<_>>());
+        let streams = stage.probe("stream=codec_name,r_frame_rate,start_time,duration,nb_frames");
+        let streams: Vec<Vec<&str>> = streams.lines().map(|line| line.split(',').collect()).collect();
+        assert_eq!(streams[0][..5], ["h264", "24000/1001", "0.000000", "2.502500", "60"]);
+        assert_eq!(streams.len(), if is_heard { 2 } else { 1 });
+        let Some(sound) = streams.get(1) else { continue };
+        assert_eq!((sound[0], sound[2]), ("aac", "0.000000"));
+        let (seconds, packet) = (sound[3].parse::<f64>().unwrap(), 1024.0 / 48_000.0);
+        assert!((seconds - 2.5025).abs() <= packet, "{seconds}");
+        let bytes = std::fs::read(&stage.spec.out).unwrap();
+        let at = |name: &[u8]| bytes.windows(4).position(|word| word == name).unwrap();
+        assert!(at(b"moov") < at(b"mdat"), "it can be played before it is all there");
+        assert!(!stage.spec.work_dir.exists(), "segments are gone");
+    }
+}
+
+#[tokio::test]
+async fn sound_is_added_without_touching_a_picture() {
+    let Some(mut stage) = Stage::new(0..30) else { return };
+    let mut encoder = stage.open().await;
+    stage.add(&mut encoder, 0..30).await;
+    encoder.finish(&[]).await.unwrap();
+    let pictures = |stage: &Stage| {
+        let told = stage.probe("packet=stream_index,pts,dts,size,flags,data_hash");
+        told.lines().filter(|line| line.starts_with("0,")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (before, silent) = (pictures(&stage), stage.spec.out.clone());
+    stage.spec.out = stage.folder.path().join("heard.mp4");
+    let rate = Rate::new(24, 1_000_000).unwrap();
+    let (sound, out) = (&*tone(&stage, 2), &*stage.spec.out);
+    let dub = ffmpeg::Dub { pictures: &silent, sound, frames: 30, seconds: rate.seconds(30), rate, out };
+    Ffmpeg::probe(stage.ffmpeg.clone()).await.unwrap().add_sound(&dub).await.unwrap();
+    assert_eq!(join::tracks(&stage.spec.out).unwrap()[0], (join::PICTURES, 30));
+    assert_eq!((pictures(&stage), before.len()), (before, 30));
+}
+
+#[tokio::test]
+async fn sound_that_cannot_be_decoded_costs_the_sound_and_not_the_video() {
+    let Some(mut stage) = Stage::new(0..30) else { return };
+    let path = tone(&stage, 2);
+    let whole = std::fs::read(&path).unwrap();
+    let damaged = [&whole[..8000], &[0x5a; 9000], &whole[17_000..]].concat();
+    for bytes in [&b"no sound at all"[..], &whole[..whole.len() / 2], &damaged] {
+        std::fs::write(&path, bytes).unwrap();
+        stage.spec.sound = Some(path.clone());
+        let mut encoder = stage.open().await;
+        stage.add(&mut encoder, 0..30).await;
+        let silent = encoder.finish(&[]).await.unwrap().silent.unwrap();
+        assert!(silent.starts_with("ffmpeg failed while adding the sound: "), "{silent}");
+        assert_eq!(stage.probe("stream=codec_name").trim(), "h264");
+        assert_eq!(stage.shown(), (0..30).collect::<Vec<_>>());
+    }
+    let files = std::fs::read_dir(stage.folder.path()).unwrap().count();
+    assert_eq!(files, 32, "thirty images, a sound and the video");
 }
 
 #[tokio::test]

@@ -1,16 +1,18 @@
 //! The encoder's task: takes in frames, keeps one ffmpeg busy, joins at the end.
 
-use super::ffmpeg::{Ffmpeg, Rate, Run};
+use super::ffmpeg::{Dub, Ffmpeg, Rate, Run};
 use super::files::{self, Shelf};
 use super::plan::{Plan, Source, Stamp};
 use super::{Command, Video, VideoError, VideoSpec, blocking, join};
+use crate::node::cause::{is_full, with_causes};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, info};
@@ -155,15 +157,72 @@ impl Work {
     }
 
     async fn join(self, missing: Vec<i32>) -> Result<Video, VideoError> {
-        let frames = self.spec.frames.len();
-        let (out, last_came) = (self.spec.out.clone(), self.last_came);
-        blocking(move || self.join_all()).await??;
-        let video = Video { path: out, frames, missing, seconds_after_last: last_came.elapsed().as_secs_f64() };
+        let work = Arc::new(self);
+        let unfinished = files::unfinished_video(&work.spec.out, &work.spec.work_dir);
+        let put = work.put(&unfinished).await;
+        if put.is_err() {
+            // The first error is the one to tell.
+            let _ = files::remove(&unfinished);
+        }
+        let (frames, silent) = (work.spec.frames.len(), put?);
+        let seconds_after_last = work.last_came.elapsed().as_secs_f64();
+        let video = Video { path: work.spec.out.clone(), frames, missing, silent, seconds_after_last };
         info!(video = %video.path.display(), frames, missing = video.missing.len(), "video ready");
         Ok(video)
     }
 
-    fn join_all(&self) -> Result<(), VideoError> {
+    /// Writes the video to `unfinished` and gives it its name. Why it has no sound, if there is one.
+    async fn put(self: &Arc<Self>, unfinished: &Path) -> Result<Option<String>, VideoError> {
+        let sound = self.spec.sound.clone().filter(|sound| sound.is_file());
+        let silent = match &sound {
+            Some(sound) => match self.dub(sound, unfinished).await {
+                Err(error) if error.full_disk().is_some() || matches!(error, VideoError::Segment { .. }) => {
+                    return Err(error);
+                }
+                dubbed => dubbed.err().map(|error| with_causes(&error)),
+            },
+            None => None,
+        };
+        let (work, unfinished, is_dubbed) =
+            (self.clone(), unfinished.to_path_buf(), sound.is_some() && silent.is_none());
+        blocking(move || {
+            if !is_dubbed {
+                work.write_pictures(&unfinished, &work.spec.out)?;
+            }
+            let out = &work.spec.out;
+            let named = std::fs::rename(&unfinished, out).and_then(|()| files::sync_folder_of(out));
+            named.map_err(|source| VideoError::Io { path: out.clone(), source })?;
+            if let Err(error) = work.shelf.clear() {
+                debug!(folder = %work.shelf.folder.display(), %error, "segments left behind");
+            }
+            Ok(silent)
+        })
+        .await?
+    }
+
+    /// Writes pictures and sound to `out`.
+    async fn dub(self: &Arc<Self>, sound: &Path, out: &Path) -> Result<(), VideoError> {
+        let (work, pictures, frames) = (self.clone(), self.shelf.pictures(), self.spec.frames.len());
+        let joined = pictures.clone();
+        blocking(move || work.write_pictures(&joined, &joined)).await??;
+        let (rate, seconds) = (self.rate, self.rate.seconds(frames));
+        self.ffmpeg.add_sound(&Dub { pictures: &pictures, sound, frames, seconds, rate, out }).await?;
+        let written = out.to_path_buf();
+        let checked = blocking(move || match join::tracks(&written)?[..] {
+            [(join::PICTURES, count), (join::SOUND, 1..)] if count == frames => File::open(&written)?.sync_all(),
+            _ => Err(io::Error::other("what it made is not all pictures and their sound")),
+        });
+        checked.await?.map_err(|source| match is_full(&source) {
+            true => VideoError::Io { path: self.spec.out.clone(), source },
+            false => {
+                let (folder, doing) = (self.shelf.folder.clone(), "adding the sound".to_owned());
+                VideoError::Ffmpeg { folder, doing, detail: source.to_string() }
+            }
+        })
+    }
+
+    /// Joins all pieces and writes them to `to`, durably. What the disk says is told of `named`.
+    fn write_pictures(&self, to: &Path, named: &Path) -> Result<(), VideoError> {
         let pieces = self.plan.whole().ok_or(VideoError::Stopped)?;
         let mut clips: Vec<join::Clip> = Vec::with_capacity(pieces.len());
         for range in &pieces {
@@ -179,24 +238,12 @@ impl Work {
                 }
             }
         }
-        let unfinished = files::unfinished_video(&self.spec.out, &self.spec.work_dir);
         let even = |pixels: u32| pixels.next_multiple_of(2);
-        let written = (|| {
-            let file = File::create(&unfinished)?;
-            join::write(&clips, self.rate.timing(), (even(self.spec.size.0), even(self.spec.size.1)), file)?
-                .sync_all()?;
-            std::fs::rename(&unfinished, &self.spec.out)?;
-            files::sync_folder_of(&self.spec.out)
-        })();
-        if let Err(source) = written {
-            // The first error is the one to tell.
-            let _ = files::remove(&unfinished);
-            return Err(VideoError::Io { path: self.spec.out.clone(), source });
-        }
-        if let Err(error) = self.shelf.clear() {
-            debug!(folder = %self.shelf.folder.display(), %error, "segments left behind");
-        }
-        Ok(())
+        let size = (even(self.spec.size.0), even(self.spec.size.1));
+        let written = File::create(to)
+            .and_then(|file| join::write(&clips, self.rate.timing(), size, file))
+            .and_then(|file| file.sync_all());
+        written.map_err(|source| VideoError::Io { path: named.to_path_buf(), source })
     }
 }
 

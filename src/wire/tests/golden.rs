@@ -33,7 +33,7 @@ names!(JobSetting, SETTINGS, setting: Paused Priority MaxNodes Tags GpuName MinM
 names!(Message, MESSAGES, message: Heartbeat Capability Push Digest LogDigests Versions Retired Beats);
 names!(Part, PARTS, part: Whole Tile Samples);
 names!(ClaimKind, CLAIMS, claim: Primary Backup);
-names!(OutputRole, ROLES, role: Image Aux Preview);
+names!(OutputRole, ROLES, role: Image Aux Preview Sound);
 names!(Blank, BLANKS, blank: Black Transparent);
 names!(FailureKind, FAILURES, failure: Crash Error NoOutput BadOutput WrongDevice Stalled TimeLimit CannotStart);
 names!(Device, DEVICES, device: Auto Cpu Gpu);
@@ -91,7 +91,7 @@ fn table() -> Table {
     for of in [ClaimKind::Primary, ClaimKind::Backup] {
         table.value("claim", claim(&of), &of);
     }
-    for of in [OutputRole::Image, OutputRole::Aux, OutputRole::Preview] {
+    for of in [OutputRole::Image, OutputRole::Aux, OutputRole::Preview, OutputRole::Sound] {
         table.value("role", role(&of), &of);
     }
     for of in [Blank::Black, Blank::Transparent] {
