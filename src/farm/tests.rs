@@ -361,9 +361,10 @@ fn the_units_of_a_killed_process_are_open_four_seconds_later_and_of_a_silent_one
 #[test]
 fn the_next_free_slot_takes_what_a_killed_process_had_before_anything_else() {
     let mut beyond = 0;
-    for nonce in 0..8 {
+    for order in 0..8 {
         let mut trio = Trio::new(3);
-        let job = trio.submit_spec(0, JobSpec { nonce, ..spec(60) });
+        // Another name, another job, another order.
+        let job = trio.submit_spec(0, JobSpec { name: order.to_string(), ..spec(60) });
         trio.wait(Duration::from_secs(2));
         let (_, unit) = trio.at(1).rendering.first().copied().expect("the second renders too");
         beyond += usize::from(unit.frame > 2 * WINDOW_PER_SLOT as i32 + 2);
