@@ -120,7 +120,11 @@ impl Progress {
 
     fn finished(&mut self, event: &Value, console: &mut Console<'_>) -> io::Result<()> {
         self.clear();
-        let mut line = count(number(event, "frames_done"), "frame");
+        let done = number(event, "frames_done");
+        if done == 0 {
+            return Ok(()); // the error that follows says so
+        }
+        let mut line = count(done, "frame");
         if !self.rendered_here.is_empty() {
             // The node may know better than a watcher that came late.
             let seconds = event.get("seconds").and_then(Value::as_f64).map(|seconds| clock_seconds(Some(seconds)));
@@ -128,8 +132,7 @@ impl Progress {
             let _ = write!(line, " on {}", count(self.machines.len() as u64, "machine"));
         }
         let places = [text(event, "video"), text(event, "output")];
-        let target = places.into_iter().find(|path| !path.is_empty() && number(event, "frames_done") > 0);
-        if let Some(path) = target {
+        if let Some(path) = places.into_iter().find(|path| !path.is_empty()) {
             let _ = write!(line, " → {}", short_path(path, &self.cwd));
         }
         console.line(plain(&line))
