@@ -24,7 +24,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
 /// A Blender without a unit leaves after this. DESIGN §6 allows 60 s.
@@ -32,6 +32,9 @@ const IDLE: Duration = Duration::from_secs(30);
 /// Longest warning that goes to the other machines, bytes; the log has all of it (guess: two lines of a terminal, and a
 /// path).
 const WARNING_MAX_BYTES: usize = 400;
+/// Most units that are drawn and not stored yet, each an image in memory; then Blenders wait (guess: one is stored while
+/// another is drawn, and a few come at once).
+const STORING_MAX: usize = 4;
 /// Most idle workers looked through; more than any machine has slots.
 const MAX_IDLE: usize = 256;
 
@@ -104,6 +107,7 @@ pub struct Slots {
     /// All that may hold a Blender besides `idle`: units, the test frame, and Blenders taking their leave.
     tasks: JoinSet<()>,
     runs: u64,
+    storing: Arc<Semaphore>,
 }
 
 impl Slots {
@@ -124,8 +128,9 @@ impl Slots {
                 _ => std::fs::create_dir_all(dir.join(gone))?,
             }
         }
+        let storing = Arc::new(Semaphore::new(STORING_MAX));
         let (renderers, idle, running, tasks) = (Vec::new(), Vec::new(), BTreeMap::new(), JoinSet::new());
-        Ok(Self { store, logs, dir, threads, events, renderers, idle, running, testing: None, tasks, runs: 0 })
+        Ok(Self { store, logs, dir, threads, events, renderers, idle, running, testing: None, tasks, runs: 0, storing })
     }
 
     /// Begins a unit.
@@ -154,6 +159,7 @@ impl Slots {
             dir: self.dir.clone(),
             threads: self.threads,
             events: self.events.clone(),
+            storing: self.storing.clone(),
         };
         let number = run.number;
         let task = self.tasks.spawn(run.unit(work, worker));
@@ -257,6 +263,7 @@ struct Run {
     dir: PathBuf,
     threads: Option<u32>,
     events: mpsc::Sender<Event>,
+    storing: Arc<Semaphore>,
 }
 
 impl Run {
@@ -325,6 +332,8 @@ impl Run {
             }
             worker.mix(&mut drawn, &sound).await;
         }
+        // Held until all of it is stored; nobody closes it.
+        let _stores = self.storing.acquire().await;
         let free = Free { scene: work.scene, unit: work.unit, run: self.number, worker };
         let _ = self.events.send(Event::UnitDrawn(Box::new(free))).await;
         let done = drawn.keep().await.map_err(|failure| (failure, None))?;
@@ -338,10 +347,18 @@ impl Run {
         let sound = done.sound.map(|(path, bytes)| (path, bytes, format!("{name}.sound.flac"), OutputRole::Sound));
         // The image comes first: by it a result is known.
         let image = std::iter::once((done.path, done.bytes, name, OutputRole::Image));
-        let files: Vec<_> = image.chain(preview).chain(sound).chain(aux).collect();
+        let files: Vec<_> = image.chain(preview).chain(aux).chain(sound).collect();
         let mut outputs = Vec::new();
         for (path, bytes, name, role) in &files {
-            let blob = self.import(path.clone()).await.map_err(|error| {
+            let imported = self.import(path.clone()).await;
+            if *role == OutputRole::Sound
+                && let Err(error) = &imported
+            {
+                tracing::warn!(frame = work.unit.frame, %error, "the sound of a video could not be stored");
+                let _ = std::fs::remove_file(path);
+                continue; // the frame is worth having without
+            }
+            let blob = imported.map_err(|error| {
                 files.iter().for_each(|(path, ..)| drop(std::fs::remove_file(path)));
                 let room = if is_full(&error) { "; make room on the disk of the data directory" } else { "" };
                 let message = format!("the frame was rendered and could not be stored: {error}{room}");
