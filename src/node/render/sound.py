@@ -42,8 +42,8 @@ def mix(scene, wanted):
     try:
         mix_heard(scene, wanted, warnings)
     except Exception as error:
-        warnings.append("the video has no sound: %s" % (str(error).strip() or type(error).__name__))
-    return warnings
+        warnings.append("the video has no sound: %s" % (str(error).strip() or type(error).__name__)[:1000])
+    return warnings[:50]
 
 
 def mix_heard(scene, wanted, warnings):
@@ -54,6 +54,8 @@ def mix_heard(scene, wanted, warnings):
         path = bpy.path.abspath(sound.filepath, library=sound.library)
         if not sound.packed_file and not os.path.exists(path):
             continue  # which was told before anything was rendered
+        if not bpy.app.build_options.audaspace:
+            raise ValueError("the Blender that rendered its first frame was built without sound")
         if is_readable(sound, path):
             heard = True
         else:

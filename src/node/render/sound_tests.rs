@@ -52,6 +52,11 @@ os.remove(packed)
 
 const RATE: FrameRate = FrameRate { fps: 24, base_millionths: 1_000_000 };
 
+/// Those that were built with sound.
+async fn with_sound() -> impl Iterator<Item = &'static Renderer> {
+    renderers().await.iter().filter(|renderer| renderer.options.iter().any(|option| option == "audaspace"))
+}
+
 /// What goes with frame 3 of a scene, and the warnings.
 async fn mixed(
     renderer: &Renderer,
@@ -81,7 +86,7 @@ async fn mixed(
 #[tokio::test]
 async fn what_is_heard_in_a_scene_is_mixed_as_long_as_its_frames() {
     let sound = Soundtrack { first: 3, last: 26, rate: RATE };
-    for renderer in renderers().await {
+    for renderer in with_sound().await {
         let dir = tempfile::tempdir().unwrap();
         let blend = scene(renderer, dir.path(), SCENES);
         for (name, is_heard, warns) in [
@@ -120,7 +125,7 @@ async fn what_is_heard_in_a_scene_is_mixed_as_long_as_its_frames() {
 
 #[tokio::test]
 async fn sound_that_cannot_fit_the_video_is_a_warning_about_the_frame() {
-    for renderer in renderers().await {
+    for renderer in with_sound().await {
         let dir = tempfile::tempdir().unwrap();
         let blend = scene(renderer, dir.path(), SCENES);
         let ntsc = FrameRate { fps: 24, base_millionths: 1_001_000 };
@@ -132,10 +137,26 @@ async fn sound_that_cannot_fit_the_video_is_a_warning_about_the_frame() {
     }
 }
 
+/// Such as the bpy 4.2 of PyPI.
+#[tokio::test]
+async fn a_blender_without_sound_says_so_of_a_scene_that_has_some() {
+    let without =
+        renderers().await.iter().find(|renderer| !renderer.options.iter().any(|option| option == "audaspace"));
+    let (Some(renderer), Some(maker)) = (without, with_sound().await.next()) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let blend = scene(maker, dir.path(), SCENES);
+    let sound = Soundtrack { first: 3, last: 26, rate: RATE };
+    for (name, warns) in [("tone", 1), ("packed", 1), ("Scene", 0), ("gone", 0)] {
+        let (found, warnings, _) = mixed(renderer, &blend, name, &sound, None).await;
+        assert!(found.is_none() && warnings.len() == warns, "{name}: {warnings:?}");
+        assert!(warnings.iter().all(|warning| warning.contains("built without sound")), "{warnings:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_blender_that_simulates_leaves_once_it_has_gone_through_all_frames() {
     let sound = Soundtrack { first: 3, last: 26, rate: RATE };
-    for renderer in renderers().await {
+    for renderer in with_sound().await {
         let dir = tempfile::tempdir().unwrap();
         let blend = scene(renderer, dir.path(), SCENES);
         for (name, leaves) in [("tone", true), ("Scene", false)] {

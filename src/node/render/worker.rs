@@ -30,7 +30,7 @@ const STALL: Duration = Duration::from_secs(600);
 /// How often the CPU use of Blender is looked at (guess).
 const LOOK: Duration = Duration::from_secs(10);
 /// Most time for mixing the sound of a video, for which Blender evaluates every frame of it without rendering (guess).
-const MIX_LIMIT: Duration = Duration::from_secs(3600);
+const MIX_LIMIT: Duration = Duration::from_secs(1200);
 
 /// What a worker opens and how it renders it.
 #[derive(Clone, Debug)]

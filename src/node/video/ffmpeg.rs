@@ -228,7 +228,7 @@ fn dub_arguments(job: &Dub<'_>) -> Vec<OsString> {
     let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
     let mut args = words("-nostdin -hide_banner -v error -xerror -y -f mov -i");
     args.push(file(job.pictures));
-    args.extend(words(&format!("-t {seconds} -f flac -i")));
+    args.extend(words(&format!("-t {seconds} -f flac -codec_whitelist flac -i")));
     args.push(file(job.sound));
     args.extend(words("-map 0:v:0 -map 1:a:0 -c:v copy -c:a aac -b:a 192k -map_metadata -1 -movflags +faststart"));
     args.extend(words(&format!("-video_track_timescale {timescale} -f mp4")));
