@@ -55,8 +55,6 @@ struct Job {
     permits: Arc<Semaphore>,
     /// Delivered frames.
     frames: BTreeSet<i32>,
-    /// Who has put what under which name.
-    file_outputs: Arc<file_outputs::Owners>,
     video: Option<Video>,
 }
 
@@ -137,7 +135,6 @@ impl Delivery {
                 tasks: JoinSet::new(),
                 permits: Arc::new(Semaphore::new(AT_ONCE)),
                 frames: BTreeSet::new(),
-                file_outputs: Arc::default(),
                 video,
             };
             self.jobs.insert(job, state);
@@ -145,14 +142,13 @@ impl Delivery {
         let Some(state) = self.jobs.get_mut(&job) else { return };
         while state.tasks.try_join_next().is_some() {}
         let (store, events, permits) = (self.store.clone(), self.events.clone(), state.permits.clone());
-        let (silent_after, owners, directory) =
-            (self.silent_after, state.file_outputs.clone(), PathBuf::from(&to.directory));
+        let (silent_after, directory) = (self.silent_after, PathBuf::from(&to.directory));
         state.tasks.spawn(async move {
             let Ok(_permit) = permits.acquire().await else { return };
             let folder = image.path.parent().unwrap_or(&image.path).to_path_buf();
             let mut putting = tokio::task::spawn_blocking(move || {
-                file_outputs::put(&store, &outputs, &directory, unit.frame, &owners)?;
-                put(&store, &outputs, &image, &beside)
+                put(&store, &outputs, &image, &beside)?;
+                file_outputs::put(&store, &outputs, &directory, unit.frame)
             });
             let put = loop {
                 if let Ok(put) = tokio::time::timeout(silent_after, &mut putting).await {
@@ -478,7 +474,7 @@ fn sound_at(work_dir: &Path) -> PathBuf {
 
 /// Puts the image of a unit under its name, and what the video needs beside it. Errors name the folder.
 fn put(store: &Store, outputs: &[Output], image: &Place, beside: &[Place]) -> Result<(), (PathBuf, io::Error)> {
-    for place in beside.iter().chain([image]) {
+    for place in [image].into_iter().chain(beside) {
         let Place { role, path } = place;
         let folder = path.parent().unwrap_or(path);
         match outputs.iter().find(|output| output.role == *role) {

@@ -1,56 +1,31 @@
 //! The files of the compositor's File Output nodes under their names, below `file-outputs` in the folder of the frames.
 //!
 //! What they are called comes from the machine that rendered them: nothing of it leads out of that folder, by its words or
-//! by a link. Where two frames name one file, the later frame's is there once both are delivered.
+//! by a link. Every name has the frame's number, so that no frame has another's.
 
 use super::super::store::Store;
-use super::{lock, put_one};
-use crate::farm::id::BlobId;
+use super::put_one;
 use crate::farm::op::{Output, OutputRole};
 use crate::wire::is_file_output;
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
-/// By path below the folder of the frames: the last frame that has a file of that name, and the file.
-pub(super) type Owners = Mutex<BTreeMap<String, (i32, BlobId)>>;
-
-/// Puts the files of `frame` under their names below `directory`. Errors name the folder.
-pub(super) fn put(
-    store: &Store,
-    outputs: &[Output],
-    directory: &Path,
-    frame: i32,
-    owners: &Owners,
-) -> Result<(), (PathBuf, io::Error)> {
+/// Puts the files of `frame` under their names below `directory`; what is called as no file of a File Output node is put
+/// nowhere. Errors name the folder.
+pub(super) fn put(store: &Store, outputs: &[Output], directory: &Path, frame: i32) -> Result<(), (PathBuf, io::Error)> {
     for output in outputs.iter().filter(|output| output.role == OutputRole::Aux) {
         let path = &output.path;
         if !is_file_output(path) {
-            let text = format!("frame {frame} has a file called {path:?}, which is put nowhere; requeue it");
-            return Err((directory.to_path_buf(), io::Error::new(io::ErrorKind::InvalidData, text)));
+            tracing::warn!(frame, path, "a file with a name that leads elsewhere is not delivered");
+            continue;
         }
-        let (to, mine) = (directory.join(path), (frame, output.blob));
+        let to = directory.join(path);
         let folder = to.parent().unwrap_or(directory);
-        let mut last = *lock(owners).entry(path.clone()).and_modify(|last| *last = later(*last, mine)).or_insert(mine);
-        loop {
-            no_links(directory, path)
-                .and_then(|()| put_one(store, last.1, &to, folder))
-                .map_err(|error| (folder.to_path_buf(), error))?;
-            // Another frame may have come by meanwhile, and its file be under what was put now.
-            let now = lock(owners).get(path).copied().unwrap_or(last);
-            if now == last {
-                break;
-            }
-            last = now;
-        }
+        no_links(directory, path)
+            .and_then(|()| put_one(store, output.blob, &to, folder))
+            .map_err(|error| (folder.to_path_buf(), error))?;
     }
     Ok(())
-}
-
-/// Of one frame, what is delivered now: it was rendered anew.
-fn later(last: (i32, BlobId), mine: (i32, BlobId)) -> (i32, BlobId) {
-    if mine.0 >= last.0 { mine } else { last }
 }
 
 /// Whether no folder below `directory`, nor the file itself, is a link: whoever made it did not mean results to go there.
@@ -81,14 +56,13 @@ mod tests {
     struct Stage {
         dir: TempDir,
         store: Arc<Store>,
-        owners: Owners,
     }
 
     impl Stage {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             let store = Store::open(&dir.path().join("store")).unwrap();
-            Self { dir, store, owners: Owners::default() }
+            Self { dir, store }
         }
 
         fn out(&self) -> PathBuf {
@@ -100,20 +74,18 @@ mod tests {
             let (blob, map) = self.store.put_bytes(content.as_bytes()).unwrap();
             let output = |role| Output { path: path.into(), blob, bytes: map.bytes(), role };
             let outputs = [OutputRole::Image, OutputRole::Aux].map(output);
-            put(&self.store, &outputs, &self.out(), frame, &self.owners).map_err(|(_, error)| error.to_string())
+            put(&self.store, &outputs, &self.out(), frame).map_err(|(_, error)| error.to_string())
         }
     }
 
     #[test]
-    fn file_outputs_go_below_their_folder_and_of_two_frames_the_later_ones_stays() {
+    fn file_outputs_go_below_their_folder_and_those_rendered_anew_take_their_place() {
         let stage = Stage::new();
-        let path = "file-outputs/passes/Depth 1/z.exr";
-        for (frame, content, there) in [(3, "three", "three"), (7, "seven", "seven"), (5, "five", "seven")] {
-            stage.put(frame, path, content).unwrap();
-            assert_eq!(std::fs::read_to_string(stage.out().join(path)).unwrap(), there);
+        let path = "file-outputs/passes/Depth 1/z0003.exr";
+        for content in ["three", "three", "three, rendered anew"] {
+            stage.put(3, path, content).unwrap();
+            assert_eq!(std::fs::read_to_string(stage.out().join(path)).unwrap(), content);
         }
-        stage.put(7, path, "seven, rendered anew").unwrap();
-        assert_eq!(std::fs::read_to_string(stage.out().join(path)).unwrap(), "seven, rendered anew");
         let folder = stage.out().join("file-outputs/passes/Depth 1");
         assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1, "nothing half-written");
     }
@@ -149,8 +121,7 @@ mod tests {
             &long_path,
         ];
         for path in hostile {
-            let error = stage.put(1, path, "hostile").unwrap_err();
-            assert!(error.contains("frame 1 has a file called"), "{path:?}: {error}");
+            stage.put(1, path, "hostile").unwrap();
             assert!(!stage.out().exists(), "{path:?}");
         }
     }

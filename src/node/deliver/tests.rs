@@ -139,7 +139,7 @@ async fn a_video_told_to_finish_while_another_has_not_quite_ended_is_finished_to
 }
 
 #[tokio::test]
-async fn file_outputs_are_delivered_with_their_frame_and_a_frame_with_a_hostile_one_is_not() {
+async fn file_outputs_are_delivered_with_their_frame_and_a_hostile_one_is_not() {
     let mut stage = Stage::new();
     let (job, spec) = (JobId([1; 16]), stage.spec("out"));
     let deliver = |stage: &mut Stage, frame, aux: &str| {
@@ -157,8 +157,7 @@ async fn file_outputs_are_delivered_with_their_frame_and_a_frame_with_a_hostile_
     assert_eq!(read("file-outputs/passes/z0001.exr"), "file-outputs/passes/z0001.exr");
     assert_eq!(read(&spec.output.file_name(1, spec.format)), "1.png");
     deliver(&mut stage, 2, "../z0002.exr");
-    let Input::DeliveryFailed { reason, .. } = stage.event().await else { panic!("delivered") };
-    assert!(reason.contains("frame 2 has a file called \"../z0002.exr\""), "{reason}");
+    assert!(matches!(stage.event().await, Input::Delivered { .. }));
     assert!(!stage.folder.path().join("z0002.exr").exists());
 }
 

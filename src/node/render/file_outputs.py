@@ -3,18 +3,25 @@
 import contextlib
 import re
 
+# Most files of one frame, as those who take them have it.
+FILES_MAX = 64
 # Blender cuts off what is longer without a word.
 FILE_PATH_MAX_BYTES = 1000
 
 
 def output_nodes(scene):
-    """Those of every scene: the sequencer renders others too. The rendered one's come first and keep their names."""
+    """Those of every scene that write: the sequencer renders others too. The rendered one's come first, with their names."""
     import bpy
 
     trees = []
     for one in [scene] + [other for other in bpy.data.scenes if other != scene]:
         trees += [tree for tree in compositor_trees(one) if tree not in trees]
-    return [node for tree in trees for node in tree.nodes if node.bl_idname == "CompositorNodeOutputFile"]
+    nodes = [node for tree in trees for node in tree.nodes if node.bl_idname == "CompositorNodeOutputFile"]
+    return [node for node in nodes if not node.mute and linked(node)]
+
+
+def linked(node):
+    return sum(socket.is_linked for socket in node.inputs)
 
 
 def below(path):
@@ -26,6 +33,8 @@ def below(path):
     path = re.sub(r"^\{blend_dir(_lib)?\}|^[A-Za-z]:", "", path)
     odd = re.compile(words + r'[\x00-\x1f\x7f-\x9f:*?"<>|]')
     parts = [odd.sub(lambda found: found.group() if found.group()[0] == "{" else "_", p) for p in re.split(r"[/\\]", path)]
+    # What a word stands for may be nothing: dots before it would then lead upwards.
+    parts = [part.lstrip(" .") if words and "{" in part else part for part in parts]
     return "/".join(filter(None, (part.rstrip(" .") for part in parts)))
 
 
@@ -42,7 +51,8 @@ def redirected(node, folder, taken):
     if is_split:
         base, prefix = below(node.directory), below(node.file_name)
         if not is_layered:
-            slots = [(item, "name", item.name, item.override_node_format) for item in node.file_output_items]
+            items = node.file_output_items
+            slots = [(item, "name", below(item.name).replace("/", "_"), item.override_node_format) for item in items]
     elif is_layered:
         base, _, prefix = node.base_path.replace("\\", "/").rpartition("/")
         base, prefix = below(base), below(prefix)
@@ -77,9 +87,13 @@ def redirected(node, folder, taken):
 @contextlib.contextmanager
 def file_outputs_in(scene, folder):
     """Afterwards everything is as the job has it, which is looked at again before each frame."""
-    changed, taken = [], set()
+    changed, taken, nodes = [], set(), output_nodes(scene)
+    count = sum(1 if node.format.file_format == "OPEN_EXR_MULTILAYER" else linked(node) for node in nodes)
+    if count > FILES_MAX:
+        text = "File Output nodes write %d files a frame, which is more than %d; mute some, or write layers of one OpenEXR"
+        raise Refused("error", text % (count, FILES_MAX))
     try:
-        for node in output_nodes(scene):
+        for node in nodes:
             for owner, attribute, value in list(redirected(node, folder, taken)):
                 changed.append((owner, attribute, getattr(owner, attribute)))
                 setattr(owner, attribute, value)
