@@ -19,6 +19,7 @@ pub mod fail;
 mod format;
 pub mod http;
 mod identity;
+mod leftover;
 mod logs;
 pub mod machine;
 pub mod net;

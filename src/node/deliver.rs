@@ -12,6 +12,7 @@ mod tests;
 
 use super::cause::{is_full, plain_cause, with_causes};
 use super::event::Event;
+use super::leftover::remove;
 use super::render::{Renderer, encode_with_blender};
 use super::store::Store;
 use super::video::{Encoder, VideoError, VideoSpec};
@@ -122,8 +123,9 @@ impl Delivery {
             role: OutputRole::Preview,
             path: preview_at(&self.dir.join(job.to_string()), unit.frame),
         });
-        let sound = (unit.frame == spec.frames.first() && to.video.is_some())
-            .then(|| Place { role: OutputRole::Sound, path: sound_at(&self.dir.join(job.to_string())) });
+        let has_sound = to.video.is_some() && spec.soundtrack().is_some_and(|sound| sound.first == unit.frame);
+        let sound =
+            has_sound.then(|| Place { role: OutputRole::Sound, path: sound_at(&self.dir.join(job.to_string())) });
         let beside: Vec<Place> = preview.into_iter().chain(sound).collect();
         if !self.is_current(job, collection) {
             // Collected anew: what is in the first place stays there, and what waited to go there does not any more.
@@ -499,14 +501,6 @@ fn put_one(store: &Store, blob: BlobId, path: &Path, folder: &Path) -> io::Resul
     }
     std::fs::create_dir_all(folder)?;
     store.deliver(blob, path)
-}
-
-/// Removes a file, if it is there.
-fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// Whether a file already has a blob's content.

@@ -10,6 +10,7 @@ use super::worker::{Rendered, UnitFailure};
 use super::{FailureKind, check_image};
 use crate::farm::job::ImageFormat;
 use crate::farm::op::Blank;
+use crate::node::leftover::{Leftover, remove};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -72,17 +73,6 @@ impl Parts {
     }
 }
 
-/// A file that goes when nobody wants it any more, unless it has another name by then.
-#[derive(Debug)]
-pub(super) struct Leftover(pub PathBuf);
-
-impl Drop for Leftover {
-    fn drop(&mut self) {
-        // Usually there is none.
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
 /// Where the preview of an image goes.
 fn preview_of(out: &Path) -> PathBuf {
     out.with_extension("preview.jpg")
@@ -104,10 +94,8 @@ fn part_of(out: &Path, extension: &str) -> io::Result<Leftover> {
     if part.to_str().is_none() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "its path is not UTF-8"));
     }
-    match std::fs::remove_file(&part) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(Leftover(part)),
-    }
+    remove(&part)?;
+    Ok(Leftover(part))
 }
 
 /// An image in its place.

@@ -5,6 +5,7 @@ use super::Renderer;
 use super::child::{Child, Event, Mode};
 use super::log::Log;
 use crate::farm::job::FrameRate;
+use crate::node::leftover::Leftover;
 use serde_json::json;
 use std::ffi::OsString;
 use std::fs::File;
@@ -67,7 +68,7 @@ pub async fn encode_with_blender(
     let out = std::path::absolute(out).map_err(cannot)?;
     // Blender would take a `#` of the name for frame numbers.
     let name = blake3::hash(out.as_os_str().as_encoded_bytes()).to_hex();
-    let part = Part(out.with_file_name(OsString::from(format!(".swarm-{}.part.mp4", &name[..16]))));
+    let part = Leftover(out.with_file_name(OsString::from(format!(".swarm-{}.part.mp4", &name[..16]))));
     let part_text = text(&part.0).map_err(cannot)?;
     let mut child = Child::of(renderer, Mode::Encode, None, work_dir).await.map_err(EncodeError::Start)?;
     let base = f64::from(rate.base_millionths) / 1e6;
@@ -90,15 +91,6 @@ pub async fn encode_with_blender(
     result.map_err(|message| EncodeError::Failed { version: renderer.version_text(), message })?;
     File::open(&part.0).and_then(|file| file.sync_all()).map_err(cannot)?;
     std::fs::rename(&part.0, &out).map_err(cannot)
-}
-
-/// A file that goes unless it was renamed.
-struct Part(PathBuf);
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 /// Checks that the boxes of an MP4 (ISO 14496-12) fill the file and that its index is among them: it is written last.

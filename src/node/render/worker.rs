@@ -6,7 +6,7 @@
 //! half-way, Blender is killed and the next unit needs a new worker.
 
 use super::child::{Child, Event, Gone, Group, Mode, cpu_ticks, memory_bytes};
-use super::drawn::{Drawn, Leftover, Parts};
+use super::drawn::{Drawn, Parts};
 use super::files::FileOutputs;
 use super::log::{Lines, Log, cut, poisons, progress};
 use super::memory::{Memory, SPARE_BYTES};
@@ -17,6 +17,7 @@ use crate::farm::job::{Device, FrameRate, ImageFormat, RenderSettings};
 use crate::farm::op::Blank;
 use crate::farm::overrides::Overrides;
 use crate::farm::soundtrack::Soundtrack;
+use crate::node::leftover::Leftover;
 use serde_json::{Value, json};
 use std::io;
 use std::path::{Path, PathBuf};

@@ -5,6 +5,7 @@
 
 use super::join::{Clip, Timing};
 use super::plan::Stamp;
+use crate::node::leftover::remove;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -166,14 +167,6 @@ impl Shelf {
         // Somebody else's files in it stay, and so it does.
         let _ = std::fs::remove_dir(&self.folder);
         Ok(())
-    }
-}
-
-/// Removes a file, if it is there.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 

@@ -5,6 +5,7 @@ use super::files::{self, Shelf};
 use super::plan::{Plan, Source, Stamp};
 use super::{Command, Video, VideoError, VideoSpec, blocking, join};
 use crate::node::cause::{is_full, with_causes};
+use crate::node::leftover::{Leftover, remove};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::future::Future;
@@ -55,7 +56,7 @@ impl Work {
             }
         }
         let unfinished = files::unfinished_video(&spec.out, &spec.work_dir);
-        files::remove(&unfinished).map_err(|source| VideoError::Io { path: unfinished, source })?;
+        remove(&unfinished).map_err(|source| VideoError::Io { path: unfinished, source })?;
         debug!(segments = count, video = %spec.out.display(), "video opened");
         Ok(Self { spec, ffmpeg, rate, shelf, plan, extension: "png", last_came: Instant::now() })
     }
@@ -158,13 +159,8 @@ impl Work {
 
     async fn join(self, missing: Vec<i32>) -> Result<Video, VideoError> {
         let work = Arc::new(self);
-        let unfinished = files::unfinished_video(&work.spec.out, &work.spec.work_dir);
-        let put = work.put(&unfinished).await;
-        if put.is_err() {
-            // The first error is the one to tell.
-            let _ = files::remove(&unfinished);
-        }
-        let (frames, silent) = (work.spec.frames.len(), put?);
+        let unfinished = Leftover(files::unfinished_video(&work.spec.out, &work.spec.work_dir));
+        let (frames, silent) = (work.spec.frames.len(), work.put(&unfinished.0).await?);
         let seconds_after_last = work.last_came.elapsed().as_secs_f64();
         let video = Video { path: work.spec.out.clone(), frames, missing, silent, seconds_after_last };
         info!(video = %video.path.display(), frames, missing = video.missing.len(), "video ready");
@@ -202,11 +198,12 @@ impl Work {
 
     /// Writes pictures and sound to `out`.
     async fn dub(self: &Arc<Self>, sound: &Path, out: &Path) -> Result<(), VideoError> {
-        let (work, pictures, frames) = (self.clone(), self.shelf.pictures(), self.spec.frames.len());
-        let joined = pictures.clone();
+        let (work, frames) = (self.clone(), self.spec.frames.len());
+        let pictures = Leftover(self.shelf.pictures());
+        let joined = pictures.0.clone();
         blocking(move || work.write_pictures(&joined, &joined)).await??;
         let (rate, seconds) = (self.rate, self.rate.seconds(frames));
-        self.ffmpeg.add_sound(&Dub { pictures: &pictures, sound, frames, seconds, rate, out }).await?;
+        self.ffmpeg.add_sound(&Dub { pictures: &pictures.0, sound, frames, seconds, rate, out }).await?;
         let written = out.to_path_buf();
         let checked = blocking(move || match join::tracks(&written)?[..] {
             [(join::PICTURES, count), (join::SOUND, 1..)] if count == frames => File::open(&written)?.sync_all(),
