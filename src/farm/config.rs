@@ -13,6 +13,12 @@ pub const GONE_AFTER: Duration = Duration::from_secs(4);
 /// A connection that ends so soon after the last word of a node ended with its process; later, the network may be cut, and
 /// a cut is noticed by silence. Half as long again as [`HEARTBEAT`], for one that is late.
 pub const BROKE_OFF_WITHIN: Duration = Duration::from_secs(3);
+/// A start of which nothing new was told for this long may have been told wrongly of before: half as long again as
+/// [`HEARTBEAT`], so that one late heartbeat is no reason, and two more come before [`SUSPECT_AFTER`].
+pub const DOUBT_AFTER: Duration = Duration::from_secs(3);
+/// A heartbeat may be told of by others that is this much further ahead than one for every [`TICK`] since the last: a
+/// machine that begins short frames tells them as early (guess: twice what one counts between two heartbeats).
+pub const BEATS_AHEAD: u64 = 16;
 /// Between digests, before jitter of up to as much again divided by four. DESIGN §2.
 pub const DIGEST_EVERY: Duration = Duration::from_secs(1);
 /// A loop this late was suspended or starved, and distrusts its own timers (guess: two missed ticks of a busy machine).

@@ -200,6 +200,7 @@ impl Farm {
             self.told = in_hand.clone();
             self.roster.set_own_work(in_hand);
             self.draw(now.mono, rng);
+            self.counter += 1;
             let beat = self.heartbeat();
             let told = self.told();
             for to in &told {
@@ -231,8 +232,8 @@ impl Farm {
         effects.extend(to.iter().map(tell));
     }
 
-    fn heartbeat(&mut self) -> Heartbeat {
-        self.counter += 1;
+    /// Counted where everyone is told: greeting hundreds at once would else put the counter ahead of the time.
+    fn heartbeat(&self) -> Heartbeat {
         let own = self.roster.member(self.me.node);
         Heartbeat {
             counter: self.counter,
