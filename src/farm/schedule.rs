@@ -249,6 +249,25 @@ impl View<'_> {
         contenders(job, self.roster, self.roster.alive(self.now)).iter().map(|(_, slots)| *slots as usize).sum()
     }
 
+    /// The others alive that can render the job, with their slots.
+    fn rivals(&self, job: &JobState) -> Vec<(NodeId, u32)> {
+        let others = self.roster.alive(self.now).filter(|(node, _)| *node != self.me.node);
+        contenders(job, self.roster, others)
+    }
+
+    /// Whether a unit was claimed by a process that ended.
+    fn is_abandoned(&self, job: &JobState, unit: Unit) -> bool {
+        job.unit(unit).current_claims().any(|(actor, _)| self.roster.has_ended(actor))
+    }
+
+    fn candidate(&self, job: &JobState, unit: Unit) -> Candidate {
+        let (lot, state) = (lot(job, unit), job.unit(unit));
+        let slots = self.roster.own().map_or(1, |own| own.slots);
+        let own = strength(self.me.node, slots, job.id, lot, state.epoch);
+        let was_claimed = state.current_claims().next().is_some();
+        Candidate { unit, lot, epoch: state.epoch, own, was_claimed, is_abandoned: self.is_abandoned(job, unit) }
+    }
+
     /// Live claims on a unit by others.
     fn claims<'s>(&'s self, state: &'s UnitState) -> impl Iterator<Item = (ActorId, Claim)> + 's {
         state
@@ -284,18 +303,11 @@ impl View<'_> {
         if self.open(job).next().is_none() || (self.is_patient && self.would_end_late(job)) {
             return None;
         }
-        let window = (WINDOW_PER_SLOT * self.slots(job)).max(WINDOW_MIN);
-        let own_slots = self.roster.own().map_or(1, |own| own.slots);
-        let others = self.roster.alive(self.now).filter(|(node, _)| *node != self.me.node);
-        let rivals = contenders(job, self.roster, others);
+        let slots = self.slots(job);
+        let window = window(slots);
+        let rivals = self.rivals(job);
         let missing = contenders(job, self.roster, self.roster.missing(self.now));
-        let is_abandoned = |unit: Unit| job.unit(unit).current_claims().any(|(actor, _)| self.roster.has_ended(actor));
-        let candidate = |unit: Unit| {
-            let (lot, state) = (lot(job, unit), job.unit(unit));
-            let own = strength(self.me.node, own_slots, job.id, lot, state.epoch);
-            let was_claimed = state.current_claims().next().is_some();
-            Candidate { unit, lot, epoch: state.epoch, own, was_claimed, is_abandoned: is_abandoned(unit) }
-        };
+        let candidate = |unit: Unit| self.candidate(job, unit);
         let falls_to_us = |open: &Candidate| {
             let best = |nodes: &[(NodeId, u32)]| nodes.iter().map(|rival| open.strength_of(rival, job.id)).max();
             match best(&missing) {
@@ -303,14 +315,14 @@ impl View<'_> {
                 None => true,
             }
         };
-        let slots = self.slots(job);
         let mut units = in_order(job, self.open(job).filter(|unit| falls_to_us(&candidate(*unit))), window, slots);
         if units.is_empty() && !missing.is_empty() {
             units = in_order(job, self.open(job), window, slots);
         }
         if !missing.is_empty() {
             // The window of a smaller swarm may end before what was claimed in that of a larger one.
-            let beyond = self.open(job).filter(|unit| is_abandoned(*unit) && !units.contains(unit)).take(window);
+            let beyond =
+                self.open(job).filter(|unit| self.is_abandoned(job, *unit) && !units.contains(unit)).take(window);
             let beyond: Vec<Unit> = beyond.collect();
             units.extend(beyond);
         }
@@ -339,7 +351,7 @@ impl View<'_> {
     }
 
     /// Done units whose only holders have been away for a while, once the job has nothing else open: rendered anew rather
-    /// than waited for any longer.
+    /// than waited for any longer. Those of a window, in the order of open units, so that not everyone begins the first.
     fn orphans(&self, job: &JobState) -> Option<Choice> {
         if !job.unfinished().iter().all(|unit| is_failed(job, *unit, self.roster, self.now)) {
             return None;
@@ -348,7 +360,7 @@ impl View<'_> {
         if job.keepers().is_some_and(|mut nodes| nodes.all(|node| self.roster.is_alive(node, self.now))) {
             return None;
         }
-        let unit = job.all_units().find(|unit| {
+        let is_orphan = |unit: &Unit| {
             let state = job.unit(*unit);
             state.has_result()
                 && !self.hands.contains_key(&(job.id, *unit))
@@ -357,8 +369,10 @@ impl View<'_> {
                 && self.claims(state).next().is_none()
                 && !has_live_result(job, *unit, self.roster, self.now)
                 && self.is_orphaned(job, state)
-        })?;
-        let epoch = job.unit(unit).epoch;
+        };
+        let orphans = job.all_units().filter(is_orphan).take(window(self.slots(job)));
+        let candidates: Vec<Candidate> = orphans.map(|unit| self.candidate(job, unit)).collect();
+        let &Candidate { unit, epoch, .. } = strongest_first(candidates, &self.rivals(job), job.id, 1).first()?;
         Some(Choice { job: job.id, units: vec![(unit, epoch)], epoch, kind: ClaimKind::Primary, taken_from: None })
     }
 
@@ -523,6 +537,11 @@ impl View<'_> {
     fn stays(&self, percent: u8, since: Duration) -> bool {
         percent >= YIELD_BELOW_PERCENT || self.now.saturating_sub(since) > YIELD_WITHIN
     }
+}
+
+/// Of how many of the earliest units one is picked.
+fn window(slots: usize) -> usize {
+    (WINDOW_PER_SLOT * slots).max(WINDOW_MIN)
 }
 
 /// The open units to look at, as the job's order has them: `window` of them, or, where the order matters more than that

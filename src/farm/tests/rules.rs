@@ -480,6 +480,34 @@ fn what_is_orphaned_is_not_rendered_anew_by_a_machine_that_failed_it_twice() {
 }
 
 #[test]
+fn machines_that_find_several_orphans_do_not_all_begin_with_the_same_one() {
+    let actor = |i: u8| ActorId { node: NodeId([i; 32]), boot: BootId([i; 8]) };
+    let (job, now) = (JobId([5; 16]), 2 * ORPHAN_AFTER);
+    let mut state = JobState::new(job);
+    state.apply(actor(9), 0, Op::Submit { min_version: 1, spec: Box::new(spec(8)) });
+    for frame in 1..=8 {
+        let blob = BlobId([frame as u8; 32]);
+        let outputs = vec![Output { path: format!("{frame}.png"), blob, bytes: 1, role: OutputRole::Image }];
+        let (unit, device, build) = (Unit::whole(frame), String::new(), String::new());
+        state.apply(actor(8), 0, Op::Done { epoch: 0, revision: 0, unit, outputs, millis: 1, device, build });
+    }
+    let machines: Vec<ActorId> = (1..=4).map(actor).collect();
+    let chosen: BTreeSet<Unit> = machines
+        .iter()
+        .map(|me| {
+            let mut roster = Roster::new(*me);
+            roster.set_own(capability());
+            for other in machines.iter().filter(|other| *other != me) {
+                roster.connected(other.node, other.boot, now);
+                roster.capability(other.node, capability());
+            }
+            chooses(*me, now, &roster, state.clone()).expect("an orphan").units[0].0
+        })
+        .collect();
+    assert_eq!(chosen.len(), machines.len(), "{chosen:?}");
+}
+
+#[test]
 fn nobody_is_said_to_be_busy_with_the_job_that_is_asked_about() {
     let mut trio = Trio::new(2);
     let job = trio.submit(0, 2);
