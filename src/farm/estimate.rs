@@ -9,7 +9,7 @@ use super::id::{JobId, NodeId};
 use super::schedule::View;
 use super::state::JobState;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 impl View<'_> {
@@ -57,8 +57,7 @@ impl View<'_> {
 
     /// When the others will have ended a job, from now; `None` when that is later than `limit`, or cannot be told.
     fn end_without_me(&self, job: &JobState, limit: Duration) -> Option<Duration> {
-        let bundle = job.spec.as_ref()?.bundle;
-        let holders = job.holders(bundle);
+        let holders: BTreeSet<NodeId> = job.current_specs().flat_map(|spec| job.having(spec.bundle)).collect();
         let mut estimates: BTreeMap<NodeId, Duration> = BTreeMap::new();
         let mut slots: BinaryHeap<Reverse<(Duration, NodeId)>> = BinaryHeap::new();
         let (mut end, mut running, mut rate) = (Duration::ZERO, 0usize, 0f64);
@@ -72,8 +71,7 @@ impl View<'_> {
             }
             // One that renders something else may stay there; one without the scene or kept off does not come.
             let is_elsewhere = member.in_hand.iter().any(|hand| hand.job != job.id);
-            let comes =
-                !is_elsewhere && self.fits_now(job, node) && (holders.contains(&node) || job.owner() == Some(node));
+            let comes = !is_elsewhere && self.fits_now(job, node) && holders.contains(&node);
             let Some(time) = comes.then(|| self.estimate(job, node)).flatten().filter(|time| !time.is_zero()) else {
                 continue;
             };

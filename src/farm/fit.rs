@@ -2,9 +2,10 @@
 //!
 //! Two questions: [`suits`] asks what a machine is (its Blenders, cards, tags, memory) and decides which scenes it
 //! fetches; [`fits`] asks as well how it is at the moment (paused, sick, somebody at the desk, memory taken by others)
-//! and decides what it begins.
+//! and decides what it begins. Units of a revised job come from different scenes, which need different things: a machine
+//! is asked about the job if it serves any of them, and about a unit by what that one comes from.
 
-use super::id::NodeId;
+use super::id::{NodeId, Unit};
 use super::job::{Device, JobSpec, Series};
 use super::message::{Capability, RendererInfo};
 use super::op::OP_VERSION;
@@ -134,10 +135,32 @@ pub fn suits(capability: Option<&Capability>, spec: &JobSpec, rules: &Rules, min
     }
 }
 
-/// Whether a machine can render a job as things are, the job's own state and failures aside.
+/// Whether a machine is of the kind that some units of a job need, each as the revision has it that it comes from.
+///
+/// # Errors
+/// Why not: as the latest of the revisions has it that were looked at.
+pub fn suits_some(capability: Option<&Capability>, job: &JobState) -> Result<(), Unfit> {
+    let mut reason = Unfit::Unknown;
+    for spec in job.current_specs() {
+        match suits(capability, spec, job.rules(), job.min_version) {
+            Ok(()) => return Ok(()),
+            Err(other) => reason = other,
+        }
+    }
+    Err(reason)
+}
+
+/// Whether a machine is of the kind that one unit of a job needs.
+pub fn suits_unit(roster: &Roster, node: NodeId, job: &JobState, unit: Unit) -> bool {
+    let capability = roster.member(node).and_then(|member| member.capability.as_ref());
+    let spec = job.spec_of(job.unit(unit).revision());
+    spec.is_some_and(|spec| suits(capability, spec, job.rules(), job.min_version).is_ok())
+}
+
+/// Whether a machine can render anything of a job as things are, the job's own state and failures aside.
 pub fn fits(roster: &Roster, node: NodeId, job: &JobState) -> Result<(), Unfit> {
-    let (Some(spec), Some(member)) = (&job.spec, roster.member(node)) else { return Err(Unfit::Unknown) };
-    suits(member.capability.as_ref(), spec, job.rules(), job.min_version)?;
+    let member = roster.member(node).ok_or(Unfit::Unknown)?;
+    suits_some(member.capability.as_ref(), job)?;
     // A machine that renders the job already has its memory.
     let renders = || member.in_hand.iter().any(|hand| hand.job == job.id);
     is_free(member, job.owner() == Some(node), job.rules().min_memory_bytes.filter(|_| !renders()))

@@ -18,7 +18,7 @@ use super::roster::{Member, Roster};
 use super::rules::{Chunk, MAX_CHUNK, Order};
 use super::state::JobState;
 use super::unit::{Claim, UnitState};
-use super::verdict::{eligible, has_live_result, is_failed, is_stopped};
+use super::verdict::{eligible, eligible_for, has_live_result, is_failed, is_stopped};
 use super::why::{cap, claimants, hold};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -284,7 +284,7 @@ impl View<'_> {
             && !is_failed(job, unit, self.roster, self.now)
             && mine < ATTEMPTS_PER_NODE
             && (mine == 0
-                || !eligible(job, self.roster, self.now)
+                || !eligible_for(job, unit, self.roster, self.now)
                     .iter()
                     .any(|node| *node != self.me.node && state.failures_of(*node) == 0))
     }

@@ -326,6 +326,11 @@ impl JobState {
         submitter.into_iter().chain(revisers.map(|((_, actor, _), _)| actor.node))
     }
 
+    /// Who has a bundle of it, and said so or made it.
+    pub fn having(&self, bundle: BlobId) -> impl Iterator<Item = NodeId> + '_ {
+        self.holding(bundle).chain(self.makers(bundle))
+    }
+
     /// Every blob its ops speak of: bundles, results of all epochs, logs of failures.
     pub fn blobs(&self) -> BTreeSet<BlobId> {
         let results = self.units.values().flat_map(|unit| unit.results.iter().map(|(_, outcome)| outcome));

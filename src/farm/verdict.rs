@@ -3,7 +3,7 @@
 //! The ledger alone says what happened; these also ask who is here.
 
 use super::config::{ATTEMPTS_PER_NODE, STOP_FROM, STOP_PERCENT};
-use super::fit::could;
+use super::fit::{could, suits_unit};
 use super::id::{NodeId, Unit};
 use super::roster::Roster;
 use super::state::JobState;
@@ -13,6 +13,15 @@ use std::time::Duration;
 /// Nodes alive that can render a job, now or once what keeps them passes by itself.
 pub fn eligible(job: &JobState, roster: &Roster, now: Duration) -> Vec<NodeId> {
     roster.alive(now).map(|(node, _)| node).filter(|node| could(roster, *node, job)).collect()
+}
+
+/// Those of them that can render a unit of it.
+pub fn eligible_for(job: &JobState, unit: Unit, roster: &Roster, now: Duration) -> Vec<NodeId> {
+    let mut nodes = eligible(job, roster, now);
+    if job.is_revised() {
+        nodes.retain(|node| suits_unit(roster, *node, job, unit));
+    }
+    nodes
 }
 
 /// Whether a unit is given up: attempts on as many nodes as the job's rules allow, or two by every node that could and,
@@ -27,7 +36,7 @@ pub fn is_failed(job: &JobState, unit: Unit, roster: &Roster, now: Duration) -> 
         return true;
     }
     let tried = !by.is_empty() && by.iter().all(|node| state.failures_of(*node) >= ATTEMPTS_PER_NODE);
-    tried && eligible(job, roster, now).iter().all(|node| state.failures_of(*node) >= ATTEMPTS_PER_NODE)
+    tried && eligible_for(job, unit, roster, now).iter().all(|node| state.failures_of(*node) >= ATTEMPTS_PER_NODE)
 }
 
 /// Whether so many units failed that the job stops.

@@ -3,7 +3,7 @@
 //! The choices ask [`hold`] too, so that what people are told is what decides.
 
 use super::Farm;
-use super::fit::{Unfit, fits, suits};
+use super::fit::{Unfit, fits, suits_some};
 use super::id::{JobId, NodeId};
 use super::roster::Roster;
 use super::rules::Chunk;
@@ -205,9 +205,8 @@ impl Farm {
 
     /// Whether no other machine that is here is of the kind that fetches a job's scene.
     pub fn has_scene_alone(&self, job: &JobState, now: Duration) -> bool {
-        let Some(spec) = &job.spec else { return true };
         let mut others = self.roster.alive(now).filter(|(node, _)| *node != self.me.node);
-        !others.any(|(_, other)| suits(other.capability.as_ref(), spec, job.rules(), job.min_version).is_ok())
+        !others.any(|(_, other)| suits_some(other.capability.as_ref(), job).is_ok())
     }
 
     /// How every machine ever met stands to a job, by id.
@@ -255,10 +254,9 @@ impl Farm {
             if let Some(hand) = elsewhere.nth(slots.saturating_sub(1)) {
                 return Standing::Busy(hand.job);
             }
-            let bundle = job.spec.as_ref().map(|spec| spec.bundle);
-            let has_scene = bundle.is_some_and(|bundle| match node == self.me.node {
-                true => self.ready.contains(&bundle),
-                false => job.owner() == Some(node) || job.holders(bundle).contains(&node),
+            let has_scene = job.current_specs().any(|spec| match node == self.me.node {
+                true => self.ready.contains(&spec.bundle),
+                false => job.having(spec.bundle).any(|having| having == node),
             });
             match (has_scene, is_open) {
                 (false, _) => Standing::Fetching,

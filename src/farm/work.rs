@@ -216,8 +216,7 @@ impl Farm {
     pub(super) fn bundle_sources(&self, bundle: BlobId) -> BTreeSet<NodeId> {
         let uses = |job: &&JobState| job.bundles().any(|used| used == bundle);
         let jobs = self.jobs.values().filter(uses);
-        let mut sources: BTreeSet<NodeId> =
-            jobs.flat_map(|job| job.holders(bundle).into_iter().chain(job.makers(bundle))).collect();
+        let mut sources: BTreeSet<NodeId> = jobs.flat_map(|job| job.having(bundle)).collect();
         sources.remove(&self.me.node);
         sources
     }

@@ -4,7 +4,7 @@ use super::http::{ApiError, ErrorKind, Reply};
 use super::view;
 use crate::farm::Farm;
 use crate::farm::collect::VideoState;
-use crate::farm::fit::suits;
+use crate::farm::fit::suits_some;
 use crate::farm::id::{JobId, NodeId, Unit};
 use crate::farm::job::JobSpec;
 use crate::farm::roster::Member;
@@ -219,8 +219,9 @@ impl Watcher {
 
     /// The scene spreads until a frame is done; after the last one the video is made.
     fn tell_phase(&mut self, farm: &Farm, job: &JobState, spec: &JobSpec, done: usize, now: Duration) {
-        let is_there = |node: &NodeId| job.holding(spec.bundle).any(|holder| holder == *node);
-        let fit = |member: &Member| suits(member.capability.as_ref(), spec, job.rules(), job.min_version).is_ok();
+        let has = |node: &NodeId, bundle| job.holding(bundle).any(|holder| holder == *node);
+        let is_there = |node: &NodeId| job.current_specs().any(|spec| has(node, spec.bundle));
+        let fit = |member: &Member| suits_some(member.capability.as_ref(), job).is_ok();
         let could: Vec<NodeId> =
             farm.roster().alive(now).filter(|(_, member)| fit(member)).map(|(node, _)| node).collect();
         let spread = (could.iter().filter(|node| is_there(node)).count(), could.len());
