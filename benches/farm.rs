@@ -3,7 +3,8 @@
 //!
 //! `cargo bench --bench farm [--no-default-features]`; with `-- --growth` (`scripts/bench growth`) only how the time of a
 //! merge, a fold, a comparison and a choice grows from 200 units on 5 nodes to 100 times that, and whether more than
-//! n log n. Exit 1 when it does, or when a choice among 20,000 units and 500 nodes takes more than a millisecond.
+//! n log n. Exit 1 when it does, when a choice among 20,000 units and 500 nodes takes more than a millisecond, or when one
+//! of the looks of a turn at the largest job there may be takes more than 50 ms.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark may panic")]
 
@@ -12,11 +13,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use swarm::farm::blame::Blame;
 use swarm::farm::id::{ActorId, BlobId, BootId, JobId, NodeId, Unit};
-use swarm::farm::job::{FrameSet, JobSpec, Series};
+use swarm::farm::job::{FrameSet, JobSpec, MAX_UNITS, Series};
 use swarm::farm::ledger::Ledger;
 use swarm::farm::message::{Capability, RendererInfo, SWARM_LOG, Suffix};
-use swarm::farm::op::{ClaimKind, OP_VERSION, Op, Output, OutputRole, UnitSet};
+use swarm::farm::op::{ClaimKind, JobSetting, OP_VERSION, Op, Output, OutputRole, UnitSet};
 use swarm::farm::roster::Roster;
+use swarm::farm::rules::{Chunk, MAX_CHUNK, Order};
 use swarm::farm::schedule::{Choice, Hand, View};
 use swarm::farm::state::JobState;
 use swarm::seal::{Sealer, swarm_id};
@@ -217,10 +219,13 @@ impl Studio {
         studio
     }
 
-    fn choose(&self) -> Option<Choice> {
+    fn view(&self) -> View<'_> {
         let Self { roster, jobs, hands, ready, blame } = self;
         View { me: actor(0), now: Duration::from_secs(100), roster, jobs, hands, ready, blame, is_patient: true }
-            .choose()
+    }
+
+    fn choose(&self) -> Option<Choice> {
+        self.view().choose()
     }
 }
 
@@ -230,6 +235,8 @@ fn choose_a_unit(bencher: Bencher, (frames, nodes): (usize, u32)) {
     bencher.bench(|| studio.choose());
 }
 
+/// Longest look of a turn at a job of [`MAX_UNITS`]: a fifth of a tick.
+const LOOK_AT_MOST: Duration = Duration::from_millis(50);
 /// Longest choice among 20,000 units and 500 nodes. DESIGN §3, the bar of the farm.
 const CHOICE_AT_MOST: Duration = Duration::from_millis(1);
 /// Steeper than n log n by so much is too steep: caches and the allocator have their say (guess).
@@ -296,7 +303,40 @@ fn growth() -> std::process::ExitCode {
             good = false;
         }
     }
+    for (name, time) in looks_at_a_million() {
+        let is_good = time <= LOOK_AT_MOST;
+        println!("{name:<60} {:>10.1} us {}", 1e6 * time.as_secs_f64(), if is_good { "ok" } else { "TOO LONG" });
+        good &= is_good;
+    }
     std::process::ExitCode::from(u8::from(!good))
+}
+
+/// What a machine does every turn about the largest job there may be, half of it rendered, and how long it takes.
+fn looks_at_a_million() -> Vec<(&'static str, Duration)> {
+    let mut studio = Studio::new(MAX_UNITS, 64);
+    let half = MAX_UNITS as i32 / 2;
+    let mut looks = vec![("a choice", time(|| studio.choose()))];
+    let lamport = std::cell::Cell::new(0);
+    let set = |studio: &mut Studio, setting: JobSetting| {
+        lamport.set(lamport.get() + 1);
+        let set = Op::Set { lamport: lamport.get(), setting, at_ms: 0 };
+        studio.jobs.get_mut(&JOB).unwrap().apply(actor(0), 2_000_000 + lamport.get(), set);
+    };
+    set(&mut studio, JobSetting::MaxNodes(Some(100)));
+    looks.push(("a choice, machines limited", time(|| studio.choose())));
+    set(&mut studio, JobSetting::MaxNodes(None));
+    set(&mut studio, JobSetting::Order(Order::FirstLastMiddle));
+    looks.push(("a choice, first-last-middle", time(|| studio.choose())));
+    set(&mut studio, JobSetting::Order(Order::Spread));
+    // All that one claim may hold, by the one machine that renders the job.
+    set(&mut studio, JobSetting::Chunk(Chunk::All));
+    let frames: Vec<i32> = (half + 100..).take(MAX_CHUNK as usize).collect();
+    let hand = Hand { epoch: 0, kind: ClaimKind::Primary, score: 1, started: None, percent: 0, revision: 0 };
+    studio.hands = frames.iter().map(|frame| ((JOB, Unit::whole(*frame)), hand)).collect();
+    let claim = Op::Claim { epoch: 0, units: UnitSet::whole(frames).unwrap(), kind: ClaimKind::Primary, score: 1 };
+    studio.jobs.get_mut(&JOB).unwrap().apply(actor(0), 3_000_000, claim);
+    looks.push(("what to give up, all of it in one chunk", time(|| studio.view().give_up())));
+    looks
 }
 
 /// Bytes that no cutter finds regular.

@@ -36,6 +36,7 @@ pub mod message;
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod model;
 pub mod op;
+mod order;
 pub mod overrides;
 pub mod planted;
 mod retire;

@@ -85,7 +85,7 @@ impl Collector {
         Self {
             collection,
             output,
-            pending: job.all_units().collect(),
+            pending: job.finished().collect(),
             waiting: BTreeSet::new(),
             alive: Vec::new(),
             delivering: BTreeMap::new(),
@@ -145,7 +145,7 @@ impl Collector {
             self.delivering.remove(&unit);
             self.delivered.remove(&unit);
         }
-        self.pending = job.all_units().collect();
+        self.pending = job.finished().collect();
         self.waiting.clear();
     }
 

@@ -242,7 +242,7 @@ impl Farm {
         }
         let Some(spec) = &state.spec else { return };
         match self.collectors.get_mut(&job) {
-            Some(collector) => state.all_units().for_each(|unit| collector.look_at(unit)),
+            Some(collector) => state.finished().for_each(|unit| collector.look_at(unit)),
             None => {
                 self.collections += 1;
                 self.collectors.insert(job, Collector::new(self.collections, state, spec.output.clone()));

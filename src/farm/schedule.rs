@@ -14,8 +14,9 @@ use super::fit::{fits, suits};
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use super::job::JobSpec;
 use super::op::ClaimKind;
+use super::order::{in_order, lot};
 use super::roster::{Member, Roster};
-use super::rules::{Chunk, MAX_CHUNK, Order};
+use super::rules::Chunk;
 use super::state::JobState;
 use super::unit::{Claim, UnitState};
 use super::verdict::{eligible, eligible_for, has_live_result, is_failed, is_stopped};
@@ -101,6 +102,14 @@ fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)
+}
+
+/// What ties this machine to all it has of a job.
+struct Tie {
+    is_over: bool,
+    /// Whether what waits may begin.
+    may_begin: bool,
+    is_within_cap: bool,
 }
 
 /// An open unit, as this machine sees it.
@@ -289,10 +298,14 @@ impl View<'_> {
                     .any(|node| *node != self.me.node && state.failures_of(*node) == 0))
     }
 
-    /// Units nobody alive has claimed and this machine may try, ascending.
+    /// Whether nobody alive has claimed an unfinished unit and this machine may try it.
+    fn is_open(&self, job: &JobState, unit: Unit) -> bool {
+        self.claims(job.unit(unit)).next().is_none() && self.may_try(job, unit)
+    }
+
+    /// Such units, ascending.
     fn open<'s>(&'s self, job: &'s JobState) -> impl Iterator<Item = Unit> + 's {
-        let is_open = |unit: &Unit| self.claims(job.unit(*unit)).next().is_none() && self.may_try(job, *unit);
-        job.unfinished().iter().copied().filter(is_open)
+        job.unfinished().iter().copied().filter(|unit| self.is_open(job, *unit))
     }
 
     /// Rule 1: open units of the window, those first for which this machine is the strongest.
@@ -315,9 +328,10 @@ impl View<'_> {
                 None => true,
             }
         };
-        let mut units = in_order(job, self.open(job).filter(|unit| falls_to_us(&candidate(*unit))), window, slots);
+        let is_ours = |unit| self.is_open(job, unit) && falls_to_us(&candidate(unit));
+        let mut units = in_order(job, is_ours, window, slots);
         if units.is_empty() && !missing.is_empty() {
-            units = in_order(job, self.open(job), window, slots);
+            units = in_order(job, |unit| self.is_open(job, unit), window, slots);
         }
         if !missing.is_empty() {
             // The window of a smaller swarm may end before what was claimed in that of a larger one.
@@ -464,11 +478,27 @@ impl View<'_> {
     /// anew; unless begun also when the job is paused or the unit failed often enough elsewhere.
     pub fn give_up(&self) -> Vec<(JobId, Unit)> {
         let pressing = self.pressing();
-        self.hands
-            .iter()
-            .filter(|((job, unit), hand)| self.must_give_up(*job, *unit, hand, pressing))
-            .map(|(key, _)| *key)
-            .collect()
+        // What is true of a whole job is asked once: thousands of its units may wait here.
+        let mut ties: BTreeMap<JobId, Tie> = BTreeMap::new();
+        let mut gone = Vec::new();
+        for ((id, unit), hand) in self.hands {
+            let must = self.jobs.get(id).is_none_or(|job| {
+                let tie = ties.entry(*id).or_insert_with(|| self.tie(job, pressing));
+                self.must_give_up(job, *unit, hand, tie)
+            });
+            gone.extend(must.then_some((*id, *unit)));
+        }
+        gone
+    }
+
+    fn tie(&self, job: &JobState, pressing: Option<u8>) -> Tie {
+        let is_pressed = pressing.is_some_and(|priority| priority > job.priority());
+        let fits = fits(self.roster, self.me.node, job).is_ok();
+        Tie {
+            is_over: job.is_over() || is_stopped(job, self.roster, self.now),
+            may_begin: !is_pressed && fits && hold(job, self.jobs, self.roster, self.me.node, self.now).is_ok(),
+            is_within_cap: self.is_within_cap(job),
+        }
     }
 
     /// Priority of the first job with something to begin here, if something of a lower one waits here.
@@ -481,14 +511,10 @@ impl View<'_> {
         higher.copied().find(|job| self.open_units(job).is_some()).map(JobState::priority)
     }
 
-    fn must_give_up(&self, job: JobId, unit: Unit, hand: &Hand, pressing: Option<u8>) -> bool {
-        let Some(job) = self.jobs.get(&job) else { return true };
+    fn must_give_up(&self, job: &JobState, unit: Unit, hand: &Hand, tie: &Tie) -> bool {
         let state = job.unit(unit);
         let is_revised = hand.started.is_some() && state.revision() != hand.revision;
-        if job.is_over() || state.epoch != hand.epoch || is_revised {
-            return true;
-        }
-        if is_stopped(job, self.roster, self.now) {
+        if tie.is_over || state.epoch != hand.epoch || is_revised {
             return true;
         }
         let others_result = state
@@ -501,17 +527,12 @@ impl View<'_> {
         if !begun && is_failed(job, unit, self.roster, self.now) {
             return true;
         }
-        let is_held = || hold(job, self.jobs, self.roster, self.me.node, self.now).is_err();
-        if !begun
-            && (pressing.is_some_and(|priority| priority > job.priority())
-                || fits(self.roster, self.me.node, job).is_err()
-                || is_held())
-        {
+        if !begun && !tie.may_begin {
             return true;
         }
         // Beyond the job's limit of machines: what is far on is ended all the same, and nothing more is claimed.
         let is_far_on = hand.started.is_some_and(|since| self.stays(hand.percent, since));
-        if self.is_surplus(state, hand) || (!is_far_on && !self.is_within_cap(job)) {
+        if self.is_surplus(state, hand) || (!is_far_on && !tie.is_within_cap) {
             return true;
         }
         if hand.kind == ClaimKind::Backup || hand.started.is_some_and(|since| self.stays(hand.percent, since)) {
@@ -542,56 +563,4 @@ impl View<'_> {
 /// Of how many of the earliest units one is picked.
 fn window(slots: usize) -> usize {
     (WINDOW_PER_SLOT * slots).max(WINDOW_MIN)
-}
-
-/// The open units to look at, as the job's order has them: `window` of them, or, where the order matters more than that
-/// machines rarely meet, as many as there are slots; so many claims of a fixed size.
-fn in_order(job: &JobState, open: impl Iterator<Item = Unit>, window: usize, slots: usize) -> Vec<Unit> {
-    let count = match job.rules().chunk {
-        Chunk::Auto => 1,
-        Chunk::Units(count) => count as usize,
-        Chunk::All => return open.take(MAX_CHUNK as usize).collect(),
-    };
-    let (window, slots) = (window.saturating_mul(count), slots.max(1).saturating_mul(count));
-    match job.rules().order {
-        Order::Spread => open.take(window).collect(),
-        Order::Forward => open.take(slots).collect(),
-        Order::FirstLastMiddle => {
-            let Some(spec) = &job.spec else { return Vec::new() };
-            let count = count.max(1);
-            let last = spec.frames.len().saturating_sub(1) / count;
-            let depth = |unit: &Unit| spec.frames.position(unit.frame).map(|at| halvings(at / count, last));
-            let mut units: Vec<Unit> = open.collect();
-            units.sort_by_cached_key(|unit| (depth(unit), *unit));
-            units.truncate(slots);
-            units
-        }
-    }
-}
-
-/// How often the places `0 ..= last` are halved until `at` is hit: the ends come first, then the middle.
-fn halvings(at: usize, last: usize) -> u32 {
-    let (mut from, mut to, mut depth) = (0, last, 1);
-    if at == from {
-        return 0;
-    }
-    while at != to {
-        let middle = from.midpoint(to);
-        depth += 1;
-        match at.cmp(&middle) {
-            std::cmp::Ordering::Equal => break,
-            std::cmp::Ordering::Less => to = middle,
-            std::cmp::Ordering::Greater => from = middle,
-        }
-    }
-    depth
-}
-
-/// The unit whose strength counts for `unit`: its own, or with claims of a fixed size the first of its claim, so that
-/// everyone cuts the job the same way.
-fn lot(job: &JobState, unit: Unit) -> Unit {
-    let (Chunk::Units(count), Some(spec)) = (job.rules().chunk, &job.spec) else { return unit };
-    let count = count.max(1) as usize;
-    let first = spec.frames.position(unit.frame).and_then(|at| spec.frames.nth(at / count * count));
-    first.map_or(unit, |frame| Unit { frame, part: unit.part })
 }

@@ -7,6 +7,7 @@
 use super::id::{ActorId, BlobId, JobId, NodeId, Part, Unit};
 use super::job::{JobSpec, Revision};
 use super::op::{JobSetting, Op, RetireReason, UnitSet};
+use super::order::{depth, places};
 use super::planted::{Bug, is_planted};
 use super::rules::Rules;
 use super::unit::{Attempt, Claim, Outcome, Remark, Revised, RevisionKey, UnitState};
@@ -16,6 +17,9 @@ use std::sync::Arc;
 
 /// Of a job whose `Submit` has not arrived.
 const DEFAULT_PRIORITY: u8 = 50;
+
+/// Units by how deep they lie in their job.
+type Depths = BTreeSet<(Option<u32>, Unit)>;
 
 /// The latest of a setting: the higher (Lamport counter, actor).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +66,11 @@ pub struct JobState {
     pub history: BTreeSet<HistoryEntry>,
     units: BTreeMap<Unit, UnitState>,
     unfinished: BTreeSet<Unit>,
-    /// Those of them with a failed attempt, of whatever epoch.
+    /// The same as (depth, unit), with how many units a place has: kept while the job is looked at in that order.
+    depths: Option<(usize, Depths)>,
+    /// Units that somebody claims, in whatever epoch.
+    claimed: BTreeSet<Unit>,
+    /// Unfinished units with a failed attempt, of whatever epoch.
     failing: BTreeSet<Unit>,
     /// By [`JobSetting::slot`].
     settings: BTreeMap<u8, Latest>,
@@ -110,6 +118,8 @@ impl JobState {
             history: BTreeSet::new(),
             units: BTreeMap::new(),
             unfinished: BTreeSet::new(),
+            depths: None,
+            claimed: BTreeSet::new(),
             revisions: BTreeMap::new(),
             specs: BTreeMap::new(),
             shares: BTreeMap::new(),
@@ -132,10 +142,9 @@ impl JobState {
         match op {
             Op::Submit { min_version, spec } => {
                 // The ledger lets only the actor the job is named after write this, once.
-                self.unfinished.extend(spec.frames.iter().map(Unit::whole));
-                self.units.iter().filter(|(_, state)| state.has_result()).for_each(|(unit, _)| {
-                    self.unfinished.remove(unit);
-                });
+                let units = spec.frames.iter().map(Unit::whole);
+                self.unfinished = units.filter(|unit| !self.unit(*unit).has_result()).collect();
+                self.depths = None;
                 self.note(spec.created_ms, actor, format!("submitted by {}", spec.user));
                 (self.min_version, self.submitter, self.spec) = (min_version, Some(actor), Some(Arc::from(spec)));
                 self.apply_settings();
@@ -145,11 +154,12 @@ impl JobState {
             Op::Claim { epoch, units, kind, score } => {
                 for unit in units.iter() {
                     self.unit_mut(unit).claims.insert(actor, Claim { epoch, kind, score });
+                    self.claimed.insert(unit);
                 }
             }
             Op::Release { units } => {
                 for unit in units.iter() {
-                    self.unit_mut(unit).drop_claim(&actor);
+                    self.drop_claim(unit, &actor);
                 }
             }
             Op::Done { epoch, revision, unit, outputs, millis, device, build } => {
@@ -160,8 +170,8 @@ impl JobState {
                 }
                 self.raise(unit, epoch);
                 let (device, build) = (self.name(device), self.name(build));
+                self.drop_claim(unit, &actor);
                 let state = self.unit_mut(unit);
-                state.drop_claim(&actor);
                 if state.results.is_empty() {
                     // Nearly all have one, and room for four would be most of what a job takes.
                     state.results = LiteMap::with_capacity(1);
@@ -175,9 +185,8 @@ impl JobState {
             Op::Failed { epoch, unit, kind, message, log } => {
                 *self.failures.entry(actor.node).or_default() += 1;
                 self.failing.insert(unit);
-                let state = self.unit_mut(unit);
-                state.drop_claim(&actor);
-                state.failures.insert((epoch, actor, seq), Attempt { kind, message, log });
+                self.drop_claim(unit, &actor);
+                self.unit_mut(unit).failures.insert((epoch, actor, seq), Attempt { kind, message, log });
             }
             Op::Holds { blobs } => self.hold(actor, &blobs, true),
             Op::Drops { blobs } => {
@@ -252,9 +261,24 @@ impl JobState {
         self.spec.iter().flat_map(|spec| spec.frames.iter().map(Unit::whole))
     }
 
+    /// Those of them that have a result in their current epoch.
+    pub fn finished(&self) -> impl Iterator<Item = Unit> + '_ {
+        self.all_units().filter(|unit| self.unit(*unit).has_result())
+    }
+
     /// Units without a result in their current epoch, ascending.
     pub fn unfinished(&self) -> &BTreeSet<Unit> {
         &self.unfinished
+    }
+
+    /// The same, first the ends, then the middle, then the middles between: of a job in that order.
+    pub fn first_last_middle(&self) -> impl Iterator<Item = Unit> + '_ {
+        self.depths.iter().flat_map(|(_, units)| units.iter().map(|(_, unit)| *unit))
+    }
+
+    /// Units without a result that somebody claims, alive or not, ascending.
+    pub fn claimed(&self) -> impl Iterator<Item = Unit> + '_ {
+        self.claimed.iter().copied().filter(|unit| self.unfinished.contains(unit))
     }
 
     /// Units that an attempt failed at and that have no result, ascending: few.
@@ -412,6 +436,14 @@ impl JobState {
         self.units.entry(unit).or_default()
     }
 
+    fn drop_claim(&mut self, unit: Unit, actor: &ActorId) {
+        let state = self.unit_mut(unit);
+        state.drop_claim(actor);
+        if state.claims.is_empty() {
+            self.claimed.remove(&unit);
+        }
+    }
+
     fn raise(&mut self, unit: Unit, epoch: u32) {
         let state = self.unit_mut(unit);
         let raised = epoch.saturating_sub(state.epoch);
@@ -460,11 +492,13 @@ impl JobState {
     /// Whether a unit is unfinished, now that something about it changed: an epoch may have come with its result or before
     /// it, a result before what it was rendered from.
     fn review(&mut self, unit: Unit) {
-        if self.unit(unit).has_result() {
-            self.unfinished.remove(&unit);
-        } else if self.spec.as_ref().is_some_and(|spec| is_of(spec, unit)) {
-            self.unfinished.insert(unit);
+        let Some(spec) = self.spec.as_ref().filter(|spec| is_of(spec, unit)) else { return };
+        let is_finished = self.unit(unit).has_result();
+        if let Some((count, depths)) = &mut self.depths {
+            let key = (depth(spec, *count, unit), unit);
+            let _ = if is_finished { depths.remove(&key) } else { depths.insert(key) };
         }
+        let _ = if is_finished { self.unfinished.remove(&unit) } else { self.unfinished.insert(unit) };
     }
 
     fn hold(&mut self, actor: ActorId, blobs: &[BlobId], has: bool) {
@@ -487,6 +521,11 @@ impl JobState {
         (self.priority, self.rules) = (spec.priority, spec.rules.clone());
         for latest in self.settings.values() {
             latest.setting.apply(&mut self.priority, &mut self.rules);
+        }
+        let count = places(&self.rules);
+        if count != self.depths.as_ref().map(|(count, _)| *count) {
+            let depths = |count| self.unfinished.iter().map(|unit| (depth(spec, count, *unit), *unit)).collect();
+            self.depths = count.map(|count| (count, depths(count)));
         }
     }
 

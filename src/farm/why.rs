@@ -124,8 +124,7 @@ pub fn cap(job: &JobState) -> Option<usize> {
 
 /// Machines with a live claim on anything of a job.
 pub fn claimants(job: &JobState, roster: &Roster, now: Duration) -> BTreeSet<NodeId> {
-    let units = job.unfinished().iter().map(|unit| job.unit(*unit));
-    let actors = units.flat_map(|state| state.current_claims().map(|(actor, _)| actor));
+    let actors = job.claimed().flat_map(|unit| job.unit(unit).current_claims().map(|(actor, _)| actor));
     actors.filter(|actor| roster.is_live_actor(*actor, now)).map(|actor| actor.node).collect()
 }
 
