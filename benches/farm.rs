@@ -12,6 +12,7 @@ use divan::{Bencher, counter::BytesCount, counter::ItemsCount};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use swarm::farm::blame::Blame;
+use swarm::farm::collect::to_replicate;
 use swarm::farm::id::{ActorId, BlobId, BootId, JobId, NodeId, Unit};
 use swarm::farm::job::{FrameSet, JobSpec, MAX_UNITS, Series};
 use swarm::farm::ledger::Ledger;
@@ -63,8 +64,12 @@ fn actor(i: u32) -> ActorId {
     ActorId { node: NodeId(*blake3::hash(&node).as_bytes()), boot: BootId([1; 8]) }
 }
 
+fn blob_of(frame: i32) -> BlobId {
+    BlobId(*blake3::hash(&frame.to_le_bytes()).as_bytes())
+}
+
 fn done(frame: i32) -> Op {
-    let blob = BlobId(*blake3::hash(&frame.to_le_bytes()).as_bytes());
+    let blob = blob_of(frame);
     let output = Output { path: format!("shot_{frame:04}.png"), blob, bytes: 2_000_000, role: OutputRole::Image };
     let (device, build) = ("OPTIX".into(), "4.5.1 a1b2c3d4".into());
     Op::Done { epoch: 0, unit: Unit::whole(frame), outputs: vec![output], millis: 20_000, device, build, revision: 0 }
@@ -336,7 +341,27 @@ fn looks_at_a_million() -> Vec<(&'static str, Duration)> {
     let claim = Op::Claim { epoch: 0, units: UnitSet::whole(frames).unwrap(), kind: ClaimKind::Primary, score: 1 };
     studio.jobs.get_mut(&JOB).unwrap().apply(actor(0), 3_000_000, claim);
     looks.push(("what to give up, all of it in one chunk", time(|| studio.view().give_up())));
+    looks.extend(looks_at_a_million_done());
     looks
+}
+
+/// The same when all of it is rendered, of 64 machines one is gone for good, and what that had another holds.
+fn looks_at_a_million_done() -> [(&'static str, Duration); 2] {
+    let mut studio = Studio::new(MAX_UNITS, 63);
+    let (gone, heir) = (actor(63), actor(1));
+    let mut job = finished(MAX_UNITS, MAX_UNITS);
+    for frame in (63..=MAX_UNITS as i32).step_by(64) {
+        job.apply(heir, 2_000_000 + frame as u64, Op::Holds { blobs: vec![blob_of(frame)] });
+    }
+    studio.jobs.insert(JOB, job);
+    studio.roster.connected(gone.node, gone.boot, Duration::ZERO);
+    assert_eq!(studio.choose(), None);
+    let job = &studio.jobs[&JOB];
+    let alive: BTreeSet<NodeId> = (1..63).map(|i| actor(i).node).collect();
+    [
+        ("a choice, everything rendered, a machine gone", time(|| studio.choose())),
+        ("second copies for an absent submitter", time(|| to_replicate(job, heir.node, &alive, 7))),
+    ]
 }
 
 /// Bytes that no cutter finds regular.

@@ -209,8 +209,13 @@ pub fn pick(job: &JobState, unit: Unit, is_local: impl Fn(&Outcome) -> bool) -> 
 }
 
 /// Results that have one live holder while the submitter is away, for which this node is the one to make a second copy:
-/// the strongest live node that has none.
-pub fn to_replicate<'a>(job: &'a JobState, me: NodeId, alive: &BTreeSet<NodeId>) -> Vec<(Unit, &'a Outcome)> {
+/// the strongest live node that has none. Of a large job those among the units that `draw` picks.
+pub fn to_replicate<'a>(
+    job: &'a JobState,
+    me: NodeId,
+    alive: &BTreeSet<NodeId>,
+    draw: u64,
+) -> Vec<(Unit, &'a Outcome)> {
     if job.is_over() || job.owner().is_none_or(|owner| alive.contains(&owner)) {
         return Vec::new();
     }
@@ -226,11 +231,15 @@ pub fn to_replicate<'a>(job: &'a JobState, me: NodeId, alive: &BTreeSet<NodeId>)
             return None;
         }
         let (live, outcome) = results.into_iter().find(|(live, _)| live.len() == 1)?;
-        let strength = |node: &NodeId| super::schedule::strength(*node, 1, job.id, unit, job.unit(unit).epoch);
-        let strongest = alive.iter().filter(|node| !live.contains(node)).max_by_key(|node| strength(node));
-        (strongest == Some(&me)).then_some((unit, outcome))
+        let epoch = job.unit(unit).epoch;
+        let rank = |node: NodeId| (super::schedule::strength(node, 1, job.id, unit, epoch), node);
+        let own = rank(me);
+        // Most find a stronger one soon.
+        let lacks = alive.contains(&me) && !live.contains(&me);
+        let is_strongest = lacks && alive.iter().filter(|node| !live.contains(node)).all(|node| rank(*node) <= own);
+        is_strongest.then_some((unit, outcome))
     };
-    job.all_units().filter_map(replicates).collect()
+    job.some_units(draw).filter_map(replicates).collect()
 }
 
 #[cfg(test)]

@@ -23,7 +23,10 @@ pub const BEATS_AHEAD: u64 = 16;
 pub const DIGEST_EVERY: Duration = Duration::from_secs(1);
 /// A loop this late was suspended or starved, and distrusts its own timers (guess: two missed ticks of a busy machine).
 pub const LATE_LOOP: Duration = Duration::from_secs(3);
-/// Between looks for results of an absent submitter that need a second holder (guess; it looks at every unit).
+/// Most units looked at at once for results whose holders are away: with a million, all of them take a second and more,
+/// 10,000 some 20 ms.
+pub const UNITS_LOOKED_AT: usize = 10_000;
+/// Between looks for results of an absent submitter that need a second holder (guess; each at [`UNITS_LOOKED_AT`] units).
 pub const REPLICATE_EVERY: Duration = Duration::from_secs(1);
 /// A machine that found nothing to begin looks again no sooner than this, whatever it hears (guess: nobody notices).
 pub const LOOK_AGAIN: Duration = Duration::from_millis(50);

@@ -97,7 +97,7 @@ pub fn strength_at_job(node: NodeId, job: JobId) -> u32 {
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea, Flood 2014).
-fn mix(value: u64) -> u64 {
+pub(super) fn mix(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -253,9 +253,10 @@ impl View<'_> {
         others.filter(|node| own.is_none_or(|own| rank(*node) > own)).count() < cap
     }
 
-    /// Slots of everyone alive that can render the job.
-    fn slots(&self, job: &JobState) -> usize {
-        contenders(job, self.roster, self.roster.alive(self.now)).iter().map(|(_, slots)| *slots as usize).sum()
+    /// Slots of everyone alive that can render the job: of this machine, and of those.
+    fn slots(&self, rivals: &[(NodeId, u32)]) -> usize {
+        let own = self.roster.own().map_or(0, |own| own.slots);
+        rivals.iter().map(|(_, slots)| *slots as usize).sum::<usize>() + own as usize
     }
 
     /// The others alive that can render the job, with their slots.
@@ -316,9 +317,9 @@ impl View<'_> {
         if self.open(job).next().is_none() || (self.is_patient && self.would_end_late(job)) {
             return None;
         }
-        let slots = self.slots(job);
-        let window = window(slots);
         let rivals = self.rivals(job);
+        let slots = self.slots(&rivals);
+        let window = window(slots);
         let missing = contenders(job, self.roster, self.roster.missing(self.now));
         let candidate = |unit: Unit| self.candidate(job, unit);
         let falls_to_us = |open: &Candidate| {
@@ -370,8 +371,8 @@ impl View<'_> {
         if !job.unfinished().iter().all(|unit| is_failed(job, *unit, self.roster, self.now)) {
             return None;
         }
-        // The usual case, told without looking at every unit.
-        if job.keepers().is_some_and(|mut nodes| nodes.all(|node| self.roster.is_alive(node, self.now))) {
+        // The usual case, told without looking at any unit.
+        if job.keepers().is_some_and(|mut nodes| !nodes.any(|node| self.is_gone(node))) {
             return None;
         }
         let is_orphan = |unit: &Unit| {
@@ -384,21 +385,25 @@ impl View<'_> {
                 && !has_live_result(job, *unit, self.roster, self.now)
                 && self.is_orphaned(job, state)
         };
-        let orphans = job.all_units().filter(is_orphan).take(window(self.slots(job)));
+        let rivals = self.rivals(job);
+        let looked_at = job.some_units(mix(self.now.as_millis() as u64));
+        let orphans = looked_at.filter(is_orphan).take(window(self.slots(&rivals)));
         let candidates: Vec<Candidate> = orphans.map(|unit| self.candidate(job, unit)).collect();
-        let &Candidate { unit, epoch, .. } = strongest_first(candidates, &self.rivals(job), job.id, 1).first()?;
+        let &Candidate { unit, epoch, .. } = strongest_first(candidates, &rivals, job.id, 1).first()?;
         Some(Choice { job: job.id, units: vec![(unit, epoch)], epoch, kind: ClaimKind::Primary, taken_from: None })
     }
 
-    /// Whether everyone who holds any of a unit's results has been silent for long, or its process ended and was not started
-    /// anew at once.
+    /// Whether everyone who holds any of a unit's results is gone.
     fn is_orphaned(&self, job: &JobState, state: &UnitState) -> bool {
         let outputs = state.current_results().flat_map(|(_, outcome)| &outcome.outputs);
         let mut holders = outputs.flat_map(|output| job.holding(output.blob));
-        holders.all(|node| {
-            let silence = self.roster.silence(node, self.now);
-            silence >= ORPHAN_AFTER || silence >= SUSPECT_AFTER && self.roster.broke_off(node)
-        })
+        holders.all(|node| self.is_gone(node))
+    }
+
+    /// Whether a node has been silent for long, or its process ended and was not started anew at once.
+    fn is_gone(&self, node: NodeId) -> bool {
+        let silence = self.roster.silence(node, self.now);
+        silence >= ORPHAN_AFTER || silence >= SUSPECT_AFTER && self.roster.broke_off(node)
     }
 
     /// Rule 2: a unit another has claimed and not begun, from whoever has most of them waiting.

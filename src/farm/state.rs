@@ -4,6 +4,7 @@
 //! come in any order and give the same state, because what an actor says is kept under the actor and compared only when
 //! read. Nothing here knows who is alive; `schedule` and `collect` put that together with the roster.
 
+use super::config::UNITS_LOOKED_AT;
 use super::id::{ActorId, BlobId, JobId, NodeId, Part, Unit};
 use super::job::{JobSpec, Revision};
 use super::op::{JobSetting, Op, RetireReason, UnitSet};
@@ -261,7 +262,15 @@ impl JobState {
         self.spec.iter().flat_map(|spec| spec.frames.iter().map(Unit::whole))
     }
 
-    /// Those of them that have a result in their current epoch.
+    /// All units of the job, or of a large one [`UNITS_LOOKED_AT`] in a row: from where, `draw` says, so that one who looks again
+    /// and again comes to all of them.
+    pub fn some_units(&self, draw: u64) -> impl Iterator<Item = Unit> + '_ {
+        let units = self.spec.as_ref().map_or(0, |spec| spec.frames.len());
+        let parts = units.div_ceil(UNITS_LOOKED_AT).max(1) as u64;
+        self.all_units().skip((draw % parts) as usize * UNITS_LOOKED_AT).take(UNITS_LOOKED_AT)
+    }
+
+    /// All units that have a result in their current epoch, ascending.
     pub fn finished(&self) -> impl Iterator<Item = Unit> + '_ {
         self.all_units().filter(|unit| self.unit(*unit).has_result())
     }

@@ -10,7 +10,7 @@ use super::id::{BlobId, JobId, NodeId, Unit};
 use super::message::Capability;
 use super::op::{MAX_BLOBS_PER_OP, Op, UnitSet};
 use super::rules::{Chunk, span};
-use super::schedule::{Hand, TAKEN_OVER, strength, strength_at_job};
+use super::schedule::{Hand, TAKEN_OVER, mix, strength, strength_at_job};
 use super::state::JobState;
 use super::transfer::Urgency;
 use super::verdict::{is_failed, is_stopped};
@@ -278,14 +278,14 @@ impl Farm {
         let absent = |state: &&JobState| {
             !state.is_over() && state.owner().is_some_and(|owner| !self.roster.is_alive(owner, now.mono))
         };
-        // Looks at every unit, so not at every turn.
+        // Looks at many units, so not at every turn.
         let is_due = now.mono >= self.replicate_at;
         if is_due {
             self.replicate_at = now.mono + REPLICATE_EVERY;
         }
         for state in self.jobs.values().filter(|_| is_due).filter(absent) {
             let alive: BTreeSet<NodeId> = self.roster.alive(now.mono).map(|(node, _)| node).collect();
-            for (unit, outcome) in to_replicate(state, me, &alive) {
+            for (unit, outcome) in to_replicate(state, me, &alive, mix(now.mono.as_millis() as u64)) {
                 for output in &outcome.outputs {
                     if !self.local.contains(&output.blob) {
                         fetch.push((state.id, unit, output.blob, state.holders(output.blob)));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::farm::blame::Blame;
-use crate::farm::config::ORPHAN_AFTER;
+use crate::farm::config::{ORPHAN_AFTER, UNITS_LOOKED_AT};
 use crate::farm::event::{JobCommand, Load};
 use crate::farm::fit::{Unfit, fits};
 use crate::farm::id::ActorId;
@@ -505,6 +505,18 @@ fn machines_that_find_several_orphans_do_not_all_begin_with_the_same_one() {
         })
         .collect();
     assert_eq!(chosen.len(), machines.len(), "{chosen:?}");
+}
+
+#[test]
+fn whoever_looks_again_and_again_comes_to_every_unit_of_a_large_job() {
+    let mut state = JobState::new(JobId([5; 16]));
+    let frames = UNITS_LOOKED_AT as i32 * 5 / 2;
+    let owner = ActorId { node: NodeId([1; 32]), boot: BootId([1; 8]) };
+    state.apply(owner, 0, Op::Submit { min_version: 1, spec: Box::new(spec(frames)) });
+    let looks: Vec<Vec<Unit>> = (7..10).map(|draw| state.some_units(draw).collect()).collect();
+    assert!(looks.iter().all(|units| units.len() <= UNITS_LOOKED_AT));
+    let all: BTreeSet<Unit> = looks.into_iter().flatten().collect();
+    assert_eq!(all.len(), frames as usize);
 }
 
 #[test]
