@@ -6,8 +6,10 @@
 
 use super::config::{BACKUP_MARGIN, LATE_UNITS_PER_SLOT};
 use super::id::{JobId, NodeId};
+use super::roster::Member;
 use super::schedule::View;
 use super::state::JobState;
+use std::cell::LazyCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
@@ -15,13 +17,18 @@ use std::time::Duration;
 impl View<'_> {
     /// Time of one unit of a job on a machine; `None` while nobody has rendered any.
     pub fn estimate(&self, job: &JobState, node: NodeId) -> Option<Duration> {
+        self.estimate_by(job, node, || self.cores_of_renderers(job))
+    }
+
+    /// The same with [`Self::cores_of_renderers`], which looks at each of them: for who asks about many machines.
+    fn estimate_by(&self, job: &JobState, node: NodeId, theirs: impl Fn() -> Option<u32>) -> Option<Duration> {
         if let Some(own) = job.mean_millis(Some(node)) {
             return Some(Duration::from_millis(own));
         }
         let elsewhere = job.mean_millis(None)?;
         let millis = match self.against_others(job.id, node) {
             Some((here, there)) if there > 0 => u128::from(elsewhere) * u128::from(here) / u128::from(there),
-            _ => match (self.cores_of_renderers(job), self.cores(node)) {
+            _ => match (theirs(), self.cores(node)) {
                 (Some(theirs), Some(cores)) => u128::from(elsewhere) * u128::from(theirs) / u128::from(cores),
                 _ => u128::from(elsewhere),
             },
@@ -57,32 +64,40 @@ impl View<'_> {
 
     /// When the others will have ended a job, from now; `None` when that is later than `limit`, or cannot be told.
     fn end_without_me(&self, job: &JobState, limit: Duration) -> Option<Duration> {
+        let others = || self.roster.alive(self.now).filter(|(node, _)| *node != self.me.node);
+        let slots_of = |member: &Member| member.capability.as_ref().map_or(0, |capability| capability.slots as usize);
+        // Far from the end the answer is plain, and not worth the walk: also when all that could be running is.
+        let most: usize = others().map(|(_, member)| slots_of(member).max(member.in_hand.len())).sum();
+        if job.unfinished().len().saturating_sub(most) > LATE_UNITS_PER_SLOT * most {
+            return None;
+        }
         let holders: BTreeSet<NodeId> = job.current_specs().flat_map(|spec| job.having(spec.bundle)).collect();
         let mut estimates: BTreeMap<NodeId, Duration> = BTreeMap::new();
         let mut slots: BinaryHeap<Reverse<(Duration, NodeId)>> = BinaryHeap::new();
+        let theirs = LazyCell::new(|| self.cores_of_renderers(job));
+        let estimate = |node| self.estimate_by(job, node, || *theirs);
         let (mut end, mut running, mut rate) = (Duration::ZERO, 0usize, 0f64);
-        for (node, member) in self.roster.alive(self.now).filter(|(node, _)| *node != self.me.node) {
+        for (node, member) in others() {
             for hand in member.in_hand.iter().filter(|hand| hand.job == job.id) {
                 running += 1;
                 let since = member.since.get(&(hand.job, hand.unit)).copied().unwrap_or(self.now);
-                let left = self.remaining(job, node, hand.percent, since);
+                let left = self.remaining(estimate(node), hand.percent, since);
                 end = end.max(left);
                 slots.push(Reverse((left, node)));
             }
             // One that renders something else may stay there; one without the scene or kept off does not come.
             let is_elsewhere = member.in_hand.iter().any(|hand| hand.job != job.id);
             let comes = !is_elsewhere && self.fits_now(job, node) && holders.contains(&node);
-            let Some(time) = comes.then(|| self.estimate(job, node)).flatten().filter(|time| !time.is_zero()) else {
+            let Some(time) = comes.then(|| estimate(node)).flatten().filter(|time| !time.is_zero()) else {
                 continue;
             };
-            let count = member.capability.as_ref().map_or(0, |capability| capability.slots as usize);
+            let count = slots_of(member);
             rate += count as f64 / time.as_secs_f64();
             estimates.insert(node, time);
             let idle = count.saturating_sub(member.in_hand.len());
             (0..idle).for_each(|_| slots.push(Reverse((Duration::ZERO, node))));
         }
         let left = job.unfinished().len().saturating_sub(running);
-        // Far from the end the answer is plain, and not worth the walk.
         if left > LATE_UNITS_PER_SLOT * slots.len() || left as f64 > rate * limit.as_secs_f64() {
             return None;
         }

@@ -159,7 +159,11 @@ pub fn suits_unit(roster: &Roster, node: NodeId, job: &JobState, unit: Unit) -> 
 
 /// Whether a machine can render anything of a job as things are, the job's own state and failures aside.
 pub fn fits(roster: &Roster, node: NodeId, job: &JobState) -> Result<(), Unfit> {
-    let member = roster.member(node).ok_or(Unfit::Unknown)?;
+    roster.member(node).map_or(Err(Unfit::Unknown), |member| member_fits(member, node, job))
+}
+
+/// The same of a member that was looked up.
+pub fn member_fits(member: &Member, node: NodeId, job: &JobState) -> Result<(), Unfit> {
     suits_some(member.capability.as_ref(), job)?;
     // A machine that renders the job already has its memory.
     let renders = || member.in_hand.iter().any(|hand| hand.job == job.id);

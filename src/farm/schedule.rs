@@ -10,7 +10,7 @@ use super::config::{
     ATTEMPTS_PER_NODE, BACKUP_MARGIN, CLAIM_AHEAD, CLAIM_MAX_UNITS, MAX_COPIES, ORPHAN_AFTER, RANKED_AT_MOST,
     SUSPECT_AFTER, WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT, YIELD_WITHIN,
 };
-use super::fit::{fits, suits};
+use super::fit::{fits, member_fits, suits};
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use super::job::JobSpec;
 use super::op::ClaimKind;
@@ -134,13 +134,9 @@ impl Candidate {
 }
 
 /// Those of some members that can render a job, with their slots.
-fn contenders<'m>(
-    job: &JobState,
-    roster: &Roster,
-    members: impl Iterator<Item = (NodeId, &'m Member)>,
-) -> Vec<(NodeId, u32)> {
+fn contenders<'m>(job: &JobState, members: impl Iterator<Item = (NodeId, &'m Member)>) -> Vec<(NodeId, u32)> {
     members
-        .filter(|(node, _)| fits(roster, *node, job).is_ok())
+        .filter(|(node, member)| member_fits(member, *node, job).is_ok())
         .filter_map(|(node, member)| Some((node, member.capability.as_ref()?.slots)))
         .collect()
 }
@@ -262,7 +258,7 @@ impl View<'_> {
     /// The others alive that can render the job, with their slots.
     fn rivals(&self, job: &JobState) -> Vec<(NodeId, u32)> {
         let others = self.roster.alive(self.now).filter(|(node, _)| *node != self.me.node);
-        contenders(job, self.roster, others)
+        contenders(job, others)
     }
 
     /// Whether a unit was claimed by a process that ended.
@@ -320,7 +316,7 @@ impl View<'_> {
         let rivals = self.rivals(job);
         let slots = self.slots(&rivals);
         let window = window(slots);
-        let missing = contenders(job, self.roster, self.roster.missing(self.now));
+        let missing = contenders(job, self.roster.missing(self.now));
         let candidate = |unit: Unit| self.candidate(job, unit);
         let falls_to_us = |open: &Candidate| {
             let best = |nodes: &[(NodeId, u32)]| nodes.iter().map(|rival| open.strength_of(rival, job.id)).max();
@@ -329,7 +325,7 @@ impl View<'_> {
                 None => true,
             }
         };
-        let is_ours = |unit| self.is_open(job, unit) && falls_to_us(&candidate(unit));
+        let is_ours = |unit| self.is_open(job, unit) && (missing.is_empty() || falls_to_us(&candidate(unit)));
         let mut units = in_order(job, is_ours, window, slots);
         if units.is_empty() && !missing.is_empty() {
             units = in_order(job, |unit| self.is_open(job, unit), window, slots);
@@ -455,7 +451,7 @@ impl View<'_> {
                     return None;
                 }
                 let (percent, since) = self.roster.progress(holder.node, job.id, *unit, self.now)?;
-                Some((self.remaining(job, holder.node, percent, since), *unit))
+                Some((self.remaining(self.estimate(job, holder.node), percent, since), *unit))
             })
             .max()?;
         let (remaining, unit) = candidate;
@@ -466,10 +462,10 @@ impl View<'_> {
         Some(Choice { job: job.id, units: vec![(unit, epoch)], epoch, kind: ClaimKind::Backup, taken_from: None })
     }
 
-    /// Time until a holder ends a unit: from its mean, or from its progress, whichever is later.
-    pub fn remaining(&self, job: &JobState, holder: NodeId, percent: u8, since: Duration) -> Duration {
+    /// Time until a holder ends a unit: from its estimate, or from its progress, whichever is later.
+    pub fn remaining(&self, estimate: Option<Duration>, percent: u8, since: Duration) -> Duration {
         let elapsed = self.now.saturating_sub(since);
-        let by_mean = self.estimate(job, holder).unwrap_or_default().saturating_sub(elapsed);
+        let by_mean = estimate.unwrap_or_default().saturating_sub(elapsed);
         let by_progress = match percent {
             // A unit late by its own mean and silent about its progress is expected to take that long again.
             0 if by_mean.is_zero() => elapsed,

@@ -93,6 +93,8 @@ pub struct JobState {
     names: BTreeSet<Arc<str>>,
     /// Frames rendered and their milliseconds, per node.
     speed: BTreeMap<NodeId, (u32, u64)>,
+    /// The sum of them.
+    speed_of_all: (u32, u64),
     /// Failures per node, all units and epochs.
     failures: BTreeMap<NodeId, usize>,
     /// What is remarkable about results, by (unit, epoch, actor): few.
@@ -133,6 +135,7 @@ impl JobState {
             drops: false,
             names: BTreeSet::new(),
             speed: BTreeMap::new(),
+            speed_of_all: (0, 0),
             failures: BTreeMap::new(),
             remarks: BTreeMap::new(),
         }
@@ -164,8 +167,9 @@ impl JobState {
                 }
             }
             Op::Done { epoch, revision, unit, outputs, millis, device, build } => {
-                let speed = self.speed.entry(actor.node).or_default();
-                *speed = (speed.0.saturating_add(1), speed.1.saturating_add(u64::from(millis)));
+                for speed in [self.speed.entry(actor.node).or_default(), &mut self.speed_of_all] {
+                    *speed = (speed.0.saturating_add(1), speed.1.saturating_add(u64::from(millis)));
+                }
                 for output in &outputs {
                     self.holders.entry(output.blob).or_insert_with(words).insert(actor, true);
                 }
@@ -418,7 +422,7 @@ impl JobState {
     pub fn mean_millis(&self, node: Option<NodeId>) -> Option<u64> {
         let (frames, millis) = match node {
             Some(node) => self.speed.get(&node).copied()?,
-            None => self.speed.values().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1)),
+            None => self.speed_of_all,
         };
         (frames > 0).then(|| millis / u64::from(frames))
     }
