@@ -224,9 +224,15 @@ impl View<'_> {
         !job.is_revised() || of_unit()
     }
 
+    /// Whether another machine goes on with a job that this one keeps off: one that does not, and has attempts left at
+    /// what there is.
     fn others_fit(&self, job: &JobState) -> bool {
+        let open = || job.unfinished().iter().filter(|unit| !is_failed(job, **unit, self.roster, self.now));
+        let goes_on = |node: &NodeId| {
+            open().next().is_none() || open().any(|unit| job.unit(*unit).failures_of(*node) < ATTEMPTS_PER_NODE)
+        };
         let others = eligible(job, self.roster, self.now);
-        others.iter().any(|node| *node != self.me.node && !self.blame.keeps_off(job.id, *node))
+        others.iter().any(|node| *node != self.me.node && !self.blame.keeps_off(job.id, *node) && goes_on(node))
     }
 
     /// Whether a machine could begin something of a job now, as far as can be told from here.
@@ -267,7 +273,12 @@ impl View<'_> {
             && (mine == 0
                 || !eligible(job, self.roster, self.now)
                     .iter()
-                    .any(|node| *node != self.me.node && state.failures_of(*node) == 0))
+                    .any(|node| *node != self.me.node && state.failures_of(*node) == 0 && self.comes_to(job, *node)))
+    }
+
+    /// Whether another machine keeps off a job no more than this one does.
+    fn comes_to(&self, job: &JobState, node: NodeId) -> bool {
+        !self.blame.keeps_off(job.id, node) || self.blame.keeps_off(job.id, self.me.node)
     }
 
     /// Units nobody alive has claimed and this machine may try, ascending.
