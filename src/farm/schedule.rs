@@ -18,7 +18,7 @@ use super::roster::{Member, Roster};
 use super::rules::{Chunk, MAX_CHUNK, Order};
 use super::state::JobState;
 use super::unit::{Claim, UnitState};
-use super::verdict::{eligible, has_live_result, is_failed, is_stopped};
+use super::verdict::{eligible, has_live_result, is_failed, is_lost, is_stopped};
 use super::why::{cap, claimants, hold};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -350,7 +350,8 @@ impl View<'_> {
     }
 
     /// Done units whose only holders have been away for a while, once the job has nothing else open: rendered anew rather
-    /// than waited for any longer.
+    /// than waited for any longer. The same for those whose holders lost them, while the submitter's machine is away that
+    /// would open a new epoch of them if it needs them.
     fn orphans(&self, job: &JobState) -> Option<Choice> {
         if !job.unfinished().iter().all(|unit| is_failed(job, *unit, self.roster, self.now)) {
             return None;
@@ -359,6 +360,7 @@ impl View<'_> {
         if job.keepers().is_some_and(|mut nodes| nodes.all(|node| self.roster.is_alive(node, self.now))) {
             return None;
         }
+        let owner_decides = job.owner().is_some_and(|owner| self.roster.is_alive(owner, self.now));
         let unit = job.all_units().find(|unit| {
             let state = job.unit(*unit);
             state.has_result()
@@ -368,6 +370,7 @@ impl View<'_> {
                 && self.claims(state).next().is_none()
                 && !has_live_result(job, *unit, self.roster, self.now)
                 && self.is_orphaned(job, state)
+                && !(owner_decides && is_lost(job, *unit, |_| false))
         })?;
         let epoch = job.unit(unit).epoch;
         Some(Choice { job: job.id, units: vec![(unit, epoch)], epoch, kind: ClaimKind::Primary, taken_from: None })
