@@ -30,6 +30,7 @@ pub mod job;
 #[allow(clippy::unwrap_used)]
 mod laws;
 pub mod ledger;
+mod loss;
 mod mesh;
 pub mod message;
 #[cfg(test)]
@@ -98,6 +99,8 @@ pub struct Farm {
     ready: BTreeSet<BlobId>,
     /// Result blobs whole on this machine.
     local: BTreeSet<BlobId>,
+    /// Blobs that the store had and lost, until it has them again.
+    gone: BTreeSet<BlobId>,
     /// Result blobs wanted here, and what for.
     wanted: BTreeMap<BlobId, BTreeSet<(JobId, Unit)>>,
     /// Blobs that became whole and are not yet in a `Holds`.
@@ -176,6 +179,7 @@ impl Farm {
             bundles: BTreeMap::new(),
             ready: BTreeSet::new(),
             local: BTreeSet::new(),
+            gone: BTreeSet::new(),
             wanted: BTreeMap::new(),
             fresh: BTreeMap::new(),
             announced: BTreeSet::new(),

@@ -17,6 +17,7 @@ mod effects;
 mod event;
 pub mod fail;
 mod format;
+mod holdings;
 pub mod http;
 mod identity;
 mod leftover;
@@ -214,6 +215,8 @@ struct Node {
     watchers: Vec<Watcher>,
     watched_at: Duration,
     housekept_at: Duration,
+    /// When it is looked for what was promised; before the first time, at once.
+    hold_at: Option<Duration>,
     /// As the store has it, or will have once it is kept.
     remembered: Met,
     keeping: Option<JoinHandle<()>>,
@@ -301,6 +304,7 @@ impl Node {
             watchers: Vec::new(),
             watched_at: Duration::ZERO,
             housekept_at: Duration::ZERO,
+            hold_at: None,
             remembered: Default::default(),
             keeping: None,
             exit: None,
@@ -413,6 +417,7 @@ impl Node {
             self.slots.reap(now, |job| farm.jobs().get(&job).is_none_or(|job| job.is_over()));
             self.keep_members();
             self.look_for_unnamed();
+            self.look_after_holdings();
         }
     }
 

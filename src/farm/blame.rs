@@ -81,7 +81,7 @@ impl Blame {
     /// Jobs with a unit that failed here and was rendered elsewhere.
     fn blamed(&self, jobs: &BTreeMap<JobId, JobState>, me: NodeId) -> BTreeSet<JobId> {
         let elsewhere = |job: &JobId, unit: &Unit| {
-            jobs.get(job).is_some_and(|job| job.unit(*unit).results.keys().any(|(_, actor)| actor.node != me))
+            jobs.get(job).is_some_and(|job| job.unit(*unit).results.keys().any(|(_, actor, _)| actor.node != me))
         };
         self.own.keys().filter(|(job, unit)| elsewhere(job, unit)).map(|(job, _)| *job).collect()
     }

@@ -65,6 +65,12 @@ pub struct Collector {
     pub delivered: BTreeMap<Unit, (u32, u32)>,
     /// Which file of each was taken last.
     taken: BTreeMap<Unit, BlobId>,
+    /// Results, by their first files, that are not under their names either.
+    absent: BTreeMap<Unit, BTreeSet<BlobId>>,
+    /// Units of which a new epoch was asked for, since their files are lost, and the epoch and revision of those.
+    reopened: BTreeMap<Unit, (u32, u32)>,
+    /// Units given up because their files are lost and nobody renders them anew, and the epoch and revision of those.
+    lost: BTreeMap<Unit, (u32, u32)>,
     /// Not before this, after a failure.
     pub retry_at: Option<Duration>,
     /// Why it does not get on, for people.
@@ -91,6 +97,9 @@ impl Collector {
             delivering: BTreeMap::new(),
             delivered: BTreeMap::new(),
             taken: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            reopened: BTreeMap::new(),
+            lost: BTreeMap::new(),
             retry_at: None,
             reason: None,
             video: VideoState::None,
@@ -159,6 +168,7 @@ impl Collector {
             self.pending.insert(unit);
             return;
         };
+        self.absent.remove(&unit);
         if self.delivered.insert(unit, version).is_none() {
             // The video of a job that had given this frame up shows another in its place.
             self.finished = None;
@@ -175,6 +185,39 @@ impl Collector {
         self.pending.insert(unit);
         self.reason = Some(reason);
         self.retry_at = Some(now + RETRY_DELIVERY);
+    }
+
+    /// A unit's files are neither in the store nor under their names: not to be tried again as they are.
+    pub fn undeliverable(&mut self, unit: Unit) {
+        self.delivering.remove(&unit);
+        self.pending.insert(unit);
+        if let Some(blob) = self.taken.get(&unit) {
+            self.absent.entry(unit).or_default().insert(*blob);
+        }
+    }
+
+    /// Whether a result is known not to be under its names.
+    pub fn is_absent(&self, unit: Unit, outcome: &Outcome) -> bool {
+        let absent = self.absent.get(&unit);
+        absent.is_some_and(|absent| outcome.outputs.first().is_some_and(|first| absent.contains(&first.blob)))
+    }
+
+    /// A new epoch of a unit is to be opened; whether that was not done already.
+    pub fn reopens(&mut self, unit: Unit, version: (u32, u32)) -> bool {
+        self.reopened.insert(unit, version) != Some(version)
+    }
+
+    /// A unit is lost for good, or no longer.
+    pub fn gives_up(&mut self, unit: Unit, version: Option<(u32, u32)>) {
+        match version {
+            Some(version) => self.lost.insert(unit, version),
+            None => self.lost.remove(&unit),
+        };
+    }
+
+    /// Units given up as they are now.
+    pub fn lost(&self, job: &JobState) -> impl Iterator<Item = Unit> {
+        self.lost.iter().filter(|(unit, version)| job.unit(**unit).version() == **version).map(|(unit, _)| *unit)
     }
 
     /// Whether deliveries may be tried now.
@@ -196,7 +239,8 @@ impl Collector {
             && job.unfinished().iter().all(|unit| given_up(*unit))
             && job.all_units().all(|unit| {
                 let state = job.unit(unit);
-                !state.has_result() || self.delivered.get(&unit) == Some(&state.version())
+                let is_settled = |at: &BTreeMap<Unit, _>| at.get(&unit) == Some(&state.version());
+                !state.has_result() || is_settled(&self.delivered) || is_settled(&self.lost)
             })
     }
 }

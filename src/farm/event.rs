@@ -182,6 +182,11 @@ pub enum Input {
         /// Which.
         blob: BlobId,
     },
+    /// What the store had of these blobs is gone or damaged, and it has forgotten them.
+    BlobsGone {
+        /// Which.
+        blobs: Vec<BlobId>,
+    },
     /// A blob is partly there: which chunks are.
     BlobOpened {
         /// Which.
@@ -258,6 +263,17 @@ pub enum Input {
         unit: Unit,
         /// For people: which path, what to do.
         reason: String,
+    },
+    /// They are neither in the store nor under their final names.
+    Undeliverable {
+        /// Its job.
+        job: JobId,
+        /// From [`Effect::Deliver`].
+        collection: u64,
+        /// Which.
+        unit: Unit,
+        /// What the store does not have.
+        gone: Vec<BlobId>,
     },
     /// A frame or the video cannot be put under its name now; that goes on, or is tried again, by itself.
     CollectionDelayed {
@@ -384,7 +400,7 @@ pub enum Effect {
         unit: Unit,
         /// Epoch of the result.
         epoch: u32,
-        /// Files, all in the store.
+        /// Files: all in the store, or held by nobody, and then perhaps under their names since an earlier run.
         outputs: Vec<Output>,
     },
     /// Every frame there will be is delivered: finish the video.

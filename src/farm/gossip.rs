@@ -133,7 +133,9 @@ impl Farm {
                 self.local.retain(|blob| !blobs.contains(blob));
                 effects.push(Effect::Forget { blobs: blobs.clone() });
             }
+            let spoken_of = super::loss::blobs_of(&op);
             self.fold(log, self.me, seq, op);
+            self.keep_word(log, &spoken_of);
         }
         for (log, from) in first {
             self.push(log, self.me, from, None, effects);

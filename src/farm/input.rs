@@ -94,7 +94,12 @@ impl Farm {
                 self.say(job, &Op::Failed { epoch, unit, kind, message, log });
                 true
             }
+            Input::BlobsGone { blobs } => {
+                self.blobs_gone(&blobs);
+                true
+            }
             Input::BlobComplete { blob } => {
+                self.gone.remove(&blob);
                 self.transfer.done(blob);
                 self.blob_complete(blob, effects)
             }
@@ -144,6 +149,13 @@ impl Farm {
                     collector.delivery_failed(unit, reason, now.mono);
                 }
                 false
+            }
+            Input::Undeliverable { job, collection, unit, gone } => {
+                self.blobs_gone(&gone);
+                if let Some(collector) = self.collector(job, collection) {
+                    collector.undeliverable(unit);
+                }
+                true
             }
             Input::CollectionDelayed { job, collection, reason } => {
                 if let Some(collector) = self.collector(job, collection) {
@@ -310,6 +322,7 @@ impl Farm {
 
     fn rendered(&mut self, job: JobId, unit: Unit, epoch: u32, result: Rendered) {
         self.local.extend(result.outputs.iter().map(|output| output.blob));
+        self.gone.retain(|blob| !self.local.contains(blob));
         self.end_hand(job, unit);
         let Rendered { outputs, millis, device, build, blank, warnings } = result;
         let known = self.jobs.get(&job).map_or(0, |state| state.unit(unit).revision());

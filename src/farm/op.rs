@@ -283,12 +283,17 @@ pub enum Op {
         /// Which.
         blobs: Vec<BlobId>,
     },
-    /// The writer no longer has them.
+    /// The writer let go of them, since others hold them. Of what a node says of a blob in any of its starts (`Done`,
+    /// `Holds`, `Drops`, `Lost`) the last word counts: that of its latest start which spoke of it, by boot id, and in that
+    /// start the one of the highest sequence number. So it is the same in whatever order ops of several starts come.
     Drops {
         /// Which.
         blobs: Vec<BlobId>,
     },
-    /// No live member has them.
+    /// The writer finds that what it held is gone or damaged: like `Drops`, except that nobody meant it. A result that
+    /// nobody holds any more, at the last word of each who did, is to be rendered anew: the submitter's machine opens a new
+    /// epoch of it by a `Requeue`, unless it has put the files under their names. While that is away any other renders it in
+    /// the epoch it has. A later `Holds` or `Done` of the same node takes it back.
     Lost {
         /// Which.
         blobs: Vec<BlobId>,

@@ -12,14 +12,17 @@ pub enum Bug {
     WrongTieBreak,
     /// A result of any epoch is a result.
     EpochIgnored,
+    /// What a machine says to have lost counts as held by it.
+    LossIgnored,
 }
 
 impl Bug {
     /// All of them, and what they are called.
-    pub const ALL: [(&'static str, Self); 3] = [
+    pub const ALL: [(&'static str, Self); 4] = [
         ("send-before-persist", Self::SendBeforePersist),
         ("wrong-tie-break", Self::WrongTieBreak),
         ("epoch-ignored", Self::EpochIgnored),
+        ("loss-ignored", Self::LossIgnored),
     ];
 }
 

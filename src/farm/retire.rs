@@ -137,6 +137,7 @@ impl Farm {
         let others: BTreeSet<BlobId> = self.jobs.values().flat_map(|other| other.blobs()).collect();
         for blob in state.blobs().difference(&others) {
             self.local.remove(blob);
+            self.gone.remove(blob);
             self.ready.remove(blob);
             self.transfer.done(*blob);
             self.forget_bundle(*blob);

@@ -19,7 +19,7 @@ use super::roster::{Member, Roster};
 use super::rules::Chunk;
 use super::state::JobState;
 use super::unit::{Claim, UnitState};
-use super::verdict::{eligible, eligible_for, has_live_result, is_failed, is_stopped};
+use super::verdict::{eligible, eligible_for, has_live_result, is_failed, is_lost, is_stopped};
 use super::why::{cap, claimants, hold};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -229,9 +229,15 @@ impl View<'_> {
         !job.is_revised() || of_unit()
     }
 
+    /// Whether another machine goes on with a job that this one keeps off: one that does not, and has attempts left at
+    /// what there is.
     fn others_fit(&self, job: &JobState) -> bool {
+        let open = || job.unfinished().iter().filter(|unit| !is_failed(job, **unit, self.roster, self.now));
+        let goes_on = |node: &NodeId| {
+            open().next().is_none() || open().any(|unit| job.unit(*unit).failures_of(*node) < ATTEMPTS_PER_NODE)
+        };
         let others = eligible(job, self.roster, self.now);
-        others.iter().any(|node| *node != self.me.node && !self.blame.keeps_off(job.id, *node))
+        others.iter().any(|node| *node != self.me.node && !self.blame.keeps_off(job.id, *node) && goes_on(node))
     }
 
     /// Whether a machine could begin something of a job now, as far as can be told from here.
@@ -292,7 +298,12 @@ impl View<'_> {
             && (mine == 0
                 || !eligible_for(job, unit, self.roster, self.now)
                     .iter()
-                    .any(|node| *node != self.me.node && state.failures_of(*node) == 0))
+                    .any(|node| *node != self.me.node && state.failures_of(*node) == 0 && self.comes_to(job, *node)))
+    }
+
+    /// Whether another machine keeps off a job no more than this one does.
+    fn comes_to(&self, job: &JobState, node: NodeId) -> bool {
+        !self.blame.keeps_off(job.id, node) || self.blame.keeps_off(job.id, self.me.node)
     }
 
     /// Whether nobody alive has claimed an unfinished unit and this machine may try it.
@@ -362,7 +373,9 @@ impl View<'_> {
     }
 
     /// Done units whose only holders have been away for a while, once the job has nothing else open: rendered anew rather
-    /// than waited for any longer. Those of a window, in the order of open units, so that not everyone begins the first.
+    /// than waited for any longer. The same for those whose holders lost them, while the submitter's machine is away that
+    /// would open a new epoch of them if it needs them. Those of a window, in the order of open units, so that not everyone
+    /// begins the first.
     fn orphans(&self, job: &JobState) -> Option<Choice> {
         if !job.unfinished().iter().all(|unit| is_failed(job, *unit, self.roster, self.now)) {
             return None;
@@ -371,6 +384,7 @@ impl View<'_> {
         if job.keepers().is_some_and(|mut nodes| !nodes.any(|node| self.is_gone(node))) {
             return None;
         }
+        let owner_decides = job.owner().is_some_and(|owner| self.roster.is_alive(owner, self.now));
         let is_orphan = |unit: &Unit| {
             let state = job.unit(*unit);
             state.has_result()
@@ -380,6 +394,7 @@ impl View<'_> {
                 && self.claims(state).next().is_none()
                 && !has_live_result(job, *unit, self.roster, self.now)
                 && self.is_orphaned(job, state)
+                && !(owner_decides && is_lost(job, *unit, |_| false))
         };
         let rivals = self.rivals(job);
         let looked_at = job.some_units(mix(self.now.as_millis() as u64));

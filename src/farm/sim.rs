@@ -18,6 +18,7 @@ mod invariant;
 mod jobs;
 mod left;
 mod liar;
+mod loss;
 mod machine;
 mod net;
 mod peers;
@@ -323,6 +324,8 @@ impl World {
             Event::Drain => self.drain(),
             Event::Drained { machine, life } => self.drained(machine, life),
             Event::BadDisk { full } => self.bad_disk(full),
+            Event::Gone => self.some_result_goes(),
+            Event::Look { machine, life } => self.look(machine, life),
             Event::Command => self.command(),
             Event::Chat => self.chat(),
             Event::Lie { machine } => self.lie(machine),

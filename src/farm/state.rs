@@ -85,9 +85,9 @@ pub struct JobState {
     /// How many of the job's units come from each revision, 0 among them.
     shares: BTreeMap<u32, usize>,
     lamport: u64,
-    /// Per blob and actor: whether the actor's last word was `Holds`.
+    /// Per blob and actor: whether the actor's last word was that it has it.
     holders: BTreeMap<BlobId, LiteMap<ActorId, bool>>,
-    /// Whether anybody ever said to hold something no more.
+    /// Whether anybody ever said to hold something no more, or to have lost it.
     drops: bool,
     /// Devices and renderers named in results: few, each kept once.
     names: BTreeSet<Arc<str>>,
@@ -181,7 +181,7 @@ impl JobState {
                     // Nearly all have one, and room for four would be most of what a job takes.
                     state.results = LiteMap::with_capacity(1);
                 }
-                state.results.insert((epoch, actor), Outcome { revision, outputs, millis, device, build });
+                state.results.insert((epoch, actor, seq), Outcome { revision, outputs, millis, device, build });
                 self.review(unit);
             }
             Op::Remark { epoch, unit, blank, warnings } => {
@@ -194,12 +194,11 @@ impl JobState {
                 self.unit_mut(unit).failures.insert((epoch, actor, seq), Attempt { kind, message, log });
             }
             Op::Holds { blobs } => self.hold(actor, &blobs, true),
-            Op::Drops { blobs } => {
+            Op::Lost { .. } if is_planted(Bug::LossIgnored) => {}
+            Op::Drops { blobs } | Op::Lost { blobs } => {
                 self.drops = true;
                 self.hold(actor, &blobs, false);
             }
-            // Kept for readers of the log: what reopens the unit is the `Requeue` written beside it.
-            Op::Lost { .. } => {}
             Op::Requeue { units, epoch, by, at_ms } => {
                 for unit in units.iter() {
                     self.reopen(unit, epoch);
@@ -413,6 +412,16 @@ impl JobState {
         last.filter(|(_, ((_, has), _))| **has).map(|(_, ((actor, _), _))| actor.node)
     }
 
+    /// Whether anybody ever said to have a blob, or not to have it any more.
+    pub fn speaks_of(&self, blob: BlobId) -> bool {
+        self.holders.contains_key(&blob)
+    }
+
+    /// Everything a node holds.
+    pub fn held_by(&self, node: NodeId) -> impl Iterator<Item = BlobId> + '_ {
+        self.holders.keys().copied().filter(move |blob| self.holding(*blob).any(|holder| holder == node))
+    }
+
     /// Nodes that rendered something of it and hold all they rendered; `None` once anybody let go of anything.
     pub fn keepers(&self) -> Option<impl Iterator<Item = NodeId> + '_> {
         (!self.drops).then(|| self.speed.keys().copied())
@@ -560,6 +569,34 @@ fn is_of(spec: &JobSpec, unit: Unit) -> bool {
 mod tests {
     use super::*;
     use crate::farm::id::BootId;
+    use crate::farm::op::{Output, OutputRole};
+
+    #[test]
+    fn what_a_start_of_a_node_lost_it_holds_no_more_until_it_says_so_again() {
+        let (node, other) = (NodeId([1; 32]), NodeId([2; 32]));
+        let actor = |node, boot: u8| ActorId { node, boot: BootId([boot; 8]) };
+        let blob = BlobId([5; 32]);
+        let output = Output { path: "1.png".into(), blob, bytes: 1, role: OutputRole::Image };
+        let done = Op::Done {
+            epoch: 0,
+            revision: 0,
+            unit: Unit::whole(1),
+            outputs: vec![output],
+            millis: 1,
+            device: String::new(),
+            build: String::new(),
+        };
+        let (holds, lost) = (Op::Holds { blobs: vec![blob] }, Op::Lost { blobs: vec![blob] });
+        let said = [(actor(node, 1), done), (actor(other, 1), holds.clone()), (actor(node, 2), lost)];
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [2, 0, 1]] {
+            let mut job = JobState::new(JobId([0; 16]));
+            order.iter().for_each(|at| job.apply(said[*at].0, 0, said[*at].1.clone()));
+            assert_eq!(job.holders(blob), BTreeSet::from([other]), "{order:?}");
+            assert!(job.unit(Unit::whole(1)).has_result() && job.keepers().is_none());
+            job.apply(actor(node, 2), 1, holds.clone());
+            assert_eq!(job.holders(blob), BTreeSet::from([node, other]), "{order:?}");
+        }
+    }
 
     #[test]
     fn the_last_word_on_a_blob_is_that_of_the_latest_start_whatever_came_first() {

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 mod bundles;
 mod ledger;
+mod loss;
 mod mesh;
 mod revisions;
 
@@ -40,6 +41,8 @@ struct Machine {
     /// What was begun: frame, epoch, and the bundle it comes from.
     begun: Vec<(i32, u32, BlobId)>,
     delivered: Vec<i32>,
+    /// What lies under its name here.
+    folder: BTreeSet<BlobId>,
     /// Its folder answers when the test says so.
     is_slow: bool,
     unanswered: Vec<Input>,
@@ -107,6 +110,7 @@ impl Trio {
             rendering: BTreeSet::new(),
             begun: Vec::new(),
             delivered: Vec::new(),
+            folder: BTreeSet::new(),
             is_slow: false,
             unanswered: Vec::new(),
             videos: 0,
@@ -186,9 +190,17 @@ impl Trio {
                 machine.rendering.insert((job, unit));
             }
             Effect::Stop { job, unit } => drop(machine.rendering.remove(&(job, unit))),
-            Effect::Deliver { job, collection, unit, epoch, .. } => {
-                machine.delivered.push(unit.frame);
-                machine.unanswered.push(Input::Delivered { job, collection, unit, epoch });
+            Effect::Deliver { job, collection, unit, epoch, outputs } => {
+                let blobs: BTreeSet<BlobId> = outputs.iter().map(|output| output.blob).collect();
+                let gone: Vec<BlobId> = blobs.difference(&machine.store).copied().collect();
+                machine.unanswered.push(match gone.is_empty() || blobs.is_subset(&machine.folder) {
+                    true => {
+                        machine.delivered.push(unit.frame);
+                        machine.folder.extend(blobs);
+                        Input::Delivered { job, collection, unit, epoch }
+                    }
+                    false => Input::Undeliverable { job, collection, unit, gone },
+                });
             }
             Effect::FinishVideo { job, collection, .. } => {
                 machine.videos += 1;

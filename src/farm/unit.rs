@@ -63,8 +63,8 @@ pub struct UnitState {
     pub revised: Option<Revised>,
     /// Latest claim per actor, of any epoch.
     pub claims: LiteMap<ActorId, Claim>,
-    /// Results by (epoch, actor): two of one epoch are fine.
-    pub results: LiteMap<(u32, ActorId), Outcome>,
+    /// Results by (epoch, actor, sequence number): two of one epoch are fine, and of one actor where the first was lost.
+    pub results: LiteMap<(u32, ActorId, u64), Outcome>,
     /// Failed attempts by (epoch, actor, sequence number).
     pub failures: LiteMap<(u32, ActorId, u64), Attempt>,
 }
@@ -94,9 +94,9 @@ impl UnitState {
     /// Results of the current epoch and revision.
     pub fn current_results(&self) -> impl Iterator<Item = (ActorId, &Outcome)> {
         let from = if is_planted(Bug::EpochIgnored) { 0 } else { self.epoch };
-        let of_epoch = self.results.iter().filter(move |((epoch, _), _)| *epoch >= from);
+        let of_epoch = self.results.iter().filter(move |((epoch, _, _), _)| *epoch >= from);
         let current = of_epoch.filter(|(_, outcome)| outcome.revision == self.revision());
-        current.map(|((_, actor), outcome)| (*actor, outcome))
+        current.map(|((_, actor, _), outcome)| (*actor, outcome))
     }
 
     /// Whether the current epoch has a result.

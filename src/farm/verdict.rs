@@ -4,9 +4,10 @@
 
 use super::config::{ATTEMPTS_PER_NODE, STOP_FROM, STOP_PERCENT};
 use super::fit::{could, suits_unit};
-use super::id::{NodeId, Unit};
+use super::id::{BlobId, NodeId, Unit};
 use super::roster::Roster;
 use super::state::JobState;
+use super::unit::Outcome;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -53,12 +54,22 @@ pub fn has_live_result(job: &JobState, unit: Unit, roster: &Roster, now: Duratio
     })
 }
 
+/// Whether every file of a result is here or held by somebody, alive or away, at the last word of each.
+fn is_held(job: &JobState, outcome: &Outcome, is_here: impl Fn(BlobId) -> bool) -> bool {
+    outcome.outputs.iter().all(|output| is_here(output.blob) || job.holding(output.blob).next().is_some())
+}
+
+/// Whether a unit has results, and of each of them some file is neither here nor held by anybody any more.
+pub fn is_lost(job: &JobState, unit: Unit, is_here: impl Fn(BlobId) -> bool) -> bool {
+    let state = job.unit(unit);
+    state.has_result() && !state.current_results().any(|(_, outcome)| is_held(job, outcome, &is_here))
+}
+
 /// Whether a unit is done: by the submitter's machine, or held by a second one; alone, by this machine's own word.
 pub fn is_done(job: &JobState, unit: Unit, me: NodeId, alone: bool) -> bool {
     let owner = job.owner();
     job.unit(unit).current_results().any(|(actor, outcome)| {
-        Some(actor.node) == owner
-            || (alone && actor.node == me)
+        ((Some(actor.node) == owner || (alone && actor.node == me)) && is_held(job, outcome, |_| false))
             || (!outcome.outputs.is_empty()
                 && outcome.outputs.iter().all(|output| job.holding(output.blob).nth(1).is_some()))
     }) || (job.collected.is_some_and(|(revision, _)| revision >= job.revision) && job.unit(unit).has_result())

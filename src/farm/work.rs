@@ -7,13 +7,14 @@ use super::config::{CLAIM_MAX_UNITS, LOOK_AGAIN, PATIENCE, REPLICATE_EVERY};
 use super::event::{Effect, Now};
 use super::fit::suits;
 use super::id::{BlobId, JobId, NodeId, Unit};
+use super::loss::{self, Loss};
 use super::message::Capability;
 use super::op::{MAX_BLOBS_PER_OP, Op, UnitSet};
 use super::rules::{Chunk, span};
 use super::schedule::{Hand, TAKEN_OVER, mix, strength, strength_at_job};
 use super::state::JobState;
 use super::transfer::Urgency;
-use super::verdict::{is_failed, is_stopped};
+use super::verdict::{is_failed, is_lost, is_stopped};
 use super::why::cap;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -224,6 +225,7 @@ impl Farm {
     /// Fetches results wanted here, delivers what is whole, and finishes the video when there is nothing left.
     fn collect(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let mut fetch: Vec<(JobId, Unit, BlobId, BTreeSet<NodeId>)> = Vec::new();
+        let mut lost: Vec<(JobId, Unit)> = Vec::new();
         let me = self.me.node;
         let alive: Vec<NodeId> = match self.collectors.is_empty() {
             true => Vec::new(),
@@ -245,7 +247,26 @@ impl Farm {
                 };
                 let Some(outcome) = pick(state, unit, is_local) else { continue };
                 let is_delivering = collector.delivering.contains_key(&unit);
-                if !is_delivering && is_local(outcome) {
+                let mut to_deliver = Some(outcome).filter(|outcome| !is_delivering && is_local(outcome));
+                collector.gives_up(unit, None);
+                if !is_delivering && to_deliver.is_none() && is_lost(state, unit, |blob| self.local.contains(&blob)) {
+                    let is_own = state.owner() == Some(me);
+                    let mut claims = state.unit(unit).current_claims();
+                    let is_claimed = claims.any(|(actor, _)| self.roster.is_live_actor(actor, now.mono));
+                    match loss::about(state, unit, collector, is_own, is_claimed) {
+                        Loss::Look(outcome) => to_deliver = Some(outcome),
+                        Loss::Reopen if collector.reopens(unit, version) => lost.push((*job, unit)),
+                        Loss::Reopen | Loss::Wait => {}
+                        Loss::GiveUp => {
+                            let gone =
+                                || format!("the files of frame {unit} are gone from every machine that had them");
+                            collector.reason.get_or_insert_with(gone);
+                            collector.gives_up(unit, Some(version));
+                            continue;
+                        }
+                    }
+                }
+                if let Some(outcome) = to_deliver {
                     collector.takes(unit, version, outcome);
                     let outputs = outcome.outputs.clone();
                     effects.push(Effect::Deliver { job: *job, collection: collector.collection, unit, epoch, outputs });
@@ -301,6 +322,7 @@ impl Farm {
                 self.transfer.want(blob, Urgency::Result, None, sources);
             }
         }
+        self.reopen_lost(now, lost);
         self.finish_videos(now, effects);
     }
 
@@ -320,7 +342,8 @@ impl Farm {
                 continue;
             }
             (collector.finished, collector.finishing) = (Some(state.revision), Some(ending));
-            let missing = state.unfinished().iter().map(|unit| unit.frame).collect();
+            let missing = state.unfinished().iter().copied().chain(collector.lost(state));
+            let missing = missing.map(|unit| unit.frame).collect::<BTreeSet<_>>().into_iter().collect();
             let (collection, canceled) = (collector.collection, ending == Ending::Cancel);
             effects.push(Effect::FinishVideo { job: *job, collection, missing, canceled });
         }

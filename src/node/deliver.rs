@@ -11,6 +11,7 @@ mod file_outputs;
 mod tests;
 
 use super::cause::{is_full, plain_cause, with_causes};
+use super::chunk::{Chunking, chunk};
 use super::event::Event;
 use super::leftover::remove;
 use super::render::{Renderer, encode_with_blender};
@@ -149,8 +150,10 @@ impl Delivery {
             let Ok(_permit) = permits.acquire().await else { return };
             let folder = image.path.parent().unwrap_or(&image.path).to_path_buf();
             let mut putting = tokio::task::spawn_blocking(move || {
-                put(&store, &outputs, &image, &beside)?;
-                file_outputs::put(&store, &outputs, &directory, unit.frame)
+                let put = put(&store, &outputs, &image, &beside)
+                    .and_then(|()| file_outputs::put(&store, &outputs, &directory, unit.frame));
+                let absent = outputs.iter().map(|output| output.blob).filter(|blob| !store.has(*blob));
+                put.map_err(|(folder, error)| (folder, error, absent.collect()))
             });
             let put = loop {
                 if let Ok(put) = tokio::time::timeout(silent_after, &mut putting).await {
@@ -159,9 +162,10 @@ impl Delivery {
                 let reason = unanswered(job, &folder);
                 let _ = events.send(Event::Farm(Input::CollectionDelayed { job, collection, reason })).await;
             };
-            let input = match put.unwrap_or_else(|panic| Err((folder, io::Error::other(panic)))) {
+            let input = match put.unwrap_or_else(|panic| Err((folder, io::Error::other(panic), Vec::new()))) {
                 Ok(()) => Input::Delivered { job, collection, unit, epoch },
-                Err((folder, error)) => {
+                Err((_, error, gone)) if is_absent(&error) => Input::Undeliverable { job, collection, unit, gone },
+                Err((folder, error, _)) => {
                     let reason = why_not(&error, &folder);
                     Input::DeliveryFailed { job, collection, unit, reason }
                 }
@@ -480,7 +484,7 @@ fn put(store: &Store, outputs: &[Output], image: &Place, beside: &[Place]) -> Re
         let Place { role, path } = place;
         let folder = path.parent().unwrap_or(path);
         match outputs.iter().find(|output| output.role == *role) {
-            Some(output) => put_one(store, output.blob, path, folder).map_err(|error| (folder.to_path_buf(), error))?,
+            Some(output) => put_one(store, output, path, folder).map_err(|error| (folder.to_path_buf(), error))?,
             // By a build that makes no previews: the image itself is tried in the video.
             None if *role == OutputRole::Preview => {}
             // The frame was rendered anew, from a scene that has none any more.
@@ -494,26 +498,44 @@ fn put(store: &Store, outputs: &[Output], image: &Place, beside: &[Place]) -> Re
     Ok(())
 }
 
-/// Puts a blob under its name, unless it is there already.
-fn put_one(store: &Store, blob: BlobId, path: &Path, folder: &Path) -> io::Result<()> {
-    if is_same(store, blob, path)? {
-        return Ok(());
-    }
-    std::fs::create_dir_all(folder)?;
-    store.deliver(blob, path)
+/// A file that is neither in the store nor under its name.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is not in the store")]
+struct Absent(BlobId);
+
+fn is_absent(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<Absent>())
 }
 
-/// Whether a file already has a blob's content.
-fn is_same(store: &Store, blob: BlobId, path: &Path) -> io::Result<bool> {
+/// Puts a file under its name, unless it is there already. One that is not in the store, or was found damaged there, is an
+/// [`Absent`].
+fn put_one(store: &Store, output: &Output, path: &Path, folder: &Path) -> io::Result<()> {
+    let absent = || io::Error::new(io::ErrorKind::NotFound, Absent(output.blob));
+    if is_same(store, output, path)? {
+        return Ok(());
+    }
+    if !store.has(output.blob) {
+        return Err(absent());
+    }
+    std::fs::create_dir_all(folder)?;
+    store.deliver(output.blob, path).map_err(|error| if store.has(output.blob) { error } else { absent() })
+}
+
+/// Whether a file already has an output's content.
+fn is_same(store: &Store, output: &Output, path: &Path) -> io::Result<bool> {
     let mut file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
-    let Some(map) = store.map(blob) else { return Ok(false) };
-    if file.metadata()?.len() != map.bytes() {
+    let map = store.map(output.blob);
+    if file.metadata()?.len() != map.as_ref().map_or(output.bytes, |map| map.bytes()) {
         return Ok(false);
     }
+    let Some(map) = map else {
+        // The store has lost it, or an earlier run delivered it: cut as it was taken in, it has the same id or is another.
+        return Ok(chunk(&mut file, Chunking::Fixed, &mut |_, _| Ok(()))?.id() == output.blob);
+    };
     let mut buffer = Vec::new();
     for chunk in &map.chunks {
         buffer.resize(chunk.bytes as usize, 0);

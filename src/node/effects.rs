@@ -33,6 +33,10 @@ impl ChunkSource for Chunks {
     fn read(&self, blob: BlobId, index: u32) -> io::Result<Vec<u8>> {
         self.0.read_chunk(blob, index)
     }
+
+    fn reread(&self, blob: BlobId, index: u32) -> io::Result<Vec<u8>> {
+        self.0.read_checked(blob, index)
+    }
 }
 
 impl ChunkSink for Chunks {

@@ -128,6 +128,10 @@ impl ChunkSource for Source {
         self.chunks.read(blob, index)
     }
 
+    fn reread(&self, blob: BlobId, index: u32) -> io::Result<Vec<u8>> {
+        self.chunks.reread(blob, index)
+    }
+
     fn log(&self, job: JobId, frame: i32) -> Option<Vec<u8>> {
         self.logs.of(job, frame).map(String::into_bytes)
     }

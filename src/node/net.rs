@@ -239,6 +239,13 @@ pub trait ChunkSource: Send + Sync + 'static {
     /// # Errors
     /// `NotFound` if it is not here; anything else is logged.
     fn read(&self, blob: BlobId, index: u32) -> io::Result<Vec<u8>>;
+    /// The bytes of a chunk that a peer asks for again: what it got was no good to it, as of a file that is damaged.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn reread(&self, blob: BlobId, index: u32) -> io::Result<Vec<u8>> {
+        self.read(blob, index)
+    }
     /// What was printed here about a frame, if that is known; at most [`TEXT_MAX_BYTES`].
     fn log(&self, _job: JobId, _frame: i32) -> Option<Vec<u8>> {
         None

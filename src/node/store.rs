@@ -8,6 +8,9 @@
 //! DIR/tmp/…           blobs being taken in; emptied at every start
 //! ```
 //!
+//! A blob whose file turns out to be gone or damaged is forgotten, and told of once ([`Store::take_gone`]): what others
+//! were told to find here is theirs to know.
+//!
 //! Promises: what a call says is durable is on disk when it returns; a blob has its name only once it is whole and
 //! synced; a chunk found after a crash is believed only once its hash has been seen. The store never removes a file
 //! outside these folders, and inside them only its own. It never waits for the network and never decides what to keep:
@@ -31,7 +34,7 @@ pub use writer::{Batch, LAZY_AT_MOST, LedgerRow, QUEUE_BATCHES, QUEUE_BYTES, Ref
 use crate::farm::id::BlobId;
 use database::{Change, Database};
 use files::{Named, lock};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -136,7 +139,8 @@ pub struct Store {
     opened: blobs::OpenBlobs,
     /// Blobs being fetched.
     downloads: partial::Downloads,
-    /// Bytes of complete blobs.
+    /// Blobs that were found to be gone or damaged, of which nobody was told.
+    gone: Mutex<BTreeSet<BlobId>>,
     /// Numbers the files in `tmp`.
     temporaries: AtomicU64,
     /// Set by tests that end without a clean stop.
@@ -174,6 +178,7 @@ impl Store {
             events: Mutex::new(Some(events)),
             names: Named::new(),
             opened: blobs::OpenBlobs::default(),
+            gone: Mutex::default(),
             temporaries: AtomicU64::new(0),
             crashed: AtomicBool::new(false),
             _lock: held,

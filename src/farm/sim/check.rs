@@ -83,7 +83,8 @@ impl Touched {
             Input::Rendered { job, unit, .. }
             | Input::RenderFailed { job, unit, .. }
             | Input::Delivered { job, unit, .. }
-            | Input::DeliveryFailed { job, unit, .. } => drop(touched.0.insert((*job, *unit))),
+            | Input::DeliveryFailed { job, unit, .. }
+            | Input::Undeliverable { job, unit, .. } => drop(touched.0.insert((*job, *unit))),
             _ => {}
         }
         touched
@@ -128,6 +129,7 @@ impl World {
 
     /// What a farm is about to write of itself.
     pub(super) fn check_said(&mut self, i: usize, log: LogId, op: &Op) {
+        self.check_loss(i, log, op);
         let machine = &self.machines[i];
         let Op::Claim { units, .. } = op else { return };
         let why = match () {
@@ -318,7 +320,7 @@ impl World {
         let Some(state) = farm.jobs().get(&job) else { return };
         let is_forked = || farm.ledger().forked().any(|(log, _)| log == job);
         let now = state.unit(unit);
-        let has_result = now.results.keys().any(|(epoch, _)| *epoch == now.epoch);
+        let has_result = now.results.keys().any(|(epoch, _, _)| *epoch == now.epoch);
         let seen = self.checks.done.entry((i, job)).or_default();
         if !has_result && seen.get(&unit) == Some(&now.epoch) && !is_forked() {
             let detail = format!("machine {i}, {job:?} frame {unit} epoch {}", now.epoch);
@@ -510,7 +512,7 @@ impl World {
                 let wanted: Vec<Vec<_>> = state
                     .results
                     .iter()
-                    .filter(|((epoch, _), result)| (*epoch, result.revision) == state.version())
+                    .filter(|((epoch, _, _), result)| (*epoch, result.revision) == state.version())
                     .map(|(_, result)| result.outputs.iter().map(|output| output.blob).collect())
                     .collect();
                 let folder = self.machines[*owner].folder.get(&(*id, unit));

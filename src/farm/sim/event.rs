@@ -66,6 +66,10 @@ pub(super) enum Event {
     Drained { machine: usize, life: u32 },
     /// A disk is slow or full for a while.
     BadDisk { full: bool },
+    /// A stored result is gone from disks.
+    Gone,
+    /// A machine looks whether its store has what it said to have.
+    Look { machine: usize, life: u32 },
     /// Somebody commands a job.
     Command,
     /// Somebody sets a job's priority: an op to follow through the swarm.
@@ -123,6 +127,7 @@ impl Event {
             | Self::RenderProgress { to, .. }
             | Self::Deliver { to, .. }
             | Self::Close { at: to, .. }
+            | Self::Look { machine: to, .. }
             | Self::Drained { machine: to, .. } => Some(*to),
             Self::Pause { machine } => *machine,
             Self::Dial { .. }
@@ -141,6 +146,7 @@ impl Event {
             | Self::Owner
             | Self::Drain
             | Self::BadDisk { .. }
+            | Self::Gone
             | Self::Command
             | Self::Chat
             | Self::Lie { .. }

@@ -46,6 +46,7 @@ impl World {
             (faults.drain, Event::Drain),
             (faults.slow_disk, Event::BadDisk { full: false }),
             (faults.full_disk, Event::BadDisk { full: true }),
+            (faults.gone, Event::Gone),
             (faults.command, Event::Command),
             (self.scenario.chat, Event::Chat),
         ];
@@ -105,6 +106,9 @@ impl World {
         self.checks.forget(i);
         let capability = self.machines[i].capability.clone();
         self.feed(i, Input::Capability(Box::new(capability)));
+        if self.scenario.faults.gone.is_some() {
+            self.plan_look(i);
+        }
     }
 
     fn set_away(&mut self, i: usize, away: Option<Away>) {

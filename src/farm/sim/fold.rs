@@ -1,7 +1,7 @@
 //! A second, simpler reading of a job's ops, and folding them in other orders.
 
 use super::{Invariant, World};
-use crate::farm::id::{ActorId, JobId, NodeId, Unit};
+use crate::farm::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use crate::farm::op::{JobSetting, Op};
 use crate::farm::state::JobState;
 use rand::RngExt;
@@ -22,6 +22,8 @@ struct Reading {
     is_paused: bool,
     priority: Option<u8>,
     is_canceled: bool,
+    /// Who has what by the last word of each, but for blobs that nobody has.
+    holders: BTreeMap<BlobId, BTreeSet<NodeId>>,
 }
 
 impl Reading {
@@ -64,6 +66,21 @@ impl Reading {
             }
         }
         for (actor, op) in all() {
+            // Actors come by node, and of a node by start.
+            let (has, blobs) = match op {
+                Op::Done { outputs, .. } => (true, outputs.iter().map(|output| output.blob).collect()),
+                Op::Holds { blobs } => (true, blobs.clone()),
+                Op::Drops { blobs } | Op::Lost { blobs } => (false, blobs.clone()),
+                _ => (false, Vec::new()),
+            };
+            for blob in blobs {
+                let holders = reading.holders.entry(blob).or_default();
+                if has {
+                    holders.insert(actor.node)
+                } else {
+                    holders.remove(&actor.node)
+                };
+            }
             if let Op::Submit { spec, .. } = op {
                 reading.owner = Some(actor.node);
                 reading.priority = Some(spec.priority);
@@ -78,11 +95,12 @@ impl Reading {
         reading.is_paused = paused.last_key_value().is_some_and(|(_, value)| *value);
         reading.priority = priority.last_key_value().map(|(_, value)| *value).or(reading.priority);
         reading.epochs.retain(|_, epoch| *epoch > 0);
+        reading.holders.retain(|_, holders| !holders.is_empty());
         reading
     }
 
     /// What a farm made of them.
-    fn by(job: &JobState, units: impl Iterator<Item = Unit>) -> Self {
+    fn by(job: &JobState, units: impl Iterator<Item = Unit>, blobs: impl Iterator<Item = BlobId>) -> Self {
         let epochs = units.map(|unit| (unit, job.unit(unit).epoch)).filter(|(_, epoch)| *epoch > 0).collect();
         Self {
             owner: job.owner(),
@@ -91,6 +109,7 @@ impl Reading {
             is_paused: job.is_paused(),
             priority: job.spec.as_ref().map(|_| job.priority()),
             is_canceled: job.canceled.is_some(),
+            holders: blobs.map(|blob| (blob, job.holders(blob))).filter(|(_, holders)| !holders.is_empty()).collect(),
         }
     }
 }
@@ -127,7 +146,8 @@ impl World {
                 ops.entry(actor).or_default().push((seq, op));
             }
             let expected = Reading::of(&ops);
-            let read = Reading::by(job, expected.epochs.keys().copied());
+            let blobs: BTreeSet<BlobId> = expected.holders.keys().copied().chain(job.blobs()).collect();
+            let read = Reading::by(job, expected.epochs.keys().copied(), blobs.into_iter());
             if job.spec.is_some() && read != expected {
                 broken = Some((Invariant::FoldIsRight, format!("machine {i}, {id:?}: {read:?} is not {expected:?}")));
             } else if fold(*id, &ops, &mut self.rng) != *job {

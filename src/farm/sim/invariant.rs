@@ -12,8 +12,8 @@ pub enum Invariant {
     NothingDurableIsLost,
     /// A machine tells of its own ops only what a crash could not take back.
     AnnouncedIsDurable,
-    /// A unit that a start of a machine saw done in an epoch is done in it for as long as that start lives, unless its
-    /// files are told to be lost, or somebody is caught with two histories of the job.
+    /// A unit that a start of a machine saw done in an epoch is done in it for as long as that start lives, unless somebody
+    /// is caught with two histories of the job. What is lost gets a new epoch.
     DoneStaysDone,
     /// The state of a job is a function of the set of its ops: whatever the order between actors, and whoever folds.
     FoldIsFunction,
@@ -41,6 +41,9 @@ pub enum Invariant {
     AwayIsReplicated,
     /// A video is finished when its frames are there, and only what is in the store is read or delivered.
     OnlyWhatIsThere,
+    /// A machine says to have lost only what it does not have; and only a job's owner opens a new epoch of what is lost, of
+    /// nothing that is in its folder, and of no job that is over.
+    OnlyLostIsLost,
     /// A sound job is accepted, and every message is legal.
     NothingSoundIsRefused,
     /// Queues, messages, effects of one input, and what waits for a disk have bounds.
@@ -56,7 +59,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::NothingDurableIsLost,
         Self::AnnouncedIsDurable,
         Self::DoneStaysDone,
@@ -72,6 +75,7 @@ impl Invariant {
         Self::NoCircles,
         Self::AwayIsReplicated,
         Self::OnlyWhatIsThere,
+        Self::OnlyLostIsLost,
         Self::NothingSoundIsRefused,
         Self::Bounded,
         Self::OwnersHaveAll,
@@ -96,6 +100,7 @@ impl Invariant {
             Self::NoCircles => "no machine begins a unit over and over",
             Self::AwayIsReplicated => "while its owner is away a job is rendered, each result held twice",
             Self::OnlyWhatIsThere => "only what is there is read, delivered and encoded",
+            Self::OnlyLostIsLost => "only what is gone is lost, and only what is lost is rendered anew",
             Self::NothingSoundIsRefused => "nothing sound is refused",
             Self::Bounded => "queues, messages and memory have bounds",
             Self::OwnersHaveAll => "every owner has every result",

@@ -196,11 +196,34 @@ impl Disk {
 /// Blobs: whole ones, and those being fetched. Survives crashes.
 #[derive(Default)]
 pub(super) struct Blobs {
+    /// Those on record.
     pub whole: BTreeSet<BlobId>,
+    /// Those of them whose files are gone, which nobody noticed.
+    pub gone: BTreeSet<BlobId>,
+    /// Those that were noticed to be gone, of which the farm was not told yet.
+    pub untold: BTreeSet<BlobId>,
     pub partial: BTreeMap<BlobId, (BlobMap, Vec<bool>)>,
 }
 
 impl Blobs {
+    /// Whether it could be read.
+    pub fn has(&self, blob: BlobId) -> bool {
+        self.whole.contains(&blob) && !self.gone.contains(&blob)
+    }
+
+    /// Takes in what was rendered here.
+    pub fn take_whole(&mut self, blob: BlobId) {
+        // What is on record is not written again.
+        if self.whole.insert(blob) {
+            self.partial.remove(&blob);
+        }
+    }
+
+    pub fn forget(&mut self, blob: BlobId) {
+        self.whole.remove(&blob);
+        self.gone.remove(&blob);
+    }
+
     pub fn has_chunk(&self, blob: BlobId, index: u32) -> bool {
         self.whole.contains(&blob)
             || self.partial.get(&blob).is_some_and(|(_, have)| have.get(index as usize) == Some(&true))

@@ -26,6 +26,10 @@ pub struct Report {
     pub units: usize,
     /// Results beyond the first of a unit and epoch.
     pub duplicates: usize,
+    /// Blobs that machines said to have lost.
+    pub lost: usize,
+    /// Units opened anew because of that.
+    pub reopened: usize,
     /// Renders stopped before their end.
     pub stopped: usize,
     /// Units claimed, backups aside.
@@ -89,6 +93,8 @@ pub struct Summary {
     pub most_duplicates: usize,
     /// Claims given up to another's, of all, hundredths.
     pub lost_claims_percent: f64,
+    /// Blobs lost, and units opened anew because of that.
+    pub losses: (usize, usize),
     /// Until an op was everywhere, milliseconds.
     pub convergence_p50_ms: f64,
     /// The same, of the slowest hundredth.
@@ -126,6 +132,7 @@ impl Summary {
             duplicates_percent: percent(sum(|report| report.duplicates), sum(|report| report.units)),
             most_duplicates: reports.iter().map(|report| report.duplicates).max().unwrap_or(0),
             lost_claims_percent: percent(sum(|report| report.lost_claims), sum(|report| report.claims)),
+            losses: (sum(|report| report.lost), sum(|report| report.reopened)),
             convergence_p50_ms: at(50),
             convergence_p99_ms: at(99),
             takeover_most_s: takeover.map_or(0.0, Duration::as_secs_f64),
@@ -141,10 +148,10 @@ impl Summary {
 
     /// One JSON object on one line.
     pub fn json(&self) -> String {
-        let (fifo, chunks, fixed) = self.peers;
+        let ((fifo, chunks, fixed), (lost, reopened)) = (self.peers, self.losses);
         format!(
             "{{\"scenario\":{:?},\"seeds\":{},\"violations\":{},\"makespan_ratio\":{:.4},\"idle_percent\":{:.3},\
-             \"duplicates_percent\":{:.3},\"lost_claims_percent\":{:.3},\"convergence_p50_ms\":{:.1},\
+             \"duplicates_percent\":{:.3},\"lost_claims_percent\":{:.3},\"lost\":{lost},\"reopened\":{reopened},\"convergence_p50_ms\":{:.1},\
              \"convergence_p99_ms\":{:.1},\"ledger_bytes_per_frame_link\":{:.1},\"speedup_over_real_time\":{:.1},\
              \"peers\":{{\"fifo\":{fifo:.4},\"chunks\":{chunks:.4},\"static\":{fixed:.4}}}}}",
             self.scenario,

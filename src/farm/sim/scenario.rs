@@ -46,6 +46,8 @@ pub struct Faults {
     pub slow_disk: Option<Duration>,
     /// Mean time between a disk being full for a while, somewhere.
     pub full_disk: Option<Duration>,
+    /// Mean time between stored results being gone, somewhere: all of one result, or one of its copies.
+    pub gone: Option<Duration>,
     /// Mean time between commands to jobs.
     pub command: Option<Duration>,
     /// Mean time between lies, of each liar.
@@ -239,6 +241,7 @@ fn searching() -> Vec<Scenario> {
         late: Some(secs(20)),
         slow_disk: Some(secs(20)),
         full_disk: Some(secs(25)),
+        gone: Some(secs(5)),
         command: Some(secs(8)),
         ..lossy.clone()
     };
@@ -257,13 +260,14 @@ fn searching() -> Vec<Scenario> {
         ),
         small(
             "disks",
-            "disks that are slow, or full for a while",
+            "disks that are slow, or full for a while, or lose results",
             Faults {
                 until: secs(40),
                 unsynced: true,
                 crash: Some(secs(20)),
                 slow_disk: Some(secs(8)),
                 full_disk: Some(secs(8)),
+                gone: Some(secs(2)),
                 ..calm.clone()
             },
         ),

@@ -34,7 +34,7 @@ pub struct Shrunk {
 /// A way to leave something out.
 type Step = fn(&mut Scenario);
 
-const STEPS: [Step; 30] = [
+const STEPS: [Step; 31] = [
     |s| s.faults.loss_ppm = 0,
     |s| s.faults.duplicate_ppm = 0,
     |s| s.faults.overtake_ppm = 0,
@@ -53,6 +53,7 @@ const STEPS: [Step; 30] = [
     |s| s.faults.late = None,
     |s| s.faults.slow_disk = None,
     |s| s.faults.full_disk = None,
+    |s| s.faults.gone = None,
     |s| s.faults.command = None,
     |s| s.faults.lie = None,
     |s| s.liars = 0,

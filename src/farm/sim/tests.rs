@@ -21,6 +21,7 @@ const REGRESSIONS: &[(&str, u64, &str)] = &[
         33,
         "one machine left a frame by its claim's score, the other by the job's limit of machines, again and again",
     ),
+    ("disks", 467, "a frame that had failed once was left to machines that kept off the job"),
     ("spread", 5, "of two settings that one machine made before the first was on its disk, the first was kept"),
 ];
 
@@ -107,7 +108,7 @@ fn a_cut_network_wastes_work_and_loses_none() {
 }
 
 #[test]
-fn a_slow_or_full_disk_loses_nothing() {
+fn a_disk_that_is_slow_or_full_or_loses_results_ends_nothing_early() {
     check("disks", 0..2);
 }
 
@@ -164,6 +165,13 @@ fn a_wrong_tie_break_is_found() {
 fn an_ignored_epoch_is_found() {
     let found = find(Bug::EpochIgnored, "commands", 0..10);
     assert!(found.is_some(), "{found:?}");
+}
+
+#[test]
+fn an_ignored_loss_is_found() {
+    let found = find(Bug::LossIgnored, "disks", 0..10);
+    let invariants = [Invariant::FoldIsRight, Invariant::EverythingEnds];
+    assert!(found.is_some_and(|(_, invariant)| invariants.contains(&invariant)), "{found:?}");
 }
 
 #[test]

@@ -561,3 +561,30 @@ fn what_waits_is_taken_over_unless_a_stronger_machine_just_took_it_over() {
     assert!(takes_from(actor(2), TAKEN_OVER), "it would yield");
     assert!(!takes_from(actor(9), TAKEN_OVER), "this machine would yield, and take it again");
 }
+
+#[test]
+fn a_frame_that_failed_here_waits_for_no_machine_that_keeps_off_the_job() {
+    let mut trio = Trio::new(2);
+    let job = trio.submit(0, 6);
+    trio.wait(SECOND);
+    let frame = trio.frames(0, job)[0];
+    for _ in 0..3 {
+        trio.fail(1);
+        trio.wait(SECOND);
+    }
+    assert!(trio.frames(1, job).is_empty(), "it keeps off");
+    trio.fail(0);
+    let again = |trio: &mut Trio| {
+        for _ in 0..12 {
+            trio.wait(SECOND);
+            if (0..2).any(|at| trio.frames(at, job) == [frame]) {
+                break;
+            }
+            (0..2).for_each(|at| trio.render(at));
+        }
+        (trio.frames(0, job), trio.frames(1, job))
+    };
+    assert_eq!(again(&mut trio), (vec![frame], vec![]));
+    trio.fail(0);
+    assert_eq!(again(&mut trio), (vec![], vec![frame]), "nobody else has an attempt left");
+}

@@ -22,7 +22,7 @@ pub(super) fn put(store: &Store, outputs: &[Output], directory: &Path, frame: i3
         let to = directory.join(path);
         let folder = to.parent().unwrap_or(directory);
         no_links(directory, path)
-            .and_then(|()| put_one(store, output.blob, &to, folder))
+            .and_then(|()| put_one(store, output, &to, folder))
             .map_err(|error| (folder.to_path_buf(), error))?;
     }
     Ok(())

@@ -106,6 +106,44 @@ async fn what_waits_to_go_to_one_folder_does_not_go_there_once_another_is_asked_
 }
 
 #[tokio::test]
+async fn a_frame_that_is_neither_in_the_store_nor_in_its_folder_is_told_and_one_in_its_folder_is_delivered() {
+    let mut stage = Stage::new();
+    let (job, spec) = (JobId([1; 16]), stage.spec("out"));
+    let blob = stage.store.put_bytes(format!("frame 1 of {job:?}").as_bytes()).unwrap().0;
+    let name = blob.to_string();
+    let file = stage.folder.path().join("store/blobs").join(&name[..2]).join(name);
+    let outputs = |bytes: u64| vec![Output { path: "1.png".into(), blob, bytes, role: OutputRole::Image }];
+    let bytes = std::fs::metadata(&file).unwrap().len();
+    let again = |stage: &mut Stage| {
+        let frame = (Unit::whole(1), 0);
+        stage.delivery.deliver((job, 1), Arc::new(spec.clone()), &spec.output, frame, outputs(bytes));
+    };
+    // Deleted under the store, and the second time known to be gone.
+    std::fs::remove_file(&file).unwrap();
+    for _ in 0..2 {
+        again(&mut stage);
+        let Input::Undeliverable { unit, gone, .. } = stage.event().await else { panic!("delivered") };
+        assert_eq!((unit, gone), (Unit::whole(1), vec![blob]));
+        assert!(!stage.path(&spec, 1).exists());
+    }
+    assert_eq!(stage.store.take_gone(), [blob]);
+    // Delivered by an earlier run, and something else.
+    std::fs::create_dir_all(&spec.output.directory).unwrap();
+    let text = format!("frame 1 of {job:?}");
+    std::fs::write(stage.path(&spec, 1), &text).unwrap();
+    again(&mut stage);
+    assert!(matches!(stage.event().await, Input::Delivered { .. }));
+    std::fs::write(stage.path(&spec, 1), text.replace("1 of", "2 of")).unwrap();
+    again(&mut stage);
+    assert!(matches!(stage.event().await, Input::Undeliverable { .. }));
+    // A folder that cannot be read says nothing of what is in it.
+    std::fs::remove_dir_all(&spec.output.directory).unwrap();
+    std::fs::write(&spec.output.directory, "no folder").unwrap();
+    again(&mut stage);
+    assert!(matches!(stage.event().await, Input::DeliveryFailed { .. }));
+}
+
+#[tokio::test]
 async fn a_folder_that_does_not_answer_is_told_of_and_holds_up_no_other_job() {
     let mut stage = Stage::new();
     let (first, second) = (JobId([1; 16]), JobId([2; 16]));

@@ -10,6 +10,7 @@ use super::{BlobFailure, BlobReply, BlobRequest, ChunkSink, ChunkSource, NetEven
 use crate::farm::blob::{BLOB_MAX_CHUNKS, BlobMap, CHUNK_MAX_BYTES, ChunkRef, MAP_ENTRY_BYTES, chunk_id};
 use crate::farm::id::{BlobId, ChunkId, JobId, NodeId};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -26,6 +27,8 @@ const READ_AHEAD: usize = 3;
 const WRITE_BEHIND: usize = 3;
 /// Chunks read or written at once for all peers together: what a blocking pool and a disk take well (guess).
 pub(super) const DISK_AT_ONCE: usize = 16;
+/// Chunks that a peer was sent last, remembered to tell when it asks for one again (guess: a second of a fast wire).
+const REMEMBERED: usize = 256;
 const REQUEST_BYTES: usize = 1 + 32 + 4;
 const MAX_MAP_BYTES: usize = BLOB_MAX_CHUNKS * MAP_ENTRY_BYTES;
 const MAX_HAVE_BYTES: usize = BLOB_MAX_CHUNKS.div_ceil(8);
@@ -63,6 +66,8 @@ enum Asked {
     Map(BlobId),
     Have(BlobId),
     Chunk(BlobId, u32),
+    /// One that it was sent before.
+    Again(BlobId, u32),
     Log(JobId, i32),
     Text(BlobId),
 }
@@ -100,6 +105,7 @@ where
     let (mut requests, mut replies) = stream.split();
     let (ahead, mut ready) = mpsc::channel::<JoinHandle<Option<Vec<u8>>>>(READ_AHEAD);
     let read = async move {
+        let mut sent: VecDeque<(BlobId, u32)> = VecDeque::with_capacity(REMEMBERED);
         loop {
             let mut bytes = [0; REQUEST_BYTES];
             let first = requests.read(&mut bytes).await?;
@@ -107,7 +113,7 @@ where
                 return io::Result::Ok(());
             }
             requests.read_exact(&mut bytes[first..]).await?;
-            let asked = decode_request(bytes)?;
+            let asked = remember(&mut sent, decode_request(bytes)?);
             let Ok(turn) = ahead.reserve().await else { return Ok(()) };
             let permit = disk.clone().acquire_owned().await.map_err(io::Error::other)?;
             let source = source.clone();
@@ -138,18 +144,31 @@ fn look_up(source: &dyn ChunkSource, node: NodeId, asked: Asked) -> Option<Vec<u
     match asked {
         Asked::Map(blob) => source.map(blob).filter(BlobMap::is_sound).map(|map| map.to_bytes()),
         Asked::Have(blob) => source.have(blob).filter(|bitmap| bitmap.len() <= MAX_HAVE_BYTES),
-        Asked::Chunk(blob, index) => read(source, node, blob, index),
+        Asked::Chunk(blob, index) => readable(source.read(blob, index), node, (blob, index)),
+        Asked::Again(blob, index) => readable(source.reread(blob, index), node, (blob, index)),
         Asked::Log(job, frame) => source.log(job, frame).filter(|text| text.len() <= TEXT_MAX_BYTES),
         Asked::Text(blob) => {
             let is_text = |map: &BlobMap| matches!(&map.chunks[..], [one] if one.bytes as usize <= TEXT_MAX_BYTES);
             source.map(blob).filter(is_text)?;
-            read(source, node, blob, 0)
+            readable(source.read(blob, 0), node, (blob, 0))
         }
     }
 }
 
-fn read(source: &dyn ChunkSource, node: NodeId, blob: BlobId, index: u32) -> Option<Vec<u8>> {
-    match source.read(blob, index) {
+/// Tells whether a peer was sent a chunk lately that it asks for now.
+fn remember(sent: &mut VecDeque<(BlobId, u32)>, asked: Asked) -> Asked {
+    let Asked::Chunk(blob, index) = asked else { return asked };
+    if sent.contains(&(blob, index)) {
+        return Asked::Again(blob, index);
+    }
+    sent.truncate(REMEMBERED - 1);
+    sent.push_front((blob, index));
+    asked
+}
+
+/// What can be sent of what was read.
+fn readable(chunk: io::Result<Vec<u8>>, node: NodeId, (blob, index): (BlobId, u32)) -> Option<Vec<u8>> {
+    match chunk {
         Ok(bytes) if bytes.len() <= CHUNK_MAX_BYTES as usize => Some(bytes),
         Ok(_) => None,
         Err(error) => {
@@ -404,6 +423,9 @@ mod tests {
         fn read(&self, blob: BlobId, index: u32) -> io::Result<Vec<u8>> {
             if blob == self.0.id() && index == 0 { Ok(b"chunk".to_vec()) } else { Err(io::ErrorKind::NotFound.into()) }
         }
+        fn reread(&self, _: BlobId, _: u32) -> io::Result<Vec<u8>> {
+            Err(io::Error::new(io::ErrorKind::NotFound, "it is damaged"))
+        }
         fn log(&self, job: JobId, frame: i32) -> Option<Vec<u8>> {
             ((job, frame) == (JobId([2; 16]), -7)).then(|| b"line\n".to_vec())
         }
@@ -430,11 +452,15 @@ mod tests {
         let text = |request, text: &[u8]| BlobReply::Text { request, text: text.to_vec() };
         let missing = |request| BlobReply::Failed { request, why: BlobFailure::Missing };
         let (here, other) = (BlobRequest::Text { blob }, BlobRequest::Text { blob: BlobId([9; 32]) });
+        let chunk = BlobRequest::Chunk { blob, index: 0, id: chunk_id(b"chunk"), bytes: 5 };
         let expected = [
             (log(-7), text(log(-7), b"line\n")),
             (log(7), missing(log(7))),
             (here.clone(), text(here, b"chunk")),
             (other.clone(), missing(other)),
+            (chunk.clone(), BlobReply::Chunk { blob, index: 0, bytes: 5 }),
+            // Whoever asks again had no use for what it got.
+            (chunk.clone(), missing(chunk)),
         ];
         let places = Arc::new(Semaphore::new(MAX_REQUESTS));
         let asks = async {

@@ -15,6 +15,11 @@ use std::sync::{Arc, Mutex};
 /// of maps (guess).
 const OPEN_BLOBS_WEIGHT: usize = 128;
 
+/// What can happen to a file.
+const NO_FILE: &str = "is gone";
+const OTHER_LENGTH: &str = "has another length than its record";
+const DAMAGED: &str = "is damaged";
+
 /// A complete blob, open for reading.
 pub(super) struct OpenBlob {
     pub(super) file: File,
@@ -59,11 +64,46 @@ impl Store {
         match self.open_known(id)? {
             Ok(blob) => Ok(blob),
             Err(Lost(why)) => {
-                tracing::warn!(blob = %id, "the file of a blob {why}; the blob is forgotten");
-                self.drop_blobs(&[id])?;
+                self.lose(id, why)?;
                 Err(no_blob(id))
             }
         }
+    }
+
+    /// Forgets a blob of which something happened to the file, to be told of by [`take_gone`](Self::take_gone).
+    fn lose(&self, id: BlobId, why: &'static str) -> io::Result<()> {
+        tracing::warn!(blob = %id, "the file of a blob {why}; the blob is forgotten");
+        self.drop_blobs(&[id])?;
+        lock(&self.gone).insert(id);
+        Ok(())
+    }
+
+    /// Blobs that were found to be gone or damaged since this was last asked, and did not come back since.
+    pub fn take_gone(&self) -> Vec<BlobId> {
+        let gone = std::mem::take(&mut *lock(&self.gone));
+        gone.into_iter().filter(|id| !self.has(*id)).collect()
+    }
+
+    /// Looks whether these blobs are here, by the lengths of their files: those that are not will be told of by
+    /// [`take_gone`](Self::take_gone), also where nothing is known of them.
+    ///
+    /// # Errors
+    /// The database cannot be read or written; the rest was not looked at.
+    pub fn look_for(&self, ids: &BTreeSet<BlobId>) -> io::Result<()> {
+        let lengths: BTreeMap<BlobId, u64> = self.blobs()?.into_iter().collect();
+        for id in ids {
+            let Some(length) = lengths.get(id) else {
+                lock(&self.gone).insert(*id);
+                continue;
+            };
+            match fs::metadata(self.blob_path(*id)) {
+                Ok(file) if file.len() != *length => self.lose(*id, OTHER_LENGTH)?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => self.lose(*id, NO_FILE)?,
+                Ok(_) => {}
+                Err(error) => tracing::warn!(blob = %id, %error, "the file of a blob cannot be looked at"),
+            }
+        }
+        Ok(())
     }
 
     /// A complete blob, open, or what happened to its file. Takes no lock of a blob.
@@ -75,8 +115,8 @@ impl Store {
         let path = self.blob_path(id);
         let file = match File::open(&path) {
             Ok(file) if file.metadata()?.len() == map.bytes() => file,
-            Ok(_) => return Ok(Err(Lost("has another length than its record"))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Err(Lost("is gone"))),
+            Ok(_) => return Ok(Err(Lost(OTHER_LENGTH))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Err(Lost(NO_FILE))),
             Err(e) => return Err(at("open", &path)(e)),
         };
         let weight = 1 + map.chunks.len() / 1024;
@@ -97,8 +137,37 @@ impl Store {
         let blob = self.opened(id)?;
         let chunk = blob.map.chunks.get(index as usize).ok_or_else(|| no_chunk(id, index))?;
         let mut bytes = vec![0; chunk.bytes as usize];
-        read_exact_at(&blob.file, &mut bytes, blob.offsets[index as usize])?;
+        self.read_of(&blob, index as usize, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// The same, and the chunk of a complete blob is checked: one that is damaged is told of and `NotFound`.
+    ///
+    /// # Errors
+    /// As [`read_chunk`](Self::read_chunk).
+    pub fn read_checked(&self, id: BlobId, index: u32) -> io::Result<Vec<u8>> {
+        let bytes = self.read_chunk(id, index)?;
+        if self.downloads.get(id).is_none() {
+            let blob = self.opened(id)?;
+            let is_sound = blob.map.chunks.get(index as usize).is_some_and(|chunk| chunk.id == chunk_id(&bytes));
+            if !is_sound {
+                self.lose(id, DAMAGED)?;
+                return Err(no_blob(id));
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Fills `bytes` with a chunk of a blob, whose file may have been cut short while it was open.
+    fn read_of(&self, blob: &OpenBlob, index: usize, bytes: &mut [u8]) -> io::Result<()> {
+        match read_exact_at(&blob.file, bytes, blob.offsets[index]) {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                let id = blob.map.id();
+                self.lose(id, OTHER_LENGTH)?;
+                Err(no_blob(id))
+            }
+            read => read,
+        }
     }
 
     /// A complete blob as a file, for reading.
@@ -141,8 +210,8 @@ impl Store {
     /// or not at all, replacing what was there.
     ///
     /// # Errors
-    /// `NotFound` without the blob, `InvalidData` if it rotted on disk (fetch it again), `StorageFull` and the like
-    /// from the disk; nothing stays behind.
+    /// `NotFound` without the blob, `InvalidData` if it rotted on disk, and then it is forgotten (fetch it again),
+    /// `StorageFull` and the like from the disk; nothing stays behind.
     pub fn deliver(&self, id: BlobId, to: &Path) -> io::Result<()> {
         let blob = self.opened(id)?;
         // The same name for the same delivery, so that one cut short by a crash leaves nothing once it is repeated.
@@ -154,10 +223,11 @@ impl Store {
         let mut copy = File::create(&temporary).map_err(at("write", to))?;
         let shared = files::reflink(&blob.file, &copy);
         let mut bytes = Vec::new();
-        for (chunk, offset) in blob.map.chunks.iter().zip(&blob.offsets) {
+        for (index, chunk) in blob.map.chunks.iter().enumerate() {
             bytes.resize(chunk.bytes as usize, 0);
-            read_exact_at(&blob.file, &mut bytes, *offset).map_err(at("read", &self.blob_path(id)))?;
+            self.read_of(&blob, index, &mut bytes).map_err(at("read", &self.blob_path(id)))?;
             if chunk_id(&bytes) != chunk.id {
+                self.lose(id, DAMAGED)?;
                 let why = "its content is damaged: fetch it again from another node";
                 return Err(at("deliver", &self.blob_path(id))(io::Error::new(io::ErrorKind::InvalidData, why)));
             }

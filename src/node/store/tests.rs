@@ -427,12 +427,58 @@ fn a_delivery_replaces_what_was_there_and_a_rotten_blob_is_not_delivered() {
     fs::write(&to, b"old frame").unwrap();
     store.deliver(id, &to).unwrap();
     assert_eq!(fs::read(&to).unwrap(), b"new frame");
-    files::set_mode(&store.blob_path(id), 0o644).unwrap();
-    fs::write(store.blob_path(id), b"bad frame").unwrap();
+    damage(&store, id, b"bad frame");
     assert_eq!(store.deliver(id, &to).unwrap_err().kind(), io::ErrorKind::InvalidData);
     assert_eq!(fs::read(&to).unwrap(), b"new frame");
     assert_eq!(files_under(&out), [to]);
     assert_eq!(store.deliver(id, &dir.path().join("no/such/folder")).unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+/// Puts other bytes in the place of a blob's.
+fn damage(store: &Store, id: BlobId, bytes: &[u8]) {
+    files::set_mode(&store.blob_path(id), 0o644).unwrap();
+    fs::write(store.blob_path(id), bytes).unwrap();
+}
+
+#[test]
+fn a_blob_whose_file_is_gone_or_damaged_is_forgotten_and_told_of_once() {
+    let (dir, store) = fresh();
+    let put = |text: &str| store.put_bytes(text.as_bytes()).unwrap().0;
+    let to = dir.path().join("out");
+    let look = |id| store.look_for(&BTreeSet::from([id]));
+    // However it is noticed.
+    type Notice<'a> = &'a dyn Fn(BlobId) -> bool;
+    let ways: [(&str, Option<&str>, Notice); 7] = [
+        ("asked for", None, &|id| store.read_chunk(id, 0).is_err()),
+        ("asked for again", Some("asked for agaim"), &|id| store.read_checked(id, 0).is_err()),
+        ("delivered", Some("deliverex"), &|id| store.deliver(id, &to).is_err()),
+        ("laid out", None, &|id| store.place(id, &to, false).is_err()),
+        ("looked for", None, &|id| look(id).is_ok()),
+        ("looked at", Some("short"), &|id| look(id).is_ok()),
+        ("cut short while it is open", Some("cut"), &|id| store.read_chunk(id, 0).is_err()),
+    ];
+    for (text, becomes, notice) in ways {
+        let id = put(text);
+        if text.contains("open") {
+            store.read_chunk(id, 0).unwrap();
+        }
+        match becomes {
+            Some(bytes) => damage(&store, id, bytes.as_bytes()),
+            None => fs::remove_file(store.blob_path(id)).unwrap(),
+        }
+        assert!(notice(id) && !store.has(id), "{text}");
+        assert_eq!((store.take_gone(), store.take_gone()), (vec![id], vec![]), "{text}");
+        assert!(!store.blob_path(id).exists() && !to.exists(), "{text}");
+    }
+    let (sound, unknown) = (put("sound"), BlobId([1; 32]));
+    assert_eq!(store.read_checked(sound, 0).unwrap(), b"sound");
+    store.look_for(&BTreeSet::from([sound, unknown])).unwrap();
+    assert_eq!(store.take_gone(), [unknown]);
+    // What came back is not gone.
+    fs::remove_file(store.blob_path(sound)).unwrap();
+    look(sound).unwrap();
+    put("sound");
+    assert_eq!(store.take_gone(), []);
 }
 
 #[test]

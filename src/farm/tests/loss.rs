@@ -1,0 +1,196 @@
+//! What becomes of results whose files are gone.
+
+use super::*;
+use crate::farm::state::JobState;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+impl Trio {
+    /// The second of two machines renders this much of a job of the first.
+    fn of_two(frames: i32) -> (Self, JobId) {
+        let mut trio = Self::new(2);
+        trio.slots(0, 0);
+        let job = trio.submit(0, frames);
+        trio.wait(SECOND);
+        (trio, job)
+    }
+
+    /// Two machines, the second of which rendered all of a job while the first, which submitted it, was away; it renders
+    /// nothing more before it is told to.
+    fn of_one_that_is_away(frames: i32) -> (Self, JobId) {
+        let (mut trio, job) = Self::of_two(frames);
+        trio.kill(0);
+        trio.finish();
+        assert!(trio.job(1, job).unfinished().is_empty());
+        trio.slots(1, 0);
+        (trio, job)
+    }
+
+    fn slots(&mut self, at: usize, slots: u32) {
+        let node = self.names[at];
+        self.give(node, Input::Capability(Box::new(Capability { slots, ..capability() })));
+        self.wait(STEP);
+    }
+
+    /// The file of a frame, of its first epoch, is gone from a machine.
+    fn lose(&mut self, at: usize, frame: u8) {
+        let (node, blob) = (self.names[at], BlobId([frame; 32]));
+        assert!(self.at(at).store.remove(&blob));
+        self.give(node, Input::BlobsGone { blobs: vec![blob] });
+        self.wait(SECOND);
+    }
+
+    fn comes_back(&mut self, at: usize) {
+        self.restart(at, 50);
+        self.slots(at, 0);
+        self.wait(SECOND);
+    }
+
+    fn job(&self, at: usize, job: JobId) -> &JobState {
+        &self.machines[&self.names[at]].farm.jobs()[&job]
+    }
+
+    fn epochs(&self, at: usize, job: JobId) -> Vec<u32> {
+        let state = self.job(at, job);
+        state.all_units().map(|unit| state.unit(unit).epoch).collect()
+    }
+}
+
+#[test]
+fn what_its_only_holder_lost_gets_a_new_epoch_from_the_submitter_and_is_rendered_anew() {
+    let (mut trio, job) = Trio::of_one_that_is_away(3);
+    trio.lose(1, 2);
+    assert_eq!(trio.epochs(1, job), [0, 0, 0], "the submitter decides");
+    trio.comes_back(0);
+    assert_eq!((trio.epochs(0, job), trio.epochs(1, job)), (vec![0, 1, 0], vec![0, 1, 0]));
+    assert!(
+        trio.job(0, job).history.iter().any(|entry| entry.action == "frames 2 requeued by the loss of their files")
+    );
+    trio.slots(1, 1);
+    trio.finish();
+    assert!(trio.job(0, job).is_over());
+    assert_eq!(trio.at(0).delivered, [1, 3, 2]);
+    assert_eq!(trio.epochs(0, job), [0, 1, 0], "once");
+}
+
+#[test]
+fn while_the_submitter_is_away_what_is_lost_is_rendered_anew_in_the_epoch_it_has() {
+    let (mut trio, job) = Trio::of_one_that_is_away(3);
+    trio.lose(1, 2);
+    assert!(!trio.machines[&trio.names[1]].farm.is_done(trio.job(1, job), Unit::whole(2), trio.now));
+    let begun = trio.at(1).begun.len();
+    trio.slots(1, 1);
+    trio.finish();
+    assert_eq!(trio.at(1).begun[begun..], [(2, 0, BUNDLE)]);
+    trio.comes_back(0);
+    trio.finish();
+    assert!(trio.job(0, job).is_over());
+    assert_eq!(trio.epochs(0, job), [0, 0, 0]);
+}
+
+#[test]
+fn what_another_still_holds_is_fetched_from_there_and_not_rendered_anew() {
+    let mut trio = Trio::new(3);
+    trio.slots(0, 0);
+    trio.slots(2, 0);
+    let job = trio.submit(0, 2);
+    trio.wait(SECOND);
+    trio.kill(0);
+    trio.finish();
+    // The third made the second copy.
+    let holders = trio.job(1, job).holders(BlobId([1; 32]));
+    assert_eq!(holders, trio.names[1..].iter().copied().collect());
+    trio.lose(1, 1);
+    trio.comes_back(0);
+    trio.finish();
+    assert!(trio.job(0, job).is_over());
+    assert_eq!(trio.epochs(0, job), [0, 0]);
+}
+
+#[test]
+fn a_frame_under_its_name_is_not_lost_whoever_lost_its_copies() {
+    let (mut trio, job) = Trio::of_two(3);
+    trio.render(1);
+    trio.wait(SECOND);
+    let frame = trio.at(0).delivered.clone();
+    let [first] = frame[..] else { panic!("one frame is delivered: {frame:?}") };
+    trio.lose(1, first as u8);
+    trio.lose(0, first as u8);
+    assert_eq!(trio.job(0, job).holders(BlobId([first as u8; 32])), BTreeSet::new());
+    assert_eq!(trio.epochs(0, job), [0, 0, 0]);
+    // The next start knows of no delivery, and looks.
+    trio.kill(0);
+    trio.comes_back(0);
+    assert_eq!(trio.at(0).delivered, [first, first]);
+    trio.finish();
+    assert!(trio.job(0, job).is_over());
+    assert_eq!(trio.epochs(0, job), [0, 0, 0]);
+}
+
+#[test]
+fn a_job_that_is_over_stays_over_whatever_is_lost_of_it() {
+    let (mut trio, job) = Trio::of_two(2);
+    trio.finish();
+    assert!(trio.job(0, job).is_over());
+    trio.lose(1, 1);
+    assert_eq!(trio.job(0, job).holders(BlobId([1; 32])), BTreeSet::new());
+    trio.kill(0);
+    trio.comes_back(0);
+    trio.finish();
+    assert!(trio.job(0, job).is_over() && trio.job(1, job).is_over());
+    assert_eq!(trio.epochs(0, job), [0, 0]);
+}
+
+#[test]
+fn the_collection_of_a_canceled_job_ends_without_what_is_lost() {
+    let (mut trio, job) = Trio::of_one_that_is_away(2);
+    trio.lose(1, 1);
+    let node = trio.names[1];
+    trio.give(node, Input::Command { job, command: JobCommand::Cancel("user".into()) });
+    trio.comes_back(0);
+    trio.finish();
+    assert_eq!((trio.at(0).delivered.clone(), trio.epochs(0, job)), (vec![2], vec![0, 0]));
+    let collector = trio.at(0).farm.collectors()[&job].clone();
+    assert!(collector.ended);
+    assert_eq!(collector.lost(trio.job(0, job)).collect::<Vec<_>>(), [Unit::whole(1)]);
+}
+
+#[test]
+fn what_a_collector_lost_it_fetches_again_and_says_so() {
+    let (mut trio, job) = Trio::of_two(3);
+    trio.at(0).is_slow = true;
+    trio.render(1);
+    trio.wait(SECOND);
+    let first = trio.at(0).delivered[0] as u8;
+    // Gone before it got under its name: its store lacks it by then.
+    trio.at(0).unanswered.clear();
+    trio.at(0).folder.clear();
+    let (collection, blob) = (trio.at(0).farm.collectors()[&job].collection, BlobId([first; 32]));
+    trio.at(0).store.remove(&blob);
+    let node = trio.names[0];
+    trio.give(node, Input::Undeliverable { job, collection, unit: Unit::whole(i32::from(first)), gone: vec![blob] });
+    trio.wait(SECOND);
+    trio.answer(0);
+    assert!(trio.at(0).folder.contains(&blob));
+    assert_eq!(trio.job(1, job).holders(blob), trio.names.iter().copied().collect());
+    assert_eq!(trio.epochs(0, job), [0, 0, 0]);
+}
+
+#[test]
+fn a_bundle_of_which_something_is_gone_is_looked_through_again() {
+    let (mut trio, job) = Trio::of_two(3);
+    let node = trio.names[1];
+    for gone in [BUNDLE, BlobId([200; 32])] {
+        trio.at(1).store.remove(&gone);
+        // What it has is told when the test says so.
+        trio.at(1).unheard.insert(BUNDLE);
+        trio.give(node, Input::BlobsGone { blobs: vec![gone] });
+        assert!(!trio.at(1).farm.has_bundle(BUNDLE), "{gone:?}");
+        assert_eq!(trio.job(0, job).holders(BUNDLE).contains(&node), gone != BUNDLE);
+        trio.at(1).unheard.clear();
+        trio.at(1).store.insert(BUNDLE);
+        trio.give(node, Input::BlobComplete { blob: BUNDLE });
+        trio.wait(SECOND);
+        assert!(trio.at(1).farm.has_bundle(BUNDLE) && trio.job(0, job).holders(BUNDLE).contains(&node), "{gone:?}");
+    }
+}
