@@ -437,7 +437,7 @@ impl Node {
                 self.turn(Input::Disconnected { node });
             }
             NetEvent::Frame { node, bytes, .. } => match crate::wire::decode(&bytes) {
-                Ok(Some(message)) => self.turn(Input::Received { from: node, message }),
+                Ok(Some(message)) => self.turn(Input::Received { from: node, message: message.into() }),
                 Ok(None) => tracing::debug!(node = %node.short(), "a message of a later version was ignored"),
                 Err(error) => {
                     tracing::warn!(node = %node.short(), %error, "a message that makes no sense; its connection is closed");

@@ -9,6 +9,7 @@ use super::job::{JobSpec, OutputSpec, Revision};
 use super::ledger::Row;
 use super::message::{Capability, Message};
 use super::op::{Blank, FailureKind, JobSetting, Output, UnitSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The two clocks, read once per turn of the loop.
@@ -94,7 +95,7 @@ pub enum Input {
         /// Who.
         from: NodeId,
         /// What.
-        message: Message,
+        message: Arc<Message>,
     },
     /// Rows are on disk.
     Persisted(Token),
@@ -309,8 +310,8 @@ pub enum Effect {
     Send {
         /// Whom.
         to: NodeId,
-        /// What.
-        message: Message,
+        /// What; one for all it goes to.
+        message: Arc<Message>,
     },
     /// A neighbour is silent: close its connection so that it is dialled anew.
     Disconnect {

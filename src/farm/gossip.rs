@@ -14,6 +14,7 @@ use super::{Farm, jittered};
 use rand::Rng;
 use rand::seq::IteratorRandom;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Neighbours a digest goes to each time; in a large swarm, where digests rarely agree, one (guess).
 const DIGEST_FANOUT: usize = 3;
@@ -28,15 +29,15 @@ impl Farm {
     /// What a new neighbour is told first.
     pub(super) fn greet(&mut self, node: NodeId, effects: &mut Vec<Effect>) {
         if let Some(own) = self.roster.own() {
-            effects.push(Effect::Send { to: node, message: Message::Capability(Box::new(own.clone())) });
+            effects.push(Effect::Send { to: node, message: Message::Capability(Box::new(own.clone())).into() });
         }
         let beat = self.heartbeat();
-        effects.push(Effect::Send { to: node, message: Message::Heartbeat(beat) });
-        effects.push(Effect::Send { to: node, message: Message::Digest(self.ledger.digest()) });
+        effects.push(Effect::Send { to: node, message: Message::Heartbeat(beat).into() });
+        effects.push(Effect::Send { to: node, message: Message::Digest(self.ledger.digest()).into() });
     }
 
     /// Takes a neighbour's word; says whether choices may follow from it.
-    pub(super) fn received(&mut self, now: Now, from: NodeId, message: Message, effects: &mut Vec<Effect>) -> bool {
+    pub(super) fn received(&mut self, now: Now, from: NodeId, message: &Message, effects: &mut Vec<Effect>) -> bool {
         self.roster.heard(from, now.mono);
         match message {
             Message::Heartbeat(beat) => {
@@ -48,16 +49,16 @@ impl Farm {
                 false
             }
             Message::Beats(beats) => {
-                self.relayed_beats(&beats, now.mono);
+                self.relayed_beats(beats, now.mono);
                 false
             }
             Message::Capability(capability) => {
-                self.roster.capability(from, *capability);
+                self.roster.capability(from, (**capability).clone());
                 true
             }
             Message::Push(suffixes) => {
                 let mut changed = false;
-                for suffix in &suffixes {
+                for suffix in suffixes {
                     changed |= self.merge(from, suffix, effects);
                 }
                 self.tell_retired(from, suffixes.iter().map(|suffix| suffix.log), effects);
@@ -65,24 +66,24 @@ impl Farm {
                 changed
             }
             Message::Digest(theirs) => {
-                if theirs == self.ledger.digest() {
+                if *theirs == self.ledger.digest() {
                     self.fenced_until = None;
                 } else {
                     let digests = self.ledger.log_digests();
                     let parts = LogDigests::parts(&digests, LOGS_PER_MESSAGE).map(Message::LogDigests);
-                    effects.extend(parts.map(|message| Effect::Send { to: from, message }));
+                    effects.extend(parts.map(|part| Effect::Send { to: from, message: part.into() }));
                 }
                 false
             }
             Message::LogDigests(theirs) => {
-                self.answer_log_digests(from, &theirs, effects);
+                self.answer_log_digests(from, theirs, effects);
                 false
             }
             Message::Versions { versions, answer } => {
-                self.answer_versions(from, &versions, answer, effects);
+                self.answer_versions(from, versions, *answer, effects);
                 false
             }
-            Message::Retired(logs) => self.told_retired(from, &logs, effects),
+            Message::Retired(logs) => self.told_retired(from, logs, effects),
         }
     }
 
@@ -96,7 +97,8 @@ impl Farm {
                 *self.refusals.entry(from).or_default() += 1;
                 if let MergeError::Apart { log, actor } = error {
                     let versions = vec![self.ledger.versions_without(log, actor)];
-                    effects.push(Effect::Send { to: from, message: Message::Versions { versions, answer: false } });
+                    let message = Message::Versions { versions, answer: false }.into();
+                    effects.push(Effect::Send { to: from, message });
                 }
                 return false;
             }
@@ -180,7 +182,7 @@ impl Farm {
                 suffixes = self.ledger.bare_heads(versions.log);
             }
             budget = budget.saturating_sub(suffixes.iter().flat_map(|s| &s.ops).map(|op| op.len() as u64).sum());
-            effects.extend(pushes(suffixes).into_iter().map(|message| Effect::Send { to: from, message }));
+            effects.extend(pushes(suffixes).into_iter().map(|push| Effect::Send { to: from, message: push.into() }));
             if lacks {
                 behind.push(mine);
             }
@@ -203,11 +205,9 @@ impl Farm {
             self.roster.set_own_work(in_hand);
             self.draw(now.mono, rng);
             self.counter += 1;
-            let beat = self.heartbeat();
+            let message = Arc::new(Message::Heartbeat(self.heartbeat()));
             let told = self.told();
-            for to in &told {
-                effects.push(Effect::Send { to: *to, message: Message::Heartbeat(beat.clone()) });
-            }
+            effects.extend(told.iter().map(|to| Effect::Send { to: *to, message: message.clone() }));
             if self.counter.is_multiple_of(CAPABILITY_BEATS) {
                 self.tell_capability(&told, effects);
             }
@@ -220,18 +220,18 @@ impl Farm {
         self.hand_on(now, effects);
         if now.mono >= self.digest_at {
             self.digest_at = jittered(now.mono, DIGEST_EVERY, rng);
-            let digest = self.ledger.digest();
+            let digest = Arc::new(Message::Digest(self.ledger.digest()));
             let fanout = if self.is_partial() { 1 } else { DIGEST_FANOUT };
             for to in self.roster.neighbours().sample(&mut &mut *rng, fanout) {
-                effects.push(Effect::Send { to, message: Message::Digest(digest) });
+                effects.push(Effect::Send { to, message: digest.clone() });
             }
         }
     }
 
     fn tell_capability(&self, to: &[NodeId], effects: &mut Vec<Effect>) {
         let Some(own) = self.roster.own() else { return };
-        let tell = |to: &NodeId| Effect::Send { to: *to, message: Message::Capability(Box::new(own.clone())) };
-        effects.extend(to.iter().map(tell));
+        let message = Arc::new(Message::Capability(Box::new(own.clone())));
+        effects.extend(to.iter().map(|to| Effect::Send { to: *to, message: message.clone() }));
     }
 
     /// Counted where everyone is told: greeting hundreds at once would else put the counter ahead of the time.
@@ -266,18 +266,18 @@ fn send_versions(to: NodeId, versions: Vec<Versions>, answer: bool, effects: &mu
         if actors + entries > ACTORS_PER_MESSAGE && !batch.is_empty() {
             actors = 0;
             let versions = std::mem::take(&mut batch);
-            effects.push(Effect::Send { to, message: Message::Versions { versions, answer } });
+            effects.push(Effect::Send { to, message: Message::Versions { versions, answer }.into() });
         }
         actors += entries;
         batch.push(one);
         if actors >= ACTORS_PER_MESSAGE || batch.len() >= LOGS_PER_MESSAGE {
             actors = 0;
-            effects
-                .push(Effect::Send { to, message: Message::Versions { versions: std::mem::take(&mut batch), answer } });
+            let versions = std::mem::take(&mut batch);
+            effects.push(Effect::Send { to, message: Message::Versions { versions, answer }.into() });
         }
     }
     if !batch.is_empty() {
-        effects.push(Effect::Send { to, message: Message::Versions { versions: batch, answer } });
+        effects.push(Effect::Send { to, message: Message::Versions { versions: batch, answer }.into() });
     }
 }
 

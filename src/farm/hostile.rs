@@ -106,7 +106,7 @@ fn whatever_a_member_signs_a_farm_goes_on() {
             .merge(&suffix)
             .map(|merged| merged.new_ops.iter().map(|(_, op)| name(op)).collect::<BTreeSet<String>>())
             .map_err(|error| (error.to_string(), error.source().map(ToString::to_string)));
-        let push = Input::Received { from: NodeId([2; 32]), message: Message::Push(vec![suffix]) };
+        let push = Input::Received { from: NodeId([2; 32]), message: Message::Push(vec![suffix]).into() };
         farm.handle(Now { mono: now, wall_ms: 0 }, push, &mut rng);
         carry_on(&mut farm, now);
         refused
@@ -134,7 +134,7 @@ fn whatever_a_neighbour_says_a_farm_goes_on() {
         let (mut farm, _, now) = farm();
         let mut rng = StdRng::seed_from_u64(3);
         let kind = name(&message);
-        let said = Input::Received { from: NodeId([2; 32]), message };
+        let said = Input::Received { from: NodeId([2; 32]), message: message.into() };
         let answers = farm.handle(Now { mono: now, wall_ms: 0 }, said, &mut rng);
         carry_on(&mut farm, now);
         Some((kind, answers.iter().map(name).collect::<Vec<String>>()))

@@ -28,7 +28,7 @@ impl Farm {
                 self.transfer.lost(node);
                 true
             }
-            Input::Received { from, message } => self.received(now, from, message, effects),
+            Input::Received { from, message } => self.received(now, from, &message, effects),
             Input::Persisted(token) => {
                 self.persisted(token, effects);
                 true

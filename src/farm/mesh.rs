@@ -16,6 +16,7 @@ use super::roster::Member;
 use rand::Rng;
 use rand::seq::IteratorRandom;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Most signs of life in one message: 17 bytes each, the status stream carries 16 KiB.
@@ -146,7 +147,8 @@ impl Farm {
         if to.is_empty() {
             return;
         }
-        for message in pushes(self.ledger.suffix(log, actor, from).unwrap_or_default()) {
+        for push in pushes(self.ledger.suffix(log, actor, from).unwrap_or_default()) {
+            let message = Arc::new(push);
             effects.extend(to.iter().map(|node| Effect::Send { to: *node, message: message.clone() }));
         }
     }
@@ -172,24 +174,27 @@ impl Farm {
             }
             let counter = |boot: BootId| Some((boot, self.roster.counter(boot)?));
             let beats: Vec<(BootId, u64)> = boots.into_iter().filter_map(counter).collect();
-            for to in self.told() {
-                effects.push(Effect::Send { to, message: Message::Beats(beats.clone()) });
-            }
+            let message = Arc::new(Message::Beats(beats));
+            effects.extend(self.told().into_iter().map(|to| Effect::Send { to, message: message.clone() }));
         }
         if !self.mesh.forwards.is_empty() && now.mono >= self.mesh.push_at {
             self.mesh.push_at = now.mono + PUSH_EVERY;
             let forwards = std::mem::take(&mut self.mesh.forwards);
             let news = forwards.iter().map(|(of, forward)| (of, forward, self.origin(of.1)));
             let news: Vec<_> = news.collect();
+            // Most lack the same: it is put together once.
+            let mut batches: BTreeMap<Vec<(LogId, ActorId)>, Vec<Arc<Message>>> = BTreeMap::new();
             for to in self.told() {
-                let lacked = news.iter().filter(|((_, actor), forward, origin)| {
+                let lacks = |((_, actor), forward, origin): &(&(LogId, ActorId), &Forward, Option<&Member>)| {
                     !forward.known_to.contains(&to) && !Self::is_told_by(*actor, *origin, to)
+                };
+                let lacked: Vec<(LogId, ActorId)> =
+                    news.iter().filter(|one| lacks(one)).map(|(of, _, _)| **of).collect();
+                let batch = batches.entry(lacked).or_insert_with_key(|lacked| {
+                    let suffixes = lacked.iter().filter_map(|of| self.ledger.suffix(of.0, of.1, forwards[of].from));
+                    pushes(suffixes.flatten().collect()).into_iter().map(Arc::new).collect()
                 });
-                let suffixes = lacked
-                    .filter_map(|((log, actor), forward, _)| self.ledger.suffix(*log, *actor, forward.from))
-                    .flatten()
-                    .collect();
-                effects.extend(pushes(suffixes).into_iter().map(|message| Effect::Send { to, message }));
+                effects.extend(batch.iter().map(|message| Effect::Send { to, message: message.clone() }));
             }
         }
     }

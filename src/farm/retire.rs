@@ -104,7 +104,7 @@ impl Farm {
         let logs: BTreeSet<LogId> = logs.into_iter().filter(|log| self.ledger.is_retired(*log)).collect();
         let logs: Vec<LogId> = logs.into_iter().collect();
         for part in logs.chunks(wire::MAX_ENTRIES_PER_MESSAGE) {
-            effects.push(Effect::Send { to, message: Message::Retired(part.to_vec()) });
+            effects.push(Effect::Send { to, message: Message::Retired(part.to_vec()).into() });
         }
     }
 

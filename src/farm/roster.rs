@@ -198,7 +198,7 @@ impl Roster {
 
     /// A heartbeat of the member itself; whether it is news. One of another start than the connection's, or an old one, says
     /// nothing. Only its own earlier ones make it old: whatever others told, the member knows better.
-    pub fn heartbeat(&mut self, node: NodeId, beat: Heartbeat, now: Duration) -> bool {
+    pub fn heartbeat(&mut self, node: NodeId, beat: &Heartbeat, now: Duration) -> bool {
         let is_new = |last: &&mut LastBeat| last.node == node && last.told.is_none_or(|told| beat.counter > told);
         let Some(last) = self.boots.get_mut(&beat.boot).filter(is_new) else { return false };
         let Some(member) = self.members.get_mut(&node) else { return false };
@@ -208,11 +208,12 @@ impl Roster {
             member.since.entry((hand.job, hand.unit)).or_insert(now);
         }
         (member.heard, member.told) = (Some(now), Some(now));
-        (member.load_percent, member.in_hand) = (beat.load_percent, beat.in_hand);
+        member.load_percent = beat.load_percent;
+        member.in_hand.clone_from(&beat.in_hand);
         (member.free_memory_bytes, member.at_desk) = (beat.free_memory_bytes, beat.at_desk);
         // Nearly always the same.
         if !member.neighbours.iter().eq(&beat.neighbours) {
-            member.neighbours = beat.neighbours.into_iter().collect();
+            member.neighbours = beat.neighbours.iter().copied().collect();
         }
         true
     }

@@ -147,9 +147,9 @@ impl Trio {
 
     fn drain(&mut self) {
         while let Some((node, input)) = self.inbox.pop_front() {
-            self.pushes += usize::from(matches!(input, Input::Received { message: Message::Push(_), .. }));
-            if self.loses && self.pushes % 2 == 1 && matches!(input, Input::Received { message: Message::Push(_), .. })
-            {
+            let is_push = matches!(&input, Input::Received { message, .. } if matches!(**message, Message::Push(_)));
+            self.pushes += usize::from(is_push);
+            if self.loses && self.pushes % 2 == 1 && is_push {
                 continue;
             }
             let Some(machine) = self.machines.get_mut(&node).filter(|machine| machine.is_up) else { continue };

@@ -184,7 +184,7 @@ impl Machine {
                     in_hand,
                     neighbours: Vec::new(),
                 };
-                roster.heartbeat(of.node, beat, since);
+                roster.heartbeat(of.node, &beat, since);
             }
             roster.heard(of.node, if peer.is_suspected { SILENT } else { NOW });
         }

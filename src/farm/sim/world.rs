@@ -61,7 +61,9 @@ impl World {
         if let Input::BlobsGone { blobs } | Input::Undeliverable { gone: blobs, .. } = &input {
             self.machines[i].blobs.untold.retain(|blob| !blobs.contains(blob));
         }
-        if let Input::Received { message: Message::Push(_) | Message::Digest(_), .. } = &input {
+        if let Input::Received { message, .. } = &input
+            && let Message::Push(_) | Message::Digest(_) = **message
+        {
             self.machines[i].woke = None;
         }
         if self.log.is_some() && !matches!(&input, Input::Tick | Input::Received { .. } | Input::Progress { .. }) {
@@ -102,7 +104,7 @@ impl World {
     }
 
     /// `last` is the message sent before, with its bytes: what is told to everyone is encoded once.
-    fn perform(&mut self, i: usize, effect: Effect, last: &mut Option<(Message, Packet)>) {
+    fn perform(&mut self, i: usize, effect: Effect, last: &mut Option<(Arc<Message>, Packet)>) {
         if self.log.is_some() && !matches!(&effect, Effect::Send { .. } | Effect::Persist { .. }) {
             self.note(|| format!("machine {i} -> {}", event::short(&effect)));
         }
@@ -260,25 +262,25 @@ impl World {
         self.machines[i].is_up() && self.machines[i].asleep_until <= self.now && !self.liars.contains_key(&i)
     }
 
-    fn send(&mut self, i: usize, to: NodeId, message: Message, last: &mut Option<(Message, Packet)>) {
+    fn send(&mut self, i: usize, to: NodeId, message: Arc<Message>, last: &mut Option<(Arc<Message>, Packet)>) {
         self.check_message(i, &message);
         let Some(&other) = self.by_node.get(&to) else { return };
         let is_status = message.is_status();
         let packet = match last {
-            Some((before, packet)) if *before == message => packet.clone(),
+            Some((before, packet)) if Arc::ptr_eq(before, &message) => packet.clone(),
             _ => {
                 let mut packet = match wire::encode(&message) {
                     Ok(bytes) => Packet::new(&bytes),
                     Err(error) => return self.fail(Invariant::NothingSoundIsRefused, error.to_string()),
                 };
-                if packet.message.as_deref() != Some(&message) {
+                if packet.message.as_ref() != Some(&message) {
                     self.fail(
                         Invariant::NothingSoundIsRefused,
                         format!("read as something else: {}", event::short(&message)),
                     );
                 }
                 // The same, and its ops are shared by everyone: a thousand farms keep each once.
-                packet.message = Some(Arc::new(message.clone()));
+                packet.message = Some(message.clone());
                 *last = Some((message, packet.clone()));
                 packet
             }
@@ -315,9 +317,8 @@ impl World {
         }
         match packet.message {
             Some(message) => {
-                let message = Arc::unwrap_or_clone(message);
                 let from = self.machines[from].node;
-                let pieces: Vec<(LogId, ActorId, Range<u64>)> = match &message {
+                let pieces: Vec<(LogId, ActorId, Range<u64>)> = match &*message {
                     Message::Push(suffixes) if !self.spreading.is_empty() => {
                         suffixes.iter().map(|suffix| (suffix.log, suffix.actor, range_of(suffix))).collect()
                     }

@@ -106,7 +106,7 @@ fn a_member_that_tells_two_histories_counts_for_what_both_begin_with_on_every_ma
     let pause = signed(&liar, job, &[first, pause]);
     // Told at once to two machines that do not hear each other at the moment.
     let (one, two) = (trio.names[0], trio.names[1]);
-    let push = |from, suffixes| Input::Received { from, message: Message::Push(suffixes) };
+    let push = |from, suffixes| Input::Received { from, message: Message::Push(suffixes).into() };
     trio.inbox.push_back((one, push(two, requeue)));
     trio.inbox.push_back((two, push(one, pause)));
     trio.drain();
@@ -244,7 +244,7 @@ fn in_a_line_of_machines_the_last_hears_what_the_first_says_even_where_every_sec
         let liar = Sealer::from_seed(&[99; 32]);
         let says = |priority| Op::Set { lamport: 9, setting: JobSetting::Priority(priority), at_ms: 0 };
         for (at, priority) in [(first, 1), (last, 2)] {
-            let message = Message::Push(signed(&liar, job, &[says(priority)]));
+            let message = Message::Push(signed(&liar, job, &[says(priority)])).into();
             let from = trio.neighbours(at)[0];
             trio.pushes = 1;
             trio.give(at, Input::Received { from, message });
@@ -275,7 +275,8 @@ fn what_nobody_may_say_is_refused_and_told_by_whom() {
         (0..4).map(|n| Op::Set { lamport: n, setting: JobSetting::Priority(n as u8), at_ms: 0 }).collect();
     let pieces = signed(&member, job, &ops);
     let mut say = |suffix: &Suffix| {
-        trio.inbox.push_back((here, Input::Received { from: peer, message: Message::Push(vec![suffix.clone()]) }));
+        trio.inbox
+            .push_back((here, Input::Received { from: peer, message: Message::Push(vec![suffix.clone()]).into() }));
         let Some((node, input)) = trio.inbox.pop_front() else { return (0, true) };
         let now = Now { mono: trio.now, wall_ms: 0 };
         let machine = trio.machines.get_mut(&node).expect("a machine");
@@ -312,7 +313,7 @@ fn what_nobody_may_say_is_refused_and_told_by_whom() {
     let after = trio.at(0).farm.ledger().digest();
     assert_ne!(after, before);
     let here_now = |trio: &Trio| trio.machines[&here].farm.ledger().digest();
-    trio.give(here, Input::Received { from: peer, message: Message::Push(pieces) });
+    trio.give(here, Input::Received { from: peer, message: Message::Push(pieces).into() });
     assert_eq!((here_now(&trio), refusals(&trio)), (after, 5));
 }
 
@@ -394,10 +395,12 @@ fn digests_of_many_logs_come_in_parts_and_of_each_only_what_differs_is_asked_for
         let mut asked = Vec::new();
         for part in LogDigests::parts(known, 2) {
             let machine = trio.machines.get_mut(&two).expect("a machine");
-            let said = Input::Received { from: one, message: Message::LogDigests(part) };
+            let said = Input::Received { from: one, message: Message::LogDigests(part).into() };
             for effect in machine.farm.handle(now, said, &mut trio.rng) {
-                if let Effect::Send { message: Message::Versions { versions, .. }, .. } = effect {
-                    asked.extend(versions.into_iter().map(|versions| versions.log));
+                if let Effect::Send { message, .. } = effect
+                    && let Message::Versions { versions, .. } = &*message
+                {
+                    asked.extend(versions.iter().map(|versions| versions.log));
                 }
             }
         }

@@ -55,7 +55,7 @@ impl Far {
             in_hand: Vec::new(),
             neighbours: Vec::new(),
         };
-        self.roster.heartbeat(actor(2).node, beat, self.now)
+        self.roster.heartbeat(actor(2).node, &beat, self.now)
     }
 
     fn is_told_of(&mut self, counter: u64) -> bool {

@@ -554,7 +554,7 @@ fn what_waits_is_taken_over_unless_a_stronger_machine_just_took_it_over() {
             in_hand: Vec::new(),
             neighbours: Vec::new(),
         };
-        roster.heartbeat(holder.node, beat, Duration::ZERO);
+        roster.heartbeat(holder.node, &beat, Duration::ZERO);
         chooses(me, Duration::ZERO, &roster, state).is_some_and(|choice| choice.taken_from == Some(holder))
     };
     assert!(takes_from(actor(9), 7));
