@@ -460,6 +460,10 @@ impl Node {
 
     fn reported(&mut self, event: Event) {
         match event {
+            // Gone since its store said so.
+            Event::Farm(Input::BlobComplete { blob }) if !self.store.has(blob) => {
+                self.turn(Input::BlobUnknown { blob });
+            }
             Event::Farm(input) => {
                 if let Input::Delivered { job, collection, unit, .. } = &input {
                     self.delivery.delivered((*job, *collection), unit.frame);

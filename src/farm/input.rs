@@ -84,7 +84,7 @@ impl Farm {
                 true
             }
             Input::Rendered { job, unit, epoch, result } => {
-                self.rendered(job, unit, epoch, result);
+                self.rendered(job, unit, epoch, result, effects);
                 true
             }
             Input::RenderFailed { job, unit, epoch, kind, message, log } => {
@@ -320,9 +320,14 @@ impl Farm {
         }
     }
 
-    fn rendered(&mut self, job: JobId, unit: Unit, epoch: u32, result: Rendered) {
+    fn rendered(&mut self, job: JobId, unit: Unit, epoch: u32, result: Rendered, effects: &mut Vec<Effect>) {
         self.local.extend(result.outputs.iter().map(|output| output.blob));
         self.gone.retain(|blob| !self.local.contains(blob));
+        for output in &result.outputs {
+            // The same bytes as another's, which were being fetched.
+            self.transfer.done(output.blob);
+            self.blob_complete(output.blob, effects);
+        }
         self.end_hand(job, unit);
         let Rendered { outputs, millis, device, build, blank, warnings } = result;
         let known = self.jobs.get(&job).map_or(0, |state| state.unit(unit).revision());

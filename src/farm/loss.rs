@@ -72,6 +72,9 @@ impl Farm {
         let new: BTreeSet<BlobId> = blobs.iter().copied().filter(|blob| self.gone.insert(*blob)).collect();
         for blob in &new {
             let was_result = self.local.remove(blob);
+            // Fetched anew, should it be wanted: what is known of its chunks does not hold any more.
+            self.transfer.unwant(*blob, Urgency::Result);
+            self.wanted.remove(blob);
             if self.ready.remove(blob) {
                 self.announced.retain(|(_, bundle)| bundle != blob);
             } else if !was_result && !self.jobs.values().any(|job| job.speaks_of(*blob)) {

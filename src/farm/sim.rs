@@ -7,7 +7,7 @@
 //! (`peers`), duplicates, lost claims, idle time, convergence.
 //!
 //! Reading order: `scenario` (what is simulated), `event` (what happens), this file (the clock), `world` (what effects
-//! do), `faults` and `liar` (what goes wrong), `invariant` and `check` (what must hold), `report`, `shrink`.
+//! do), `faults`, `loss` and `liar` (what goes wrong), `invariant` and `check` (what must hold), `report`, `shrink`.
 //! Nothing here decides anything for a farm: it only plays the world of `farm/event.rs`.
 
 mod check;
@@ -290,7 +290,8 @@ impl World {
             }
             Event::Input { to, life, input } => {
                 if self.machines[to].life == life {
-                    self.feed(to, *input);
+                    let input = self.as_it_is_now(to, *input);
+                    self.feed(to, input);
                 }
             }
             Event::Arrive { to, from, link, packet } => self.arrive(to, from, link, packet),

@@ -9,7 +9,7 @@ use crate::farm::event::Input;
 use std::time::Duration;
 
 /// Between looks (guess: a few thousand names an hour cost nothing).
-pub const LOOK_EVERY: Duration = Duration::from_secs(3600);
+const LOOK_EVERY: Duration = Duration::from_secs(3600);
 
 impl Node {
     /// Tells the farm what is gone, and begins a look when one is due.

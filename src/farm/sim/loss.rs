@@ -64,10 +64,13 @@ impl World {
         self.plan(after, Event::Look { machine: i, life: self.machines[i].life });
     }
 
+    /// It looks, and tells besides what was noticed since it told last and did not come back.
     pub(super) fn look(&mut self, i: usize, life: u32) {
         let machine = &self.machines[i];
         let Some(farm) = machine.farm.as_ref().filter(|_| machine.life == life) else { return };
-        let lacking: Vec<BlobId> = farm.promised().into_iter().filter(|blob| !machine.blobs.has(*blob)).collect();
+        let all: BTreeSet<BlobId> = farm.promised().union(&machine.blobs.untold).copied().collect();
+        let lacking: Vec<BlobId> = all.into_iter().filter(|blob| !machine.blobs.has(*blob)).collect();
+        self.machines[i].blobs.untold.clear();
         lacking.iter().for_each(|blob| self.machines[i].blobs.forget(*blob));
         if !lacking.is_empty() {
             self.feed(i, Input::BlobsGone { blobs: lacking });
@@ -85,6 +88,16 @@ impl World {
         let (after, life) = (self.millis(TELL_MS.0, TELL_MS.1), self.machines[i].life);
         self.plan(after, Event::Look { machine: i, life });
         true
+    }
+
+    /// What a store said a moment ago of a blob that is gone by now.
+    pub(super) fn as_it_is_now(&self, i: usize, input: Input) -> Input {
+        match input {
+            Input::BlobComplete { blob } if !self.machines[i].blobs.whole.contains(&blob) => {
+                Input::BlobUnknown { blob }
+            }
+            input => input,
+        }
     }
 
     /// What a farm says of what it lost.

@@ -229,14 +229,14 @@ impl Blobs {
             || self.partial.get(&blob).is_some_and(|(_, have)| have.get(index as usize) == Some(&true))
     }
 
-    /// Takes a chunk in; whether the blob is whole now.
-    pub fn take_chunk(&mut self, blob: BlobId, index: u32) -> bool {
+    /// Takes a chunk in.
+    pub fn take_chunk(&mut self, blob: BlobId, index: u32) {
         if let Some((_, have)) = self.partial.get_mut(&blob)
             && let Some(chunk) = have.get_mut(index as usize)
         {
             *chunk = true;
         }
-        self.close(blob)
+        self.close(blob);
     }
 
     /// A crash: some chunks of blobs that are not whole were never written.
@@ -246,13 +246,12 @@ impl Blobs {
         }
     }
 
-    fn close(&mut self, blob: BlobId) -> bool {
+    fn close(&mut self, blob: BlobId) {
         let is_whole = self.partial.get(&blob).is_some_and(|(_, have)| have.iter().all(|has| *has));
         if is_whole {
             self.partial.remove(&blob);
             self.whole.insert(blob);
         }
-        is_whole
     }
 
     /// What `OpenBlob` finds: `None` when nothing is known, else which chunks are here.
@@ -337,6 +336,7 @@ impl Machine {
         self.farm = None;
         self.life += 1;
         self.disk.crash(landed, keep);
+        self.blobs.untold.clear();
         self.renders.clear();
         (self.wake_at, self.woke) = (None, None);
         self.asleep_until = Duration::ZERO;

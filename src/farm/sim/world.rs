@@ -422,9 +422,10 @@ impl World {
                 if !theirs.has_chunk(blob, index) || self.is_full(to) {
                     return self.feed(to, Input::RequestFailed { from, blob, index: Some(index) });
                 }
-                let is_new_whole = self.machines[to].blobs.take_chunk(blob, index);
+                self.machines[to].blobs.take_chunk(blob, index);
+                let is_whole = self.machines[to].blobs.whole.contains(&blob);
                 self.feed(to, Input::Chunk { from, blob, index });
-                if is_new_whole {
+                if is_whole {
                     self.feed(to, Input::BlobComplete { blob });
                 }
             }

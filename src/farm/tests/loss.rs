@@ -194,3 +194,19 @@ fn a_bundle_of_which_something_is_gone_is_looked_through_again() {
         assert!(trio.at(1).farm.has_bundle(BUNDLE) && trio.job(0, job).holders(BUNDLE).contains(&node), "{gone:?}");
     }
 }
+
+#[test]
+fn a_result_that_is_rendered_here_is_fetched_no_more() {
+    let (mut trio, job) = Trio::of_two(1);
+    let blob = BlobId([1; 32]);
+    trio.at(0).unheard.insert(blob);
+    trio.render(1);
+    trio.wait(SECOND);
+    assert!(trio.at(0).farm.transfer.wants(blob) && trio.at(0).delivered.is_empty());
+    // Lost there meanwhile, and rendered here: the same bytes.
+    trio.at(0).rendering.insert((job, Unit::whole(1)));
+    trio.render(0);
+    trio.wait(SECOND);
+    assert!(!trio.at(0).farm.transfer.wants(blob));
+    assert_eq!(trio.at(0).delivered, [1]);
+}
