@@ -37,6 +37,7 @@ mod slots;
 pub mod store;
 mod submit;
 mod sweep;
+mod trust;
 mod unwritten;
 mod update;
 pub mod video;

@@ -234,6 +234,14 @@ fn answer(request: &ApiRequest) -> Result<Value, ApiError> {
             "problems": [{"kind": "no_blender", "message": "no Blender was found", "fix": "install one or name it with --blender"}],
         }])),
         ApiRequest::NodePause { .. } | ApiRequest::NodeResume => Ok(node("ws1", true)),
+        ApiRequest::Trust { trusted, .. } => {
+            let told = if *trusted {
+                "runs scripts of its own jobs and those of ws2 (bb)"
+            } else {
+                "runs scripts of its own jobs alone"
+            };
+            Ok(json!({"name": "ws1", "members": false, "trusts": [], "except": [], "told": told}))
+        }
         ApiRequest::Doctor => Ok(json!([
             {"name": "Blender", "ok": true, "message": "3.4.1 at /usr/bin/blender"},
             {"name": "ffmpeg", "ok": false, "message": "not found; Blender will encode", "fix": "apt install ffmpeg"},

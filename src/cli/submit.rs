@@ -48,12 +48,13 @@ pub(crate) fn request(args: SubmitArgs, cwd: &Path) -> Result<SubmitRequest, Fai
         allow_unbaked: args.allow_unbaked,
         no_reuse: args.no_reuse,
         update: args.update,
+        scripts: args.overrides.scripts,
         overrides: overrides(args.overrides)?,
     })
 }
 
 fn overrides(args: OverrideArgs) -> Result<Overrides, Failure> {
-    let OverrideArgs { scene, camera, view_layer, set } = args;
+    let OverrideArgs { scene, camera, view_layer, set, .. } = args;
     let overrides = Overrides { scene, camera, view_layers: view_layer, set };
     overrides.check().map_err(|why| usage(&format!("no job can have this: {why}")))?;
     Ok(overrides)

@@ -161,7 +161,7 @@ fn an_update_names_a_job_and_changes_nothing_of_the_whole() {
 fn what_was_typed_arrives_as_the_request() {
     let stage = Stage::with_daemon(Script::Complete);
     let args = "--frames -3--1,5 --engine cycles --samples 4 --resolution 640x480 --percent 10 --fps 23.976 --device gpu --format png16 \
-                --series 4.5 --priority 80 --output /o/f_#### --no-video --no-audio --name N --allow-missing --allow-unbaked --no-reuse --include data --include /x";
+                --series 4.5 --priority 80 --output /o/f_#### --no-video --no-audio --name N --allow-missing --allow-unbaked --no-reuse --include data --include /x --scripts";
     let here = stage.dir.path().to_str().unwrap().to_owned();
     let map = format!(r"--map P:\={here} --map \\srv\vol={here}");
     let chosen = "--scene B --camera Cam.001 --view-layer front --view-layer back";
@@ -175,7 +175,7 @@ fn what_was_typed_arrives_as_the_request() {
     assert_eq!((request.series, request.format), (Some(Series { major: 4, minor: 5 }), Some(FormatChoice::Png16)));
     assert_eq!(request.output.as_deref(), Some(Path::new("/o/f_####")));
     assert_eq!((&request.video, request.no_reuse), (&VideoChoice::None, true));
-    assert!(request.allow_missing && request.allow_unbaked && request.no_audio);
+    assert!(request.allow_missing && request.allow_unbaked && request.no_audio && request.scripts);
     assert!(request.file.is_absolute() && !request.detach);
     assert_eq!(request.include, [std::env::current_dir().unwrap().join("data"), "/x".into()]);
     let maps: Vec<_> = request.map.iter().map(|map| (&*map.from, map.to.to_str().unwrap())).collect();
@@ -381,6 +381,8 @@ fn usage_errors_exit_with_2_and_are_json_when_json_is_asked_for() {
         ("submit x.blend y.blend", "unexpected argument"),
         ("submit", "<FILE>"),
         ("job rerun x", "unrecognized subcommand"),
+        ("trust", "<NODE|--members>"),
+        ("untrust ws2 --members", "cannot be used with"),
         ("job debug x", "--frame <N>"),
         ("job set x", "say what to change"),
         ("job set x --time-limit 15", "15m, 24h"),
@@ -454,6 +456,8 @@ fn changes_reach_the_node_and_say_what_they_did() {
         ("node pause", "paused ws1\n"),
         ("node pause --drop", "paused ws1\n"),
         ("node resume", "resumed ws1\n"),
+        ("trust ws2", "ws1 runs scripts of its own jobs and those of ws2 (bb)\n"),
+        ("untrust --members", "ws1 runs scripts of its own jobs alone\n"),
     ] {
         let ran = stage.run(args);
         assert_eq!((ran.out.as_str(), ran.code), (line, 0), "{args}: {}", ran.err);
@@ -469,6 +473,8 @@ fn changes_reach_the_node_and_say_what_they_did() {
     let changes = Box::new(SetRequest { priority: Some(80), rules });
     assert!(stage.seen().contains(&ApiRequest::Set { job: "last".into(), changes }));
     assert!(stage.seen().contains(&ApiRequest::NodePause { drop: true }));
+    assert!(stage.seen().contains(&ApiRequest::Trust { whom: Some("ws2".into()), trusted: true }));
+    assert!(stage.seen().contains(&ApiRequest::Trust { whom: None, trusted: false }));
     stage.run("job debug last --frame -7 --output /d");
     let target = DebugRequest { cwd: std::env::current_dir().unwrap(), output: Some("/d".into()) };
     assert_eq!(stage.seen().last(), Some(&ApiRequest::Debug { job: "last".into(), frame: -7, target }));

@@ -1,13 +1,12 @@
 //! Whether a machine may render a job, and if not why, in people's words.
 //!
-//! Two questions: [`suits`] asks what a machine is (its Blenders, cards, tags, memory) and decides which scenes it
-//! fetches; [`fits`] asks as well how it is at the moment (paused, sick, somebody at the desk, memory taken by others)
+//! Two questions: [`suits`] asks what a machine is (its Blenders, cards, tags, memory, whose scripts it runs) and decides
+//! which scenes it fetches; [`fits`] asks as well how it is at the moment (paused, sick, somebody at the desk, memory taken by others)
 //! and decides what it begins.
 
 use super::id::NodeId;
 use super::job::{Device, JobSpec, Series};
-use super::message::{Capability, RendererInfo};
-use super::op::OP_VERSION;
+use super::message::RendererInfo;
 use super::roster::{Member, Roster};
 use super::rules::{Glob, Rules, gigabytes};
 use super::state::JobState;
@@ -47,6 +46,8 @@ pub enum Unfit {
         /// Bytes needed.
         needs: u64,
     },
+    /// The job has scripts of a machine that it does not trust, called so.
+    RunsNoScripts(String),
     /// So much of its memory is taken that the job does not find enough.
     LowMemory {
         /// Bytes free.
@@ -72,9 +73,18 @@ impl fmt::Display for Unfit {
             Self::NoGpuNamed(glob) => write!(f, "no GPU named {glob} that Blender can use"),
             Self::LacksTag(tag) => write!(f, "lacks tag {tag}"),
             Self::SmallMemory { has, needs } => write!(f, "{} of memory, needs {}", gigabytes(*has), gigabytes(*needs)),
+            Self::RunsNoScripts(of) => {
+                write!(f, "does not run scripts of {of}'s jobs; on it, `swarm trust {}`", quoted(of))
+            }
             Self::LowMemory { free, needs } => write!(f, "{} free, needs {}", gigabytes(*free), gigabytes(*needs)),
         }
     }
+}
+
+/// A machine's name as one word to a shell.
+fn quoted(name: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.chars().all(is_plain) { name.to_owned() } else { format!("'{}'", name.replace('\'', r"'\''")) }
 }
 
 /// Whether a renderer serves a job.
@@ -98,8 +108,8 @@ pub fn serves(renderer: &RendererInfo, spec: &JobSpec) -> Result<(), Unfit> {
 }
 
 /// Whether a machine is of the kind a job needs.
-pub fn suits(capability: Option<&Capability>, spec: &JobSpec, rules: &Rules, min_version: u16) -> Result<(), Unfit> {
-    let capability = capability.ok_or(Unfit::Unknown)?;
+pub fn suits(roster: &Roster, node: NodeId, spec: &JobSpec, rules: &Rules, min_version: u16) -> Result<(), Unfit> {
+    let capability = roster.member(node).and_then(|member| member.capability.as_ref()).ok_or(Unfit::Unknown)?;
     if capability.slots == 0 {
         return Err(Unfit::NoSlots);
     }
@@ -128,25 +138,49 @@ pub fn suits(capability: Option<&Capability>, spec: &JobSpec, rules: &Rules, min
     }
     match rules.min_memory_bytes {
         Some(needs) if capability.memory_bytes < needs => {
-            Err(Unfit::SmallMemory { has: capability.memory_bytes, needs })
+            return Err(Unfit::SmallMemory { has: capability.memory_bytes, needs });
         }
-        _ => Ok(()),
+        _ => {}
     }
+    // Last, since it alone is mended by a word.
+    if !roster.trusts().runs(node, spec) {
+        let of = spec.author.map_or_else(|| "nobody".into(), |author| roster.name(author));
+        return Err(Unfit::RunsNoScripts(of));
+    }
+    Ok(())
+}
+
+/// Whether a machine is of the kind that some of a job's units need, as they are now.
+pub fn suits_some(roster: &Roster, node: NodeId, job: &JobState) -> Result<(), Unfit> {
+    let mut unfit = Unfit::Unknown;
+    for spec in job.current_specs() {
+        match suits(roster, node, spec, job.rules(), job.min_version) {
+            Ok(()) => return Ok(()),
+            Err(why) => unfit = why,
+        }
+    }
+    Err(unfit)
 }
 
 /// Whether a machine can render a job as things are, the job's own state and failures aside.
 pub fn fits(roster: &Roster, node: NodeId, job: &JobState) -> Result<(), Unfit> {
-    let (Some(spec), Some(member)) = (&job.spec, roster.member(node)) else { return Err(Unfit::Unknown) };
-    suits(member.capability.as_ref(), spec, job.rules(), job.min_version)?;
+    let member = roster.member(node).ok_or(Unfit::Unknown)?;
+    suits_some(roster, node, job)?;
     // A machine that renders the job already has its memory.
     let renders = || member.in_hand.iter().any(|hand| hand.job == job.id);
     is_free(member, job.owner() == Some(node), job.rules().min_memory_bytes.filter(|_| !renders()))
 }
 
-/// The same of a job that `owner` is about to submit.
+/// Whether a machine is of the kind that a job needs which `owner` is about to submit.
+pub fn would_suit(roster: &Roster, node: NodeId, owner: NodeId, spec: &JobSpec) -> Result<(), Unfit> {
+    let spec = JobSpec { author: Some(owner), ..spec.clone() };
+    suits(roster, node, &spec, &spec.rules, spec.settings.scripts.op_version())
+}
+
+/// Whether it could begin it as things are.
 pub fn would_fit(roster: &Roster, node: NodeId, owner: NodeId, spec: &JobSpec) -> Result<(), Unfit> {
     let member = roster.member(node).ok_or(Unfit::Unknown)?;
-    suits(member.capability.as_ref(), spec, &spec.rules, OP_VERSION)?;
+    would_suit(roster, node, owner, spec)?;
     is_free(member, owner == node, spec.rules.min_memory_bytes)
 }
 
@@ -185,6 +219,7 @@ pub fn could(roster: &Roster, node: NodeId, job: &JobState) -> bool {
             | Unfit::NoGpu
             | Unfit::NoGpuNamed(_)
             | Unfit::LacksTag(_)
+            | Unfit::RunsNoScripts(_)
             | Unfit::SmallMemory { .. },
         ) => false,
     }

@@ -215,7 +215,11 @@ impl View<'_> {
 
     /// Whether this machine has, and can render, what some of the job's units come from.
     fn has_scene(&self, job: &JobState, spec: &JobSpec) -> bool {
-        self.ready.contains(&spec.bundle) && suits(self.roster.own(), spec, job.rules(), job.min_version).is_ok()
+        self.ready.contains(&spec.bundle) && self.suits(job, spec)
+    }
+
+    fn suits(&self, job: &JobState, spec: &JobSpec) -> bool {
+        suits(self.roster, self.me.node, spec, job.rules(), job.min_version).is_ok()
     }
 
     /// The same for one unit of a job of which that is known of some.
@@ -475,6 +479,10 @@ impl View<'_> {
             return true;
         }
         if is_stopped(job, self.roster, self.now) {
+            return true;
+        }
+        // Begun or not: whoever is trusted no more runs nothing here.
+        if job.spec_of(state.revision()).is_some_and(|spec| !self.roster.trusts().runs(self.me.node, spec)) {
             return true;
         }
         let others_result = state

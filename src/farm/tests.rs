@@ -23,6 +23,7 @@ use std::time::Duration;
 mod bundles;
 mod ledger;
 mod mesh;
+mod scripts;
 
 /// Between turns; what a test waits for is waited for in these.
 const STEP: Duration = Duration::from_millis(50);

@@ -3,7 +3,7 @@
 //! The choices ask [`hold`] too, so that what people are told is what decides.
 
 use super::Farm;
-use super::fit::{Unfit, fits, suits};
+use super::fit::{Unfit, fits, suits_some};
 use super::id::{JobId, NodeId};
 use super::roster::Roster;
 use super::rules::Chunk;
@@ -205,9 +205,8 @@ impl Farm {
 
     /// Whether no other machine that is here is of the kind that fetches a job's scene.
     pub fn has_scene_alone(&self, job: &JobState, now: Duration) -> bool {
-        let Some(spec) = &job.spec else { return true };
-        let mut others = self.roster.alive(now).filter(|(node, _)| *node != self.me.node);
-        !others.any(|(_, other)| suits(other.capability.as_ref(), spec, job.rules(), job.min_version).is_ok())
+        let mut others = self.roster.alive(now).map(|(node, _)| node).filter(|node| *node != self.me.node);
+        !others.any(|node| suits_some(&self.roster, node, job).is_ok())
     }
 
     /// How every machine ever met stands to a job, by id.

@@ -4,10 +4,9 @@ use super::http::{ApiError, ErrorKind, Reply};
 use super::view;
 use crate::farm::Farm;
 use crate::farm::collect::VideoState;
-use crate::farm::fit::suits;
+use crate::farm::fit::suits_some;
 use crate::farm::id::{JobId, NodeId, Unit};
 use crate::farm::job::JobSpec;
-use crate::farm::roster::Member;
 use crate::farm::state::JobState;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -220,9 +219,9 @@ impl Watcher {
     /// The scene spreads until a frame is done; after the last one the video is made.
     fn tell_phase(&mut self, farm: &Farm, job: &JobState, spec: &JobSpec, done: usize, now: Duration) {
         let is_there = |node: &NodeId| job.holding(spec.bundle).any(|holder| holder == *node);
-        let fit = |member: &Member| suits(member.capability.as_ref(), spec, job.rules(), job.min_version).is_ok();
+        let roster = farm.roster();
         let could: Vec<NodeId> =
-            farm.roster().alive(now).filter(|(_, member)| fit(member)).map(|(node, _)| node).collect();
+            roster.alive(now).map(|(node, _)| node).filter(|node| suits_some(roster, *node, job).is_ok()).collect();
         let spread = (could.iter().filter(|node| is_there(node)).count(), could.len());
         let total = spec.frames.len();
         if done == 0 && spread.0 < spread.1 {

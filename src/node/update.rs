@@ -69,6 +69,14 @@ pub async fn update(
     let frames = frames(&request, &spec)?;
     // They say what of the file is looked at.
     request.overrides = request.overrides.over(&spec.settings.overrides);
+    if request.scripts && spec.settings.scripts.is_none() {
+        let text = format!(
+            "job {} was submitted without scripts, and machines may have it that know of none; submit it as a new job",
+            job.short()
+        );
+        return Err(ApiError::new(ErrorKind::BadRequest, text));
+    }
+    request.scripts |= spec.settings.scripts.in_files;
     let mut looked = look(&request, stream).await?;
     let simulate_from = looked.simulate_from(&request, &frames, spec.rules.chunk);
     settle(&looked.problems, stream).await?;
@@ -132,6 +140,7 @@ fn inherited(asked: RenderSettings, job: &RenderSettings) -> RenderSettings {
         overrides: asked.overrides.over(&job.overrides),
         // The video is the whole job's.
         silent: job.silent,
+        scripts: asked.scripts,
     }
 }
 

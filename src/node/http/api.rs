@@ -138,6 +138,14 @@ pub enum ApiRequest {
     },
     /// Answer: this node.
     NodeResume,
+    /// Run scripts of what a machine submits, or not any more. Answer: `{name, members, trusts, except}`: this machine's name,
+    /// whether it trusts every member, and which it does and does not, each `{id, name}`.
+    Trust {
+        /// A machine's name, id, or a prefix of that; `None` for every member.
+        whom: Option<String>,
+        /// Whether.
+        trusted: bool,
+    },
     /// Array of `{name, ok, message, fix}`.
     Doctor,
     /// `{"code"}`.
@@ -170,6 +178,7 @@ impl ApiRequest {
             | Self::Nodes
             | Self::NodePause { .. }
             | Self::NodeResume
+            | Self::Trust { .. }
             | Self::Doctor
             | Self::Invite
             | Self::Join { .. } => false,
@@ -259,6 +268,9 @@ pub struct SubmitRequest {
     /// What of the file is rendered, and properties set before that.
     #[serde(default)]
     pub overrides: Overrides,
+    /// Run scripts and Python drivers in its files, where the machine trusts this one.
+    #[serde(default)]
+    pub scripts: bool,
 }
 
 /// Stored paths that begin with `from` are found in `to`.

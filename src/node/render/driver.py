@@ -274,7 +274,8 @@ def open_scene(config):
     # Opening another scene in the same process can abort Blender: one .blend per process.
     if config["blend"]:
         say("opening")
-        bpy.ops.wm.open_mainfile(filepath=config["blend"], load_ui=False, use_scripts=False)
+        use_scripts = config.get("use_scripts", False)
+        bpy.ops.wm.open_mainfile(filepath=config["blend"], load_ui=False, use_scripts=use_scripts)
     else:
         bpy.ops.wm.read_factory_settings()
         say("opening")  # not before: Blender's own scene is nobody's, and what it lacks is no fault of a file
