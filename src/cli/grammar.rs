@@ -219,6 +219,10 @@ pub(crate) struct OverrideArgs {
     /// Run scripts and Python drivers in FILE; only machines do that trust this one (see `swarm trust`)
     #[arg(long)]
     pub(crate) scripts: bool,
+    /// Run this Python script in the open scene, after all else is set and before the first frame; only machines do that
+    /// trust this one (see `swarm trust`)
+    #[arg(long, value_name = "FILE.py")]
+    pub(crate) script: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

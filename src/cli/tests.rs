@@ -103,7 +103,7 @@ fn a_check_tells_all_problems_and_submits_nothing() {
     let expected = "warning: saved by 4.4, rendered by 4.5\n\
                     MACHINE  CAN  WHY\n\
                     ws1      yes  ready\n\
-                    ws2      no   no Blender 4.5\n\
+                    ws2      no   does not run scripts of ws1's jobs; on it, `swarm trust ws1`\n\
                     3 files, 5.00 MiB (1.00 MiB new)\n\
                     Blender 4.5; about 12:34, as measured on this scene\n\
                     it can be submitted\n";
@@ -415,6 +415,21 @@ fn a_file_that_is_not_there_is_told_before_anything_starts() {
     let ran = stage.run("submit /no/such/shot.blend");
     assert_eq!((ran.code, ran.err.as_str()), (1, "error: there is no file /no/such/shot.blend; check the path\n"));
     assert!(stage.starter.started.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_script_is_one_file_that_is_there() {
+    let stage = Stage::with_daemon(Script::Complete);
+    let (blend, script) = (stage.blend(), stage.dir.path().join("look.py"));
+    let named = script.to_str().unwrap();
+    let ran = stage.run(&format!("submit {blend} --script {named}"));
+    assert_eq!((ran.code, ran.err), (1, format!("error: there is no file {named}; check the path\n")));
+    assert!(stage.seen().is_empty());
+    std::fs::write(&script, "").unwrap();
+    assert_eq!(stage.run(&format!("submit {blend} --script {named} --script {named}")).code, 2);
+    assert_eq!(stage.run(&format!("submit {blend} --script {named} --update last")).code, 0);
+    let [ApiRequest::Submit(request)] = &stage.seen()[..] else { panic!("{:?}", stage.seen()) };
+    assert_eq!((request.script.as_deref(), request.scripts), (Some(&*script), false));
 }
 
 #[test]

@@ -18,6 +18,7 @@ use super::submit::{blocking, frames, name, needs, no_sound, output_of, rate, sc
 use crate::farm::id::BlobId;
 use crate::farm::job::{FrameRate, FrameSet, ImageFormat, JobSpec, OutputSpec, RenderSettings, Series};
 use crate::farm::rules::{Chunk, Rules, gigabytes};
+use crate::farm::scripts::Scripts;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -166,6 +167,8 @@ pub(super) struct Looked {
     pub info: SceneInfo,
     pub trace: Trace,
     survey: Survey,
+    /// What is run of its own Python.
+    pub scripts: Scripts,
     /// What was found so far.
     pub problems: Vec<Problem>,
 }
@@ -178,7 +181,17 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<Loo
     stream.progress("trace", 0, 1, "files").await;
     let file = request.file.clone();
     let maps = request.map.iter().map(|map| PathMap { from: map.from.clone(), to: map.to.clone() }).collect();
-    let options = TraceOptions { maps, include: request.include.clone() };
+    let subject = request.file.to_string_lossy().into_owned();
+    let (script, main) = (request.script.clone(), request.file.clone());
+    let script = blocking(move || script.map(|script| python::script(&script, &main).map_err(|error| (error, script))));
+    let (script, no_script) = match script.await?.transpose() {
+        Ok(script) => (script, None),
+        Err((error, script)) => (None, Some(Problem::from(error, &script))),
+    };
+    let mut include = request.include.clone();
+    // One that is no script travels no more than it runs.
+    include.extend(request.script.clone().filter(|_| script.is_some()));
+    let options = TraceOptions { maps, include };
     let overrides = request.overrides.clone();
     let (info, trace, survey, maps) = blocking(move || {
         let info = scene::read(&file, &overrides)?;
@@ -191,8 +204,8 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<Loo
     .map_err(scene_error)?;
     let found = (trace.files.len() + 1) as u64;
     stream.progress("trace", found, found, "files").await;
-    let subject = request.file.to_string_lossy().into_owned();
     let mut problems = chosen::not_there(&request.overrides, &info, &survey, &subject);
+    problems.extend(no_script);
     if !info.has_view() {
         let message = format!("the scene `{}` in {subject} has no active camera", info.scene);
         let fix = "choose or add one in Blender and save the file";
@@ -225,7 +238,8 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<Loo
         problems.push(Problem::warning("case", "", format!("{more} more files differ in case"), ""));
     }
     problems.extend(python::not_run(&survey.unrun, request.scripts, &subject));
-    Ok(Looked { info, trace, survey, problems })
+    let scripts = Scripts { in_files: request.scripts, file: script };
+    Ok(Looked { info, trace, survey, scripts, problems })
 }
 
 impl Looked {
@@ -289,7 +303,8 @@ pub(super) async fn check(
     let frames = looked.keep(request, frames);
     let chunk = request.rules.chunk.unwrap_or_default();
     let simulate_from = frames.as_ref().and_then(|frames| looked.simulate_from(request, frames, chunk));
-    let settings = looked.keep(request, settings).map(|settings| RenderSettings { simulate_from, ..settings });
+    let scripts = looked.scripts.clone();
+    let settings = looked.keep(request, settings).map(|settings| RenderSettings { simulate_from, scripts, ..settings });
     let size = settings.as_ref().map(|settings| size(&looked.info, settings));
     let size = size.and_then(|size| looked.keep(request, size));
     let rate = rate(request, &looked.info);

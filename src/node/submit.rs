@@ -203,7 +203,7 @@ pub(super) fn settings(request: &SubmitRequest, info: &SceneInfo) -> Result<Rend
         depth: None,
         overrides: request.overrides.clone(),
         silent: request.no_audio,
-        scripts: Scripts { in_files: request.scripts, file: None },
+        scripts: Scripts::default(),
     })
 }
 

@@ -67,9 +67,9 @@ pub enum ApiRequest {
         /// Which frame.
         frame: Option<i32>,
     },
-    /// Lay the scene of a frame out in a folder. Answer: `{directory, blend, image, command, command_line, blender, farm}`:
-    /// the command (its words, and for a shell) that renders it here as the farm does, which leaves `image`; `farm` says how
-    /// the farm did it.
+    /// Lay the scene of a frame out in a folder. Answer: `{directory, blend, image, command, command_line, blender, farm,
+    /// scripts}`: the command (its words, and for a shell) that renders it here as the farm does, which leaves `image`; `farm`
+    /// says how the farm did it, `scripts` whether Python of the job runs.
     Debug {
         /// Which job.
         job: String,
@@ -271,6 +271,9 @@ pub struct SubmitRequest {
     /// Run scripts and Python drivers in its files, where the machine trusts this one.
     #[serde(default)]
     pub scripts: bool,
+    /// Absolute path of a Python script that is run in the open scene before its first frame, on machines that trust this one.
+    #[serde(default)]
+    pub script: Option<PathBuf>,
 }
 
 /// Stored paths that begin with `from` are found in `to`.

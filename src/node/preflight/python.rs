@@ -1,10 +1,17 @@
 //! Python that a submission brings: what of it would not run, and that nobody here would run it.
 
 use super::{MOST_NAMED, Problem};
-use crate::node::http::ErrorKind;
+use crate::node::http::{ApiError, ErrorKind};
 use crate::node::prospect::Nobody;
-use crate::node::scene::Unrun;
+use crate::node::scene::{self, Unrun};
+use crate::node::submit::scene_error;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{ErrorKind as IoKind, Read};
+use std::path::Path;
+
+/// Longest script, bytes (guess: a hundred times the longest that people write).
+const SCRIPT_MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What would need Python, by datablock. Where scripts of files are run only what add-ons define is left.
 pub(super) fn not_run(unrun: &[Unrun], scripts: bool, subject: &str) -> Vec<Problem> {
@@ -47,6 +54,38 @@ pub(super) fn not_run(unrun: &[Unrun], scripts: bool, subject: &str) -> Vec<Prob
         problems.push(Problem::warning("driver", subject, text, ""));
     }
     problems
+}
+
+/// The place beside the scene of a script that is to be run in it.
+///
+/// # Errors
+/// It cannot be read, or is no text that Python takes.
+pub(super) fn script(path: &Path, scene: &Path) -> Result<String, ApiError> {
+    let shown = path.display();
+    let wrong = |kind, what: String| Err(ApiError::new(kind, what));
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| match file.metadata()?.is_file() {
+        true => file.take(SCRIPT_MAX_BYTES + 1).read_to_string(&mut text),
+        false => Err(IoKind::IsADirectory.into()),
+    });
+    match read.map_err(|error| (error.kind(), error)) {
+        Ok(_) if text.len() as u64 > SCRIPT_MAX_BYTES => {
+            let what =
+                format!("the script {shown} has more than {SCRIPT_MAX_BYTES} bytes; have it read its data from a file");
+            wrong(ErrorKind::Unsupported, what)
+        }
+        Ok(_) => scene::place_beside(scene, path).map_err(scene_error),
+        Err((IoKind::NotFound, _)) => {
+            wrong(ErrorKind::FileNotFound, format!("there is no script {shown}; check the path"))
+        }
+        Err((IoKind::IsADirectory, _)) => {
+            wrong(ErrorKind::BadRequest, format!("the script {shown} is not a file; name a file with Python in it"))
+        }
+        Err((IoKind::InvalidData, _)) => {
+            wrong(ErrorKind::Unsupported, format!("the script {shown} is not text in UTF-8; save it as that"))
+        }
+        Err((_, error)) => wrong(ErrorKind::FileUnreadable, format!("the script {shown} cannot be read: {error}")),
+    }
 }
 
 /// That no machine here can render the job. One that lacks nothing but trust is the owner's to change, and the job is refused

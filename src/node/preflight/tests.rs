@@ -231,6 +231,29 @@ fn a_job_that_lacks_nothing_but_trust_is_refused_and_another_waits() {
     assert_eq!(refusal(&[nobody(false)]), None);
 }
 
+#[test]
+fn what_is_no_script_is_told_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let scene = path("shot.blend");
+    std::fs::create_dir_all(path("tools")).unwrap();
+    std::fs::write(path("tools/look.py"), "é = 1").unwrap();
+    std::fs::write(path("latin.py"), b"# \xe9\n").unwrap();
+    std::fs::write(path("a b.py"), "").unwrap();
+    assert_eq!(python::script(&path("tools/look.py"), &scene).unwrap(), "tools/look.py");
+    let elsewhere = python::script(&path("tools/look.py"), &path("scenes/shot.blend"));
+    assert_eq!(elsewhere.unwrap(), "look.py", "it lies beside the scene");
+    for (name, kind, says) in [
+        ("gone.py", ErrorKind::FileNotFound, "check the path"),
+        ("tools", ErrorKind::BadRequest, "is not a file"),
+        ("latin.py", ErrorKind::Unsupported, "not text in UTF-8"),
+        ("a b.py", ErrorKind::BadRequest, "some systems refuse its name"),
+    ] {
+        let error = python::script(&path(name), &scene).unwrap_err();
+        assert!(error.kind == kind && error.message.contains(says) && error.message.contains(name), "{error:?}");
+    }
+}
+
 /// Two scenes: one as Blender makes it, one with a view layer without its cloth. Cameras: of the file, of a library.
 const TWO_SCENES: &str = r#"
 rig = bpy.data.collections.new("Rig")

@@ -301,6 +301,9 @@ def open_scene(config):
     set_format(scene, config["format"], config.get("depth"))
     # After all that a job sets otherwise, and before what is this machine's.
     set_properties(scene, overrides.get("set", []))
+    if config.get("script"):
+        run_script(config["blend"], config["script"])
+    note_properties(scene, overrides.get("set", []))
     if config.get("threads"):
         render.threads_mode, render.threads = "FIXED", config["threads"]
     else:
