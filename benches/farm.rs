@@ -254,7 +254,7 @@ impl Studio {
             job.apply(actor(i), 3_000_000, Op::Holds { blobs: vec![BUNDLE] });
             job.apply(actor(i), 3_000_001, claim(frame, i));
             let in_hand = vec![InHand { job: JOB, unit: Unit::whole(frame), percent: 1 }];
-            studio.roster.heartbeat(actor(i).node, beat(actor(i).boot, in_hand), now);
+            studio.roster.heartbeat(actor(i).node, &beat(actor(i).boot, in_hand), now);
         }
         studio
     }

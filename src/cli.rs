@@ -236,6 +236,8 @@ impl Context<'_> {
             Command::Node(NodeCommand::Resume) => {
                 self.change("/node/resume", &json!({}), console, |node, out| nodes::changed(node, "resumed", out))
             }
+            Command::Trust(args) => self.change("/node/trust", &json!({"node": args.node}), console, nodes::trusts),
+            Command::Untrust(args) => self.change("/node/untrust", &json!({"node": args.node}), console, nodes::trusts),
             Command::Doctor => {
                 let checks = self.open(Absent::Look)?.client.get("/doctor")?;
                 print_or(&checks, console, nodes::checks)?;

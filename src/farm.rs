@@ -44,6 +44,7 @@ mod retire;
 pub mod roster;
 pub mod rules;
 pub mod schedule;
+pub mod scripts;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod soundtrack;
@@ -64,7 +65,7 @@ use collect::Collector;
 use config::{DIGEST_EVERY, HEARTBEAT, LATE_LOOP, TICK};
 use event::{Effect, Input, Now, Token};
 use id::{ActorId, BlobId, BootId, JobId, NodeId, Unit};
-use ledger::{Ledger, Row};
+use ledger::{AppendError, Ledger, Row};
 use rand::{Rng, RngExt};
 use roster::Roster;
 use schedule::Hand;
@@ -158,8 +159,11 @@ impl Farm {
             tracing::warn!("{dropped}");
         }
         let mut blame = Blame::default();
+        let mut roster = Roster::new(me);
         for (log, actor, seq, op) in loaded.ops {
-            if log != message::SWARM_LOG {
+            if log == message::SWARM_LOG {
+                roster.learn(actor, seq, &op);
+            } else {
                 if let op::Op::Failed { unit, .. } = &op {
                     blame.failed(log, *unit, actor.node, actor.node == me.node, now.mono);
                 }
@@ -171,7 +175,7 @@ impl Farm {
             me,
             ledger,
             jobs: farm_jobs,
-            roster: Roster::new(me),
+            roster,
             hands: BTreeMap::new(),
             queue: VecDeque::new(),
             ended: BTreeSet::new(),
@@ -317,14 +321,16 @@ impl Farm {
         verdict::is_done(job, unit, self.me.node, self.is_alone(now))
     }
 
-    /// Writes an own op down. One that others would refuse is a fault of this program, told and dropped.
-    fn say(&mut self, log: JobId, op: &op::Op) {
+    /// Writes an own op down and gives its sequence number. One that others would refuse is a fault of this program, told
+    /// and dropped.
+    fn say(&mut self, log: JobId, op: &op::Op) -> Option<u64> {
         if self.ledger.is_retired(log) {
-            return;
+            return None;
         }
-        if let Err(error) = self.ledger.append(log, op) {
+        let told = |error: &AppendError| {
             tracing::error!(job = %log.short(), cause = error.source().map(ToString::to_string), "{error}");
-        }
+        };
+        self.ledger.append(log, op).inspect_err(told).ok()
     }
 
     fn scheduler(&self, now: Duration) -> schedule::View<'_> {

@@ -38,6 +38,7 @@ mod slots;
 pub mod store;
 mod submit;
 mod sweep;
+mod trust;
 mod unwritten;
 mod update;
 pub mod video;

@@ -148,7 +148,8 @@ fn checked(script: Script) -> Value {
     json!({
         "event": "checked", "ok": ok, "problems": problems, "files": 3, "bytes": 5 << 20, "new_bytes": 1 << 20, "series": "4.5",
         "nodes": [{"id": "aa", "name": "ws1", "can": true, "reason": "ready"},
-                  {"id": "bb", "name": "ws2", "can": false, "reason": "no Blender 4.5"}],
+                  {"id": "bb", "name": "ws2", "can": false,
+                   "reason": "does not run scripts of ws1's jobs; on it, `swarm trust ws1`"}],
         "estimate": {"seconds": 754.0, "basis": "measured"},
     })
 }
@@ -234,6 +235,14 @@ fn answer(request: &ApiRequest) -> Result<Value, ApiError> {
             "problems": [{"kind": "no_blender", "message": "no Blender was found", "fix": "install one or name it with --blender"}],
         }])),
         ApiRequest::NodePause { .. } | ApiRequest::NodeResume => Ok(node("ws1", true)),
+        ApiRequest::Trust { trusted, .. } => {
+            let told = if *trusted {
+                "runs scripts of its own jobs and those of ws2 (bb)"
+            } else {
+                "runs scripts of its own jobs alone"
+            };
+            Ok(json!({"name": "ws1", "members": false, "trusts": [], "except": [], "told": told}))
+        }
         ApiRequest::Doctor => Ok(json!([
             {"name": "Blender", "ok": true, "message": "3.4.1 at /usr/bin/blender"},
             {"name": "ffmpeg", "ok": false, "message": "not found; Blender will encode", "fix": "apt install ffmpeg"},

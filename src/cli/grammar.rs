@@ -71,6 +71,10 @@ pub(crate) enum Command {
     Invite,
     /// Join the swarm of an invite code
     Join(JoinArgs),
+    /// Run scripts of jobs that a machine submits with --scripts, on this one
+    Trust(TrustArgs),
+    /// Run scripts of a machine's jobs on this one no more
+    Untrust(TrustArgs),
 }
 
 #[derive(Debug, Args)]
@@ -212,6 +216,13 @@ pub(crate) struct OverrideArgs {
     /// may be repeated
     #[arg(long, value_name = "PATH=VALUE", value_parser = str::parse::<Property>)]
     pub(crate) set: Vec<Property>,
+    /// Run scripts and Python drivers in FILE; only machines do that trust this one (see `swarm trust`)
+    #[arg(long)]
+    pub(crate) scripts: bool,
+    /// Run this Python script in the open scene, after all else is set and before the first frame; only machines do that
+    /// trust this one (see `swarm trust`)
+    #[arg(long, value_name = "FILE.py")]
+    pub(crate) script: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -312,6 +323,17 @@ pub(crate) enum NodeCommand {
     },
     /// Render on this machine again
     Resume,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct TrustArgs {
+    /// The machine: its name, its id, or the beginning of that
+    #[arg(value_name = "NODE", value_parser = Text::new())]
+    pub(crate) node: Option<String>,
+    /// Every member of the swarm, also those that come later
+    #[arg(long)]
+    pub(crate) members: bool,
 }
 
 #[derive(Debug, Args)]

@@ -170,6 +170,11 @@ pub(crate) fn debug(answer: &Value, console: &mut Console<'_>) -> io::Result<()>
         "" => {}
         farm => console.line(plain(&format!("the farm: {farm}; this command uses {}", text(answer, "blender"))))?,
     }
+    if answer["scripts"] == true {
+        console.line(
+            "the command runs the job's scripts, which may do whatever you may; they are beside the scene and in it",
+        )?;
+    }
     console.line(plain(text(answer, "command_line")))
 }
 

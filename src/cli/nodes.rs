@@ -39,6 +39,11 @@ pub(crate) fn changed(node: &Value, what: &str, console: &mut Console<'_>) -> io
     console.line(plain(&format!("{what} {}", text(node, "name"))))
 }
 
+/// `swarm trust|untrust`.
+pub(crate) fn trusts(answer: &Value, console: &mut Console<'_>) -> io::Result<()> {
+    console.line(plain(&format!("{} {}", text(answer, "name"), text(answer, "told"))))
+}
+
 /// `swarm doctor`. Says whether all is well.
 pub(crate) fn checks(checks: &Value, console: &mut Console<'_>) -> io::Result<()> {
     let checks = items(checks, "");

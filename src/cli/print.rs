@@ -63,6 +63,12 @@ impl Table {
         self.rows.push(cells.iter().map(|cell| cut(plain(cell).trim(), CELL_MAX_CHARS)).collect());
     }
 
+    /// Adds a row that ends with a sentence, which is not cut: what to do is at its end.
+    pub(crate) fn sentence<const N: usize>(&mut self, cells: [String; N], sentence: &str) {
+        self.row(cells);
+        self.rows.last_mut().into_iter().for_each(|row| row.push(plain(sentence)));
+    }
+
     /// Its lines. Columns in which no row has anything are left out.
     pub(crate) fn lines(&self) -> Vec<String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);

@@ -14,16 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// The request of a `swarm submit`. Errors when the file is not there, before anything is started for it.
 pub(crate) fn request(args: SubmitArgs, cwd: &Path) -> Result<SubmitRequest, Failure> {
-    let file = absolute(&args.file, cwd)?;
-    let there = file.try_exists().map_err(|error| {
-        ApiError::new(ErrorKind::FileUnreadable, format!("cannot look at {}: {error}", file.display()))
-    })?;
-    if !there {
-        let text = format!("there is no file {}; check the path", file.display());
-        return Err(ApiError::new(ErrorKind::FileNotFound, text).into());
-    }
     Ok(SubmitRequest {
-        file,
+        file: there(&args.file, cwd)?,
         user: login_name(),
         name: args.name,
         frames: args.frames.map(|frames| frames.to_string()),
@@ -48,12 +40,27 @@ pub(crate) fn request(args: SubmitArgs, cwd: &Path) -> Result<SubmitRequest, Fai
         allow_unbaked: args.allow_unbaked,
         no_reuse: args.no_reuse,
         update: args.update,
+        scripts: args.overrides.scripts,
+        script: args.overrides.script.as_deref().map(|script| there(script, cwd)).transpose()?,
         overrides: overrides(args.overrides)?,
     })
 }
 
+/// The absolute path of a file that is there.
+fn there(path: &Path, cwd: &Path) -> Result<PathBuf, Failure> {
+    let file = absolute(path, cwd)?;
+    let there = file.try_exists().map_err(|error| {
+        ApiError::new(ErrorKind::FileUnreadable, format!("cannot look at {}: {error}", file.display()))
+    })?;
+    if !there {
+        let text = format!("there is no file {}; check the path", file.display());
+        return Err(ApiError::new(ErrorKind::FileNotFound, text).into());
+    }
+    Ok(file)
+}
+
 fn overrides(args: OverrideArgs) -> Result<Overrides, Failure> {
-    let OverrideArgs { scene, camera, view_layer, set } = args;
+    let OverrideArgs { scene, camera, view_layer, set, .. } = args;
     let overrides = Overrides { scene, camera, view_layers: view_layer, set };
     overrides.check().map_err(|why| usage(&format!("no job can have this: {why}")))?;
     Ok(overrides)
@@ -91,7 +98,7 @@ pub(crate) fn checked(found: &Value, console: &mut Console<'_>) -> io::Result<Ex
         let mut table = Table::new(&["MACHINE", "CAN", "WHY"]);
         for machine in machines {
             let can = if machine["can"] == true { "yes" } else { "no" };
-            table.row([text(machine, "name").into(), can.into(), text(machine, "reason").into()]);
+            table.sentence([text(machine, "name").into(), can.into()], text(machine, "reason"));
         }
         for line in table.lines() {
             console.line(line)?;

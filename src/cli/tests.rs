@@ -103,7 +103,7 @@ fn a_check_tells_all_problems_and_submits_nothing() {
     let expected = "warning: saved by 4.4, rendered by 4.5\n\
                     MACHINE  CAN  WHY\n\
                     ws1      yes  ready\n\
-                    ws2      no   no Blender 4.5\n\
+                    ws2      no   does not run scripts of ws1's jobs; on it, `swarm trust ws1`\n\
                     3 files, 5.00 MiB (1.00 MiB new)\n\
                     Blender 4.5; about 12:34, as measured on this scene\n\
                     it can be submitted\n";
@@ -161,7 +161,7 @@ fn an_update_names_a_job_and_changes_nothing_of_the_whole() {
 fn what_was_typed_arrives_as_the_request() {
     let stage = Stage::with_daemon(Script::Complete);
     let args = "--frames -3--1,5 --engine cycles --samples 4 --resolution 640x480 --percent 10 --fps 23.976 --device gpu --format png16 \
-                --series 4.5 --priority 80 --output /o/f_#### --no-video --no-audio --name N --allow-missing --allow-unbaked --no-reuse --include data --include /x";
+                --series 4.5 --priority 80 --output /o/f_#### --no-video --no-audio --name N --allow-missing --allow-unbaked --no-reuse --include data --include /x --scripts";
     let here = stage.dir.path().to_str().unwrap().to_owned();
     let map = format!(r"--map P:\={here} --map \\srv\vol={here}");
     let chosen = "--scene B --camera Cam.001 --view-layer front --view-layer back";
@@ -175,7 +175,7 @@ fn what_was_typed_arrives_as_the_request() {
     assert_eq!((request.series, request.format), (Some(Series { major: 4, minor: 5 }), Some(FormatChoice::Png16)));
     assert_eq!(request.output.as_deref(), Some(Path::new("/o/f_####")));
     assert_eq!((&request.video, request.no_reuse), (&VideoChoice::None, true));
-    assert!(request.allow_missing && request.allow_unbaked && request.no_audio);
+    assert!(request.allow_missing && request.allow_unbaked && request.no_audio && request.scripts);
     assert!(request.file.is_absolute() && !request.detach);
     assert_eq!(request.include, [std::env::current_dir().unwrap().join("data"), "/x".into()]);
     let maps: Vec<_> = request.map.iter().map(|map| (&*map.from, map.to.to_str().unwrap())).collect();
@@ -381,6 +381,8 @@ fn usage_errors_exit_with_2_and_are_json_when_json_is_asked_for() {
         ("submit x.blend y.blend", "unexpected argument"),
         ("submit", "<FILE>"),
         ("job rerun x", "unrecognized subcommand"),
+        ("trust", "<NODE|--members>"),
+        ("untrust ws2 --members", "cannot be used with"),
         ("job debug x", "--frame <N>"),
         ("job set x", "say what to change"),
         ("job set x --time-limit 15", "15m, 24h"),
@@ -413,6 +415,21 @@ fn a_file_that_is_not_there_is_told_before_anything_starts() {
     let ran = stage.run("submit /no/such/shot.blend");
     assert_eq!((ran.code, ran.err.as_str()), (1, "error: there is no file /no/such/shot.blend; check the path\n"));
     assert!(stage.starter.started.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_script_is_one_file_that_is_there() {
+    let stage = Stage::with_daemon(Script::Complete);
+    let (blend, script) = (stage.blend(), stage.dir.path().join("look.py"));
+    let named = script.to_str().unwrap();
+    let ran = stage.run(&format!("submit {blend} --script {named}"));
+    assert_eq!((ran.code, ran.err), (1, format!("error: there is no file {named}; check the path\n")));
+    assert!(stage.seen().is_empty());
+    std::fs::write(&script, "").unwrap();
+    assert_eq!(stage.run(&format!("submit {blend} --script {named} --script {named}")).code, 2);
+    assert_eq!(stage.run(&format!("submit {blend} --script {named} --update last")).code, 0);
+    let [ApiRequest::Submit(request)] = &stage.seen()[..] else { panic!("{:?}", stage.seen()) };
+    assert_eq!((request.script.as_deref(), request.scripts), (Some(&*script), false));
 }
 
 #[test]
@@ -454,6 +471,8 @@ fn changes_reach_the_node_and_say_what_they_did() {
         ("node pause", "paused ws1\n"),
         ("node pause --drop", "paused ws1\n"),
         ("node resume", "resumed ws1\n"),
+        ("trust ws2", "ws1 runs scripts of its own jobs and those of ws2 (bb)\n"),
+        ("untrust --members", "ws1 runs scripts of its own jobs alone\n"),
     ] {
         let ran = stage.run(args);
         assert_eq!((ran.out.as_str(), ran.code), (line, 0), "{args}: {}", ran.err);
@@ -469,6 +488,8 @@ fn changes_reach_the_node_and_say_what_they_did() {
     let changes = Box::new(SetRequest { priority: Some(80), rules });
     assert!(stage.seen().contains(&ApiRequest::Set { job: "last".into(), changes }));
     assert!(stage.seen().contains(&ApiRequest::NodePause { drop: true }));
+    assert!(stage.seen().contains(&ApiRequest::Trust { whom: Some("ws2".into()), trusted: true }));
+    assert!(stage.seen().contains(&ApiRequest::Trust { whom: None, trusted: false }));
     stage.run("job debug last --frame -7 --output /d");
     let target = DebugRequest { cwd: std::env::current_dir().unwrap(), output: Some("/d".into()) };
     assert_eq!(stage.seen().last(), Some(&ApiRequest::Debug { job: "last".into(), frame: -7, target }));

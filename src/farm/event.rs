@@ -109,6 +109,13 @@ pub enum Input {
     Leave,
     /// The test frame of [`Effect::SelfTest`] rendered, or why it did not.
     SelfTested(Result<(), String>),
+    /// The owner trusts a machine's scripts from now on, or not any more.
+    Trust {
+        /// Whose; [`EVERYONE`](super::scripts::EVERYONE) for those of all members.
+        node: NodeId,
+        /// Whether.
+        trusted: bool,
+    },
     /// Somebody here submits a job; its bundle is in the store.
     Submit {
         /// Comes back in [`Effect::Submitted`].

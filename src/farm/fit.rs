@@ -1,14 +1,13 @@
 //! Whether a machine may render a job, and if not why, in people's words.
 //!
-//! Two questions: [`suits`] asks what a machine is (its Blenders, cards, tags, memory) and decides which scenes it
-//! fetches; [`fits`] asks as well how it is at the moment (paused, sick, somebody at the desk, memory taken by others)
-//! and decides what it begins. Units of a revised job come from different scenes, which need different things: a machine
-//! is asked about the job if it serves any of them, and about a unit by what that one comes from.
+//! Two questions: [`suits`] asks what a machine is (its Blenders, cards, tags, memory, whose scripts it runs) and decides
+//! which scenes it fetches; [`fits`] asks as well how it is at the moment (paused, sick, somebody at the desk, memory taken
+//! by others) and decides what it begins. Units of a revised job come from different scenes, which need different things: a
+//! machine is asked about the job if it serves any of them, and about a unit by what that one comes from.
 
 use super::id::{NodeId, Unit};
 use super::job::{Device, JobSpec, Series};
-use super::message::{Capability, RendererInfo};
-use super::op::OP_VERSION;
+use super::message::RendererInfo;
 use super::roster::{Member, Roster};
 use super::rules::{Glob, Rules, gigabytes};
 use super::state::JobState;
@@ -48,6 +47,8 @@ pub enum Unfit {
         /// Bytes needed.
         needs: u64,
     },
+    /// The job has scripts of a machine that it does not trust, called so.
+    RunsNoScripts(String),
     /// So much of its memory is taken that the job does not find enough.
     LowMemory {
         /// Bytes free.
@@ -73,9 +74,18 @@ impl fmt::Display for Unfit {
             Self::NoGpuNamed(glob) => write!(f, "no GPU named {glob} that Blender can use"),
             Self::LacksTag(tag) => write!(f, "lacks tag {tag}"),
             Self::SmallMemory { has, needs } => write!(f, "{} of memory, needs {}", gigabytes(*has), gigabytes(*needs)),
+            Self::RunsNoScripts(of) => {
+                write!(f, "does not run scripts of {of}'s jobs; on it, `swarm trust {}`", quoted(of))
+            }
             Self::LowMemory { free, needs } => write!(f, "{} free, needs {}", gigabytes(*free), gigabytes(*needs)),
         }
     }
+}
+
+/// A machine's name as one word to a shell.
+fn quoted(name: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.chars().all(is_plain) { name.to_owned() } else { format!("'{}'", name.replace('\'', r"'\''")) }
 }
 
 /// Whether a renderer serves a job.
@@ -99,8 +109,20 @@ pub fn serves(renderer: &RendererInfo, spec: &JobSpec) -> Result<(), Unfit> {
 }
 
 /// Whether a machine is of the kind a job needs.
-pub fn suits(capability: Option<&Capability>, spec: &JobSpec, rules: &Rules, min_version: u16) -> Result<(), Unfit> {
-    let capability = capability.ok_or(Unfit::Unknown)?;
+pub fn suits(roster: &Roster, node: NodeId, spec: &JobSpec, rules: &Rules, min_version: u16) -> Result<(), Unfit> {
+    let member = roster.member(node).ok_or(Unfit::Unknown)?;
+    member_suits(roster, (node, member), spec, rules, min_version)
+}
+
+/// The same of a member that was looked up.
+fn member_suits(
+    roster: &Roster,
+    (node, member): (NodeId, &Member),
+    spec: &JobSpec,
+    rules: &Rules,
+    min_version: u16,
+) -> Result<(), Unfit> {
+    let capability = member.capability.as_ref().ok_or(Unfit::Unknown)?;
     if capability.slots == 0 {
         return Err(Unfit::NoSlots);
     }
@@ -129,20 +151,31 @@ pub fn suits(capability: Option<&Capability>, spec: &JobSpec, rules: &Rules, min
     }
     match rules.min_memory_bytes {
         Some(needs) if capability.memory_bytes < needs => {
-            Err(Unfit::SmallMemory { has: capability.memory_bytes, needs })
+            return Err(Unfit::SmallMemory { has: capability.memory_bytes, needs });
         }
-        _ => Ok(()),
+        _ => {}
     }
+    // Last, since it alone is mended by a word.
+    if !roster.trusts().runs(node, spec) {
+        let of = spec.author.map_or_else(|| "nobody".into(), |author| roster.name(author));
+        return Err(Unfit::RunsNoScripts(of));
+    }
+    Ok(())
 }
 
 /// Whether a machine is of the kind that some units of a job need, each as the revision has it that it comes from.
 ///
 /// # Errors
 /// Why not: as the latest of the revisions has it that were looked at.
-pub fn suits_some(capability: Option<&Capability>, job: &JobState) -> Result<(), Unfit> {
+pub fn suits_some(roster: &Roster, node: NodeId, job: &JobState) -> Result<(), Unfit> {
+    let member = roster.member(node).ok_or(Unfit::Unknown)?;
+    member_suits_some(roster, (node, member), job)
+}
+
+fn member_suits_some(roster: &Roster, member: (NodeId, &Member), job: &JobState) -> Result<(), Unfit> {
     let mut reason = Unfit::Unknown;
     for spec in job.current_specs() {
-        match suits(capability, spec, job.rules(), job.min_version) {
+        match member_suits(roster, member, spec, job.rules(), job.min_version) {
             Ok(()) => return Ok(()),
             Err(other) => reason = other,
         }
@@ -152,28 +185,33 @@ pub fn suits_some(capability: Option<&Capability>, job: &JobState) -> Result<(),
 
 /// Whether a machine is of the kind that one unit of a job needs.
 pub fn suits_unit(roster: &Roster, node: NodeId, job: &JobState, unit: Unit) -> bool {
-    let capability = roster.member(node).and_then(|member| member.capability.as_ref());
     let spec = job.spec_of(job.unit(unit).revision());
-    spec.is_some_and(|spec| suits(capability, spec, job.rules(), job.min_version).is_ok())
+    spec.is_some_and(|spec| suits(roster, node, spec, job.rules(), job.min_version).is_ok())
 }
 
 /// Whether a machine can render anything of a job as things are, the job's own state and failures aside.
 pub fn fits(roster: &Roster, node: NodeId, job: &JobState) -> Result<(), Unfit> {
-    roster.member(node).map_or(Err(Unfit::Unknown), |member| member_fits(member, node, job))
+    roster.member(node).map_or(Err(Unfit::Unknown), |member| member_fits(roster, node, member, job))
 }
 
 /// The same of a member that was looked up.
-pub fn member_fits(member: &Member, node: NodeId, job: &JobState) -> Result<(), Unfit> {
-    suits_some(member.capability.as_ref(), job)?;
+pub fn member_fits(roster: &Roster, node: NodeId, member: &Member, job: &JobState) -> Result<(), Unfit> {
+    member_suits_some(roster, (node, member), job)?;
     // A machine that renders the job already has its memory.
     let renders = || member.in_hand.iter().any(|hand| hand.job == job.id);
     is_free(member, job.owner() == Some(node), job.rules().min_memory_bytes.filter(|_| !renders()))
 }
 
-/// The same of a job that `owner` is about to submit.
+/// Whether a machine is of the kind that a job needs which `owner` is about to submit.
+pub fn would_suit(roster: &Roster, node: NodeId, owner: NodeId, spec: &JobSpec) -> Result<(), Unfit> {
+    let spec = JobSpec { author: Some(owner), ..spec.clone() };
+    suits(roster, node, &spec, &spec.rules, spec.settings.scripts.op_version())
+}
+
+/// Whether it could begin it as things are.
 pub fn would_fit(roster: &Roster, node: NodeId, owner: NodeId, spec: &JobSpec) -> Result<(), Unfit> {
     let member = roster.member(node).ok_or(Unfit::Unknown)?;
-    suits(member.capability.as_ref(), spec, &spec.rules, OP_VERSION)?;
+    would_suit(roster, node, owner, spec)?;
     is_free(member, owner == node, spec.rules.min_memory_bytes)
 }
 
@@ -212,6 +250,7 @@ pub fn could(roster: &Roster, node: NodeId, job: &JobState) -> bool {
             | Unfit::NoGpu
             | Unfit::NoGpuNamed(_)
             | Unfit::LacksTag(_)
+            | Unfit::RunsNoScripts(_)
             | Unfit::SmallMemory { .. },
         ) => false,
     }

@@ -59,6 +59,14 @@ impl Farm {
                 self.tell_health();
                 true
             }
+            Input::Trust { node, trusted } => {
+                let op = Op::Trust { node, trusted };
+                if let Some(seq) = self.say(SWARM_LOG, &op) {
+                    // Counts at once: who is trusted no more must not run anything in the moment the disk takes.
+                    self.roster.learn(self.me, seq, &op);
+                }
+                true
+            }
             Input::Submit { call, spec } => {
                 self.submit(call, *spec, rng, effects);
                 true
@@ -173,7 +181,7 @@ impl Farm {
     /// Folds ops, whoever wrote them, and lets go of what they end.
     pub(super) fn fold(&mut self, log: JobId, actor: ActorId, seq: u64, op: Op) {
         if log == SWARM_LOG {
-            return;
+            return self.roster.learn(actor, seq, &op);
         }
         let unit = match &op {
             Op::Done { unit, .. } | Op::Failed { unit, .. } => Some(*unit),
@@ -228,7 +236,8 @@ impl Farm {
     /// Folds a job anew: something that was folded does not count any more.
     pub(super) fn refold(&mut self, log: JobId) {
         if log == SWARM_LOG {
-            return;
+            self.roster.unlearn();
+            return self.ledger.ops(log).for_each(|(actor, seq, op)| self.roster.learn(actor, seq, &op));
         }
         let mut state = JobState::new(log);
         let mut is_known = false;
@@ -289,6 +298,10 @@ impl Farm {
         }
         let epoch = state.next_epoch(&units);
         let id = rng.random_range(1..=u32::MAX);
+        let scripts = revision.settings.scripts.clone();
+        if !scripts.is_none() {
+            self.ledger.append(job, &Op::Scripts { scripts }).map_err(|error| error.to_string())?;
+        }
         let op = Op::Revise { id, revision, units, epoch, by, at_ms: now.wall_ms };
         self.ledger.append(job, &op).map_err(|error| error.to_string())?;
         self.submitted.push((call, job, id));
@@ -314,7 +327,7 @@ impl Farm {
                 self.collectors.insert(job, Collector::new(self.collections, state, output));
             }
             JobCommand::Delete if state.is_over() && !self.is_waited_for(job) => {
-                self.say(job, &Op::Retire { why: RetireReason::Over })
+                self.say(job, &Op::Retire { why: RetireReason::Over });
             }
             JobCommand::Delete => {}
         }

@@ -2,9 +2,10 @@
 //!
 //! Text is parsed here once, into types that cannot be wrong; everything behind trusts them.
 
-use super::id::BlobId;
+use super::id::{BlobId, NodeId};
 use super::overrides::Overrides;
 use super::rules::Rules;
+use super::scripts::Scripts;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -355,6 +356,9 @@ pub struct RenderSettings {
     pub overrides: Overrides,
     /// Whether the video has no sound, whatever the scene has.
     pub silent: bool,
+    /// Python that is run. It travels in an op of its own.
+    #[serde(skip)]
+    pub scripts: Scripts,
 }
 
 /// Frames per second as Blender has it: `fps / base`.
@@ -451,6 +455,9 @@ pub struct JobSpec {
     pub nonce: u64,
     /// Wall clock at submission, milliseconds since 1970; for display alone.
     pub created_ms: u64,
+    /// The machine whose word this is: who submitted it, or revised it. The fold knows by whose log it is.
+    #[serde(skip)]
+    pub author: Option<NodeId>,
 }
 
 /// What later units of a job come from, instead of what was submitted.
@@ -472,9 +479,10 @@ pub struct Revision {
 
 impl Revision {
     /// The job as its revised units see it: frames keep their size, format, names and place, and so does the video.
-    pub fn of(&self, spec: &JobSpec) -> JobSpec {
+    pub fn of(&self, spec: &JobSpec, author: NodeId) -> JobSpec {
         let Self { file, bundle, bundle_bytes, min_version, settings, needs } = self.clone();
-        JobSpec { file, bundle, bundle_bytes, min_version, settings, needs, ..spec.clone() }
+        let author = Some(author);
+        JobSpec { file, bundle, bundle_bytes, min_version, settings, needs, author, ..spec.clone() }
     }
 }
 
@@ -506,6 +514,7 @@ impl JobSpec {
             rules: Rules::default(),
             nonce: 0,
             created_ms: 0,
+            author: None,
         }
     }
 }

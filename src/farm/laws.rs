@@ -9,6 +9,7 @@ use super::job::Revision;
 use super::ledger::{Ledger, MergeError};
 use super::message::{LogId, Suffix};
 use super::op::{Blank, ClaimKind, FailureKind, JobSetting, Op, Output, OutputRole, RetireReason, UnitSet};
+use super::scripts::Scripts;
 use super::state::JobState;
 use crate::seal::{Sealer, swarm_id};
 use proptest::prelude::*;
@@ -78,6 +79,9 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => (1u32..3, units(), 0u32..4, 0u64..3).prop_map(|(id, units, epoch, at_ms)| {
             let revision = Box::new(Revision { bundle: BlobId([id as u8; 32]), ..crate::wire::tests::revision() });
             Op::Revise { id, revision, units, epoch, by: "a".into(), at_ms }
+        }),
+        1 => (any::<bool>(), 0u8..2).prop_map(|(in_files, n)| {
+            Op::Scripts { scripts: Scripts { in_files, file: Some(format!("{n}.py")) } }
         }),
         1 => any::<bool>().prop_map(|over| {
             Op::Retire { why: if over { RetireReason::Over } else { RetireReason::Abandoned } }

@@ -16,7 +16,7 @@ pub use error::{AppendError, Dropped, MergeError};
 use super::id::{ActorId, BootId, NodeId};
 use super::job::JobSpec;
 use super::message::{LogId, Message, SWARM_LOG, SignedHead, Suffix, Versions};
-use super::op::{OP_VERSION, Op};
+use super::op::Op;
 use crate::seal::{self, Hash, Sealer};
 use crate::wire;
 use std::borrow::Cow;
@@ -178,13 +178,19 @@ impl Ledger {
         self.me
     }
 
-    /// Writes down the `Submit` of a new job, in a new log. The same spec twice is the same job.
+    /// Writes down the `Submit` of a new job, in a new log. The same spec twice is the same job. What it asks to be run
+    /// comes first: whoever knows of the job then knows of that too.
     pub fn submit(&mut self, spec: JobSpec) -> Result<LogId, AppendError> {
-        let op = Op::Submit { min_version: OP_VERSION, spec: Box::new(spec) };
-        let bytes = wire::encode_op(&op).map_err(|source| AppendError::Op { log: SWARM_LOG, source })?;
-        let log = seal::job_id(self.me, 0, &bytes);
+        let encoded = |op: &Op| wire::encode_op(op).map_err(|source| AppendError::Op { log: SWARM_LOG, source });
+        let scripts = spec.settings.scripts.clone();
+        let min_version = scripts.op_version();
+        let before = if scripts.is_none() { None } else { Some(encoded(&Op::Scripts { scripts })?) };
+        let bytes = encoded(&Op::Submit { min_version, spec: Box::new(spec) })?;
+        let log = seal::job_id(self.me, u64::from(before.is_some()), &bytes);
         if !self.logs.contains_key(&log) {
-            self.append_bytes(log, bytes)?;
+            for bytes in before.into_iter().chain([bytes]) {
+                self.append_bytes(log, bytes)?;
+            }
         }
         Ok(log)
     }

@@ -8,12 +8,13 @@ use super::id::Part;
 use super::id::{BlobId, JobId, NodeId, Unit};
 use super::job::{FrameSet, JobSpec, Revision};
 use super::rules::{Chunk, Glob, Order, Rules, gigabytes, span};
+use super::scripts::Scripts;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// The op version this build writes and understands. A job that names a later one is not claimed here.
-pub const OP_VERSION: u16 = 1;
+pub const OP_VERSION: u16 = 2;
 /// Most blobs in one `Holds`, `Drops` or `Lost`.
 pub const MAX_BLOBS_PER_OP: usize = 1024;
 /// Most outputs of one unit (views × aux files; guess).
@@ -221,6 +222,11 @@ pub enum Op {
         /// The job.
         spec: Box<JobSpec>,
     },
+    /// What the next `Submit` or `Revise` of the writer in this log asks to be run; without this before it, nothing.
+    Scripts {
+        /// What.
+        scripts: Scripts,
+    },
     /// The writer takes units.
     Claim {
         /// Epoch of the units.
@@ -368,9 +374,9 @@ pub enum Op {
         /// (boot id, length) of each log that still counts.
         heads: Vec<([u8; 8], u64)>,
     },
-    /// Swarm log: the writer lets this machine's jobs run scripts.
+    /// Swarm log: the writer runs scripts of what this machine submits or revises.
     Trust {
-        /// Whose.
+        /// Whose; [`EVERYONE`](super::scripts::EVERYONE) for those of all members.
         node: NodeId,
         /// Whether.
         trusted: bool,

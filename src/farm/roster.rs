@@ -8,6 +8,8 @@ use super::config::{BEATS_AHEAD, BROKE_OFF_WITHIN, DOUBT_AFTER, GONE_AFTER, MISS
 use super::event::Load;
 use super::id::{ActorId, BootId, JobId, NodeId, Unit};
 use super::message::{Capability, Heartbeat, InHand};
+use super::op::Op;
+use super::scripts::Trusts;
 use litemap::LiteMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -105,6 +107,8 @@ pub struct Roster {
     members: BTreeMap<NodeId, Member>,
     /// Starts caught signing two histories: what they claim binds nobody, since what they do is not taken any more.
     liars: BTreeSet<ActorId>,
+    /// Whose scripts each machine runs.
+    trusts: Trusts,
     /// What was last heard of each start.
     boots: LiteMap<BootId, LastBeat>,
     /// Members a connection stands to.
@@ -116,7 +120,14 @@ impl Roster {
     pub fn new(me: ActorId) -> Self {
         let mut members = BTreeMap::new();
         members.insert(me.node, Member { boot: Some(me.boot), ..Member::default() });
-        Self { me, members, liars: BTreeSet::new(), boots: LiteMap::new(), connected: BTreeSet::new() }
+        Self {
+            me,
+            members,
+            liars: BTreeSet::new(),
+            trusts: Trusts::default(),
+            boots: LiteMap::new(),
+            connected: BTreeSet::new(),
+        }
     }
 
     /// Everyone ever heard of in this run, by id.
@@ -132,6 +143,30 @@ impl Roster {
     /// What this machine can do.
     pub fn own(&self) -> Option<&Capability> {
         self.members.get(&self.me.node).and_then(|member| member.capability.as_ref())
+    }
+
+    /// Whose scripts each machine runs, by its own word.
+    pub fn trusts(&self) -> &Trusts {
+        &self.trusts
+    }
+
+    /// Takes in what an actor says of the swarm, as the `seq`-th op of its log.
+    pub fn learn(&mut self, actor: ActorId, seq: u64, op: &Op) {
+        if let Op::Trust { node, trusted } = op {
+            self.trusts.say(actor, seq, *node, *trusted);
+        }
+    }
+
+    /// Forgets all that was said of the swarm: it is learnt anew.
+    pub fn unlearn(&mut self) {
+        self.trusts = Trusts::default();
+    }
+
+    /// What people call a machine: its name, or the beginning of its id.
+    pub fn name(&self, node: NodeId) -> String {
+        let capability = self.member(node).and_then(|member| member.capability.as_ref());
+        let name = capability.map(|capability| capability.name.clone()).filter(|name| !name.is_empty());
+        name.unwrap_or_else(|| node.short())
     }
 
     /// Remembers somebody from an earlier run, without taking it for alive.

@@ -134,9 +134,13 @@ impl Candidate {
 }
 
 /// Those of some members that can render a job, with their slots.
-fn contenders<'m>(job: &JobState, members: impl Iterator<Item = (NodeId, &'m Member)>) -> Vec<(NodeId, u32)> {
+fn contenders<'m>(
+    job: &JobState,
+    roster: &Roster,
+    members: impl Iterator<Item = (NodeId, &'m Member)>,
+) -> Vec<(NodeId, u32)> {
     members
-        .filter(|(node, member)| member_fits(member, *node, job).is_ok())
+        .filter(|(node, member)| member_fits(roster, *node, member, job).is_ok())
         .filter_map(|(node, member)| Some((node, member.capability.as_ref()?.slots)))
         .collect()
 }
@@ -220,7 +224,11 @@ impl View<'_> {
 
     /// Whether this machine has, and can render, what some of the job's units come from.
     fn has_scene(&self, job: &JobState, spec: &JobSpec) -> bool {
-        self.ready.contains(&spec.bundle) && suits(self.roster.own(), spec, job.rules(), job.min_version).is_ok()
+        self.ready.contains(&spec.bundle) && self.suits(job, spec)
+    }
+
+    fn suits(&self, job: &JobState, spec: &JobSpec) -> bool {
+        suits(self.roster, self.me.node, spec, job.rules(), job.min_version).is_ok()
     }
 
     /// The same for one unit of a job of which that is known of some.
@@ -264,7 +272,7 @@ impl View<'_> {
     /// The others alive that can render the job, with their slots.
     fn rivals(&self, job: &JobState) -> Vec<(NodeId, u32)> {
         let others = self.roster.alive(self.now).filter(|(node, _)| *node != self.me.node);
-        contenders(job, others)
+        contenders(job, self.roster, others)
     }
 
     /// Whether a unit was claimed by a process that ended.
@@ -327,7 +335,7 @@ impl View<'_> {
         let rivals = self.rivals(job);
         let slots = self.slots(&rivals);
         let window = window(slots);
-        let missing = contenders(job, self.roster.missing(self.now));
+        let missing = contenders(job, self.roster, self.roster.missing(self.now));
         let candidate = |unit: Unit| self.candidate(job, unit);
         let falls_to_us = |open: &Candidate| {
             let best = |nodes: &[(NodeId, u32)]| nodes.iter().map(|rival| open.strength_of(rival, job.id)).max();
@@ -531,6 +539,10 @@ impl View<'_> {
         let state = job.unit(unit);
         let is_revised = hand.started.is_some() && state.revision() != hand.revision;
         if tie.is_over || state.epoch != hand.epoch || is_revised {
+            return true;
+        }
+        // Begun or not: whoever is trusted no more runs nothing here.
+        if job.spec_of(state.revision()).is_some_and(|spec| !self.roster.trusts().runs(self.me.node, spec)) {
             return true;
         }
         let others_result = state

@@ -11,6 +11,7 @@ use super::op::{JobSetting, Op, RetireReason, UnitSet};
 use super::order::{depth, places};
 use super::planted::{Bug, is_planted};
 use super::rules::Rules;
+use super::scripts::Scripts;
 use super::unit::{Attempt, Claim, Outcome, Remark, Revised, RevisionKey, UnitState};
 use litemap::LiteMap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,6 +86,8 @@ pub struct JobState {
     /// How many of the job's units come from each revision, 0 among them.
     shares: BTreeMap<u32, usize>,
     lamport: u64,
+    /// What the next `Submit` or `Revise` of each writer asks to be run.
+    asked: BTreeMap<ActorId, Scripts>,
     /// Per blob and actor: whether the actor's last word was that it has it.
     holders: BTreeMap<BlobId, LiteMap<ActorId, bool>>,
     /// Whether anybody ever said to hold something no more, or to have lost it.
@@ -131,6 +134,7 @@ impl JobState {
             priority: DEFAULT_PRIORITY,
             rules: Rules::default(),
             lamport: 0,
+            asked: BTreeMap::new(),
             holders: BTreeMap::new(),
             drops: false,
             names: BTreeSet::new(),
@@ -144,7 +148,10 @@ impl JobState {
     /// Takes one op of `actor`, its `seq`-th in this log.
     pub fn apply(&mut self, actor: ActorId, seq: u64, op: Op) {
         match op {
-            Op::Submit { min_version, spec } => {
+            Op::Scripts { scripts } => drop(self.asked.insert(actor, scripts)),
+            Op::Submit { min_version, mut spec } => {
+                (spec.settings.scripts, spec.author) =
+                    (self.asked.remove(&actor).unwrap_or_default(), Some(actor.node));
                 // The ledger lets only the actor the job is named after write this, once.
                 let units = spec.frames.iter().map(Unit::whole);
                 self.unfinished = units.filter(|unit| !self.unit(*unit).has_result()).collect();
@@ -205,11 +212,12 @@ impl JobState {
                 }
                 self.note(at_ms, actor, format!("frames {} requeued by {by}", units.frames));
             }
-            Op::Revise { id, revision, units, epoch, by, at_ms } => {
+            Op::Revise { id, mut revision, units, epoch, by, at_ms } => {
+                revision.settings.scripts = self.asked.remove(&actor).unwrap_or_default();
                 let at = (epoch, actor, seq);
                 if self.revisions.get(&id).is_none_or(|latest| latest.0 < at) {
                     if let Some(spec) = &self.spec {
-                        self.specs.insert(id, Arc::new(revision.of(spec)));
+                        self.specs.insert(id, Arc::new(revision.of(spec, actor.node)));
                     }
                     self.revisions.insert(id, (at, Arc::from(revision)));
                 }
@@ -475,7 +483,8 @@ impl JobState {
 
     fn respec(&mut self) {
         let Some(spec) = &self.spec else { return };
-        self.specs = self.revisions.iter().map(|(id, (_, revision))| (*id, Arc::new(revision.of(spec)))).collect();
+        let of = |((_, actor, _), revision): &(RevisionKey, Arc<Revision>)| Arc::new(revision.of(spec, actor.node));
+        self.specs = self.revisions.iter().map(|(id, revision)| (*id, of(revision))).collect();
     }
 
     fn count_shares(&mut self) {

@@ -25,6 +25,7 @@ mod ledger;
 mod loss;
 mod mesh;
 mod revisions;
+mod scripts;
 
 /// Between turns; what a test waits for is waited for in these.
 const STEP: Duration = Duration::from_millis(50);

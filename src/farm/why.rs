@@ -204,8 +204,8 @@ impl Farm {
 
     /// Whether no other machine that is here is of the kind that fetches a job's scene.
     pub fn has_scene_alone(&self, job: &JobState, now: Duration) -> bool {
-        let mut others = self.roster.alive(now).filter(|(node, _)| *node != self.me.node);
-        !others.any(|(_, other)| suits_some(other.capability.as_ref(), job).is_ok())
+        let mut others = self.roster.alive(now).map(|(node, _)| node).filter(|node| *node != self.me.node);
+        !others.any(|node| suits_some(&self.roster, node, job).is_ok())
     }
 
     /// How every machine ever met stands to a job, by id.

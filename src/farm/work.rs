@@ -172,14 +172,17 @@ impl Farm {
     /// needs any more.
     fn want_bundles(&mut self, now: Now) {
         self.forget_bundles();
-        let Some(own) = self.roster.own() else { return };
+        let (roster, me) = (&self.roster, self.me.node);
+        if roster.own().is_none() {
+            return;
+        }
         let wanted: Vec<BlobId> = self
             .jobs
             .values()
             .filter(|job| !job.is_over() && !is_stopped(job, &self.roster, now.mono))
             .flat_map(|job| job.current_specs().map(move |spec| (job, spec)))
             .filter(|(job, spec)| {
-                suits(Some(own), spec, job.rules(), job.min_version).is_ok() || job.owner() == Some(self.me.node)
+                suits(roster, me, spec, job.rules(), job.min_version).is_ok() || job.owner() == Some(me)
             })
             .map(|(_, spec)| spec.bundle)
             .filter(|bundle| !self.ready.contains(bundle))

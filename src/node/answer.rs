@@ -7,7 +7,6 @@ use crate::farm::collect::VideoState;
 use crate::farm::fit::suits_some;
 use crate::farm::id::{JobId, NodeId, Unit};
 use crate::farm::job::JobSpec;
-use crate::farm::roster::Member;
 use crate::farm::state::JobState;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -221,9 +220,9 @@ impl Watcher {
     fn tell_phase(&mut self, farm: &Farm, job: &JobState, spec: &JobSpec, done: usize, now: Duration) {
         let has = |node: &NodeId, bundle| job.holding(bundle).any(|holder| holder == *node);
         let is_there = |node: &NodeId| job.current_specs().any(|spec| has(node, spec.bundle));
-        let fit = |member: &Member| suits_some(member.capability.as_ref(), job).is_ok();
+        let roster = farm.roster();
         let could: Vec<NodeId> =
-            farm.roster().alive(now).filter(|(_, member)| fit(member)).map(|(node, _)| node).collect();
+            roster.alive(now).map(|(node, _)| node).filter(|node| suits_some(roster, *node, job).is_ok()).collect();
         let spread = (could.iter().filter(|node| is_there(node)).count(), could.len());
         let total = spec.frames.len();
         if done == 0 && spread.0 < spread.1 {

@@ -4,13 +4,14 @@ use super::answer::{Stream, Until, Watcher};
 use super::event::{Event, Found, WhoCan};
 use super::http::{ApiCall, ApiError, ApiRequest, CollectRequest, ErrorKind, Reply, SetRequest, VideoChoice};
 use super::identity::{self, Invite};
+use super::prospect::Nobody;
 use super::render::{Available, SeriesError, choose_series};
-use super::{ARRIVAL, Node, machine, output, submit, video, view};
+use super::{ARRIVAL, Node, machine, output, submit, trust, video, view};
 use crate::farm::event::{Input, JobCommand};
-use crate::farm::fit::{Unfit, suits};
+use crate::farm::fit::{Unfit, would_suit};
 use crate::farm::id::JobId;
 use crate::farm::job::{FrameSet, JobSpec, OutputSpec, Series};
-use crate::farm::op::{JobSetting, OP_VERSION, UnitSet};
+use crate::farm::op::{JobSetting, UnitSet};
 use crate::farm::state::JobState;
 use crate::farm::verdict::is_failed;
 use serde_json::{Value, json};
@@ -113,6 +114,7 @@ impl Node {
                 paused
             }
             ApiRequest::NodeResume => self.set_paused(false),
+            ApiRequest::Trust { whom, trusted } => self.trust(whom.as_deref(), trusted),
             ApiRequest::Invite => {
                 let invite = Invite { swarm_key: self.identity.swarm_key, addresses: self.net.local_addresses() };
                 Ok(json!({"code": invite.code()}))
@@ -292,20 +294,24 @@ impl Node {
     }
 
     /// Why no machine that is here is of the kind a job asks for, if that is so: it would wait, perhaps for ever.
-    pub(super) fn nobody_suits(&self, spec: &JobSpec) -> Option<String> {
-        let mut reasons = Vec::new();
+    pub(super) fn nobody_suits(&self, spec: &JobSpec) -> Option<Nobody> {
+        let me = self.identity.node;
+        let (mut reasons, mut for_trust) = (Vec::new(), false);
         for (node, member) in self.farm.roster().alive(self.clock.now()) {
             let is_paused = member.capability.as_ref().is_some_and(|capability| capability.paused);
-            let suits = suits(member.capability.as_ref(), spec, &spec.rules, OP_VERSION);
+            let suits = would_suit(self.farm.roster(), node, me, spec);
             match suits.and(if is_paused { Err(Unfit::Paused) } else { Ok(()) }) {
                 Ok(()) => return None,
-                Err(unfit) => reasons.push(format!("{}: {unfit}", view::node_name(&self.farm, node))),
+                Err(unfit) => {
+                    for_trust |= matches!(unfit, Unfit::RunsNoScripts(_));
+                    reasons.push(format!("{}: {unfit}", self.farm.roster().name(node)));
+                }
             }
         }
         let more = reasons.len().saturating_sub(REASONS_NAMED);
         reasons.truncate(REASONS_NAMED);
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        Some(format!("no machine that is here can render this job, so it waits for one: {}{more}", reasons.join("; ")))
+        Some(Nobody { reasons: format!("{}{more}", reasons.join("; ")), for_trust })
     }
 
     /// The refusal of a job whose results would take the place of those of another that still writes there.
@@ -448,6 +454,7 @@ impl Node {
             n => format!("{n} other machines are here"),
         };
         check("swarm", true, message, "");
+        check("scripts", true, trust::told(&self.farm), "");
         let sandbox = "Blender runs as this user, not in a sandbox: join only machines you trust";
         check("sandbox", true, sandbox.into(), "");
         Value::Array(checks)

@@ -107,6 +107,7 @@ impl Frame {
             "command_line": line,
             "blender": self.renderer.version_text(),
             "farm": self.farms,
+            "scripts": !self.spec.settings.scripts.is_none(),
         }))
     }
 

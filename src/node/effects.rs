@@ -71,7 +71,9 @@ impl Node {
                 if let Some(spec) = state.and_then(|state| state.spec_of(revision)).cloned() {
                     tracing::debug!(job = %job.short(), frame = unit.frame, "rendering");
                     let time_limit = state.and_then(|state| state.rules().time_limit);
-                    self.slots.render(Work { scene: (job, revision), spec, unit, epoch, fresh, time_limit });
+                    let may_run_scripts = self.farm.roster().trusts().runs(self.identity.node, &spec);
+                    let scene = (job, revision);
+                    self.slots.render(Work { scene, spec, unit, epoch, fresh, may_run_scripts, time_limit });
                 }
             }
             Effect::Stop { job, unit } => self.slots.stop(job, unit),

@@ -15,6 +15,7 @@
 //! | `POST /v1/jobs/JOB/requeue` `{"frames"}`, `…/set`, `…/collect` | `Requeue`, `Set`, `Collect` (stream) |
 //! | `POST /v1/jobs/JOB/debug?frame=N` | `Debug` |
 //! | `GET /v1/nodes`; `POST /v1/node/pause` `{"drop"}`, `…/resume` | `Nodes`, `NodePause`, `NodeResume` |
+//! | `POST /v1/node/trust` `{"node"}`, `…/untrust`; without a node: every member | `Trust` |
 //! | `GET /v1/doctor`; `POST /v1/invite`; `POST /v1/join` `{"code"}` | `Doctor`, `Invite`, `Join` |
 
 mod api;
@@ -87,6 +88,8 @@ fn router(token: &str, port: u16, calls: mpsc::Sender<ApiCall>) -> Router {
         .route("/v1/nodes", get(async |State(calls)| ask(calls, ApiRequest::Nodes).await))
         .route("/v1/node/pause", post(node_pause))
         .route("/v1/node/resume", post(async |State(calls)| ask(calls, ApiRequest::NodeResume).await))
+        .route("/v1/node/trust", post(async |State(calls), body| trust(calls, body, true).await))
+        .route("/v1/node/untrust", post(async |State(calls), body| trust(calls, body, false).await))
         .route("/v1/doctor", get(async |State(calls)| ask(calls, ApiRequest::Doctor).await))
         .route("/v1/invite", post(async |State(calls)| ask(calls, ApiRequest::Invite).await))
         .route("/v1/join", post(join))
@@ -165,6 +168,17 @@ struct JoinBody {
 async fn join(State(calls): State<Calls>, body: RawBody) -> Result<Response, ApiError> {
     let JoinBody { code } = parse(body)?;
     ask(calls, ApiRequest::Join { code: code.trim().to_owned() }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TrustBody {
+    node: Option<String>,
+}
+
+async fn trust(calls: Calls, body: RawBody, trusted: bool) -> Result<Response, ApiError> {
+    let TrustBody { node: whom } = parse(body)?;
+    ask(calls, ApiRequest::Trust { whom, trusted }).await
 }
 
 type JobPath = Result<Path<String>, PathRejection>;

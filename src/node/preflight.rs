@@ -4,6 +4,7 @@
 //! not keep the others from being made, so that a person mends everything at once.
 
 mod chosen;
+mod python;
 
 use super::answer::Stream;
 use super::event::{Event, Found};
@@ -12,15 +13,14 @@ use super::http::{ApiError, ErrorKind, SubmitRequest, VideoChoice};
 use super::output;
 use super::prospect::{Outlook, Prospect};
 use super::render::PIXELS_MAX;
-use super::scene::{
-    self, BundleStats, Missing, PathMap, RefKind, SceneError, SceneInfo, Survey, Trace, TraceOptions, Unrun,
-};
+use super::scene::{self, BundleStats, Missing, PathMap, RefKind, SceneError, SceneInfo, Survey, Trace, TraceOptions};
 use super::submit::{blocking, frames, name, needs, no_sound, output_of, rate, scene_error, settings, who_can};
 use crate::farm::id::BlobId;
 use crate::farm::job::{FrameRate, FrameSet, ImageFormat, JobSpec, OutputSpec, RenderSettings, Series};
 use crate::farm::rules::{Chunk, Rules, gigabytes};
+use crate::farm::scripts::Scripts;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tokio::sync::{mpsc, oneshot};
 
@@ -167,6 +167,8 @@ pub(super) struct Looked {
     pub info: SceneInfo,
     pub trace: Trace,
     survey: Survey,
+    /// What is run of its own Python.
+    pub scripts: Scripts,
     /// What was found so far.
     pub problems: Vec<Problem>,
 }
@@ -179,7 +181,17 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<Loo
     stream.progress("trace", 0, 1, "files").await;
     let file = request.file.clone();
     let maps = request.map.iter().map(|map| PathMap { from: map.from.clone(), to: map.to.clone() }).collect();
-    let options = TraceOptions { maps, include: request.include.clone() };
+    let subject = request.file.to_string_lossy().into_owned();
+    let (script, main) = (request.script.clone(), request.file.clone());
+    let script = blocking(move || script.map(|script| python::script(&script, &main).map_err(|error| (error, script))));
+    let (script, no_script) = match script.await?.transpose() {
+        Ok(script) => (script, None),
+        Err((error, script)) => (None, Some(Problem::from(error, &script))),
+    };
+    let mut include = request.include.clone();
+    // One that is no script travels no more than it runs.
+    include.extend(request.script.clone().filter(|_| script.is_some()));
+    let options = TraceOptions { maps, include };
     let overrides = request.overrides.clone();
     let (info, trace, survey, maps) = blocking(move || {
         let info = scene::read(&file, &overrides)?;
@@ -192,8 +204,8 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<Loo
     .map_err(scene_error)?;
     let found = (trace.files.len() + 1) as u64;
     stream.progress("trace", found, found, "files").await;
-    let subject = request.file.to_string_lossy().into_owned();
     let mut problems = chosen::not_there(&request.overrides, &info, &survey, &subject);
+    problems.extend(no_script);
     if !info.has_view() {
         let message = format!("the scene `{}` in {subject} has no active camera", info.scene);
         let fix = "choose or add one in Blender and save the file";
@@ -225,51 +237,9 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<Loo
     if let Some(more @ 1..) = trace.other_case.len().checked_sub(MOST_NAMED) {
         problems.push(Problem::warning("case", "", format!("{more} more files differ in case"), ""));
     }
-    problems.extend(not_run(&survey.unrun, &subject));
-    Ok(Looked { info, trace, survey, problems })
-}
-
-/// What would need Python, by datablock.
-fn not_run(unrun: &[Unrun], subject: &str) -> Vec<Problem> {
-    let mut by_datablock: BTreeMap<(&'static str, &str), Vec<&str>> = BTreeMap::new();
-    for one in unrun {
-        let (kind, datablock, what) = match one {
-            Unrun::Script { text } => ("script", text, text),
-            Unrun::Driver { datablock, expression } => ("driver", datablock, expression),
-            Unrun::Node { datablock, kind } => ("addon", datablock, kind),
-        };
-        by_datablock.entry((kind, datablock)).or_default().push(what);
-    }
-    let count = by_datablock.len();
-    let problem = |((kind, datablock), those): ((&'static str, &str), Vec<&str>)| {
-        let more = if those.len() > 1 { format!(" and {} more", those.len() - 1) } else { String::new() };
-        let (text, fix) = match kind {
-            "script" => (
-                format!(
-                    "the script `{datablock}` is set to run when the file is opened, and scripts in files are not run"
-                ),
-                "save the scene as the script leaves it",
-            ),
-            "driver" => (
-                format!("a driver of `{datablock}` needs Python, which is not run in files: `{}`{more}", those[0]),
-                "write it without Python, or bake it to keyframes",
-            ),
-            _ => (
-                format!(
-                    "`{datablock}` has nodes of an add-on, which a Blender without it leaves out: `{}`{more}",
-                    those[0]
-                ),
-                "replace them, or see that every machine has the add-on",
-            ),
-        };
-        Problem::warning(kind, subject, text, fix).of(datablock)
-    };
-    let mut problems: Vec<Problem> = by_datablock.into_iter().take(MOST_NAMED).map(problem).collect();
-    if count > MOST_NAMED {
-        let text = format!("{} more datablocks need Python that is not run", count - MOST_NAMED);
-        problems.push(Problem::warning("driver", subject, text, ""));
-    }
-    problems
+    problems.extend(python::not_run(&survey.unrun, request.scripts, &subject));
+    let scripts = Scripts { in_files: request.scripts, file: script };
+    Ok(Looked { info, trace, survey, scripts, problems })
 }
 
 impl Looked {
@@ -333,7 +303,8 @@ pub(super) async fn check(
     let frames = looked.keep(request, frames);
     let chunk = request.rules.chunk.unwrap_or_default();
     let simulate_from = frames.as_ref().and_then(|frames| looked.simulate_from(request, frames, chunk));
-    let settings = looked.keep(request, settings).map(|settings| RenderSettings { simulate_from, ..settings });
+    let scripts = looked.scripts.clone();
+    let settings = looked.keep(request, settings).map(|settings| RenderSettings { simulate_from, scripts, ..settings });
     let size = settings.as_ref().map(|settings| size(&looked.info, settings));
     let size = size.and_then(|size| looked.keep(request, size));
     let rate = rate(request, &looked.info);
@@ -389,6 +360,7 @@ pub(super) async fn check(
             rules: rules_of,
             nonce: 0,
             created_ms: super::clock::wall_ms(),
+            author: None,
         })
     })();
     let outlook = match &whole {
@@ -520,9 +492,7 @@ impl Looked {
         if let Some(error) = &outlook.in_the_way {
             self.problems.push(Problem::from(error.clone(), Path::new(&spec.output.directory)));
         }
-        if let Some(warning) = &outlook.nobody {
-            self.problems.push(Problem::warning("rules", &spec.name, warning, ""));
-        }
+        self.problems.extend(outlook.nobody.as_ref().map(|nobody| python::nobody(nobody, &spec.name)));
         if !outlook.small.is_empty() {
             let files = gigabytes(scene_bytes);
             let text =

@@ -25,7 +25,7 @@ pub struct Outlook {
     /// Array of `{id, name, can, reason}`, this machine first.
     pub nodes: Value,
     /// Why no machine that is here is of the kind it asks for, if that is so.
-    pub nobody: Option<String>,
+    pub nobody: Option<Nobody>,
     /// The refusal of a job whose results would take the place of another's.
     pub in_the_way: Option<ApiError>,
     /// Names of machines that could render it, with less memory than the files of its scene are long.
@@ -34,6 +34,14 @@ pub struct Outlook {
     pub seconds: Option<f64>,
     /// `measured` on the same scene, or a `guess` from other jobs.
     pub basis: &'static str,
+}
+
+/// That no machine that is here is of the kind a job asks for.
+pub struct Nobody {
+    /// Of each machine why not, in one line.
+    pub reasons: String,
+    /// Whether one of them lacks nothing but trust.
+    pub for_trust: bool,
 }
 
 impl Node {

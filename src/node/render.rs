@@ -22,6 +22,8 @@ mod log;
 mod memory;
 #[cfg(test)]
 mod override_tests;
+#[cfg(test)]
+mod script_tests;
 mod series;
 #[cfg(test)]
 mod simulation_tests;

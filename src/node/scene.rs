@@ -31,6 +31,7 @@ mod unrun;
 mod zones;
 
 pub use bundle::{BlobSink, BundleError, BundleProgress, BundleStats, bundle};
+pub use include::place_beside;
 pub use layout::{is_opened_for_writing, lay_out};
 pub use maps::PathMap;
 pub use read::{SceneInfo, read};

@@ -62,6 +62,8 @@ pub struct Work {
     pub epoch: u32,
     /// In a Blender that has rendered nothing yet.
     pub fresh: bool,
+    /// Whether this machine runs scripts of whoever asks for it.
+    pub may_run_scripts: bool,
     /// Longest time it may take.
     pub time_limit: Option<Duration>,
 }
@@ -295,6 +297,11 @@ impl Run {
         worker: Option<Worker>,
         in_hand: &InHand,
     ) -> Result<Rendered, (UnitFailure, Option<Worker>)> {
+        // Asked here once more, whatever led here.
+        if !work.may_run_scripts && !work.spec.settings.scripts.is_none() {
+            let message = "the job has scripts, and this machine does not run them; see `swarm trust`".to_owned();
+            return Err((failure(message, String::new()), None));
+        }
         let mut worker = match worker {
             Some(worker) => worker,
             None => self.start(work).await.map_err(|failure| (failure, None))?,
@@ -514,6 +521,29 @@ mod tests {
         assert_eq!(writable, [false, true, false]);
         std::fs::write(root.join("f/a/7/meta/1.json"), "written").unwrap();
         assert_eq!(read_blob(&store, map.id(), 10).unwrap(), b"{}");
+    }
+
+    #[tokio::test]
+    async fn a_job_with_scripts_is_not_rendered_where_they_may_not_run_whatever_asks_for_it() {
+        use crate::farm::scripts::Scripts;
+        let dir = tempfile::tempdir().unwrap();
+        let (mut slots, mut events) = slots(dir.path());
+        let mut spec = crate::wire::tests::spec();
+        spec.settings.scripts = Scripts { in_files: true, file: None };
+        let (scene, unit) = ((JobId([1; 16]), 0), Unit::whole(1));
+        let work = Work {
+            scene,
+            spec: Arc::new(spec),
+            unit,
+            epoch: 0,
+            fresh: false,
+            may_run_scripts: false,
+            time_limit: None,
+        };
+        slots.render(work);
+        let Some(Event::UnitFinished(finished)) = events.recv().await else { panic!("an end") };
+        let Input::RenderFailed { message, .. } = finished.input else { panic!("a failure") };
+        assert!(message.contains("this machine does not run them"), "{message}");
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ use crate::farm::blob::BlobMap;
 use crate::farm::id::{BlobId, ChunkId};
 use crate::farm::job::{FrameRate, FrameSet, JobSpec, Needs, OutputSpec, RenderSettings};
 use crate::farm::overrides::PropertyError;
+use crate::farm::scripts::Scripts;
 use crate::wire;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -202,6 +203,7 @@ pub(super) fn settings(request: &SubmitRequest, info: &SceneInfo) -> Result<Rend
         depth: None,
         overrides: request.overrides.clone(),
         silent: request.no_audio,
+        scripts: Scripts::default(),
     })
 }
 

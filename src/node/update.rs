@@ -69,11 +69,25 @@ pub async fn update(
     let frames = frames(&request, &spec)?;
     // They say what of the file is looked at.
     request.overrides = request.overrides.over(&spec.settings.overrides);
+    let scripts = &spec.settings.scripts;
+    if scripts.is_none() && (request.scripts || request.script.is_some()) {
+        let text = format!(
+            "job {} was submitted without scripts, and machines may have it that know of none; submit it as a new job",
+            job.short()
+        );
+        return Err(ApiError::new(ErrorKind::BadRequest, text));
+    }
+    request.scripts |= scripts.in_files;
+    if let Some(file) = scripts.file.as_ref().filter(|_| request.script.is_none()) {
+        let text =
+            format!("job {} runs the script {file}; name it again with --script, as it is to be now", job.short());
+        return Err(ApiError::new(ErrorKind::BadRequest, text));
+    }
     let mut looked = look(&request, stream).await?;
     let simulate_from = looked.simulate_from(&request, &frames, spec.rules.chunk);
     settle(&looked.problems, stream).await?;
-    let Looked { info, trace, .. } = looked;
-    let asked = RenderSettings { simulate_from, ..settings(&request, &info)? };
+    let Looked { info, trace, scripts, .. } = looked;
+    let asked = RenderSettings { simulate_from, scripts, ..settings(&request, &info)? };
     let settings = inherited(asked, &spec.settings);
     let size = info.size_with(settings.resolution, settings.percent);
     if size != spec.size {
@@ -132,6 +146,7 @@ fn inherited(asked: RenderSettings, job: &RenderSettings) -> RenderSettings {
         overrides: asked.overrides.over(&job.overrides),
         // The video is the whole job's.
         silent: job.silent,
+        scripts: asked.scripts,
     }
 }
 

@@ -20,8 +20,7 @@ const FRAMES_MAX_CHARS: usize = 80;
 
 /// What people call a node.
 pub fn node_name(farm: &Farm, node: NodeId) -> String {
-    let capability = farm.roster().member(node).and_then(|member| member.capability.as_ref());
-    capability.map(|capability| capability.name.clone()).filter(|name| !name.is_empty()).unwrap_or_else(|| node.short())
+    farm.roster().name(node)
 }
 
 /// The word for a unit, and the node that has it or made it.
@@ -330,6 +329,32 @@ pub fn node(farm: &Farm, node: NodeId, now: Duration) -> Value {
         "state": state,
         "rendering": rendering,
     })
+}
+
+/// The machine a person means: an id, a prefix of one, or a name that means no other.
+pub fn find_node(farm: &Farm, text: &str) -> Result<NodeId, super::http::ApiError> {
+    use super::http::{ApiError, ErrorKind};
+    let known = || farm.roster().members().keys().copied();
+    let means = |node: &NodeId| {
+        !text.is_empty() && (node.to_string().starts_with(text) || node_name(farm, *node).eq_ignore_ascii_case(text))
+    };
+    let matches: Vec<NodeId> = known().filter(means).collect();
+    match matches.as_slice() {
+        [one] => Ok(*one),
+        [] => {
+            let text = format!("no machine was met here that is called `{text}`; `swarm nodes` lists them");
+            Err(ApiError::new(ErrorKind::NodeNotFound, text))
+        }
+        many => {
+            let ids: Vec<String> = many.iter().take(5).map(NodeId::short).collect();
+            let text = format!(
+                "{} machines are meant by `{text}`: {}; write their id, or more of it",
+                many.len(),
+                ids.join(", ")
+            );
+            Err(ApiError::new(ErrorKind::NodeAmbiguous, text))
+        }
+    }
 }
 
 /// The job a person means: an id, a prefix of one or a name that means no other, or `last`: the latest submitted

@@ -7,6 +7,7 @@ use crate::farm::message::*;
 use crate::farm::op::*;
 use crate::farm::overrides::*;
 use crate::farm::rules::*;
+use crate::farm::scripts::Scripts;
 use crate::fuzz::{ROUNDS, fuzz};
 
 mod formats;
@@ -105,6 +106,7 @@ pub(crate) fn ops() -> Vec<Op> {
         Op::Evict { node: NodeId([6; 32]), heads: vec![([1; 8], 5)] },
         Op::Trust { node: NodeId([6; 32]), trusted: true },
         Op::Setting { lamport: 1, key: text(), value: text() },
+        Op::Scripts { scripts: Scripts { in_files: true, file: Some("look.py".into()) } },
         Op::Unknown { kind: 999, body: vec![1, 2, 3] },
     ]
     .into_iter()

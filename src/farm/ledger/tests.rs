@@ -187,7 +187,7 @@ fn a_submit_lives_in_the_log_made_from_it_alone() {
     settle(&mut a);
     assert_eq!(a.ops(log).count(), 1);
     repair(&mut b, &a);
-    let submit = Op::Submit { min_version: OP_VERSION, spec: Box::new(wire::tests::spec()) };
+    let submit = Op::Submit { min_version: 1, spec: Box::new(wire::tests::spec()) };
     assert!(matches!(a.append(LOG, &submit), Err(AppendError::NotItsLog { .. })));
     // A liar's build lets it through; no one takes it in.
     a.append_bytes(OTHER_LOG, wire::encode_op(&submit).unwrap()).unwrap();

@@ -362,12 +362,16 @@ fn a_job_of_a_later_version_is_left_alone_and_said_to_be() {
     trio.wait(Duration::from_secs(3));
     for machine in trio.machines.values() {
         assert!(machine.farm.jobs().contains_key(&job) && machine.begun.is_empty());
-        let fits = crate::farm::fit::suits(machine.farm.roster().own(), &spec(3), &Rules::default(), later);
+        let (roster, me) = (machine.farm.roster(), machine.farm.me().node);
+        let fits = crate::farm::fit::suits(roster, me, &spec(3), &Rules::default(), later);
         assert_eq!(fits.unwrap_err().to_string(), "runs an older swarm than the job needs");
     }
     // The other way round: who is older is known to be.
     let older = Capability { op_version: 0, ..capability() };
-    let fits = crate::farm::fit::suits(Some(&older), &spec(3), &Rules::default(), OP_VERSION);
+    let (two, roster) = (trio.names[1], trio.at(0).farm.roster());
+    let (mut roster, rules) = (roster.clone(), Rules::default());
+    roster.capability(two, older);
+    let fits = crate::farm::fit::suits(&roster, two, &spec(3), &rules, OP_VERSION);
     assert_eq!(fits.unwrap_err().to_string(), "runs an older swarm than the job needs");
 }
 

@@ -47,7 +47,7 @@ impl Trio {
         self.wait(STEP);
     }
 
-    fn describe(&mut self, at: usize, change: impl Fn(&mut Capability)) {
+    pub(super) fn describe(&mut self, at: usize, change: impl Fn(&mut Capability)) {
         let node = self.names[at];
         let mut capability = self.at(at).farm.roster().own().expect("told").clone();
         change(&mut capability);

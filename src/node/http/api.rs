@@ -67,9 +67,9 @@ pub enum ApiRequest {
         /// Which frame.
         frame: Option<i32>,
     },
-    /// Lay the scene of a frame out in a folder. Answer: `{directory, blend, image, command, command_line, blender, farm}`:
-    /// the command (its words, and for a shell) that renders it here as the farm does, which leaves `image`; `farm` says how
-    /// the farm did it.
+    /// Lay the scene of a frame out in a folder. Answer: `{directory, blend, image, command, command_line, blender, farm,
+    /// scripts}`: the command (its words, and for a shell) that renders it here as the farm does, which leaves `image`; `farm`
+    /// says how the farm did it, `scripts` whether Python of the job runs.
     Debug {
         /// Which job.
         job: String,
@@ -138,6 +138,14 @@ pub enum ApiRequest {
     },
     /// Answer: this node.
     NodeResume,
+    /// Run scripts of what a machine submits, or not any more. Answer: `{name, members, trusts, except}`: this machine's name,
+    /// whether it trusts every member, and which it does and does not, each `{id, name}`.
+    Trust {
+        /// A machine's name, id, or a prefix of that; `None` for every member.
+        whom: Option<String>,
+        /// Whether.
+        trusted: bool,
+    },
     /// Array of `{name, ok, message, fix}`.
     Doctor,
     /// `{"code"}`.
@@ -170,6 +178,7 @@ impl ApiRequest {
             | Self::Nodes
             | Self::NodePause { .. }
             | Self::NodeResume
+            | Self::Trust { .. }
             | Self::Doctor
             | Self::Invite
             | Self::Join { .. } => false,
@@ -259,6 +268,12 @@ pub struct SubmitRequest {
     /// What of the file is rendered, and properties set before that.
     #[serde(default)]
     pub overrides: Overrides,
+    /// Run scripts and Python drivers in its files, where the machine trusts this one.
+    #[serde(default)]
+    pub scripts: bool,
+    /// Absolute path of a Python script that is run in the open scene before its first frame, on machines that trust this one.
+    #[serde(default)]
+    pub script: Option<PathBuf>,
 }
 
 /// Stored paths that begin with `from` are found in `to`.

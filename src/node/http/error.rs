@@ -98,6 +98,8 @@ kinds! {
     NoDenoiser = "no_denoiser", 409, 1;
     /// The job asks for a GPU and no machine has a usable one.
     NoGpu = "no_gpu", 409, 1;
+    /// The job has scripts, and no machine that could render it trusts the one that submits.
+    Untrusted = "untrusted", 409, 1;
     // -- the results --------------------------------------------------------------------------------------------------
     /// The output folder or video file cannot be written.
     OutputUnwritable = "output_unwritable", 409, 1;
@@ -119,6 +121,10 @@ kinds! {
     // -- the swarm ----------------------------------------------------------------------------------------------------
     /// The invite code is not one, or was mistyped.
     BadCode = "bad_code", 400, 1;
+    /// No machine has this name or id.
+    NodeNotFound = "node_not_found", 404, 1;
+    /// Several machines have this name, or ids that begin so.
+    NodeAmbiguous = "node_ambiguous", 409, 1;
     // -- the rest -----------------------------------------------------------------------------------------------------
     /// Something that is a fault of `swarm`.
     Internal = "internal", 500, 1;

@@ -1,6 +1,7 @@
 //! What is found in scenes that the Blenders of this machine made.
 #![allow(clippy::unwrap_used)]
 
+use super::super::prospect::Nobody;
 use super::super::render::{Renderer, RendererKind, discover};
 use super::super::scene::{Simulation, survey, trace};
 use super::*;
@@ -209,12 +210,47 @@ tree.nodes.new("OddNode")
 #[tokio::test]
 async fn python_that_would_not_run_is_told_and_simple_expressions_are_not() {
     for (renderer, found) in surveys(PYTHON).await {
-        let told: Vec<String> = not_run(&found.unrun, "s.blend").into_iter().map(|problem| problem.message).collect();
+        let told: Vec<String> =
+            python::not_run(&found.unrun, false, "s.blend").into_iter().map(|problem| problem.message).collect();
         let wanted = ["nodes of an add-on", "a driver of `Python` needs Python", "the script `starts`"];
         assert_eq!(told.len(), wanted.len(), "Blender {}: {told:?}", renderer.version_text());
         for (told, wanted) in told.iter().zip(wanted) {
             assert!(told.contains(wanted), "{told}");
         }
+        let left = python::not_run(&found.unrun, true, "s.blend");
+        assert!(matches!(&left[..], [one] if one.message.contains("nodes of an add-on")), "{left:?}");
+    }
+}
+
+#[test]
+fn a_job_that_lacks_nothing_but_trust_is_refused_and_another_waits() {
+    let nobody = |for_trust| python::nobody(&Nobody { reasons: "a: why; b: why not".into(), for_trust }, "shot");
+    let refused = refusal(&[nobody(true)]).unwrap();
+    assert_eq!(refused.kind, ErrorKind::Untrusted);
+    assert_eq!(refused.message, "no machine that is here runs the scripts of this job: a: why; b: why not");
+    assert_eq!(refusal(&[nobody(false)]), None);
+}
+
+#[test]
+fn what_is_no_script_is_told_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let scene = path("shot.blend");
+    std::fs::create_dir_all(path("tools")).unwrap();
+    std::fs::write(path("tools/look.py"), "é = 1").unwrap();
+    std::fs::write(path("latin.py"), b"# \xe9\n").unwrap();
+    std::fs::write(path("a b.py"), "").unwrap();
+    assert_eq!(python::script(&path("tools/look.py"), &scene).unwrap(), "tools/look.py");
+    let elsewhere = python::script(&path("tools/look.py"), &path("scenes/shot.blend"));
+    assert_eq!(elsewhere.unwrap(), "look.py", "it lies beside the scene");
+    for (name, kind, says) in [
+        ("gone.py", ErrorKind::FileNotFound, "check the path"),
+        ("tools", ErrorKind::BadRequest, "is not a file"),
+        ("latin.py", ErrorKind::Unsupported, "not text in UTF-8"),
+        ("a b.py", ErrorKind::BadRequest, "some systems refuse its name"),
+    ] {
+        let error = python::script(&path(name), &scene).unwrap_err();
+        assert!(error.kind == kind && error.message.contains(says) && error.message.contains(name), "{error:?}");
     }
 }
 

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 /// The script that runs inside Blender.
 pub(super) const DRIVER: &str = concat!(
     include_str!("overrides.py"),
+    include_str!("script.py"),
     include_str!("file_outputs.py"),
     include_str!("sound.py"),
     include_str!("driver.py")

@@ -274,7 +274,8 @@ def open_scene(config):
     # Opening another scene in the same process can abort Blender: one .blend per process.
     if config["blend"]:
         say("opening")
-        bpy.ops.wm.open_mainfile(filepath=config["blend"], load_ui=False, use_scripts=False)
+        use_scripts = config.get("use_scripts", False)
+        bpy.ops.wm.open_mainfile(filepath=config["blend"], load_ui=False, use_scripts=use_scripts)
     else:
         bpy.ops.wm.read_factory_settings()
         say("opening")  # not before: Blender's own scene is nobody's, and what it lacks is no fault of a file
@@ -300,6 +301,9 @@ def open_scene(config):
     set_format(scene, config["format"], config.get("depth"))
     # After all that a job sets otherwise, and before what is this machine's.
     set_properties(scene, overrides.get("set", []))
+    if config.get("script"):
+        run_script(config["blend"], config["script"])
+    note_properties(scene, overrides.get("set", []))
     if config.get("threads"):
         render.threads_mode, render.threads = "FIXED", config["threads"]
     else:

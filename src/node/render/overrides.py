@@ -106,6 +106,9 @@ def set_properties(scene, changes):
         except Exception as error:
             words = str(error.args[0]) if error.args else type(error).__name__
             raise Refused("error", "--set %s cannot be done: %s" % (change["told"], words.strip()))
+
+
+def note_properties(scene, changes):
     for change in changes:
         change["now"] = plain(value_at(owner_of(scene, change), change["steps"][-1]))
 

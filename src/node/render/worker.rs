@@ -61,7 +61,8 @@ impl WorkerScene {
             "blend": blend, "engine": settings.engine, "samples": settings.samples, "percent": settings.percent,
             "resolution": settings.resolution, "device": device, "format": self.format.blender_name(),
             "depth": settings.depth, "threads": self.threads, "simulate_from": settings.simulate_from,
-            "overrides": overrides_json(&settings.overrides),
+            "overrides": overrides_json(&settings.overrides), "use_scripts": settings.scripts.in_files,
+            "script": settings.scripts.file,
         })
     }
 }

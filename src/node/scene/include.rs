@@ -33,6 +33,12 @@ pub(super) fn included(main: &Path, paths: &[PathBuf]) -> Result<BTreeMap<String
     Ok(files)
 }
 
+/// The place beside the .blend at `main` of a file that is included.
+pub fn place_beside(main: &Path, path: &Path) -> Result<String, SceneError> {
+    let files = included(&absolute(main)?, &[path.into()])?;
+    files.into_keys().next().ok_or_else(|| refused(path, "there is no such file"))
+}
+
 fn refused(path: &Path, what: impl Into<String>) -> SceneError {
     SceneError::Include { path: path.into(), what: what.into() }
 }
