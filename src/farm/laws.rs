@@ -79,6 +79,7 @@ fn any_op() -> impl Strategy<Value = Op> {
             let revision = Box::new(Revision { bundle: BlobId([id as u8; 32]), ..crate::wire::tests::revision() });
             Op::Revise { id, revision, units, epoch, by: "a".into(), at_ms }
         }),
+        1 => "[ab]".prop_map(|path| Op::Zip { path }),
         1 => any::<bool>().prop_map(|over| {
             Op::Retire { why: if over { RetireReason::Over } else { RetireReason::Abandoned } }
         }),

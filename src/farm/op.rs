@@ -221,6 +221,11 @@ pub enum Op {
         /// The job.
         spec: Box<JobSpec>,
     },
+    /// All results are wanted in a ZIP file too, on the submitting machine. Counts as written by the job's submitter.
+    Zip {
+        /// Absolute path of the file.
+        path: String,
+    },
     /// The writer takes units.
     Claim {
         /// Epoch of the units.

@@ -150,6 +150,9 @@ impl World {
                 self.check_video(i, job, &missing, canceled);
                 self.later(i, VIDEO, Input::VideoFinished { job, collection, outcome: Ok(()) });
             }
+            Effect::WriteZip { job, collection, .. } => {
+                self.later(i, VIDEO, Input::ZipWritten { job, collection });
+            }
             Effect::Forget { blobs } => {
                 for blob in blobs {
                     self.machines[i].blobs.whole.remove(&blob);

@@ -9,6 +9,8 @@ use crate::farm::job::{FrameSet, ImageFormat, RenderSettings, Series};
 use std::process::Command as Process;
 use tempfile::TempDir;
 
+mod zip;
+
 struct Stage {
     folder: TempDir,
     store: Arc<Store>,
