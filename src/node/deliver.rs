@@ -43,6 +43,9 @@ const RETRY: Duration = Duration::from_secs(5);
 /// a large frame through a slow network, needs less).
 const SILENT_AFTER: Duration = Duration::from_secs(60);
 
+/// Why a video that was wanted late is silent: sound is mixed where the first frame is rendered, and takes its time there.
+const UNMIXED: &str = "the job was submitted with --no-video, so none was mixed";
+
 /// What a job's video is told.
 enum Command {
     Frame(i32),
@@ -414,7 +417,7 @@ impl Task {
         super::fail::fail_point("mid-encode");
         let video = encoder.finish(missing).await?;
         let mut notes = lock(&self.notes);
-        match video.silent {
+        match video.silent.or_else(|| self.spec.is_unmixed().then(|| UNMIXED.to_owned())) {
             Some(why) => drop(notes.insert(self.job.0, format!("the video has no sound: {why}"))),
             None => drop(notes.remove(&self.job.0)),
         }
@@ -444,7 +447,11 @@ impl Task {
         }
         match encode_with_blender(&renderer, &frames, self.spec.rate, &self.out, &self.work_dir).await {
             Ok(()) => {
-                let sound = if sound_at(&self.work_dir).exists() { ", without its sound" } else { "" };
+                let sound = match () {
+                    () if self.spec.is_unmixed() => format!(", without sound: {UNMIXED}"),
+                    () if sound_at(&self.work_dir).exists() => ", without its sound".into(),
+                    () => String::new(),
+                };
                 let text = format!("{why}: Blender's own encoder made the video{sound}");
                 lock(&self.notes).insert(self.job.0, text);
                 Ok(())
