@@ -317,8 +317,8 @@ impl Context<'_> {
                 let body = to_json(&submit::debug(output, &self.cwd)?)?;
                 self.change(&job_path(&job.job, &format!("/debug?frame={frame}")), &body, console, jobs::debug)
             }
-            JobCommand::Collect { job, output, video } => {
-                let request = submit::collect(output, video, &self.cwd)?;
+            JobCommand::Collect { job, output, video, zip } => {
+                let request = submit::collect(output, video, zip.zip, &self.cwd)?;
                 self.stream(Absent::Talk, &job_path(&job.job, "/collect"), &request, (false, Made::Before), console)
             }
         }

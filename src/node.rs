@@ -533,6 +533,7 @@ impl Node {
                     }
                 });
             }
+            Event::FrameLogs(asked) => self.frame_logs(asked),
             Event::Collect { job, output, stream } => self.collect(job, output, stream),
             Event::Load(load) => self.turn(Input::Load(load)),
             Event::Unnamed(look) => self.looked(look),

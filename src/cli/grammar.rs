@@ -163,6 +163,8 @@ pub(crate) struct SubmitArgs {
     #[arg(long)]
     pub(crate) no_audio: bool,
     #[command(flatten)]
+    pub(crate) zip: ZipArgs,
+    #[command(flatten)]
     pub(crate) rules: RuleArgs,
     /// Spread the scene, and start nothing until `swarm job resume`
     #[arg(long, help_heading = "Rules")]
@@ -195,7 +197,7 @@ pub(crate) struct SubmitArgs {
         value_name = "JOB",
         value_parser = Text::new(),
         conflicts_with_all =
-            ["name", "fps", "format", "series", "priority", "output", "VideoArgs", "no_audio", "RuleArgs", "paused"]
+            ["name", "fps", "format", "series", "priority", "output", "VideoArgs", "no_audio", "ZipArgs", "RuleArgs", "paused"]
     )]
     pub(crate) update: Option<String>,
 }
@@ -233,6 +235,13 @@ pub(crate) struct VideoArgs {
     /// Make no video
     #[arg(long)]
     pub(crate) no_video: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ZipArgs {
+    /// Put frames, video and logs into NAME.zip too, beside the video, or without one beside the folder of the frames
+    #[arg(long)]
+    pub(crate) zip: bool,
 }
 
 /// Which job, as people name one.
@@ -310,6 +319,8 @@ pub(crate) enum JobCommand {
         output: Option<PathBuf>,
         #[command(flatten)]
         video: VideoArgs,
+        #[command(flatten)]
+        zip: ZipArgs,
     },
 }
 

@@ -76,6 +76,7 @@ pub(crate) fn show(job: &Value, cwd: &Path, console: &mut Console<'_>) -> io::Re
         ("file", text(job, "file").to_owned()),
         ("output", format!("{}{collected}", short_path(text(job, "output"), cwd))),
         ("video", video),
+        ("zip", short_path(text(job, "zip"), cwd)),
         ("Blender", text(job, "series").to_owned()),
         ("priority", number(job, "priority").to_string()),
         ("owner", owner(job)),

@@ -135,6 +135,9 @@ impl Progress {
         if let Some(path) = places.into_iter().find(|path| !path.is_empty()) {
             let _ = write!(line, " → {}", short_path(path, &self.cwd));
         }
+        if !text(event, "zip").is_empty() {
+            let _ = write!(line, ", {}", short_path(text(event, "zip"), &self.cwd));
+        }
         console.line(plain(&line))
     }
 }
@@ -202,6 +205,7 @@ fn style(phase: &str, unit: &str, first: u64, total: u64) -> ProgressStyle {
         "spread" => "spreading",
         "render" => "rendering",
         "encode" => "encoding",
+        "zip" => "zipping",
         other => other,
     };
     let verb = plain(verb).replace(['{', '}'], "");

@@ -31,6 +31,7 @@ pub(crate) fn request(args: SubmitArgs, cwd: &Path) -> Result<SubmitRequest, Fai
         output: args.output.map(|output| absolute(&output, cwd)).transpose()?,
         video: video(args.video, cwd)?,
         no_audio: args.no_audio,
+        zip: args.zip.zip,
         rules: RulesRequest { paused: args.paused.then_some(true), ..args.rules.request() },
         detach: args.detach,
         check: args.check,
@@ -127,9 +128,14 @@ pub(crate) fn checked(found: &Value, console: &mut Console<'_>) -> io::Result<Ex
 }
 
 /// The request of a `swarm job collect`.
-pub(crate) fn collect(output: Option<PathBuf>, args: VideoArgs, cwd: &Path) -> Result<CollectRequest, Failure> {
+pub(crate) fn collect(
+    output: Option<PathBuf>,
+    args: VideoArgs,
+    zip: bool,
+    cwd: &Path,
+) -> Result<CollectRequest, Failure> {
     let output = output.map(|output| absolute(&output, cwd)).transpose()?;
-    Ok(CollectRequest { cwd: cwd.to_owned(), output, video: video(args, cwd)? })
+    Ok(CollectRequest { cwd: cwd.to_owned(), output, video: video(args, cwd)?, zip })
 }
 
 /// The request of a `swarm job debug`.

@@ -42,7 +42,9 @@ impl VideoState {
 pub enum Ending {
     /// The video.
     Video,
-    /// No video: the job is canceled.
+    /// The ZIP file, which comes after it.
+    Zip,
+    /// Neither: the job is canceled.
     Cancel,
 }
 
@@ -77,9 +79,11 @@ pub struct Collector {
     pub reason: Option<String>,
     /// The video.
     pub video: VideoState,
-    /// The revision whose video was finished, or is being.
+    /// The revision whose video and ZIP file were finished, or are being.
     pub finished: Option<u64>,
-    /// The video is being finished.
+    /// Why it could not be made, for people.
+    pub no_video: Option<String>,
+    /// The video or the ZIP file is being finished.
     pub finishing: Option<Ending>,
     /// Everything is as it should be: nothing of this revision is left to do here.
     pub ended: bool,
@@ -104,6 +108,7 @@ impl Collector {
             reason: None,
             video: VideoState::None,
             finished: None,
+            no_video: None,
             finishing: None,
             ended: false,
         }
@@ -293,8 +298,14 @@ mod tests {
 
     #[test]
     fn what_waits_is_looked_at_again_once_anything_it_depends_on_changed() {
-        let output =
-            OutputSpec { directory: "/r".into(), prefix: String::new(), suffix: String::new(), digits: 4, video: None };
+        let output = OutputSpec {
+            directory: "/r".into(),
+            prefix: String::new(),
+            suffix: String::new(),
+            digits: 4,
+            video: None,
+            zip: None,
+        };
         let mut collector = Collector::new(1, &JobState::new(JobId([0; 16])), output);
         let (one, two) = (Unit::whole(1), Unit::whole(2));
         let (alone, both) = ([NodeId([1; 32])], [NodeId([1; 32]), NodeId([2; 32])]);

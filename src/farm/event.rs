@@ -283,11 +283,11 @@ pub enum Input {
         /// What the store does not have.
         gone: Vec<BlobId>,
     },
-    /// A frame or the video cannot be put under its name now; that goes on, or is tried again, by itself.
+    /// A frame, the video or the ZIP file cannot be put under its name now; that goes on, or is tried again, by itself.
     CollectionDelayed {
         /// Its job.
         job: JobId,
-        /// From [`Effect::Deliver`] or [`Effect::FinishVideo`].
+        /// From [`Effect::Deliver`], [`Effect::FinishVideo`] or [`Effect::WriteZip`].
         collection: u64,
         /// For people: which path, what to do.
         reason: String,
@@ -300,6 +300,13 @@ pub enum Input {
         collection: u64,
         /// For people when it failed.
         outcome: Result<(), String>,
+    },
+    /// The ZIP file is under its name.
+    ZipWritten {
+        /// Its job.
+        job: JobId,
+        /// From [`Effect::WriteZip`].
+        collection: u64,
     },
 }
 
@@ -421,6 +428,16 @@ pub enum Effect {
         missing: Vec<i32>,
         /// Whether it was cancelled, so that no video is wanted.
         canceled: bool,
+    },
+    /// The video is made, or was not wanted or could not be: write the ZIP file of all results, over and over until it is
+    /// there, and then [`Input::ZipWritten`].
+    WriteZip {
+        /// Which job.
+        job: JobId,
+        /// Wanted back, as in [`Effect::Deliver`].
+        collection: u64,
+        /// Whether there is a video.
+        video: bool,
     },
     /// The job's delivered outputs need no copy in the store.
     Forget {

@@ -1,6 +1,6 @@
 //! Routing: what each input changes. What follows from the change is settled in `work`.
 
-use super::collect::{Collector, VideoState};
+use super::collect::{Collector, Ending, VideoState};
 use super::event::{Effect, Input, JobCommand, Now, Rendered};
 use super::id::{ActorId, BlobId, JobId, Unit};
 use super::job::{JobSpec, Revision};
@@ -172,7 +172,14 @@ impl Farm {
                 false
             }
             Input::VideoFinished { job, collection, outcome } => {
-                self.video_finished(now, (job, collection), outcome);
+                self.video_finished(now, (job, collection), outcome, effects);
+                true
+            }
+            Input::ZipWritten { job, collection } => {
+                // A ZIP file that a cancel overtook may be told of as well as the cancel.
+                if self.collector(job, collection).is_some_and(|collector| collector.finishing == Some(Ending::Zip)) {
+                    self.all_written(now, job);
+                }
                 true
             }
         }
@@ -196,6 +203,7 @@ impl Farm {
             _ => None,
         };
         let is_submit = matches!(op, Op::Submit { .. });
+        let is_zip = matches!(op, Op::Zip { .. });
         // What this machine came to hold it knew before.
         let is_known = actor == self.me && matches!(op, Op::Holds { .. });
         if let Op::Failed { unit, .. } = &op
@@ -223,6 +231,11 @@ impl Farm {
                     self.transfer.want(blob, Urgency::Result, None, BTreeSet::from([actor.node]));
                 }
             }
+        }
+        if is_zip && state.submitter == Some(self.me) {
+            // It comes right behind the `Submit`, of which the collector is.
+            let zip = state.spec.as_ref().and_then(|spec| spec.output.zip.clone());
+            self.collectors.get_mut(&log).into_iter().for_each(|collector| collector.output.zip.clone_from(&zip));
         }
         if is_submit {
             self.known_since.entry(log).or_insert(self.last_turn);
@@ -273,8 +286,14 @@ impl Farm {
 
     fn submit(&mut self, call: u64, mut spec: JobSpec, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
         spec.nonce = rng.random();
+        let zip = spec.output.zip.take();
         match self.ledger.submit(spec) {
-            Ok(job) => self.submitted.push((call, job, 0)),
+            Ok(job) => {
+                if let Some(path) = zip {
+                    self.say(job, &Op::Zip { path });
+                }
+                self.submitted.push((call, job, 0));
+            }
             Err(error) => effects.push(Effect::Refused { call, reason: error.to_string() }),
         }
     }
@@ -412,19 +431,43 @@ impl Farm {
         self.collectors.get_mut(&job).filter(|collector| collector.collection == collection)
     }
 
-    fn video_finished(&mut self, now: Now, (job, collection): (JobId, u64), outcome: Result<(), String>) {
+    fn video_finished(
+        &mut self,
+        now: Now,
+        (job, collection): (JobId, u64),
+        outcome: Result<(), String>,
+        effects: &mut Vec<Effect>,
+    ) {
         let (Some(collector), Some(state)) = (self.collectors.get_mut(&job), self.jobs.get(&job)) else { return };
         // A video that a cancel overtook may answer as well as the cancel.
-        if collector.collection != collection || collector.finishing.take().is_none() {
+        let is_for_it = matches!(collector.finishing, Some(Ending::Video | Ending::Cancel));
+        if collector.collection != collection || !is_for_it {
             return;
         }
-        let video = outcome.is_ok();
         collector.video = match (&outcome, &collector.output.video) {
             (Err(_), _) => VideoState::Failed,
             (Ok(()), Some(_)) if state.has_video_frames() => VideoState::Ready,
             (Ok(()), _) => VideoState::None,
         };
-        collector.reason = outcome.err();
+        collector.no_video = outcome.err();
+        collector.reason.clone_from(&collector.no_video);
+        // What is not the last word needs no ZIP file.
+        let is_wanted = collector.output.zip.is_some() && collector.finished == Some(state.revision);
+        if is_wanted && collector.finishing == Some(Ending::Video) {
+            collector.finishing = Some(Ending::Zip);
+            let video = collector.video == VideoState::Ready;
+            effects.push(Effect::WriteZip { job, collection, video });
+            return;
+        }
+        self.all_written(now, job);
+    }
+
+    /// Whatever was asked for last is written.
+    fn all_written(&mut self, now: Now, job: JobId) {
+        let (Some(collector), Some(state)) = (self.collectors.get_mut(&job), self.jobs.get(&job)) else { return };
+        collector.finishing = None;
+        let video = collector.no_video.is_none();
+        collector.reason.clone_from(&collector.no_video);
         // Something was requeued meanwhile: what was made is not the last word.
         if collector.finished != Some(state.revision) {
             collector.finished = None;

@@ -398,6 +398,10 @@ pub struct OutputSpec {
     pub digits: u8,
     /// Absolute path of the video; `None` for none.
     pub video: Option<String>,
+    /// Absolute path of a ZIP file of all results; `None` for none. No part of a `Submit`:
+    /// [`Op::Zip`](super::op::Op::Zip) says it.
+    #[serde(skip)]
+    pub zip: Option<String>,
 }
 
 impl OutputSpec {
@@ -509,6 +513,7 @@ impl JobSpec {
                 suffix: String::new(),
                 digits: 4,
                 video: Some("/shot.mp4".into()),
+                zip: None,
             },
             priority: 50,
             rules: Rules::default(),
@@ -580,6 +585,7 @@ mod tests {
             suffix: String::new(),
             digits: 4,
             video: None,
+            zip: None,
         };
         assert_eq!(output.file_name(7, ImageFormat::Png), "shot_0007.png");
         assert_eq!(output.file_name(-7, ImageFormat::Jpeg), "shot_-0007.jpg");

@@ -83,6 +83,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => (any::<bool>(), 0u8..2).prop_map(|(in_files, n)| {
             Op::Scripts { scripts: Scripts { in_files, file: Some(format!("{n}.py")) } }
         }),
+        1 => "[ab]".prop_map(|path| Op::Zip { path }),
         1 => any::<bool>().prop_map(|over| {
             Op::Retire { why: if over { RetireReason::Over } else { RetireReason::Abandoned } }
         }),

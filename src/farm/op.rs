@@ -227,6 +227,11 @@ pub enum Op {
         /// What.
         scripts: Scripts,
     },
+    /// All results are wanted in a ZIP file too, on the submitting machine. Counts as written by the job's submitter.
+    Zip {
+        /// Absolute path of the file.
+        path: String,
+    },
     /// The writer takes units.
     Claim {
         /// Epoch of the units.

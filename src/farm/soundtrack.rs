@@ -26,8 +26,17 @@ impl JobSpec {
     /// The sound of its video. `None` without a video, where none is wanted, and where frames are left out, so that pictures
     /// and sound would run apart.
     pub fn soundtrack(&self) -> Option<Soundtrack> {
-        let wanted = self.output.video.is_some() && !self.settings.silent && self.frames.is_contiguous();
+        let wanted = self.output.video.is_some() && self.may_sound();
         wanted.then(|| Soundtrack { first: self.frames.first(), last: self.frames.last(), rate: self.rate })
+    }
+
+    /// Whether a video of it, which was not wanted when it was submitted, lacks the sound for that alone.
+    pub fn is_unmixed(&self) -> bool {
+        self.output.video.is_none() && self.may_sound()
+    }
+
+    fn may_sound(&self) -> bool {
+        !self.settings.silent && self.frames.is_contiguous()
     }
 }
 
@@ -44,6 +53,8 @@ mod tests {
             let series = Series { major: 4, minor: 5 };
             let mut spec = JobSpec::new(BlobId([0; 32]), frames.parse().unwrap(), series);
             change(&mut spec);
+            let without = spec.output.video.is_none() && !spec.settings.silent;
+            assert_eq!(spec.is_unmixed(), without, "told of where a video came to be wanted later");
             spec.soundtrack()
         };
         let sound = of("-2-21", |_| {}).unwrap();

@@ -162,6 +162,13 @@ impl JobState {
                 self.respec();
                 self.count_shares();
             }
+            // Others have no say in what is written on that machine. The submitter's comes after its `Submit`.
+            Op::Zip { path } => {
+                if let Some(spec) = self.spec.as_mut().filter(|_| self.submitter == Some(actor)) {
+                    Arc::make_mut(spec).output.zip = Some(path);
+                    self.respec();
+                }
+            }
             Op::Claim { epoch, units, kind, score } => {
                 for unit in units.iter() {
                     self.unit_mut(unit).claims.insert(actor, Claim { epoch, kind, score });

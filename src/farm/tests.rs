@@ -26,6 +26,7 @@ mod loss;
 mod mesh;
 mod revisions;
 mod scripts;
+mod zip;
 
 /// Between turns; what a test waits for is waited for in these.
 const STEP: Duration = Duration::from_millis(50);
@@ -48,6 +49,8 @@ struct Machine {
     is_slow: bool,
     unanswered: Vec<Input>,
     videos: usize,
+    /// ZIP files that were to be written, and whether with a video.
+    zips: Vec<bool>,
     forgotten: BTreeSet<BlobId>,
     retired: Vec<JobId>,
     answers: Vec<(u64, bool)>,
@@ -115,6 +118,7 @@ impl Trio {
             is_slow: false,
             unanswered: Vec::new(),
             videos: 0,
+            zips: Vec::new(),
             forgotten: BTreeSet::new(),
             retired: Vec::new(),
             answers: Vec::new(),
@@ -206,6 +210,10 @@ impl Trio {
             Effect::FinishVideo { job, collection, .. } => {
                 machine.videos += 1;
                 machine.unanswered.push(Input::VideoFinished { job, collection, outcome: Ok(()) });
+            }
+            Effect::WriteZip { job, collection, video } => {
+                machine.zips.push(video);
+                machine.unanswered.push(Input::ZipWritten { job, collection });
             }
             Effect::SelfTest => machine.self_tests += 1,
             Effect::Forget { blobs } => machine.forgotten.extend(blobs),

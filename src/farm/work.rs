@@ -335,8 +335,8 @@ impl Farm {
             let stopped = is_stopped(state, &self.roster, now.mono);
             let given_up = |unit| state.canceled.is_some() || stopped || is_failed(state, unit, &self.roster, now.mono);
             let ending = if state.canceled.is_some() { Ending::Cancel } else { Ending::Video };
-            // A video may wait for its disk for ever, but no longer than the job is wanted.
-            let overtakes = ending == Ending::Cancel && collector.finishing == Some(Ending::Video);
+            // A video or a ZIP file may wait for its disk for ever, but no longer than the job is wanted.
+            let overtakes = ending == Ending::Cancel && collector.finishing.is_some_and(|before| before != ending);
             if collector.finished == Some(state.revision) && !overtakes {
                 continue;
             }

@@ -3,7 +3,7 @@
 use super::http::{ApiError, ErrorKind, Reply};
 use super::view;
 use crate::farm::Farm;
-use crate::farm::collect::VideoState;
+use crate::farm::collect::{Ending, VideoState};
 use crate::farm::fit::suits_some;
 use crate::farm::id::{JobId, NodeId, Unit};
 use crate::farm::job::JobSpec;
@@ -114,6 +114,7 @@ pub struct Watcher {
     spread: Option<(usize, usize)>,
     frames_done: Option<usize>,
     said_encoding: bool,
+    said_zipping: bool,
     said_alone: bool,
     said_reason: Option<String>,
     started: Duration,
@@ -131,6 +132,7 @@ impl Watcher {
             spread: None,
             frames_done: None,
             said_encoding: false,
+            said_zipping: false,
             said_alone: false,
             said_reason: None,
             started: now,
@@ -236,6 +238,9 @@ impl Watcher {
         } else if done == total && !self.said_encoding && is_encoding(farm, self.job) {
             self.said_encoding = true;
             self.stream.try_progress("encode", 0, total as u64, "frames");
+        } else if !self.said_zipping && is_zipping(farm, self.job) {
+            self.said_zipping = true;
+            self.stream.try_progress("zip", 0, total as u64, "frames");
         }
     }
 
@@ -272,12 +277,18 @@ impl Watcher {
             "output": collector.map(|collector| collector.output.directory.clone()),
             "video": video.and_then(|collector| collector.output.video.clone()),
             "video_state": view["video_state"],
+            "zip": collector.map(|_| view["zip"].clone()),
             "reason": view["reason"],
             "nodes": view["nodes"],
             "seconds": now.saturating_sub(self.started).as_secs_f64(),
             "moved_bytes": farm.received_bytes().saturating_sub(self.received_bytes),
         })
     }
+}
+
+/// Whether a job's ZIP file is being written here.
+fn is_zipping(farm: &Farm, job: JobId) -> bool {
+    farm.collectors().get(&job).is_some_and(|collector| collector.finishing == Some(Ending::Zip))
 }
 
 /// Whether a job's video is being made here.

@@ -327,6 +327,7 @@ impl Node {
             let (what, flag) = match () {
                 () if frames => ("frames", "--output"),
                 () if ours.video.is_some() && ours.video == theirs.video => ("its video", "--video"),
+                () if ours.zip.is_some() && ours.zip == theirs.zip => ("a ZIP file", "--name"),
                 () => continue,
             };
             let id = id.short();
@@ -475,7 +476,8 @@ pub(super) fn has_frame(job: &JobState, frame: i32) -> Result<(), ApiError> {
 /// Where a job is collected: as it was submitted, on the machine that did; else the submitter's folder if it is on this
 /// machine too, else one below the caller's.
 fn place_for(spec: &JobSpec, is_own: bool, target: &CollectRequest) -> Result<OutputSpec, ApiError> {
-    if is_own && target.output.is_none() && target.video == VideoChoice::Default {
+    let as_submitted = is_own && target.output.is_none() && target.video == VideoChoice::Default;
+    if as_submitted && (!target.zip || spec.output.zip.is_some()) {
         return Ok(spec.output.clone());
     }
     let theirs = Path::new(&spec.output.directory);
@@ -483,7 +485,12 @@ fn place_for(spec: &JobSpec, is_own: bool, target: &CollectRequest) -> Result<Ou
     let near = target.cwd.join(format!("{name}-frames"));
     let default = if theirs.is_dir() { theirs.to_path_buf() } else { near };
     let span = video_span(spec.output.video.as_deref(), &name);
-    output::resolve(target.output.as_deref(), &target.video, &default, &name, &span)
+    let output = match as_submitted {
+        true => spec.output.clone(),
+        false => output::resolve(target.output.as_deref(), &target.video, &default, &name, &span)?,
+    };
+    let zip = target.zip.then(|| output::zip_of(&output, &name, &span));
+    Ok(OutputSpec { zip, ..output })
 }
 
 /// The part of a default video's name between the job's and the extension, such as `-3-9`.

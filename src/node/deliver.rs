@@ -1,4 +1,4 @@
-//! Results under their final names: frames as they come, and the video.
+//! Results under their final names: frames as they come, the video, and a ZIP file of all.
 //!
 //! A frame's file is written beside its final name, checked against its hashes, synced and renamed; one that is already
 //! there and the same is left alone. Each job's video has a task that is fed frame by frame; when it cannot use ffmpeg,
@@ -9,6 +9,7 @@
 mod file_outputs;
 #[cfg(test)]
 mod tests;
+mod zip;
 
 use super::cause::{is_full, plain_cause, with_causes};
 use super::chunk::{Chunking, chunk};
@@ -22,6 +23,7 @@ use crate::farm::event::Input;
 use crate::farm::id::{BlobId, JobId, Unit};
 use crate::farm::job::{JobSpec, OutputSpec};
 use crate::farm::op::{Output, OutputRole};
+use crate::wire::is_file_output;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -29,17 +31,21 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
+use zip::Zip;
 
 /// Frames of a job being put under their names at once; the rest wait. Delivery is the disk's work, more would not speed
 /// it up. Each job has its own: a folder that hangs holds up nobody else's.
 const AT_ONCE: usize = 4;
 /// Frames announced to a video task and not yet taken.
 const MAX_WAITING: usize = 1024;
-/// Between two attempts to write a video to a full disk (guess: people make room within minutes).
-const RETRY_VIDEO: Duration = Duration::from_secs(5);
+/// Between two attempts to write a video or a ZIP file to a full disk (guess: people make room within minutes).
+const RETRY: Duration = Duration::from_secs(5);
 /// A frame not put under its name for so long is told of, and again after as long (guess: a disk that spins up, or writes
 /// a large frame through a slow network, needs less).
 const SILENT_AFTER: Duration = Duration::from_secs(60);
+
+/// Why a video that was wanted late is silent: sound is mixed where the first frame is rendered, and takes its time there.
+const UNMIXED: &str = "the job was submitted with --no-video, so none was mixed";
 
 /// What a job's video is told.
 enum Command {
@@ -57,7 +63,10 @@ struct Job {
     permits: Arc<Semaphore>,
     /// Delivered frames.
     frames: BTreeSet<i32>,
+    /// The paths of the file outputs of frames that have some.
+    file_outputs: BTreeMap<i32, Vec<String>>,
     video: Option<Video>,
+    zip: Option<Zip>,
 }
 
 /// The task of a job's video.
@@ -73,6 +82,7 @@ pub struct Delivery {
     dir: PathBuf,
     events: mpsc::Sender<Event>,
     silent_after: Duration,
+    retry_zip: Duration,
     tasks: JoinSet<()>,
     jobs: BTreeMap<JobId, Job>,
     /// For machines without ffmpeg.
@@ -89,6 +99,7 @@ impl Delivery {
             dir,
             events,
             silent_after: SILENT_AFTER,
+            retry_zip: RETRY,
             tasks: JoinSet::new(),
             jobs: BTreeMap::new(),
             encoder: Arc::default(),
@@ -128,21 +139,14 @@ impl Delivery {
         let sound =
             has_sound.then(|| Place { role: OutputRole::Sound, path: sound_at(&self.dir.join(job.to_string())) });
         let beside: Vec<Place> = preview.into_iter().chain(sound).collect();
-        if !self.is_current(job, collection) {
-            // Collected anew: what is in the first place stays there, and what waited to go there does not any more.
-            let video = self.stop(job).map(|task| Video { sender: None, task });
-            let state = Job {
-                collection,
-                spec,
-                output: to.clone(),
-                tasks: JoinSet::new(),
-                permits: Arc::new(Semaphore::new(AT_ONCE)),
-                frames: BTreeSet::new(),
-                video,
-            };
-            self.jobs.insert(job, state);
-        }
+        self.begin((job, collection), spec, to);
         let Some(state) = self.jobs.get_mut(&job) else { return };
+        let aux = outputs.iter().filter(|output| output.role == OutputRole::Aux && is_file_output(&output.path));
+        let paths: Vec<String> = aux.map(|output| output.path.clone()).collect();
+        match paths.is_empty() {
+            true => state.file_outputs.remove(&unit.frame),
+            false => state.file_outputs.insert(unit.frame, paths),
+        };
         while state.tasks.try_join_next().is_some() {}
         let (store, events, permits) = (self.store.clone(), self.events.clone(), state.permits.clone());
         let (silent_after, directory) = (self.silent_after, PathBuf::from(&to.directory));
@@ -174,6 +178,27 @@ impl Delivery {
         });
     }
 
+    /// Makes room for what is under way for a job, unless there is.
+    fn begin(&mut self, (job, collection): (JobId, u64), spec: Arc<JobSpec>, to: &OutputSpec) {
+        if self.is_current(job, collection) {
+            return;
+        }
+        // Collected anew: what is in the first place stays there, and what waited to go there does not any more.
+        let (video, zip) = self.stop(job);
+        let state = Job {
+            collection,
+            spec,
+            output: to.clone(),
+            tasks: JoinSet::new(),
+            permits: Arc::new(Semaphore::new(AT_ONCE)),
+            frames: BTreeSet::new(),
+            file_outputs: BTreeMap::new(),
+            video: video.map(|task| Video { sender: None, task }),
+            zip,
+        };
+        self.jobs.insert(job, state);
+    }
+
     /// A frame is there: the video may have it.
     pub fn delivered(&mut self, (job, collection): (JobId, u64), frame: i32) {
         let Some(state) = self.jobs.get_mut(&job).filter(|state| state.collection == collection) else { return };
@@ -197,8 +222,10 @@ impl Delivery {
     pub fn finish(&mut self, (job, collection): (JobId, u64), missing: Vec<i32>, canceled: bool) {
         let state = self.jobs.get(&job).filter(|state| state.collection == collection);
         let wanted = state.is_some_and(|state| state.output.video.is_some() && !state.frames.is_empty());
-        if !wanted || canceled {
+        if canceled {
             self.stop(job);
+        }
+        if !wanted || canceled {
             let events = self.events.clone();
             self.tasks.spawn(async move {
                 let _ = events.send(Event::Farm(Input::VideoFinished { job, collection, outcome: Ok(()) })).await;
@@ -219,7 +246,7 @@ impl Delivery {
     /// A job is gone for good: so is what was under way for it. What is under its final names stays.
     pub fn forget(&mut self, job: JobId) {
         lock(&self.notes).remove(&job);
-        let video = self.stop(job);
+        let (video, _) = self.stop(job);
         let segments = self.dir.join(job.to_string());
         self.tasks.spawn(async move {
             if let Some(task) = video {
@@ -233,8 +260,12 @@ impl Delivery {
     pub async fn shut_down(&mut self) {
         self.tasks.shutdown().await;
         while let Some(&job) = self.jobs.keys().next() {
-            if let Some(task) = self.stop(job) {
+            let (video, zip) = self.stop(job);
+            if let Some(task) = video {
                 let _ = task.await;
+            }
+            if let Some(zip) = zip {
+                zip.ended().await;
             }
         }
     }
@@ -244,11 +275,12 @@ impl Delivery {
         self.jobs.get(&job).is_some_and(|state| state.collection == collection)
     }
 
-    /// Ends what is under way for a job. Returns its video's task, which may need a moment yet.
-    fn stop(&mut self, job: JobId) -> Option<JoinHandle<()>> {
-        let task = self.jobs.remove(&job)?.video?.task;
-        task.abort();
-        Some(task)
+    /// Ends what is under way for a job. Returns the tasks of its video and its ZIP file, which may need a moment yet.
+    fn stop(&mut self, job: JobId) -> (Option<JoinHandle<()>>, Option<Zip>) {
+        let Some(Job { video, zip, .. }) = self.jobs.remove(&job) else { return (None, None) };
+        video.iter().for_each(|video| video.task.abort());
+        zip.iter().for_each(Zip::stop);
+        (video.map(|video| video.task), zip)
     }
 
     /// The job's video task, started with the frames there are.
@@ -349,7 +381,7 @@ impl Task {
             let ((job, collection), path) = (self.job, path.display());
             let reason = format!("the disk of {path} is full; make room there: the video is tried again");
             events.send(Event::Farm(Input::CollectionDelayed { job, collection, reason })).await.ok()?;
-            tokio::time::sleep(RETRY_VIDEO).await;
+            tokio::time::sleep(RETRY).await;
             encoder = self.open(&known).await;
         }
     }
@@ -389,7 +421,7 @@ impl Task {
         super::fail::fail_point("mid-encode");
         let video = encoder.finish(missing).await?;
         let mut notes = lock(&self.notes);
-        match video.silent {
+        match video.silent.or_else(|| self.spec.is_unmixed().then(|| UNMIXED.to_owned())) {
             Some(why) => drop(notes.insert(self.job.0, format!("the video has no sound: {why}"))),
             None => drop(notes.remove(&self.job.0)),
         }
@@ -419,7 +451,11 @@ impl Task {
         }
         match encode_with_blender(&renderer, &frames, self.spec.rate, &self.out, &self.work_dir).await {
             Ok(()) => {
-                let sound = if sound_at(&self.work_dir).exists() { ", without its sound" } else { "" };
+                let sound = match () {
+                    () if self.spec.is_unmixed() => format!(", without sound: {UNMIXED}"),
+                    () if sound_at(&self.work_dir).exists() => ", without its sound".into(),
+                    () => String::new(),
+                };
                 let text = format!("{why}: Blender's own encoder made the video{sound}");
                 lock(&self.notes).insert(self.job.0, text);
                 Ok(())

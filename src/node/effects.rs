@@ -8,7 +8,7 @@ use super::{Node, Until, rows};
 use crate::farm::Farm;
 use crate::farm::blob::BlobMap;
 use crate::farm::event::{Effect, Input};
-use crate::farm::id::{BlobId, NodeId};
+use crate::farm::id::{BlobId, NodeId, Unit};
 use crate::wire;
 use std::io;
 use std::sync::Arc;
@@ -115,6 +115,16 @@ impl Node {
             }
             Effect::FinishVideo { job, collection, missing, canceled } => {
                 self.delivery.finish((job, collection), missing, canceled);
+            }
+            Effect::WriteZip { job, collection, video } => {
+                let to = self.farm.collectors().get(&job).map(|collector| collector.output.clone());
+                let state = self.farm.jobs().get(&job);
+                if let (Some(state), Some(spec), Some(to)) = (state, self.job_spec(job), to) {
+                    let has_log =
+                        |unit: &Unit| state.unit(*unit).has_result() || !state.unit(*unit).failures.is_empty();
+                    let logs = state.all_units().filter(has_log).map(|unit| unit.frame).collect();
+                    self.delivery.zip((job, collection), spec, &to, logs, video);
+                }
             }
             Effect::Retired { job } => {
                 self.delivery.forget(job);

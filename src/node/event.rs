@@ -1,6 +1,7 @@
 //! What the loop hears from the tasks it started.
 
 use super::answer::Stream;
+use super::logs::FrameLogs;
 use super::machine::Gpu;
 use super::prospect::Prospect;
 use super::render::Discovery;
@@ -40,6 +41,8 @@ pub enum Event {
         /// Who follows it.
         stream: Stream,
     },
+    /// A ZIP file is to have what renderers printed about a frame.
+    FrameLogs(FrameLogs),
     /// How the machine is doing.
     Load(Load),
     /// The store was looked through for what no job names.

@@ -14,7 +14,7 @@ use super::{Node, effects, submit, view};
 use crate::farm::blob::BlobMap;
 use crate::farm::id::{BlobId, JobId, NodeId, Unit};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +27,9 @@ const LOGS_AT_ONCE: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Questions about logs that wait for other machines at once (guess).
 const QUESTIONS_MAX: usize = 64;
+
+/// State of an attempt that goes on.
+const RENDERING: &str = "rendering";
 
 /// What is shown of frames in hand.
 type Shown = BTreeMap<(JobId, i32), Arc<Mutex<Lines>>>;
@@ -140,8 +143,33 @@ impl ChunkSource for Source {
 /// A question about logs that other machines are asked for.
 pub struct Question {
     entries: Vec<Entry>,
-    reply: oneshot::Sender<Result<Value, ApiError>>,
+    reply: oneshot::Sender<Vec<Entry>>,
     until: Duration,
+}
+
+/// Asks for all that renderers printed about one frame.
+pub struct FrameLogs {
+    /// Of which job.
+    pub job: JobId,
+    /// Which.
+    pub frame: i32,
+    /// Machines that are not asked: they did not answer lately.
+    pub silent: BTreeSet<NodeId>,
+    /// Where it goes.
+    pub reply: oneshot::Sender<FrameLog>,
+}
+
+/// All that renderers printed about one frame, attempt by attempt.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct FrameLog {
+    /// For people.
+    pub text: String,
+    /// Why some attempt's is not in it.
+    pub missing: Vec<String>,
+    /// Machines that did not answer.
+    pub silent: BTreeSet<NodeId>,
+    /// Machines that could not be asked.
+    pub away: BTreeSet<NodeId>,
 }
 
 /// A line of the answer, its text not read yet.
@@ -169,17 +197,50 @@ enum LogText {
 }
 
 impl Entry {
-    fn read(self, store: &Store, logs: &Logs) -> Value {
-        let text = match self.log {
-            LogText::Blob(blob) => match read_blob(store, blob, TEXT_MAX_BYTES as u64) {
-                Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-                Err(error) => format!("its log cannot be read: {error}"),
+    /// What was printed, or why that is not to be had.
+    fn text(&self, store: &Store, logs: &Logs) -> Result<String, String> {
+        match &self.log {
+            LogText::Blob(blob) => match read_blob(store, *blob, TEXT_MAX_BYTES as u64) {
+                Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+                Err(error) => Err(format!("its log cannot be read: {error}")),
             },
-            LogText::Own(job) => logs.of(job, self.frame).unwrap_or_default(),
-            LogText::Text(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            LogText::Asked(..) => format!("its log is on {}, which does not answer; try again", self.node),
-            LogText::Nowhere(text) => text,
+            LogText::Own(job) => logs.of(*job, self.frame).ok_or_else(|| gone(&self.node)),
+            LogText::Text(bytes) => Ok(String::from_utf8_lossy(bytes).into_owned()),
+            LogText::Asked(..) => Err(format!("its log is on {}, which does not answer; try again", self.node)),
+            LogText::Nowhere(text) if text.is_empty() => Ok(String::new()),
+            LogText::Nowhere(text) => Err(text.clone()),
+        }
+    }
+
+    /// Adds it to what is known of its frame.
+    fn add_to(self, whole: &mut FrameLog, store: &Store, logs: &Logs) {
+        if let LogText::Asked(node, _) = &self.log {
+            whole.silent.insert(*node);
+        }
+        let text = match self.text(store, logs) {
+            Ok(text) => text,
+            Err(why) => {
+                whole.missing.push(why);
+                if self.message.is_empty() {
+                    return;
+                }
+                String::new()
+            }
         };
+        let (start, text) = split_log(&text);
+        let Self { frame, node, attempt, state, message, .. } = self;
+        whole.text.push_str(&format!("== frame {frame} on {node}, attempt {attempt}, {state} ==\n"));
+        if start > 0 {
+            whole.text.push_str(&format!("(the first {start} bytes are not kept)\n"));
+        }
+        for part in [message.as_str(), text].iter().filter(|part| !part.is_empty()) {
+            whole.text.push_str(part.trim_end());
+            whole.text.push('\n');
+        }
+    }
+
+    fn read(self, store: &Store, logs: &Logs) -> Value {
+        let text = self.text(store, logs).unwrap_or_else(|why| why);
         let (start, text) = split_log(&text);
         json!({
             "frame": self.frame,
@@ -193,25 +254,78 @@ impl Entry {
     }
 }
 
+/// That a machine lost a log.
+fn gone(node: &str) -> String {
+    format!("{node} has no log of it any more")
+}
+
 impl Node {
     /// Answers with a job's logs, or those of one frame; reading them is the disk's and other machines' work.
     pub(super) fn log(&mut self, job: &str, frame: Option<i32>, reply: Reply) {
-        let Reply::Once(reply) = reply else { return };
-        let mut entries = match self.log_entries(job, frame) {
+        let Reply::Once(mut reply) = reply else { return };
+        let entries = match self.log_entries(job, frame) {
             Ok(entries) => entries,
             Err(error) => return drop(reply.send(Err(error))),
         };
-        for entry in &mut entries {
-            if let LogText::Asked(node, request) = &entry.log
-                && let Err(error) = self.net.request(*node, request.clone())
-            {
-                let text = format!("its log is on {}: {error}; run `swarm job log` there", entry.node);
-                entry.log = LogText::Nowhere(text);
+        let (answer, _) = self.ask_for_logs(entries, &BTreeSet::new());
+        let (store, logs) = (self.store.clone(), self.logs.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                Ok(entries) = answer => {
+                    let read = move || entries.into_iter().map(|entry| entry.read(&store, &logs)).collect();
+                    let _ = reply.send(submit::blocking(read).await);
+                }
+                () = reply.closed() => {}
             }
+        });
+    }
+
+    /// Answers with all that was printed about one frame.
+    pub(super) fn frame_logs(&mut self, FrameLogs { job, frame, silent, reply }: FrameLogs) {
+        let mut entries = self.entries_of(job, vec![Unit::whole(frame)]);
+        entries.retain(|entry| entry.state != RENDERING);
+        let (answer, away) = self.ask_for_logs(entries, &silent);
+        let (store, logs) = (self.store.clone(), self.logs.clone());
+        tokio::spawn(async move {
+            let Ok(entries) = answer.await else { return };
+            let read = move || {
+                let mut whole = FrameLog { away, ..FrameLog::default() };
+                entries.into_iter().for_each(|entry| entry.add_to(&mut whole, &store, &logs));
+                whole
+            };
+            if let Ok(whole) = submit::blocking(read).await {
+                let _ = reply.send(whole);
+            }
+        });
+    }
+
+    /// Asks other machines for what is not here, but for those that are known to be silent. Gives also who could not be asked.
+    fn ask_for_logs(
+        &mut self,
+        mut entries: Vec<Entry>,
+        silent: &BTreeSet<NodeId>,
+    ) -> (oneshot::Receiver<Vec<Entry>>, BTreeSet<NodeId>) {
+        let mut away = BTreeSet::new();
+        for entry in &mut entries {
+            let LogText::Asked(node, request) = &entry.log else { continue };
+            let problem = match silent.contains(node) {
+                true => "it does not answer".to_owned(),
+                false => match self.net.request(*node, request.clone()) {
+                    Ok(()) => continue,
+                    Err(error) => {
+                        away.insert(*node);
+                        error.to_string()
+                    }
+                },
+            };
+            let text = format!("its log is on {}: {problem}; run `swarm job log` there", entry.node);
+            entry.log = LogText::Nowhere(text);
         }
+        let (reply, answer) = oneshot::channel();
         let until = self.clock.now() + PATIENCE;
         self.log_questions.push(Question { entries, reply, until });
         self.answer_logs();
+        (answer, away)
     }
 
     /// A machine that was asked for a log answered.
@@ -225,7 +339,7 @@ impl Node {
             if matches!(&entry.log, LogText::Asked(of, asked) if *of == node && *asked == request) {
                 entry.log = match &text {
                     Some(text) => LogText::Text(text.clone()),
-                    None => LogText::Nowhere(format!("{} has no log of it any more", entry.node)),
+                    None => LogText::Nowhere(gone(&entry.node)),
                 };
             }
         }
@@ -243,11 +357,7 @@ impl Node {
         let surplus = self.log_questions.len().saturating_sub(QUESTIONS_MAX);
         ready.extend(self.log_questions.drain(..surplus));
         for Question { entries, reply, .. } in ready {
-            let (store, logs) = (self.store.clone(), self.logs.clone());
-            tokio::spawn(async move {
-                let read = move || entries.into_iter().map(|entry| entry.read(&store, &logs)).collect();
-                let _ = reply.send(submit::blocking(read).await);
-            });
+            let _ = reply.send(entries);
         }
     }
 
@@ -263,6 +373,11 @@ impl Node {
         if units.is_empty() {
             units = state.all_units().filter(|unit| state.unit(*unit).has_result()).last().into_iter().collect();
         }
+        Ok(self.entries_of(id, units))
+    }
+
+    fn entries_of(&self, id: JobId, units: Vec<Unit>) -> Vec<Entry> {
+        let Some(state) = self.farm.jobs().get(&id) else { return Vec::new() };
         let me = self.identity.node;
         let of_frame = |node: NodeId, frame: i32| match node == me {
             true => LogText::Own(id),
@@ -295,11 +410,11 @@ impl Node {
             for (node, member) in self.farm.roster().alive(self.clock.now()) {
                 let claims = unit_state.current_claims().any(|(actor, _)| actor.node == node);
                 if claims && member.in_hand.iter().any(is_in_hand) {
-                    entries.push(entry(node, attempts, "rendering", String::new(), of_frame(node, unit.frame)));
+                    entries.push(entry(node, attempts, RENDERING, String::new(), of_frame(node, unit.frame)));
                 }
             }
         }
-        Ok(entries)
+        entries
     }
 }
 

@@ -66,7 +66,15 @@ pub fn resolve(
         suffix,
         digits,
         video: video.as_deref().map(text).transpose()?,
+        zip: None,
     })
+}
+
+/// The ZIP file of results: beside the video, or without one beside the folder of the frames.
+pub fn zip_of(output: &OutputSpec, name: &str, span: &str) -> String {
+    let beside = Path::new(output.video.as_deref().unwrap_or(&output.directory));
+    let folder = beside.parent().unwrap_or(beside);
+    folder.join(format!("{name}{span}.zip")).to_string_lossy().into_owned()
 }
 
 /// A pattern may end in an extension; the format decides that.
@@ -77,17 +85,33 @@ fn strip_image_extension(suffix: &str) -> &str {
 
 /// Proves that the results can be written, and leaves nothing behind: delivery makes the folders that are missing.
 pub fn check(output: &OutputSpec) -> Result<(), ApiError> {
+    let refuse = |text| Err(ApiError::new(ErrorKind::OutputUnwritable, text));
     let directory = PathBuf::from(&output.directory);
     probe(&directory, "--output")?;
     if let Some(video) = &output.video {
         let video = Path::new(video);
         if video.is_dir() {
-            let text = format!("{} is a folder; name the file of the video with --video FILE", video.display());
-            return Err(ApiError::new(ErrorKind::OutputUnwritable, text));
+            return refuse(format!("{} is a folder; name the file of the video with --video FILE", video.display()));
         }
         probe(video.parent().unwrap_or(Path::new("/")), "--video")?;
     }
+    if let Some(zip) = &output.zip {
+        if output.video.as_ref() == Some(zip) {
+            return refuse(format!("{zip} would be the video and the ZIP file; choose another with --video"));
+        }
+        let (zip, flag) = (Path::new(zip), place_of_zip(output));
+        if zip.is_dir() {
+            let text = format!("{} is a folder, and the ZIP file would replace it; choose another with", zip.display());
+            return refuse(format!("{text} {flag}"));
+        }
+        probe(zip.parent().unwrap_or(Path::new("/")), flag)?;
+    }
     Ok(())
+}
+
+/// What says where the ZIP file is.
+fn place_of_zip(output: &OutputSpec) -> &'static str {
+    if output.video.is_some() { "--video" } else { "--output" }
 }
 
 /// Refuses to put results in the place of a file that the scene itself needs.
@@ -103,6 +127,11 @@ pub fn spare(output: &OutputSpec, frames: &FrameSet, format: ImageFormat, needed
         && real(video).is_some_and(|video| needed.contains(&video))
     {
         return refuse(video, "the video", "--video");
+    }
+    if let Some(zip) = output.zip.as_deref().map(Path::new)
+        && real(zip).is_some_and(|zip| needed.contains(&zip))
+    {
+        return refuse(zip, "the ZIP file", place_of_zip(output));
     }
     let Some(directory) = real(Path::new(&output.directory)) else { return Ok(()) };
     // What File Output nodes call their files is not known before they write them.
@@ -216,6 +245,34 @@ mod tests {
         let message = spare(&again, &frames, ImageFormat::Png, &needed).unwrap_err().message;
         assert!(message.contains("a file of a File Output node would replace it"), "{message}");
         told("new", "new.mp4").unwrap();
+    }
+
+    #[test]
+    fn a_zip_file_lies_beside_the_video_or_the_folder_and_replaces_nothing_that_is_not_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let made = |video: &VideoChoice| {
+            let output = resolve(Some(&at("out/")), video, Path::new("/"), "x", "-3-9").unwrap();
+            let zip = Some(zip_of(&output, "x", "-3-9"));
+            OutputSpec { zip, ..output }
+        };
+        let place = |output: &OutputSpec| PathBuf::from(output.zip.clone().unwrap());
+        let (bare, cut) = (made(&VideoChoice::None), made(&VideoChoice::File(at("cuts/a.mp4"))));
+        assert_eq!(place(&bare), at("x-3-9.zip"));
+        assert_eq!(place(&cut), at("cuts/x-3-9.zip"));
+        check(&bare).unwrap();
+        check(&cut).unwrap();
+        let refused = |output: &OutputSpec| check(output).unwrap_err().message;
+        let same = refused(&made(&VideoChoice::File(at("x-3-9.zip"))));
+        assert!(same.contains("would be the video and the ZIP file"), "{same}");
+        let frames = FrameSet::range(1, 3, 1).unwrap();
+        std::fs::write(at("x-3-9.zip"), "what an add-on needs").unwrap();
+        let of_scene = spare(&bare, &frames, ImageFormat::Png, &[at("x-3-9.zip")]).unwrap_err().message;
+        assert!(of_scene.contains("the ZIP file would replace it") && of_scene.ends_with("--output"), "{of_scene}");
+        std::fs::remove_file(at("x-3-9.zip")).unwrap();
+        std::fs::create_dir_all(at("x-3-9.zip")).unwrap();
+        let folder = refused(&bare);
+        assert!(folder.contains("is a folder") && folder.ends_with("--output"), "{folder}");
     }
 
     #[test]

@@ -458,24 +458,26 @@ impl Looked {
         let files = self.trace.files.iter().map(|file| file.resolved.clone());
         let needed: Vec<PathBuf> = self.trace.blends.keys().cloned().chain(files).collect();
         let at = output.directory.clone();
-        let (written, there, video) = blocking(move || {
+        let (written, there, others) = blocking(move || {
             let written = output::spare(&output, &frames, format, &needed).and_then(|()| output::check(&output));
             let is_there = |frame| Path::new(&output.directory).join(output.file_name(frame, format)).exists();
             let there = frames.iter().filter(|frame| is_there(*frame)).count();
-            (written, there, output.video.filter(|video| Path::new(video).exists()))
+            let others = [("video", output.video), ("ZIP file", output.zip)];
+            let others = others.map(|(what, path)| (what, path.filter(|path| Path::new(path).exists())));
+            (written, there, others)
         })
         .await?;
         self.keep(request, written);
-        match (there, video) {
-            (1.., _) => {
-                let text = format!("{there} frames already in {at} will be replaced by new ones");
-                self.problems.push(Problem::warning("replaces", at, text, ""));
+        if there > 0 {
+            let text = format!("{there} frames already in {at} will be replaced by new ones");
+            self.problems.push(Problem::warning("replaces", at, text, ""));
+            return Ok(());
+        }
+        for (what, path) in others {
+            if let Some(path) = path {
+                let text = format!("{path} will be replaced by the new {what}");
+                self.problems.push(Problem::warning("replaces", path, text, ""));
             }
-            (0, Some(video)) => {
-                let text = format!("{video} will be replaced by the new video");
-                self.problems.push(Problem::warning("replaces", video, text, ""));
-            }
-            (0, None) => {}
         }
         Ok(())
     }

@@ -259,7 +259,10 @@ pub(super) fn output_of(request: &SubmitRequest, info: &SceneInfo, frames: &Fram
     let folder = request.file.parent().unwrap_or(Path::new("/"));
     let whole = FrameSet::range(info.frame_start, info.frame_end, info.frame_step).is_ok_and(|whole| whole == *frames);
     let span = if whole { String::new() } else { format!("-{}-{}", frames.first(), frames.last()) };
-    output::resolve(request.output.as_deref(), &request.video, &folder.join(format!("{name}-frames")), &name, &span)
+    let default = folder.join(format!("{name}-frames"));
+    let output = output::resolve(request.output.as_deref(), &request.video, &default, &name, &span)?;
+    let zip = request.zip.then(|| output::zip_of(&output, &name, &span));
+    Ok(OutputSpec { zip, ..output })
 }
 
 pub(super) async fn who_can(

@@ -128,6 +128,7 @@ pub fn job(farm: &Farm, job: &JobState, now: Duration) -> Value {
         "output": output.directory,
         "video": output.video,
         "video_state": video_state.word(),
+        "zip": output.zip.as_ref().filter(|_| job.canceled.is_none()),
         "collected": collected,
         "eta_seconds": eta,
         "history": history,

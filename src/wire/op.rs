@@ -47,6 +47,7 @@ mod kind {
     pub const RETIRE: u16 = 15;
     pub const REMARK: u16 = 16;
     pub const SCRIPTS: u16 = 17;
+    pub const ZIP: u16 = 18;
     /// First of the job's rules, which go on to 41.
     pub const SET_MAX_NODES: u16 = 32;
     pub const SET_TAGS: u16 = 33;
@@ -63,7 +64,7 @@ mod kind {
     pub const TRUST: u16 = 66;
     pub const SETTING: u16 = 67;
 
-    pub const KNOWN: [u16; 31] = [
+    pub const KNOWN: [u16; 32] = [
         SUBMIT,
         CLAIM,
         RELEASE,
@@ -81,6 +82,7 @@ mod kind {
         RETIRE,
         REMARK,
         SCRIPTS,
+        ZIP,
         SET_MAX_NODES,
         SET_TAGS,
         SET_GPU_NAME,
@@ -122,6 +124,7 @@ fn write_op(op: &Op, into: &mut Vec<u8>) -> Result<u16, WireError> {
     Ok(match op {
         Op::Submit { min_version, spec } => body!(kind::SUBMIT, &(min_version, spec)),
         Op::Scripts { scripts } => body!(kind::SCRIPTS, scripts),
+        Op::Zip { path } => body!(kind::ZIP, path),
         Op::Claim { epoch, units, kind, score } => body!(kind::CLAIM, &(epoch, units, kind, score)),
         Op::Release { units } => body!(kind::RELEASE, units),
         Op::Done { epoch, revision, unit, outputs, millis, device, build } => {
@@ -198,6 +201,7 @@ pub fn decode_op(bytes: &[u8]) -> Result<Op, WireError> {
     let op = match kind {
         kind::SUBMIT => read!("a Submit", (min_version, spec) => Op::Submit { min_version, spec }),
         kind::SCRIPTS => read!("a Scripts", scripts => Op::Scripts { scripts }),
+        kind::ZIP => read!("a Zip", path => Op::Zip { path }),
         kind::CLAIM => read!("a Claim", (epoch, units, kind, score) => Op::Claim { epoch, units, kind, score }),
         kind::RELEASE => read!("a Release", units => Op::Release { units }),
         kind::DONE => read!("a Done", (epoch, revision, unit, outputs, millis, device, build) => {
@@ -296,6 +300,7 @@ pub fn check_op(op: &Op) -> Result<(), WireError> {
         }
         Op::Collected { .. } | Op::Retire { .. } | Op::Trust { .. } => Ok(()),
         Op::Cancel { by, .. } => text(by),
+        Op::Zip { path } => text(path),
         Op::Member { name, .. } => text(name),
         Op::Evict { heads, .. } => sound(heads.len() <= MAX_EVICTED_HEADS, "it names too many heads"),
         Op::Setting { key, value, .. } => {

@@ -22,6 +22,7 @@ pub(crate) fn spec() -> JobSpec {
         suffix: String::new(),
         digits: 4,
         video: Some("/o.mp4".into()),
+        zip: None,
     };
     JobSpec {
         file: "/home/a/shot.blend".into(),
@@ -102,6 +103,7 @@ pub(crate) fn ops() -> Vec<Op> {
         Op::Collected { revision: 0, video: true, at_ms: 5 },
         Op::Retire { why: RetireReason::Abandoned },
         Op::Remark { epoch: 3, unit, blank: Some(Blank::Transparent), warnings: vec![text()] },
+        Op::Zip { path: text() },
         Op::Member { node: NodeId([6; 32]), name: text() },
         Op::Evict { node: NodeId([6; 32]), heads: vec![([1; 8], 5)] },
         Op::Trust { node: NodeId([6; 32]), trusted: true },
@@ -243,6 +245,7 @@ fn what_breaks_a_limit_is_neither_written_nor_read() {
     let bad = [
         Op::Holds { blobs: vec![BlobId([0; 32]); MAX_BLOBS_PER_OP + 1] },
         Op::Cancel { by: long(), at_ms: 0 },
+        Op::Zip { path: long() },
         Op::Remark { epoch: 0, unit, blank: None, warnings: vec![long()] },
         Op::Remark { epoch: 0, unit, blank: None, warnings: vec![String::new(); MAX_WARNINGS + 1] },
         Op::Set { lamport: 0, setting: JobSetting::Priority(101), at_ms: 0 },

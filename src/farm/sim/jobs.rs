@@ -9,7 +9,7 @@ use crate::farm::Farm;
 use crate::farm::blob::{BlobMap, BundleFile, CHUNK_AVERAGE_BYTES, ChunkRef, Manifest, chunk_id};
 use crate::farm::event::Input;
 use crate::farm::id::{BlobId, JobId};
-use crate::farm::job::{FrameSet, JobSpec, Needs, RenderSettings, Revision, Series};
+use crate::farm::job::{FrameSet, JobSpec, Needs, OutputSpec, RenderSettings, Revision, Series};
 use crate::farm::rules::{Chunk, MAX_RETRIES, Order, Rules};
 use crate::wire;
 use rand::rngs::StdRng;
@@ -93,6 +93,8 @@ impl World {
         let frames = FrameSet::from_frames((1..=self.scenario.frames as i32).collect());
         let (major, minor, _) = CURRENT;
         let frames = frames.unwrap_or_else(|| unreachable!("a scenario has frames"));
+        let usual = JobSpec::new(bundle, frames, Series { major, minor });
+        let zip = (job % 2 == 1).then(|| format!("/job{job}.zip"));
         JobSpec {
             name: format!("job{job}"),
             bundle_bytes: self.scenario.file_bytes * self.scenario.files as u64,
@@ -102,7 +104,8 @@ impl World {
             // Those that few machines may render come first, so that all would.
             priority: if matches!(job % KINDS, 1 | 3) && self.scenario.rules { 90 } else { 50 },
             rules: if self.scenario.rules { rules(job) } else { Rules::default() },
-            ..JobSpec::new(bundle, frames, Series { major, minor })
+            output: OutputSpec { zip, ..usual.output.clone() },
+            ..usual
         }
     }
 

@@ -153,6 +153,9 @@ impl World {
                 self.check_video(i, job, &missing, canceled);
                 self.later(i, VIDEO, Input::VideoFinished { job, collection, outcome: Ok(()) });
             }
+            Effect::WriteZip { job, collection, .. } => {
+                self.later(i, VIDEO, Input::ZipWritten { job, collection });
+            }
             Effect::Forget { blobs } => {
                 blobs.into_iter().for_each(|blob| self.machines[i].blobs.forget(blob));
             }

@@ -9,6 +9,8 @@ use crate::farm::job::{FrameSet, ImageFormat, RenderSettings, Series};
 use std::process::Command as Process;
 use tempfile::TempDir;
 
+mod zip;
+
 struct Stage {
     folder: TempDir,
     store: Arc<Store>,
@@ -304,6 +306,37 @@ async fn sound_waits_for_the_video_out_of_sight_and_goes_once_the_first_frame_ha
     }
     let names: Vec<_> = std::fs::read_dir(stage.folder.path().join("out")).unwrap().flatten().collect();
     assert_eq!(names.len(), 2, "{names:?}");
+}
+
+#[tokio::test]
+async fn a_video_that_was_not_wanted_at_first_says_why_it_has_no_sound() {
+    if find_ffmpeg().is_none() {
+        println!("skipped: no ffmpeg");
+        return;
+    }
+    for is_late in [false, true] {
+        let mut stage = Stage::new();
+        let (job, mut spec) = (JobId([1; 16]), stage.spec("out"));
+        (spec.frames, spec.size) = (FrameSet::range(1, 2, 1).unwrap(), (16, 16));
+        let video = stage.folder.path().join("shot.mp4");
+        let output = OutputSpec { video: Some(video.display().to_string()), ..spec.output.clone() };
+        if !is_late {
+            spec.output = output.clone();
+        }
+        for frame in 1..=2 {
+            let mut bytes = io::Cursor::new(Vec::new());
+            image::RgbImage::new(16, 16).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+            let (blob, map) = stage.store.put_bytes(bytes.get_ref()).unwrap();
+            let outputs = vec![Output { path: "f.png".into(), blob, bytes: map.bytes(), role: OutputRole::Image }];
+            stage.delivery.deliver((job, 1), Arc::new(spec.clone()), &output, (Unit::whole(frame), 0), outputs);
+            assert!(matches!(stage.event().await, Input::Delivered { .. }));
+            stage.delivery.delivered((job, 1), frame);
+        }
+        stage.delivery.finish((job, 1), Vec::new(), false);
+        assert!(matches!(stage.event().await, Input::VideoFinished { outcome: Ok(()), .. }));
+        let note = stage.delivery.note(job);
+        assert_eq!(note.is_some_and(|note| note.contains("submitted with --no-video")), is_late);
+    }
 }
 
 #[test]

@@ -236,6 +236,9 @@ pub struct SubmitRequest {
     /// Make the video without the scene's sound.
     #[serde(default)]
     pub no_audio: bool,
+    /// Put all results into a ZIP file too.
+    #[serde(default)]
+    pub zip: bool,
     /// End the stream once another node holds the whole bundle.
     #[serde(default)]
     pub detach: bool,
@@ -384,6 +387,9 @@ pub struct CollectRequest {
     /// Which video to make.
     #[serde(default)]
     pub video: VideoChoice,
+    /// Put all results into a ZIP file too.
+    #[serde(default)]
+    pub zip: bool,
 }
 
 /// Body of `POST /v1/jobs/JOB/debug`, beside the frame.

@@ -36,7 +36,14 @@ pub(super) fn imports(found: &mut Found<'_>, blend: &Blend, tree: &Record<'_>) -
         }
     }
     for node in importers {
-        let path = node.list("inputs").find(|socket| socket.text("identifier") == Some(b"Path"));
+        let mut path = None;
+        for socket in node.list("inputs") {
+            found.budget.take(1, 0)?;
+            if socket.text("identifier") == Some(b"Path") {
+                path = Some(socket);
+                break;
+            }
+        }
         let Some(path) = path else { continue };
         let address = blend.blocks().get(path.block).map(|block| block.address);
         let Some(link) = links.get(&address) else {

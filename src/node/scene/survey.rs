@@ -127,11 +127,13 @@ fn leave_out_hidden(blend: &Blend, graph: &mut Graph, (rendered, layers): (Optio
     let object = |index: usize| blend.record(index).filter(|_| code(index) == Some(*b"OB\0\0"));
     let is_hidden = |index: usize| object(index).is_some_and(|object| is_hidden(&object));
     let is_still = |index: usize| object(index).is_none_or(|object| !object.points("adt"));
+    let mut seen = BTreeSet::new();
     for (index, block) in blend.blocks().iter().enumerate() {
         match &block.code {
             b"SC\0\0" if blend.version >= WITH_COLLECTIONS => {
                 let layers = if rendered == Some(index) { layers } else { &[] };
-                let off = blend.record(index).map(|scene| not_rendered(blend, &scene, layers)).unwrap_or_default();
+                let off = blend.record(index).map(|scene| not_rendered(blend, &scene, layers, &mut seen));
+                let off = off.unwrap_or_default();
                 graph.keep_edges(index, |to| {
                     code(*to) != Some(*b"GR\0\0") && !is_hidden(*to) && !(off.contains(to) && is_still(*to))
                 });
@@ -143,13 +145,20 @@ fn leave_out_hidden(blend: &Blend, graph: &mut Graph, (rendered, layers): (Optio
 }
 
 /// Objects that every view layer of a scene, or every one of those named, has, if at all, in a collection that is hidden
-/// from rendering.
-fn not_rendered(blend: &Blend, scene: &Record<'_>, layers: &[String]) -> BTreeSet<usize> {
+/// from rendering. Lists in a damaged file may be shared by any number of layers and scenes: what was `seen` in one is in no
+/// other.
+fn not_rendered(blend: &Blend, scene: &Record<'_>, layers: &[String], seen: &mut BTreeSet<usize>) -> BTreeSet<usize> {
     let (mut on, mut off) = (BTreeSet::new(), BTreeSet::new());
     for layer in scene.list("view_layers") {
+        if !seen.insert(layer.block) {
+            break;
+        }
         let name = String::from_utf8_lossy(layer.text("name").unwrap_or_default());
         let counts = layers.is_empty() || layers.iter().any(|layer| *layer == name);
         for base in layer.list("object_bases") {
+            if !seen.insert(base.block) {
+                break;
+            }
             let renders = counts && base.int("flag").is_none_or(|flag| flag & BASE_RENDERS != 0);
             let object = base.pointer("object").and_then(|address| blend.find_id(address));
             if renders { &mut on } else { &mut off }.extend(object);

@@ -8,13 +8,14 @@ use crate::farm::job::{FrameRate, ImageFormat, Series};
 use crate::farm::overrides::Overrides;
 use crate::node::chunk::{Chunking, chunk};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use tempfile::TempDir;
 
 mod caches;
 mod paths;
+mod survey;
 
 const USUAL: Shape = SHAPES[0];
 
@@ -483,17 +484,36 @@ fn no_damage_to_a_blend_makes_its_reader_panic() {
     let mut seeds: Vec<Vec<u8>> =
         SHAPES.iter().map(|shape| scene(*shape, true, &[b"//wood.png"], &[b"//lib.blend"])).collect();
     seeds.extend(SHAPES.map(caches::of_every_kind));
+    seeds.extend(SHAPES.map(survey::of_every_kind));
     seeds.extend([gzip(&seeds[0]), zstd(&seeds[0])]);
-    // Each reads, traces and rewrites a whole file.
+    let options = TraceOptions {
+        maps: vec![PathMap { from: r"P:\".into(), to: dir.path().into() }],
+        include: vec![write(&dir, "included.txt", b"text")],
+    };
+    let chosen = Overrides {
+        scene: Some("Main".into()),
+        camera: Some("Cam".into()),
+        view_layers: vec!["Layer".into()],
+        ..Overrides::default()
+    };
+    // Each reads, traces, looks through and rewrites a whole file.
     crate::fuzz::fuzz("blend", 400, seeds, |bytes| {
         std::fs::write(&path, bytes).unwrap();
         let told = |error: &SceneError| error.to_string();
-        let scene = read(&path).map(|info| (info.camera.is_some(), info.camera_optional)).map_err(|error| told(&error));
-        let traced = trace(&path).map_err(|error| told(&error));
+        let scene = [&Overrides::default(), &chosen].map(|overrides| {
+            let info = super::read(&path, overrides).map_err(|error| told(&error));
+            info.map(|info| (info.camera.is_some(), info.camera_optional))
+        });
+        let traced = super::trace(&path, options.clone()).map_err(|error| told(&error));
         let found = traced.map(|trace| {
+            let maps: Vec<_> = trace.missing.iter().map(|missing| missing.map().is_some()).collect();
+            let surveyed = [&Overrides::default(), &chosen].map(|overrides| {
+                let surveyed = super::survey(&path, &trace, overrides).map_err(|error| told(&error));
+                surveyed.map(|found| (survey::kinds(&found), found.cameras.len()))
+            });
             let bundled = bundle(&path, &trace, &mut Memory::default(), &mut |_| {});
             let bundled = bundled.map(|(manifest, _)| manifest.files.len()).map_err(|error| error.to_string());
-            (trace.files.len(), trace.missing.len(), bundled)
+            (trace.files.len(), maps, surveyed, bundled)
         });
         (scene, found)
     });

@@ -68,8 +68,15 @@ fn is_zone(blend: &Blend, mut tree: usize, mut number: i64, budget: &mut Budget)
         }
         let Some(record) = blend.record(tree) else { return Ok(false) };
         let Some(list) = record.follow("nested_node_refs") else { return Ok(false) };
-        let mut listed = (0..).map_while(|nth| blend.element(list.block, nth));
-        let Some(entry) = listed.find(|entry| entry.int("id") == Some(number)) else { return Ok(false) };
+        let mut listed = None;
+        for entry in (0..).map_while(|nth| blend.element(list.block, nth)) {
+            budget.take(1, 0)?;
+            if entry.int("id") == Some(number) {
+                listed = Some(entry);
+                break;
+            }
+        }
+        let Some(entry) = listed else { return Ok(false) };
         let mut found = None;
         for node in record.list("nodes") {
             budget.take(1, 0)?;

@@ -169,24 +169,3 @@ impl Shelf {
         Ok(())
     }
 }
-
-/// The name beside `out` that a video has while it is written, the same after a restart, so that what a kill left is
-/// found.
-pub(super) fn unfinished_video(out: &Path, work_dir: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(out.file_name().unwrap_or_default());
-    let tag = blake3::hash(work_dir.as_os_str().as_encoded_bytes()).to_hex();
-    name.push(format!(".{}.part", &tag[..8]));
-    out.with_file_name(name)
-}
-
-/// Makes a rename durable.
-pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    if let Some(folder) = path.parent() {
-        File::open(folder)?.sync_all()?;
-    }
-    #[cfg(not(unix))]
-    let _ = path;
-    Ok(())
-}

@@ -5,7 +5,7 @@ use super::files::{self, Shelf};
 use super::plan::{Plan, Source, Stamp};
 use super::{Command, Video, VideoError, VideoSpec, blocking, join};
 use crate::node::cause::{is_full, with_causes};
-use crate::node::leftover::{Leftover, remove};
+use crate::node::leftover::{Leftover, part_beside, remove, sync_folder_of};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::future::Future;
@@ -55,7 +55,7 @@ impl Work {
                 drop_piece(&shelf, &range)?;
             }
         }
-        let unfinished = files::unfinished_video(&spec.out, &spec.work_dir);
+        let unfinished = part_beside(&spec.out, &spec.work_dir);
         remove(&unfinished).map_err(|source| VideoError::Io { path: unfinished, source })?;
         debug!(segments = count, video = %spec.out.display(), "video opened");
         Ok(Self { spec, ffmpeg, rate, shelf, plan, extension: "png", last_came: Instant::now() })
@@ -159,7 +159,7 @@ impl Work {
 
     async fn join(self, missing: Vec<i32>) -> Result<Video, VideoError> {
         let work = Arc::new(self);
-        let unfinished = Leftover(files::unfinished_video(&work.spec.out, &work.spec.work_dir));
+        let unfinished = Leftover(part_beside(&work.spec.out, &work.spec.work_dir));
         let (frames, silent) = (work.spec.frames.len(), work.put(&unfinished.0).await?);
         let seconds_after_last = work.last_came.elapsed().as_secs_f64();
         let video = Video { path: work.spec.out.clone(), frames, missing, silent, seconds_after_last };
@@ -186,7 +186,7 @@ impl Work {
                 work.write_pictures(&unfinished, &work.spec.out)?;
             }
             let out = &work.spec.out;
-            let named = std::fs::rename(&unfinished, out).and_then(|()| files::sync_folder_of(out));
+            let named = std::fs::rename(&unfinished, out).and_then(|()| sync_folder_of(out));
             named.map_err(|source| VideoError::Io { path: out.clone(), source })?;
             if let Err(error) = work.shelf.clear() {
                 debug!(folder = %work.shelf.folder.display(), %error, "segments left behind");
