@@ -48,6 +48,7 @@ pub mod scripts;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod soundtrack;
+mod starts;
 pub mod state;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
@@ -137,6 +138,7 @@ pub struct Farm {
     look_at: Duration,
     looks_again: bool,
     replicate_at: Duration,
+    /// Of the next heartbeat, or the last: from 1 on.
     counter: u64,
     /// Suspended lately: no claims before a digest exchange or this time.
     fenced_until: Option<Duration>,
@@ -205,7 +207,7 @@ impl Farm {
             look_at: now.mono,
             looks_again: false,
             replicate_at: now.mono,
-            counter: 0,
+            counter: 1,
             fenced_until: None,
             told: Vec::new(),
             mesh: mesh::Mesh::default(),

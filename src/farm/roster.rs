@@ -4,13 +4,13 @@
 //! The roster remembers members that went away (their Blenders still count when a series is chosen) and forgets nobody
 //! within one run.
 
-use super::config::{BEATS_AHEAD, BROKE_OFF_WITHIN, DOUBT_AFTER, GONE_AFTER, MISSED_FOR, SUSPECT_AFTER, TICK};
+use super::config::{BROKE_OFF_WITHIN, GONE_AFTER, MISSED_FOR, SUSPECT_AFTER};
 use super::event::Load;
 use super::id::{ActorId, BootId, JobId, NodeId, Unit};
 use super::message::{Capability, Heartbeat, InHand};
 use super::op::Op;
 use super::scripts::Trusts;
-use litemap::LiteMap;
+use super::starts::{Start, Starts};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -66,40 +66,6 @@ impl Member {
     }
 }
 
-/// The last heartbeat of a start that this machine knows of.
-#[derive(Clone, Copy, Debug)]
-struct LastBeat {
-    /// Whose.
-    node: NodeId,
-    /// Its counter, heard of the member or through others; `None` before the first.
-    counter: Option<u64>,
-    /// When it was heard of, on our clock; before the first, when the connection came to stand.
-    at: Duration,
-    /// Counter of the last one that came from the member itself.
-    told: Option<u64>,
-}
-
-impl LastBeat {
-    /// Whether a counter that somebody else tells of is a new sign of life.
-    ///
-    /// A true one is ahead of what is known, by no more than a member can have counted since. Whatever is further ahead is
-    /// wrong and says nothing: believed, it would make every true one look old. One that is wrong by less is believed, and
-    /// then the true ones seem to be behind. So after [`DOUBT_AFTER`] without news any other counter is believed, ahead or
-    /// behind: two heartbeats of a member that lives still come before it would be taken for dead. Of one that is silent
-    /// for [`SUSPECT_AFTER`] only a plausible one is, so that old words which were long on their way wake nobody.
-    ///
-    /// What this cannot tell is a member that makes up counters at the pace of true ones.
-    fn is_news(&self, counter: u64, now: Duration) -> bool {
-        let Some(known) = self.counter else { return true };
-        if counter == known {
-            return false;
-        }
-        let silence = now.saturating_sub(self.at);
-        let ahead = (silence.as_millis() / TICK.as_millis()) as u64 + BEATS_AHEAD;
-        counter.checked_sub(known).is_some_and(|by| by <= ahead) || (DOUBT_AFTER..SUSPECT_AFTER).contains(&silence)
-    }
-}
-
 /// Everyone, this machine included.
 #[derive(Clone, Debug)]
 pub struct Roster {
@@ -109,8 +75,8 @@ pub struct Roster {
     liars: BTreeSet<ActorId>,
     /// Whose scripts each machine runs.
     trusts: Trusts,
-    /// What was last heard of each start.
-    boots: LiteMap<BootId, LastBeat>,
+    /// The start that each member of the moment, or of late, runs.
+    starts: Starts,
     /// Members a connection stands to.
     connected: BTreeSet<NodeId>,
 }
@@ -125,7 +91,7 @@ impl Roster {
             members,
             liars: BTreeSet::new(),
             trusts: Trusts::default(),
-            boots: LiteMap::new(),
+            starts: Starts::default(),
             connected: BTreeSet::new(),
         }
     }
@@ -196,9 +162,9 @@ impl Roster {
         let member = self.members.entry(node).or_default();
         if member.boot != Some(boot) {
             if let Some(old) = member.boot {
-                self.boots.remove(&old);
+                self.starts.remove(old);
             }
-            self.boots.insert(boot, LastBeat { node, counter: None, at: now, told: None });
+            self.starts.insert(boot, Start { node, at: now, told: 0 });
             member.boot = Some(boot);
             member.in_hand.clear();
             member.since.clear();
@@ -232,12 +198,12 @@ impl Roster {
     }
 
     /// A heartbeat of the member itself; whether it is news. One of another start than the connection's, or an old one, says
-    /// nothing. Only its own earlier ones make it old: whatever others told, the member knows better.
+    /// nothing.
     pub fn heartbeat(&mut self, node: NodeId, beat: &Heartbeat, now: Duration) -> bool {
-        let is_new = |last: &&mut LastBeat| last.node == node && last.told.is_none_or(|told| beat.counter > told);
-        let Some(last) = self.boots.get_mut(&beat.boot).filter(is_new) else { return false };
         let Some(member) = self.members.get_mut(&node) else { return false };
-        (last.counter, last.at, last.told) = (Some(beat.counter), now, Some(beat.counter));
+        if !self.starts.told(node, beat.boot, beat.counter, now) {
+            return false;
+        }
         member.since.retain(|key, _| beat.in_hand.iter().any(|hand| (hand.job, hand.unit) == *key));
         for hand in &beat.in_hand {
             member.since.entry((hand.job, hand.unit)).or_insert(now);
@@ -254,28 +220,18 @@ impl Roster {
     }
 
     /// Heartbeats as somebody else heard them, in ascending order of starts; those that are news.
-    ///
-    /// A large swarm is full of them: of 500 members a machine is told 3,000 a second, and knows eleven in twelve. So both
-    /// lists are walked side by side; what is out of order is not found.
     pub fn relayed_beats(&mut self, beats: &[(BootId, u64)], now: Duration) -> Vec<BootId> {
-        let mut known = self.boots.iter_mut().peekable();
-        let mut news = Vec::new();
-        for (boot, counter) in beats {
-            while known.next_if(|(of, _)| *of < boot).is_some() {}
-            let Some((_, last)) = known.next_if(|(of, _)| *of == boot) else { continue };
-            if last.is_news(*counter, now)
-                && let Some(member) = self.members.get_mut(&last.node)
-            {
-                (last.counter, last.at, member.heard) = (Some(*counter), now, Some(now));
-                news.push(*boot);
-            }
-        }
-        news
+        let news = self.starts.relayed(beats, now);
+        let heard = |(boot, node)| {
+            self.members.get_mut(&node)?.heard = Some(now);
+            Some(boot)
+        };
+        news.into_iter().filter_map(heard).collect()
     }
 
     /// The counter of the last heartbeat of a member's present start, to be handed on.
     pub fn counter(&self, boot: BootId) -> Option<u64> {
-        self.boots.get(&boot).and_then(|last| last.counter)
+        self.starts.counter(boot)
     }
 
     /// Whether a member itself lately told what it has in hand: in a large swarm few do.
