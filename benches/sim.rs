@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 use swarm::farm::planted::{Bug, plant};
 use swarm::farm::sim::{Report, Scenario, Summary, run, run_logged, scenario, scenarios, shrink, work};
 
+/// Half a thousand farms in one process make and drop small things all the time: `big` takes an eighth less time with it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const HELP: &str = "\
 usage: scripts/sim [--scenario NAME]... [--all] [--seeds N] [--first-seed N] [--nodes N] [--frames N] [--until SECONDS]
                    [--jobs N] [--json] [--trace] [--work] [--planted BUG] [--no-shrink] [--events N] [--gate]

@@ -25,6 +25,7 @@ mod peers;
 mod report;
 mod scenario;
 mod shrink;
+mod spread;
 mod world;
 
 pub use check::Violation;
@@ -50,6 +51,7 @@ use net::Network;
 use peers::Outage;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use spread::Spread;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
@@ -71,14 +73,6 @@ pub fn run_logged(scenario: &Scenario, seed: u64, events: usize) -> (Report, Vec
     let mut world = World::new(scenario.clone(), seed);
     world.log = Some((events, VecDeque::new()));
     world.run()
-}
-
-/// An own op on its way to everyone.
-struct Spread {
-    /// When the last thing that kept it from spreading ended.
-    since: Duration,
-    /// Who lacks it, of those that can hear of it.
-    lacking: BTreeSet<usize>,
 }
 
 /// Everything there is.

@@ -3,13 +3,14 @@
 use super::check::Touched;
 use super::event::{Event, Packet, Request};
 use super::faults::REVISION_CALL;
-use super::machine::{Machine, Render};
-use super::{Invariant, Spread, WALL_MS, World, event, failure};
+use super::machine::Render;
+use super::spread::{Spread, range_of};
+use super::{Invariant, WALL_MS, World, event, failure};
 use crate::farm::blob::{BlobMap, ChunkRef, chunk_id};
 use crate::farm::event::{Effect, Input, Now, Rendered, Token};
 use crate::farm::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use crate::farm::ledger::Row;
-use crate::farm::message::{LogId, Message, Suffix};
+use crate::farm::message::{LogId, Message};
 use crate::farm::op::{ClaimKind, FailureKind, Op, Output, OutputRole};
 use crate::farm::planted::{Bug, is_planted};
 use crate::wire;
@@ -327,7 +328,10 @@ impl World {
                     }
                     _ => Vec::new(),
                 };
-                self.tell(to, Input::Received { from, message }, &packet.touched);
+                // What is known already touches nothing, unless it may be another history.
+                let is_news = !self.liars.is_empty() || self.brings_news(to, &message);
+                let nothing = Touched::default();
+                self.tell(to, Input::Received { from, message }, if is_news { &packet.touched } else { &nothing });
                 for (log, actor, range) in pieces {
                     self.follow(to, log, actor, range);
                 }
@@ -336,37 +340,6 @@ impl World {
             None if self.liars.contains_key(&from) => {}
             None => self.fail(Invariant::NothingSoundIsRefused, format!("{packet:?} of machine {from} cannot be read")),
         }
-    }
-
-    /// Notes which ops of those told a machine has now.
-    fn follow(&mut self, i: usize, log: LogId, actor: ActorId, told: Range<u64>) {
-        let known = |machine: &Machine| machine.farm.as_ref().map_or(0, |farm| farm.ledger().length(log, actor));
-        for seq in told {
-            let key = (log, actor, seq);
-            let Some(spread) = self.spreading.get_mut(&key) else { continue };
-            if !spread.lacking.contains(&i) || seq >= known(&self.machines[i]) {
-                continue;
-            }
-            spread.lacking.remove(&i);
-            if spread.lacking.is_empty() {
-                self.report.spread.push(self.now - spread.since);
-                self.spreading.remove(&key);
-            }
-        }
-    }
-
-    /// A machine can hear of nothing for a while, nor others of what it says.
-    pub(super) fn spread_without(&mut self, i: usize) {
-        let node = self.machines[i].node;
-        self.spreading.retain(|(_, actor, _), spread| {
-            spread.lacking.remove(&i);
-            actor.node != node && !spread.lacking.is_empty()
-        });
-    }
-
-    /// What kept ops from spreading is over.
-    pub(super) fn spread_anew(&mut self) {
-        self.spreading.values_mut().for_each(|spread| spread.since = self.now);
     }
 
     fn ask(&mut self, i: usize, of: NodeId, request: Request) {
@@ -586,9 +559,4 @@ impl World {
         self.machines[i].folder.insert((job, unit), (epoch, blobs));
         self.feed(i, Input::Delivered { job, collection, unit, epoch });
     }
-}
-
-/// Sequence numbers of the ops in a suffix.
-fn range_of(suffix: &Suffix) -> Range<u64> {
-    suffix.from..suffix.from.saturating_add(suffix.ops.len() as u64)
 }
