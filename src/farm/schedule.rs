@@ -10,7 +10,7 @@ use super::config::{
     ATTEMPTS_PER_NODE, BACKUP_MARGIN, CLAIM_AHEAD, CLAIM_MAX_UNITS, MAX_COPIES, ORPHAN_AFTER, RANKED_AT_MOST,
     SUSPECT_AFTER, WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT, YIELD_WITHIN,
 };
-use super::fit::{fits, member_fits, suits};
+use super::fit::{fits, member_fits, suits, suits_unit};
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use super::job::JobSpec;
 use super::op::ClaimKind;
@@ -238,12 +238,14 @@ impl View<'_> {
     }
 
     /// Whether another machine goes on with a job that this one keeps off: one that does not, and has attempts left at
-    /// what there is.
+    /// something that it can render.
     fn others_fit(&self, job: &JobState) -> bool {
         let open = || job.unfinished().iter().filter(|unit| !is_failed(job, **unit, self.roster, self.now));
-        let goes_on = |node: &NodeId| {
-            open().next().is_none() || open().any(|unit| job.unit(*unit).failures_of(*node) < ATTEMPTS_PER_NODE)
+        let has_left = |node: NodeId, unit: Unit| {
+            job.unit(unit).failures_of(node) < ATTEMPTS_PER_NODE
+                && (!job.is_revised() || suits_unit(self.roster, node, job, unit))
         };
+        let goes_on = |node: &NodeId| open().next().is_none() || open().any(|unit| has_left(*node, *unit));
         let others = eligible(job, self.roster, self.now);
         others.iter().any(|node| *node != self.me.node && !self.blame.keeps_off(job.id, *node) && goes_on(node))
     }

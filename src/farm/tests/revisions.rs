@@ -97,3 +97,24 @@ fn a_machine_that_lacks_what_a_revision_needs_is_not_waited_for() {
         assert!(fits(farm.roster(), second, state).is_err());
     }
 }
+
+#[test]
+fn a_machine_that_fails_a_revision_which_only_it_can_render_goes_on_with_the_rest_of_it() {
+    let mut trio = Trio::new(2);
+    trio.renderer(0, |renderer| renderer.devices = vec!["OPTIX".into()]);
+    let job = trio.submit(0, 10);
+    trio.finish();
+    assert!(trio.at(0).farm.jobs()[&job].is_over());
+    trio.revise(job, &[1, 2, 3, 4], |revision| revision.settings.device = Device::Gpu);
+    // More than it may fail of a job while others go on with it; of any frame twice at most.
+    for _ in 0..3 {
+        trio.crash(0);
+    }
+    assert!(trio.renders(1).is_empty() && !trio.renders(0).is_empty(), "the other goes on with nothing");
+    trio.finish();
+    let now = trio.now;
+    let farm = &trio.at(0).farm;
+    let state = &farm.jobs()[&job];
+    assert!(state.unfinished().iter().all(|unit| verdict::is_failed(state, *unit, farm.roster(), now)));
+    assert!(state.unfinished().len() <= 1);
+}
