@@ -415,7 +415,8 @@ pub enum Effect {
         unit: Unit,
         /// Epoch of the result.
         epoch: u32,
-        /// Files: all in the store, or held by nobody, and then perhaps under their names since an earlier run.
+        /// Files: all in the store, or some neither there nor held by anybody, and then perhaps all under their names since
+        /// an earlier run.
         outputs: Vec<Output>,
     },
     /// Every frame there will be is delivered: finish the video.

@@ -414,11 +414,10 @@ impl View<'_> {
         Some(Choice { job: job.id, units: vec![(unit, epoch)], epoch, kind: ClaimKind::Primary, taken_from: None })
     }
 
-    /// Whether everyone who holds any of a unit's results is gone.
+    /// Whether of each of a unit's results there is a file that nobody holds who is not gone.
     fn is_orphaned(&self, job: &JobState, state: &UnitState) -> bool {
-        let outputs = state.current_results().flat_map(|(_, outcome)| &outcome.outputs);
-        let mut holders = outputs.flat_map(|output| job.holding(output.blob));
-        holders.all(|node| self.is_gone(node))
+        let is_kept = |blob: BlobId| job.holding(blob).any(|node| !self.is_gone(node));
+        !state.current_results().any(|(_, outcome)| outcome.outputs.iter().all(|output| is_kept(output.blob)))
     }
 
     /// Whether a node has been silent for long, or its process ended and was not started anew at once.

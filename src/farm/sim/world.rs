@@ -48,6 +48,8 @@ const VIDEO: Duration = Duration::from_millis(300);
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 /// Bytes of a rendered frame.
 const FRAME_BYTES: u32 = 500_000;
+/// Every so many frames one has a preview beside its image.
+const PREVIEW_EVERY: i32 = 3;
 
 impl World {
     /// Calls a farm, and does what it says.
@@ -513,13 +515,12 @@ impl World {
             0 => drawn.concat(),
             _ => [&drawn.concat()[..], &epoch.to_le_bytes(), &serial.to_le_bytes()].concat(),
         };
-        let map = BlobMap { chunks: vec![ChunkRef { id: chunk_id(&bytes), bytes: FRAME_BYTES }] };
-        let blob = map.id();
-        self.maps.insert(blob, map);
-        self.drawn_from.insert(blob, bundle);
-        self.machines[i].blobs.take_whole(blob);
-        let path = format!("f_{:04}.png", unit.frame);
-        let outputs = vec![Output { path, blob, bytes: u64::from(FRAME_BYTES), role: OutputRole::Image }];
+        let mut outputs = vec![self.stores(i, bundle, bytes.clone(), OutputRole::Image, unit)];
+        // Some frames have a file beside their image, which may be lost alone.
+        if unit.frame.rem_euclid(PREVIEW_EVERY) == 0 {
+            let preview = [&bytes[..], b"preview"].concat();
+            outputs.push(self.stores(i, bundle, preview, OutputRole::Preview, unit));
+        }
         let millis = (self.now - began).as_millis() as u32;
         let result = Rendered {
             outputs,
@@ -530,6 +531,18 @@ impl World {
             warnings: Vec::new(),
         };
         self.feed(i, Input::Rendered { job, unit, epoch, result });
+    }
+
+    /// A file of a frame is in the store of a machine that rendered it.
+    fn stores(&mut self, i: usize, bundle: BlobId, bytes: Vec<u8>, role: OutputRole, unit: Unit) -> Output {
+        let map = BlobMap { chunks: vec![ChunkRef { id: chunk_id(&bytes), bytes: FRAME_BYTES }] };
+        let blob = map.id();
+        self.maps.insert(blob, map);
+        self.drawn_from.insert(blob, bundle);
+        self.machines[i].blobs.take_whole(blob);
+        let ending = if role == OutputRole::Image { "png" } else { "jpg" };
+        let path = format!("f_{:04}.{ending}", unit.frame);
+        Output { path, blob, bytes: u64::from(FRAME_BYTES), role }
     }
 
     pub(super) fn deliver(

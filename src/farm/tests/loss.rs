@@ -40,6 +40,25 @@ impl Trio {
         self.wait(SECOND);
     }
 
+    /// A machine ends the first frame of a job, whose files are these.
+    fn rendered(&mut self, at: usize, job: JobId, files: &[u8]) {
+        let (node, unit) = (self.names[at], Unit::whole(1));
+        assert!(self.at(at).rendering.remove(&(job, unit)));
+        let role = |place: usize| if place == 0 { OutputRole::Image } else { OutputRole::Preview };
+        let output = |(place, file): (usize, &u8)| Output {
+            path: format!("{place}.png"),
+            blob: BlobId([*file; 32]),
+            bytes: 1,
+            role: role(place),
+        };
+        let outputs: Vec<Output> = files.iter().enumerate().map(output).collect();
+        self.at(at).store.extend(outputs.iter().map(|output| output.blob));
+        let (device, build) = ("CPU".into(), "b".into());
+        let result = Rendered { outputs, millis: 60_000, device, build, blank: None, warnings: Vec::new() };
+        self.give(node, Input::Rendered { job, unit, epoch: 0, result });
+        self.wait(SECOND);
+    }
+
     fn comes_back(&mut self, at: usize) {
         self.restart(at, 50);
         self.slots(at, 0);
@@ -86,6 +105,23 @@ fn while_the_submitter_is_away_what_is_lost_is_rendered_anew_in_the_epoch_it_has
     trio.finish();
     assert!(trio.job(0, job).is_over());
     assert_eq!(trio.epochs(0, job), [0, 0, 0]);
+}
+
+#[test]
+fn a_frame_that_lost_one_of_its_files_is_rendered_anew_while_the_submitter_is_away() {
+    let (mut trio, job) = Trio::of_two(1);
+    trio.kill(0);
+    trio.wait(SUSPECT_AFTER);
+    trio.rendered(1, job, &[1, 50]);
+    trio.slots(1, 0);
+    trio.lose(1, 50);
+    let begun = trio.at(1).begun.len();
+    trio.slots(1, 1);
+    trio.wait(SECOND);
+    assert_eq!(trio.at(1).begun[begun..], [(1, 0, BUNDLE)]);
+    trio.rendered(1, job, &[1, 50]);
+    trio.wait(SECOND);
+    assert!(trio.at(1).rendering.is_empty(), "once");
 }
 
 #[test]
