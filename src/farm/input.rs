@@ -315,6 +315,12 @@ impl Farm {
         if let Some(unit) = units.iter().find(|unit| !spec.frames.contains(unit.frame)) {
             return Err(format!("frame {} is not one of the job's; it has {}", unit.frame, spec.frames));
         }
+        if revision.settings.scripts.op_version() > state.min_version {
+            return Err(format!(
+                "job {} was submitted without scripts, and machines may have it that know of none; submit it as a new job",
+                job.short()
+            ));
+        }
         let epoch = state.next_epoch(&units);
         let id = rng.random_range(1..=u32::MAX);
         let scripts = revision.settings.scripts.clone();

@@ -134,3 +134,28 @@ fn only_a_job_with_scripts_is_beyond_an_older_machine() {
     let versions = [with, without].map(|job| trio.at(0).farm.jobs()[&job].min_version);
     assert_eq!(versions, [2, 1]);
 }
+
+/// Machines of before took such a job on, and would render the revision without them.
+#[test]
+fn a_job_without_scripts_gets_none_by_a_revision() {
+    let mut trio = Trio::new(1);
+    let (owner, new) = (trio.names[0], BlobId([200; 32]));
+    let job = trio.submit(0, 2);
+    trio.finish();
+    let JobSpec { file, bundle_bytes, min_version, settings, needs, .. } = scripted(1);
+    trio.at(0).store.insert(new);
+    for (call, asks) in [(7, true), (8, false)] {
+        let (mut settings, needs) = (settings.clone(), needs.clone());
+        if !asks {
+            settings.scripts = Scripts::default();
+        }
+        let revision = Revision { file: file.clone(), bundle: new, bundle_bytes, min_version, settings, needs };
+        let (revision, units) = (Box::new(revision), UnitSet::whole(vec![1]).expect("frames"));
+        trio.give(owner, Input::Revise { call, job, units, revision, by: "ada".into() });
+        trio.wait(SECOND);
+        assert_eq!(trio.at(0).answers.last(), Some(&(call, !asks)));
+        assert_eq!(trio.at(0).farm.jobs()[&job].is_revised(), !asks);
+    }
+    let state = &trio.at(0).farm.jobs()[&job];
+    assert!(state.spec_of(state.unit(Unit::whole(1)).revision()).expect("a revision").settings.scripts.is_none());
+}
