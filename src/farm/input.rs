@@ -324,11 +324,8 @@ impl Farm {
         let epoch = state.next_epoch(&units);
         let id = rng.random_range(1..=u32::MAX);
         let scripts = revision.settings.scripts.clone();
-        if !scripts.is_none() {
-            self.ledger.append(job, &Op::Scripts { scripts }).map_err(|error| error.to_string())?;
-        }
         let op = Op::Revise { id, revision, units, epoch, by, at_ms: now.wall_ms };
-        self.ledger.append(job, &op).map_err(|error| error.to_string())?;
+        self.ledger.revise(job, scripts, &op).map_err(|error| error.to_string())?;
         self.submitted.push((call, job, id));
         Ok(())
     }

@@ -17,6 +17,7 @@ use super::id::{ActorId, BootId, NodeId};
 use super::job::JobSpec;
 use super::message::{LogId, Message, SWARM_LOG, SignedHead, Suffix, Versions};
 use super::op::Op;
+use super::scripts::Scripts;
 use crate::seal::{self, Hash, Sealer};
 use crate::wire;
 use std::borrow::Cow;
@@ -193,6 +194,15 @@ impl Ledger {
             }
         }
         Ok(log)
+    }
+
+    /// Writes down a revision of a job, behind the scripts that it asks for: both or neither, since scripts left alone would
+    /// be taken for those of the next.
+    pub fn revise(&mut self, log: LogId, scripts: Scripts, revise: &Op) -> Result<(), AppendError> {
+        let encoded = |op: &Op| wire::encode_op(op).map_err(|source| AppendError::Op { log, source });
+        let before = if scripts.is_none() { None } else { Some(encoded(&Op::Scripts { scripts })?) };
+        let bytes = encoded(revise)?;
+        before.into_iter().chain([bytes]).try_for_each(|bytes| self.append_bytes(log, bytes).map(|_| ()))
     }
 
     /// Writes down an own op and gives its sequence number. It is seen by no one before it is durable.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::farm::event::Input;
+use crate::farm::job::RenderSettings;
 use crate::farm::scripts::{EVERYONE, Scripts};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -155,6 +156,28 @@ fn a_job_without_scripts_gets_none_by_a_revision() {
         trio.wait(SECOND);
         assert_eq!(trio.at(0).answers.last(), Some(&(call, !asks)));
         assert_eq!(trio.at(0).farm.jobs()[&job].is_revised(), !asks);
+    }
+    let state = &trio.at(0).farm.jobs()[&job];
+    assert!(state.spec_of(state.unit(Unit::whole(1)).revision()).expect("a revision").settings.scripts.is_none());
+}
+
+#[test]
+fn a_revision_that_cannot_be_written_leaves_no_scripts_to_the_next() {
+    let mut trio = Trio::new(1);
+    let (owner, new) = (trio.names[0], BlobId([200; 32]));
+    let job = trio.submit_spec(0, scripted(2));
+    trio.finish();
+    trio.at(0).store.insert(new);
+    let settings = || scripted(1).settings;
+    let impossible = RenderSettings { percent: Some(0), ..settings() };
+    let plain = RenderSettings { scripts: Scripts::default(), ..settings() };
+    for (call, settings) in [(7, impossible), (8, plain)] {
+        let JobSpec { file, bundle_bytes, min_version, needs, .. } = scripted(1);
+        let revision = Box::new(Revision { file, bundle: new, bundle_bytes, min_version, settings, needs });
+        let units = UnitSet::whole(vec![1]).expect("frames");
+        trio.give(owner, Input::Revise { call, job, units, revision, by: "ada".into() });
+        trio.wait(SECOND);
+        assert_eq!(trio.at(0).answers.last(), Some(&(call, call == 8)));
     }
     let state = &trio.at(0).farm.jobs()[&job];
     assert!(state.spec_of(state.unit(Unit::whole(1)).revision()).expect("a revision").settings.scripts.is_none());
