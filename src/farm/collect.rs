@@ -119,9 +119,10 @@ impl Collector {
         self.pending.insert(unit);
     }
 
-    /// The job's ops tell something new: who holds what, for example.
+    /// The job's ops tell something new: who holds what, for example, also of what was given up.
     pub fn look_at_waiting(&mut self) {
         self.pending.append(&mut self.waiting);
+        self.pending.extend(self.lost.keys());
     }
 
     /// What is to be looked at now. What waits is, whenever others are alive than were: it depends on nothing else, beside

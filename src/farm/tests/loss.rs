@@ -192,6 +192,25 @@ fn the_collection_of_a_canceled_job_ends_without_what_is_lost() {
 }
 
 #[test]
+fn what_was_given_up_too_early_comes_once_somebody_has_it() {
+    let (mut trio, job) = Trio::of_one_that_is_away(2);
+    trio.lose(1, 1);
+    let node = trio.names[1];
+    trio.give(node, Input::Command { job, command: JobCommand::Cancel("user".into()) });
+    trio.comes_back(0);
+    trio.finish();
+    assert_eq!((trio.at(0).delivered.clone(), trio.at(0).videos), (vec![2], 1));
+    // It has the file again, for another job, and says so.
+    let blob = BlobId([1; 32]);
+    trio.at(1).store.insert(blob);
+    trio.machines.get_mut(&node).expect("a machine").farm.say(job, &Op::Holds { blobs: vec![blob] });
+    trio.wait(3 * SECOND);
+    assert_eq!((trio.at(0).delivered.clone(), trio.at(0).videos), (vec![2, 1], 2));
+    let collector = trio.at(0).farm.collectors()[&job].clone();
+    assert!(collector.ended && collector.lost(trio.job(0, job)).next().is_none());
+}
+
+#[test]
 fn what_a_collector_lost_it_fetches_again_and_says_so() {
     let (mut trio, job) = Trio::of_two(3);
     trio.at(0).is_slow = true;
