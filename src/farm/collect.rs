@@ -4,7 +4,7 @@
 //! here. It knows which frames are under their final names and what is left; fetching and encoding are effects.
 
 use super::config::RETRY_DELIVERY;
-use super::id::{BlobId, NodeId, Unit};
+use super::id::{BlobId, BootId, NodeId, Unit};
 use super::job::OutputSpec;
 use super::state::JobState;
 use super::unit::Outcome;
@@ -59,8 +59,8 @@ pub struct Collector {
     pub pending: BTreeSet<Unit>,
     /// Those that were looked at and wait: for their files, or for an earlier result to be delivered.
     waiting: BTreeSet<Unit>,
-    /// Who was alive when they were.
-    alive: Vec<NodeId>,
+    /// Who was alive when they were, in which start.
+    alive: Vec<(NodeId, Option<BootId>)>,
     /// Units being delivered, and the epoch and revision of the result.
     pub delivering: BTreeMap<Unit, (u32, u32)>,
     /// Units under their final names, and the epoch and revision of the result.
@@ -125,9 +125,10 @@ impl Collector {
         self.pending.extend(self.lost.keys());
     }
 
-    /// What is to be looked at now. What waits is, whenever others are alive than were: it depends on nothing else, beside
-    /// what [`Self::look_at`] and [`Self::look_at_waiting`] are called for.
-    pub fn take_pending(&mut self, alive: &[NodeId]) -> BTreeSet<Unit> {
+    /// What is to be looked at now. What waits is, whenever others are alive than were, or one of them started anew and has
+    /// dropped what it claimed: it depends on nothing else, beside what [`Self::look_at`] and [`Self::look_at_waiting`] are
+    /// called for.
+    pub fn take_pending(&mut self, alive: &[(NodeId, Option<BootId>)]) -> BTreeSet<Unit> {
         if self.alive != alive {
             self.alive = alive.to_vec();
             self.look_at_waiting();
@@ -309,8 +310,9 @@ mod tests {
         };
         let mut collector = Collector::new(1, &JobState::new(JobId([0; 16])), output);
         let (one, two) = (Unit::whole(1), Unit::whole(2));
-        let (alone, both) = ([NodeId([1; 32])], [NodeId([1; 32]), NodeId([2; 32])]);
-        let look = |collector: &mut Collector, alive: &[NodeId]| {
+        let started = |node: u8, boot: u8| (NodeId([node; 32]), Some(BootId([boot; 8])));
+        let (alone, both, anew) = ([started(1, 1)], [started(1, 1), started(2, 2)], [started(1, 1), started(2, 3)]);
+        let look = |collector: &mut Collector, alive: &[(NodeId, Option<BootId>)]| {
             let units = collector.take_pending(alive);
             units.iter().for_each(|unit| collector.waits(*unit));
             Vec::from_iter(units)
@@ -320,6 +322,8 @@ mod tests {
         assert_eq!(look(&mut collector, &alone), [one, two]);
         assert_eq!(look(&mut collector, &alone), []);
         assert_eq!(look(&mut collector, &both), [one, two], "somebody came back");
+        assert_eq!(look(&mut collector, &anew), [one, two], "somebody started anew");
+        assert_eq!(look(&mut collector, &both), [one, two]);
         collector.look_at(one);
         assert_eq!(look(&mut collector, &both), [one], "its files are here, or it has another result");
         collector.delivering.insert(two, (0, 0));

@@ -6,7 +6,7 @@ use super::collect::{Ending, pick, to_replicate};
 use super::config::{CLAIM_MAX_UNITS, LOOK_AGAIN, PATIENCE, REPLICATE_EVERY};
 use super::event::{Effect, Now};
 use super::fit::suits;
-use super::id::{BlobId, JobId, NodeId, Unit};
+use super::id::{BlobId, BootId, JobId, NodeId, Unit};
 use super::loss::{self, Loss};
 use super::message::Capability;
 use super::op::{MAX_BLOBS_PER_OP, Op, UnitSet};
@@ -230,9 +230,9 @@ impl Farm {
         let mut fetch: Vec<(JobId, Unit, BlobId, BTreeSet<NodeId>)> = Vec::new();
         let mut lost: Vec<(JobId, Unit)> = Vec::new();
         let me = self.me.node;
-        let alive: Vec<NodeId> = match self.collectors.is_empty() {
+        let alive: Vec<(NodeId, Option<BootId>)> = match self.collectors.is_empty() {
             true => Vec::new(),
-            false => self.roster.alive(now.mono).map(|(node, _)| node).collect(),
+            false => self.roster.alive(now.mono).map(|(node, member)| (node, member.boot)).collect(),
         };
         for (job, collector) in &mut self.collectors {
             let Some(state) = self.jobs.get(job) else { continue };
