@@ -65,10 +65,10 @@ pub struct Collector {
     pub delivering: BTreeMap<Unit, (u32, u32)>,
     /// Units under their final names, and the epoch and revision of the result.
     pub delivered: BTreeMap<Unit, (u32, u32)>,
-    /// Which file of each was taken last.
-    taken: BTreeMap<Unit, BlobId>,
-    /// Results, by their first files, that are not under their names either.
-    absent: BTreeMap<Unit, BTreeSet<BlobId>>,
+    /// Which files of each were taken last.
+    taken: BTreeMap<Unit, Vec<BlobId>>,
+    /// Results, by their files, that are not under their names either.
+    absent: BTreeMap<Unit, BTreeSet<Vec<BlobId>>>,
     /// Units of which a new epoch was asked for, since their files are lost, and the epoch and revision of those.
     reopened: BTreeMap<Unit, (u32, u32)>,
     /// Units given up because their files are lost and nobody renders them anew, and the epoch and revision of those.
@@ -147,14 +147,14 @@ impl Collector {
     /// A result is on its way to its final names.
     pub fn takes(&mut self, unit: Unit, version: (u32, u32), outcome: &Outcome) {
         self.delivering.insert(unit, version);
-        self.taken.extend(outcome.outputs.first().map(|output| (unit, output.blob)));
+        self.taken.insert(unit, outcome.blobs().collect());
     }
 
     /// The job was folded anew: what was taken of results that do not count any more is replaced once there are others.
     pub fn look_again(&mut self, job: &JobState) {
         let counts = |unit: &Unit| {
-            let taken = self.taken.get(unit);
-            job.unit(*unit).current_results().any(|(_, outcome)| outcome.outputs.first().map(|o| &o.blob) == taken)
+            let is_taken = |outcome: &Outcome| self.taken.get(unit).is_some_and(|taken| outcome.is_of(taken));
+            job.unit(*unit).current_results().any(|(_, outcome)| is_taken(outcome))
         };
         let gone: Vec<Unit> = job.all_units().filter(|unit| !counts(unit)).collect();
         for unit in gone {
@@ -198,15 +198,14 @@ impl Collector {
     pub fn undeliverable(&mut self, unit: Unit) {
         self.delivering.remove(&unit);
         self.pending.insert(unit);
-        if let Some(blob) = self.taken.get(&unit) {
-            self.absent.entry(unit).or_default().insert(*blob);
+        if let Some(blobs) = self.taken.get(&unit) {
+            self.absent.entry(unit).or_default().insert(blobs.clone());
         }
     }
 
     /// Whether a result is known not to be under its names.
     pub fn is_absent(&self, unit: Unit, outcome: &Outcome) -> bool {
-        let absent = self.absent.get(&unit);
-        absent.is_some_and(|absent| outcome.outputs.first().is_some_and(|first| absent.contains(&first.blob)))
+        self.absent.get(&unit).is_some_and(|absent| absent.iter().any(|blobs| outcome.is_of(blobs)))
     }
 
     /// A new epoch of a unit is to be opened; whether that was not done already.

@@ -34,6 +34,18 @@ pub struct Outcome {
     pub build: Arc<str>,
 }
 
+impl Outcome {
+    /// What its files consist of, in their order.
+    pub fn blobs(&self) -> impl Iterator<Item = BlobId> + '_ {
+        self.outputs.iter().map(|output| output.blob)
+    }
+
+    /// Whether these are its files: another result may share some of them.
+    pub fn is_of(&self, blobs: &[BlobId]) -> bool {
+        self.blobs().eq(blobs.iter().copied())
+    }
+}
+
 /// What people should know of a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remark {

@@ -211,6 +211,27 @@ fn what_was_given_up_too_early_comes_once_somebody_has_it() {
 }
 
 #[test]
+fn a_result_that_shares_a_file_with_one_that_is_not_under_its_name_is_looked_for_too() {
+    let (mut trio, job) = Trio::of_two(1);
+    trio.kill(0);
+    trio.wait(SUSPECT_AFTER);
+    trio.rendered(1, job, &[1, 50]);
+    for file in [50, 51] {
+        trio.lose(1, file);
+        if file == 50 {
+            trio.wait(SECOND);
+            trio.rendered(1, job, &[1, 51]);
+            trio.slots(1, 0);
+        }
+    }
+    assert_eq!(trio.job(1, job).unit(Unit::whole(1)).current_results().count(), 2);
+    // That of which the second file is another lies in the user's folder.
+    trio.at(0).folder.extend([1, 51].map(|file| BlobId([file; 32])));
+    trio.comes_back(0);
+    assert_eq!((trio.at(0).delivered.clone(), trio.epochs(0, job)), (vec![1], vec![0]));
+}
+
+#[test]
 fn what_a_collector_lost_it_fetches_again_and_says_so() {
     let (mut trio, job) = Trio::of_two(3);
     trio.at(0).is_slow = true;
