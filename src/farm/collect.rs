@@ -5,11 +5,14 @@
 
 use super::config::RETRY_DELIVERY;
 use super::id::{BlobId, BootId, NodeId, Unit};
-use super::job::OutputSpec;
+use super::job::{FrameSet, OutputSpec};
 use super::state::JobState;
 use super::unit::Outcome;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+/// Lost frames are named in so many bytes, and the rest left out.
+const NAMED_BYTES: usize = 200;
 
 /// How the video is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -226,6 +229,17 @@ impl Collector {
         self.lost.iter().filter(|(unit, version)| job.unit(**unit).version() == **version).map(|(unit, _)| *unit)
     }
 
+    /// What people should know once everything is written: why there is no video, and which frames are lost.
+    pub fn last_word(&self, job: &JobState) -> Option<String> {
+        let lost: Vec<i32> = self.lost(job).map(|unit| unit.frame).collect();
+        let frames = if lost.len() == 1 { "frame" } else { "frames" };
+        let gone =
+            |set: FrameSet| format!("the files of {frames} {} are gone from every machine that had them", cut(&set));
+        let words: Vec<String> =
+            self.no_video.clone().into_iter().chain(FrameSet::from_frames(lost).map(gone)).collect();
+        Some(words.join("; ")).filter(|words| !words.is_empty())
+    }
+
     /// Whether deliveries may be tried now.
     pub fn may_deliver(&mut self, now: Duration) -> bool {
         if self.retry_at.is_some_and(|at| now < at) {
@@ -248,6 +262,15 @@ impl Collector {
                 let is_settled = |at: &BTreeMap<Unit, _>| at.get(&unit) == Some(&state.version());
                 !state.has_result() || is_settled(&self.delivered) || is_settled(&self.lost)
             })
+    }
+}
+
+/// Frames by name, no more than are read.
+fn cut(frames: &FrameSet) -> String {
+    let text = frames.to_string();
+    match text.get(..NAMED_BYTES).and_then(|start| start.rsplit_once(',')) {
+        Some((start, _)) => format!("{start},..."),
+        None => text,
     }
 }
 
@@ -297,17 +320,14 @@ mod tests {
     use super::*;
     use crate::farm::id::JobId;
 
+    fn output() -> OutputSpec {
+        let (directory, prefix, suffix) = ("/r".into(), String::new(), String::new());
+        OutputSpec { directory, prefix, suffix, digits: 4, video: None, zip: None }
+    }
+
     #[test]
     fn what_waits_is_looked_at_again_once_anything_it_depends_on_changed() {
-        let output = OutputSpec {
-            directory: "/r".into(),
-            prefix: String::new(),
-            suffix: String::new(),
-            digits: 4,
-            video: None,
-            zip: None,
-        };
-        let mut collector = Collector::new(1, &JobState::new(JobId([0; 16])), output);
+        let mut collector = Collector::new(1, &JobState::new(JobId([0; 16])), output());
         let (one, two) = (Unit::whole(1), Unit::whole(2));
         let started = |node: u8, boot: u8| (NodeId([node; 32]), Some(BootId([boot; 8])));
         let (alone, both, anew) = ([started(1, 1)], [started(1, 1), started(2, 2)], [started(1, 1), started(2, 3)]);
@@ -330,5 +350,24 @@ mod tests {
         assert_eq!(look(&mut collector, &both), [two], "an earlier result of it is delivered");
         collector.look_at_waiting();
         assert_eq!(look(&mut collector, &both), [one, two], "the job's ops tell something new");
+    }
+
+    #[test]
+    fn all_lost_frames_are_named_beside_the_video_that_could_not_be_made_and_many_cut_short() {
+        let job = JobState::new(JobId([0; 16]));
+        let mut collector = Collector::new(1, &job, output());
+        assert_eq!(collector.last_word(&job), None);
+        let mut says = |frames: &mut dyn Iterator<Item = i32>, no_video: Option<&str>| {
+            frames.for_each(|frame| collector.gives_up(Unit::whole(frame), Some((0, 0))));
+            collector.no_video = no_video.map(str::to_owned);
+            collector.last_word(&job).expect("a word")
+        };
+        let one = says(&mut [5].into_iter(), None);
+        assert_eq!(one, "the files of frame 5 are gone from every machine that had them");
+        let some = says(&mut (6..9), Some("no ffmpeg"));
+        assert_eq!(some, "no ffmpeg; the files of frames 5-8 are gone from every machine that had them");
+        let many = says(&mut (10..100).map(|root| root * root), None);
+        assert!(many.starts_with("the files of frames 5-8,100-121x21,144-169x25,"), "{many}");
+        assert!(many.ends_with(",... are gone from every machine that had them") && many.len() < 300, "{many}");
     }
 }

@@ -470,7 +470,7 @@ impl Farm {
         let (Some(collector), Some(state)) = (self.collectors.get_mut(&job), self.jobs.get(&job)) else { return };
         collector.finishing = None;
         let video = collector.no_video.is_none();
-        collector.reason.clone_from(&collector.no_video);
+        collector.reason = collector.last_word(state);
         // Something was requeued meanwhile: what was made is not the last word.
         if collector.finished != Some(state.revision) {
             collector.finished = None;

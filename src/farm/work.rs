@@ -261,9 +261,6 @@ impl Farm {
                         Loss::Reopen if collector.reopens(unit, version) => lost.push((*job, unit)),
                         Loss::Reopen | Loss::Wait => {}
                         Loss::GiveUp => {
-                            let gone =
-                                || format!("the files of frame {unit} are gone from every machine that had them");
-                            collector.reason.get_or_insert_with(gone);
                             collector.gives_up(unit, Some(version));
                             continue;
                         }

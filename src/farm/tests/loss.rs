@@ -192,6 +192,20 @@ fn the_collection_of_a_canceled_job_ends_without_what_is_lost() {
 }
 
 #[test]
+fn whoever_asks_learns_of_every_frame_that_is_lost() {
+    let (mut trio, job) = Trio::of_one_that_is_away(5);
+    [1, 2, 4].into_iter().for_each(|frame| trio.lose(1, frame));
+    let node = trio.names[1];
+    trio.give(node, Input::Command { job, command: JobCommand::Cancel("user".into()) });
+    trio.comes_back(0);
+    trio.finish();
+    assert_eq!(trio.at(0).delivered, [3, 5]);
+    let collector = trio.at(0).farm.collectors()[&job].clone();
+    let said = "the files of frames 1-2,4 are gone from every machine that had them";
+    assert_eq!((collector.ended, collector.reason.as_deref()), (true, Some(said)));
+}
+
+#[test]
 fn what_was_given_up_too_early_comes_once_somebody_has_it() {
     let (mut trio, job) = Trio::of_one_that_is_away(2);
     trio.lose(1, 1);
