@@ -138,6 +138,8 @@ pub struct Farm {
     look_at: Duration,
     looks_again: bool,
     replicate_at: Duration,
+    /// How often results that need a second holder were looked for.
+    replications: u64,
     /// Of the next heartbeat, or the last: from 1 on.
     counter: u64,
     /// Suspended lately: no claims before a digest exchange or this time.
@@ -207,6 +209,7 @@ impl Farm {
             look_at: now.mono,
             looks_again: false,
             replicate_at: now.mono,
+            replications: 0,
             counter: 1,
             fenced_until: None,
             told: Vec::new(),

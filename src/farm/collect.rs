@@ -282,12 +282,12 @@ pub fn pick(job: &JobState, unit: Unit, is_local: impl Fn(&Outcome) -> bool) -> 
 }
 
 /// Results that have one live holder while the submitter is away, for which this node is the one to make a second copy:
-/// the strongest live node that has none. Of a large job those among the units that `draw` picks.
+/// the strongest live node that has none. Of a large job those of one [`part`](JobState::some_units).
 pub fn to_replicate<'a>(
     job: &'a JobState,
     me: NodeId,
     alive: &BTreeSet<NodeId>,
-    draw: u64,
+    part: u64,
 ) -> Vec<(Unit, &'a Outcome)> {
     if job.is_over() || job.owner().is_none_or(|owner| alive.contains(&owner)) {
         return Vec::new();
@@ -312,7 +312,7 @@ pub fn to_replicate<'a>(
         let is_strongest = lacks && alive.iter().filter(|node| !live.contains(node)).all(|node| rank(*node) <= own);
         is_strongest.then_some((unit, outcome))
     };
-    job.some_units(draw).filter_map(replicates).collect()
+    job.some_units(part).filter_map(replicates).collect()
 }
 
 #[cfg(test)]

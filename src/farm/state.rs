@@ -280,12 +280,12 @@ impl JobState {
         self.spec.iter().flat_map(|spec| spec.frames.iter().map(Unit::whole))
     }
 
-    /// All units of the job, or of a large one [`UNITS_LOOKED_AT`] in a row: from where, `draw` says, so that one who looks again
-    /// and again comes to all of them.
-    pub fn some_units(&self, draw: u64) -> impl Iterator<Item = Unit> + '_ {
+    /// All units of the job, or of a large one [`UNITS_LOOKED_AT`] in a row: the part of that number, from the front again
+    /// after the last. Whoever counts it up comes to all of them in turn, whoever draws it to each sooner or later.
+    pub fn some_units(&self, part: u64) -> impl Iterator<Item = Unit> + '_ {
         let units = self.spec.as_ref().map_or(0, |spec| spec.frames.len());
         let parts = units.div_ceil(UNITS_LOOKED_AT).max(1) as u64;
-        self.all_units().skip((draw % parts) as usize * UNITS_LOOKED_AT).take(UNITS_LOOKED_AT)
+        self.all_units().skip((part % parts) as usize * UNITS_LOOKED_AT).take(UNITS_LOOKED_AT)
     }
 
     /// All units that have a result in their current epoch, ascending.

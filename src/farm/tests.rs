@@ -5,7 +5,7 @@ mod rules;
 
 use super::blob::BlobMap;
 use super::collect::VideoState;
-use super::config::{GONE_AFTER, KEEP, KEEP_REVIEW, SUSPECT_AFTER, WINDOW_PER_SLOT};
+use super::config::{GONE_AFTER, KEEP, KEEP_REVIEW, REPLICATE_EVERY, SUSPECT_AFTER, UNITS_LOOKED_AT, WINDOW_PER_SLOT};
 use super::event::{Effect, Input, JobCommand, Now, Rendered};
 use super::id::{BlobId, BootId, JobId, NodeId, Unit};
 use super::job::{FrameSet, JobSpec, OutputSpec, Revision, Series};
@@ -232,6 +232,12 @@ impl Trio {
                 self.give(node, Input::Tick);
             }
         }
+    }
+
+    fn slots(&mut self, at: usize, slots: u32) {
+        let node = self.names[at];
+        self.give(node, Input::Capability(Box::new(Capability { slots, ..capability() })));
+        self.wait(STEP);
     }
 
     fn submit(&mut self, at: usize, frames: i32) -> JobId {
@@ -473,6 +479,24 @@ fn what_was_delivered_to_one_folder_does_not_count_as_delivered_to_another() {
     trio.answer(0);
     let submitter = trio.at(0);
     assert!(submitter.farm.collectors()[&job].ended && submitter.videos == 1);
+}
+
+#[test]
+fn every_part_of_a_large_job_is_looked_through_in_turn_for_results_that_need_a_second_holder() {
+    let mut trio = Trio::new(3);
+    (0..3).for_each(|at| trio.slots(at, 0));
+    let part = UNITS_LOOKED_AT as i32;
+    let job = trio.submit(0, 3 * part);
+    trio.wait(Duration::from_secs(1));
+    trio.kill(0);
+    trio.wait(SUSPECT_AFTER);
+    let frames = [1, part + 1, 2 * part + 1];
+    trio.at(1).rendering = frames.map(|frame| (job, Unit::whole(frame))).into();
+    trio.render(1);
+    trio.wait(3 * REPLICATE_EVERY + 4 * STEP);
+    let state = &trio.at(1).farm.jobs()[&job];
+    let holders = frames.map(|frame| state.holders(BlobId([frame as u8; 32])).len());
+    assert_eq!(holders, [2, 2, 2]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::loss::{self, Loss};
 use super::message::Capability;
 use super::op::{MAX_BLOBS_PER_OP, Op, UnitSet};
 use super::rules::{Chunk, span};
-use super::schedule::{Hand, TAKEN_OVER, mix, strength, strength_at_job};
+use super::schedule::{Hand, TAKEN_OVER, strength, strength_at_job};
 use super::state::JobState;
 use super::transfer::Urgency;
 use super::verdict::{is_failed, is_lost, is_stopped};
@@ -303,10 +303,11 @@ impl Farm {
         let is_due = now.mono >= self.replicate_at;
         if is_due {
             self.replicate_at = now.mono + REPLICATE_EVERY;
+            self.replications += 1;
         }
         for state in self.jobs.values().filter(|_| is_due).filter(absent) {
             let alive: BTreeSet<NodeId> = self.roster.alive(now.mono).map(|(node, _)| node).collect();
-            for (unit, outcome) in to_replicate(state, me, &alive, mix(now.mono.as_millis() as u64)) {
+            for (unit, outcome) in to_replicate(state, me, &alive, self.replications) {
                 for output in &outcome.outputs {
                     if !self.local.contains(&output.blob) {
                         fetch.push((state.id, unit, output.blob, state.holders(output.blob)));

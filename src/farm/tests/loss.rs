@@ -26,12 +26,6 @@ impl Trio {
         (trio, job)
     }
 
-    fn slots(&mut self, at: usize, slots: u32) {
-        let node = self.names[at];
-        self.give(node, Input::Capability(Box::new(Capability { slots, ..capability() })));
-        self.wait(STEP);
-    }
-
     /// The file of a frame, of its first epoch, is gone from a machine.
     fn lose(&mut self, at: usize, frame: u8) {
         let (node, blob) = (self.names[at], BlobId([frame; 32]));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::farm::blame::Blame;
-use crate::farm::config::{ORPHAN_AFTER, UNITS_LOOKED_AT};
+use crate::farm::config::ORPHAN_AFTER;
 use crate::farm::event::{JobCommand, Load};
 use crate::farm::fit::{Unfit, fits};
 use crate::farm::id::ActorId;
