@@ -465,6 +465,11 @@ impl Node {
             Event::Farm(Input::BlobComplete { blob }) if !self.store.has(blob) => {
                 self.turn(Input::BlobUnknown { blob });
             }
+            // Here again since its store said so.
+            Event::Farm(Input::Undeliverable { job, collection, unit, mut gone }) => {
+                gone.retain(|blob| !self.store.has(*blob));
+                self.turn(Input::Undeliverable { job, collection, unit, gone });
+            }
             Event::Farm(input) => {
                 if let Input::Delivered { job, collection, unit, .. } = &input {
                     self.delivery.delivered((*job, *collection), unit.frame);

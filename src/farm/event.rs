@@ -280,7 +280,7 @@ pub enum Input {
         collection: u64,
         /// Which.
         unit: Unit,
-        /// What the store does not have.
+        /// What the store did not have then, and still does not: it may have been rendered or fetched anew meanwhile.
         gone: Vec<BlobId>,
     },
     /// A frame, the video or the ZIP file cannot be put under its name now; that goes on, or is tried again, by itself.

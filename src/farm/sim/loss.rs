@@ -17,7 +17,7 @@ use std::time::Duration;
 /// A machine looks this long after it started, or after something was gone from its disk, milliseconds.
 const LOOK_MS: (u64, u64) = (10, 20_000);
 /// A store tells this long after it noticed, milliseconds.
-const TELL_MS: (u64, u64) = (1, 2000);
+pub(super) const TELL_MS: (u64, u64) = (1, 2000);
 
 impl World {
     /// A result is gone from one of the disks that have it, or from all; rather one that nobody has delivered.
@@ -90,11 +90,15 @@ impl World {
         true
     }
 
-    /// What a store said a moment ago of a blob that is gone by now.
+    /// What a store said a moment ago of a blob that is gone by now, or of some that are here again.
     pub(super) fn as_it_is_now(&self, i: usize, input: Input) -> Input {
         match input {
             Input::BlobComplete { blob } if !self.machines[i].blobs.whole.contains(&blob) => {
                 Input::BlobUnknown { blob }
+            }
+            Input::Undeliverable { job, collection, unit, mut gone } => {
+                gone.retain(|blob| !self.machines[i].blobs.whole.contains(blob));
+                Input::Undeliverable { job, collection, unit, gone }
             }
             input => input,
         }

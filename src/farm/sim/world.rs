@@ -3,6 +3,7 @@
 use super::check::Touched;
 use super::event::{Event, Packet, Request};
 use super::faults::REVISION_CALL;
+use super::loss::TELL_MS;
 use super::machine::Render;
 use super::spread::{Spread, range_of};
 use super::{Invariant, WALL_MS, World, event, failure};
@@ -567,7 +568,8 @@ impl World {
             for blob in &gone {
                 self.is_found_gone(i, *blob);
             }
-            return self.feed(i, Input::Undeliverable { job, collection, unit, gone });
+            let after = self.millis(TELL_MS.0, TELL_MS.1);
+            return self.later(i, after, Input::Undeliverable { job, collection, unit, gone });
         }
         self.machines[i].folder.insert((job, unit), (epoch, blobs));
         self.feed(i, Input::Delivered { job, collection, unit, epoch });
