@@ -21,6 +21,7 @@
 //! - Once no doubt is left to come, a frame whose result a node knows on another that is up is settled for it: what else
 //!   is said of the frame makes no difference, and histories that differ in that alone are one state. So are histories of
 //!   which the same is left to hear and that folded to the same: how they came about is forgotten.
+//! - No file is ever lost, so that an actor's second result of an epoch changes nothing, and they are one.
 //! - Of long frames only the old are told by heartbeats: a young one is neither stolen nor backed up.
 //!
 //! No symmetry is used: nodes differ by their ids, and so do their claims. What is bounded, by [`Budget`]: how often

@@ -382,10 +382,10 @@ impl View<'_> {
         Some(Choice { job: job.id, units, epoch, kind: ClaimKind::Primary, taken_from: None })
     }
 
-    /// Done units whose only holders have been away for a while, once the job has nothing else open: rendered anew rather
-    /// than waited for any longer. The same for those whose holders lost them, while the submitter's machine is away that
-    /// would open a new epoch of them if it needs them. Those of a window, in the order of open units, so that not everyone
-    /// begins the first.
+    /// Done units of which some file has no holders but such as have been away for a while, once the job has nothing else
+    /// open: rendered anew rather than waited for any longer. The same for those of which some file was lost by all who
+    /// held it, while the submitter's machine is away that would open a new epoch of them if it needs them. Those of a
+    /// window, in the order of open units, so that not everyone begins the first.
     fn orphans(&self, job: &JobState) -> Option<Choice> {
         if !job.unfinished().iter().all(|unit| is_failed(job, *unit, self.roster, self.now)) {
             return None;

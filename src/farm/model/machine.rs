@@ -264,7 +264,7 @@ impl Machine {
         let claims = state.claims.iter().map(|(by, claim)| (by, claim.epoch, claim.kind as u8, claim.score));
         let claims: Vec<_> = claims.collect();
         let failures: Vec<_> = state.failures.keys().map(|(epoch, by, _)| (epoch, by)).collect();
-        // One result of an actor does what two do.
+        // One result of an actor does what two do: they differ in their files alone, and nothing is ever lost here.
         let results: BTreeSet<_> = state.results.keys().map(|(epoch, by, _)| (epoch, by)).collect();
         let holders = state.current_results().map(|(by, _)| by.node).collect();
         (key(&(state.epoch, claims, failures, results)), holders)
