@@ -471,7 +471,6 @@ impl Looked {
         if there > 0 {
             let text = format!("{there} frames already in {at} will be replaced by new ones");
             self.problems.push(Problem::warning("replaces", at, text, ""));
-            return Ok(());
         }
         for (what, path) in others {
             if let Some(path) = path {
