@@ -21,8 +21,6 @@ use std::time::Duration;
 
 type Answer = Result<Value, ApiError>;
 
-/// Machines named in a warning that none can render a job (guess: a few lines of a terminal).
-const REASONS_NAMED: usize = 5;
 /// Less free space than this is a finding of the doctor.
 const LOW_BYTES: u64 = 5 * 1024 * 1024 * 1024;
 
@@ -302,22 +300,16 @@ impl Node {
     /// Why no machine that is here is of the kind a job asks for, if that is so: it would wait, perhaps for ever.
     pub(super) fn nobody_suits(&self, spec: &JobSpec) -> Option<Nobody> {
         let me = self.identity.node;
-        let (mut reasons, mut for_trust) = (Vec::new(), false);
+        let mut unfit = Vec::new();
         for (node, member) in self.farm.roster().alive(self.clock.now()) {
             let is_paused = member.capability.as_ref().is_some_and(|capability| capability.paused);
             let suits = would_suit(self.farm.roster(), node, me, spec);
             match suits.and(if is_paused { Err(Unfit::Paused) } else { Ok(()) }) {
                 Ok(()) => return None,
-                Err(unfit) => {
-                    for_trust |= matches!(unfit, Unfit::RunsNoScripts(_));
-                    reasons.push(format!("{}: {unfit}", self.farm.roster().name(node)));
-                }
+                Err(why) => unfit.push((self.farm.roster().name(node), why)),
             }
         }
-        let more = reasons.len().saturating_sub(REASONS_NAMED);
-        reasons.truncate(REASONS_NAMED);
-        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        Some(Nobody { reasons: format!("{}{more}", reasons.join("; ")), for_trust })
+        Some(Nobody::of(&unfit))
     }
 
     /// The refusal of a job whose results would take the place of those of another that still writes there.

@@ -6,7 +6,7 @@
 use super::answer::Stream;
 use super::event::Event;
 use super::http::{ApiError, ErrorKind, SubmitRequest};
-use super::preflight::{Looked, look, settle};
+use super::preflight::{Looked, look, settle, settle_who};
 use super::store::Store;
 use super::submit::{make_bundle, needs, settings, who_can};
 use super::{Node, view};
@@ -94,6 +94,9 @@ pub async fn update(
     // One series per job, since series differ in pixels.
     (request.series, request.device) = (Some(spec.series), settings.device);
     who_can(&request, &info, &needs, events).await?;
+    let (min_version, revised) = (info.min_version, (settings.clone(), needs.clone()));
+    let revised = JobSpec { min_version, settings: revised.0, needs: revised.1, ..(*spec).clone() };
+    settle_who(&revised, events, stream).await?;
     let file = request.file.to_string_lossy().into_owned();
     let (bundle, bundle_bytes) = make_bundle(&request, trace, store, stream).await?;
     let revision = Box::new(Revision { file, bundle, bundle_bytes, min_version: info.min_version, settings, needs });
