@@ -133,7 +133,7 @@ async fn a_zip_file_that_nobody_wants_any_more_leaves_nothing_and_a_job_without_
     stage.zip(&spec, true);
     // It waits for its logs.
     let Some(Event::FrameLogs(asked)) = stage.events.recv().await else { panic!("no log is asked for") };
-    stage.delivery.finish((JOB, 1), Vec::new(), true);
+    stage.delivery.cancel((JOB, 1), &spec.output);
     drop(asked);
     while !matches!(stage.told().await, Input::VideoFinished { .. }) {}
     // Told of a job of which nothing was ever under way.
@@ -167,10 +167,35 @@ async fn a_zip_file_of_a_job_without_a_video_has_its_frames() {
     stage.deliver(JOB, 1, &spec, [4]);
     assert!(matches!(stage.event().await, Input::Delivered { .. }));
     stage.delivery.delivered((JOB, 1), 4);
-    stage.delivery.finish((JOB, 1), vec![1, 2, 3, 5], false);
+    stage.delivery.finish((JOB, 1), vec![1, 2, 3, 5]);
     assert!(matches!(stage.event().await, Input::VideoFinished { .. }));
     stage.delivery.zip((JOB, 1), Arc::new(spec.clone()), &spec.output, Vec::new(), false);
     assert!(matches!(stage.told().await, Input::ZipWritten { .. }));
     let names: Vec<String> = listed(&path).into_iter().map(|(name, ..)| name).collect();
     assert_eq!(names, ["shot/shot_0004.png"]);
+}
+
+#[tokio::test]
+async fn what_a_kill_left_of_a_zip_file_takes_no_room_from_the_next_and_goes_with_the_job() {
+    let (mut stage, spec) = stage().await;
+    let zip = PathBuf::from(spec.output.zip.as_ref().unwrap());
+    let left = part_beside(&zip, &stage.delivery.work_dir(JOB));
+    let finished = |stage: &Stage| stage.names() == ["out", "shot.mp4", "store"];
+    // More than any disk has, though not a block of it is there.
+    let frame = std::fs::File::options().write(true).open(stage.path(&spec, 1)).unwrap();
+    frame.set_len(1 << 43).unwrap();
+    std::fs::write(&left, "half of it").unwrap();
+    stage.zip(&spec, true);
+    let Input::CollectionDelayed { reason, .. } = stage.told().await else { panic!("no reason") };
+    assert!(reason.contains("is full") && finished(&stage), "{reason} {:?}", stage.names());
+    for is_canceled in [false, true] {
+        std::fs::write(&left, "half of it").unwrap();
+        match is_canceled {
+            false => stage.delivery.forget(JOB),
+            // By then nothing is known of it, as after a restart.
+            true => stage.delivery.cancel((JOB, 1), &spec.output),
+        }
+        while stage.delivery.tasks.join_next().await.is_some() {}
+        assert!(finished(&stage), "{:?}", stage.names());
+    }
 }
