@@ -214,9 +214,9 @@ impl Archive {
         }
     }
 
-    /// The log of a frame. A machine that did not answer for one is not asked for others, nor is one that stays away.
+    /// The log of a frame. A machine that twice did not answer for one is not asked for others, nor is one that stays away.
     async fn ask(&self, frame: i32, silent: &Mutex<BTreeSet<NodeId>>, events: &mpsc::Sender<Event>) -> (i32, FrameLog) {
-        let mut tries = 0;
+        let (mut tries, mut unanswered) = (0, BTreeSet::<NodeId>::new());
         loop {
             let known = silent.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let (reply, answer) = oneshot::channel();
@@ -226,12 +226,16 @@ impl Archive {
                 return (frame, FrameLog { missing, ..FrameLog::default() });
             };
             tries += 1;
-            let waits = tries < TRIES && !log.away.is_empty();
-            if !waits {
-                let gone = log.silent.union(&log.away);
-                silent.lock().unwrap_or_else(PoisonError::into_inner).extend(gone);
+            let (again, once): (BTreeSet<NodeId>, BTreeSet<NodeId>) =
+                log.silent.iter().partition(|node| unanswered.contains(*node));
+            let tell = |gone: &BTreeSet<NodeId>| silent.lock().unwrap_or_else(PoisonError::into_inner).extend(gone);
+            tell(&again);
+            let waits = log.pushed_out || !once.is_empty() || !log.away.is_empty();
+            if !waits || tries == TRIES {
+                tell(&log.away);
                 return (frame, log);
             }
+            unanswered.extend(once);
             tokio::time::sleep(APART).await;
         }
     }

@@ -2,6 +2,7 @@
 
 use super::super::super::logs::{FrameLog, FrameLogs};
 use super::*;
+use crate::farm::id::NodeId;
 use ::zip::{CompressionMethod, ZipArchive};
 
 const JOB: JobId = JobId([1; 16]);
@@ -198,4 +199,35 @@ async fn what_a_kill_left_of_a_zip_file_takes_no_room_from_the_next_and_goes_wit
         while stage.delivery.tasks.join_next().await.is_some() {}
         assert!(finished(&stage), "{:?}", stage.names());
     }
+}
+
+#[tokio::test]
+async fn a_log_that_did_not_come_is_asked_for_again_and_a_machine_is_silent_after_two_misses() {
+    let (mut stage, spec) = stage().await;
+    stage.zip(&spec, true);
+    let (slow, dead) = (NodeId([3; 32]), NodeId([4; 32]));
+    let mut asked: BTreeMap<i32, usize> = BTreeMap::new();
+    let written = loop {
+        let FrameLogs { frame, reply, silent, .. } = match stage.events.recv().await.unwrap() {
+            Event::FrameLogs(asked) => asked,
+            Event::Farm(input) => break input,
+            _ => panic!("a delivery tells nothing else"),
+        };
+        assert!(!silent.contains(&slow), "it missed one alone");
+        let times = asked.entry(frame).or_default();
+        *times += 1;
+        let log = match (frame, *times) {
+            (2, 1) => FrameLog { pushed_out: true, missing: vec!["too many".into()], ..FrameLog::default() },
+            (2, 2) => FrameLog { silent: [slow].into(), missing: vec!["no answer".into()], ..FrameLog::default() },
+            (1, _) => FrameLog { silent: [dead].into(), missing: vec!["dead".into()], ..FrameLog::default() },
+            _ => FrameLog { text: format!("log of {frame}"), ..FrameLog::default() },
+        };
+        let _ = reply.send(log);
+    };
+    assert!(matches!(written, Input::ZipWritten { .. }));
+    assert_eq!(asked, BTreeMap::from([(-3, 1), (1, 2), (2, 3)]));
+    let list = listed(Path::new(spec.output.zip.as_ref().unwrap()));
+    let text = |name: &str| list.iter().find(|(of, ..)| of == name).map(|(_, _, text)| text.as_str());
+    assert_eq!(text("shot/logs/frame_0002.log"), Some("log of 2"));
+    assert_eq!(text("shot/logs/missing.txt"), Some("frame 1: dead\n"));
 }
