@@ -236,8 +236,8 @@ impl Context<'_> {
             Command::Node(NodeCommand::Resume) => {
                 self.change("/node/resume", &json!({}), console, |node, out| nodes::changed(node, "resumed", out))
             }
-            Command::Trust(args) => self.change("/node/trust", &json!({"node": args.node}), console, nodes::trusts),
-            Command::Untrust(args) => self.change("/node/untrust", &json!({"node": args.node}), console, nodes::trusts),
+            Command::Trust(args) => self.change("/node/trust", &args.to_json(), console, nodes::trusts),
+            Command::Untrust(args) => self.change("/node/untrust", &args.to_json(), console, nodes::trusts),
             Command::Doctor => {
                 let checks = self.open(Absent::Look)?.client.get("/doctor")?;
                 print_or(&checks, console, nodes::checks)?;

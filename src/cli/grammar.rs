@@ -6,6 +6,7 @@ use crate::farm::overrides::Property;
 use crate::node::http::FormatChoice;
 use clap::builder::NonEmptyStringValueParser as Text;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -71,7 +72,7 @@ pub(crate) enum Command {
     Invite,
     /// Join the swarm of an invite code
     Join(JoinArgs),
-    /// Run scripts of jobs that a machine submits with --scripts, on this one
+    /// Run scripts of jobs that a machine submits with --scripts or --script, on this one
     Trust(TrustArgs),
     /// Run scripts of a machine's jobs on this one no more
     Untrust(TrustArgs),
@@ -345,6 +346,16 @@ pub(crate) struct TrustArgs {
     /// Every member of the swarm, also those that come later
     #[arg(long)]
     pub(crate) members: bool,
+}
+
+impl TrustArgs {
+    /// As the API takes it.
+    pub(crate) fn to_json(&self) -> Value {
+        match &self.node {
+            Some(node) => json!({"node": node}),
+            None => json!({"members": self.members}),
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -47,8 +47,13 @@ pub enum Unfit {
         /// Bytes needed.
         needs: u64,
     },
-    /// The job has scripts of a machine that it does not trust, called so.
-    RunsNoScripts(String),
+    /// The job has scripts of a machine that it does not trust.
+    RunsNoScripts {
+        /// What that is called.
+        of: String,
+        /// As `swarm trust` takes it, one word to a shell.
+        whom: String,
+    },
     /// So much of its memory is taken that the job does not find enough.
     LowMemory {
         /// Bytes free.
@@ -74,18 +79,22 @@ impl fmt::Display for Unfit {
             Self::NoGpuNamed(glob) => write!(f, "no GPU named {glob} that Blender can use"),
             Self::LacksTag(tag) => write!(f, "lacks tag {tag}"),
             Self::SmallMemory { has, needs } => write!(f, "{} of memory, needs {}", gigabytes(*has), gigabytes(*needs)),
-            Self::RunsNoScripts(of) => {
-                write!(f, "does not run scripts of {of}'s jobs; on it, `swarm trust {}`", quoted(of))
+            Self::RunsNoScripts { of, whom } => {
+                write!(f, "does not run scripts of {of}'s jobs; on it, `swarm trust {whom}`")
             }
             Self::LowMemory { free, needs } => write!(f, "{} free, needs {}", gigabytes(*free), gigabytes(*needs)),
         }
     }
 }
 
-/// A machine's name as one word to a shell.
-fn quoted(name: &str) -> String {
+/// A machine as one word of a command: by its name, unless that would be taken for an option. Its bearer chose it.
+fn word_for(name: &str, node: NodeId) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.chars().all(is_plain) { name.to_owned() } else { format!("'{}'", name.replace('\'', r"'\''")) }
+    match name.chars().all(is_plain) {
+        _ if name.starts_with('-') => node.short(),
+        true => name.to_owned(),
+        false => format!("'{}'", name.replace('\'', r"'\''")),
+    }
 }
 
 /// Whether a renderer serves a job.
@@ -157,8 +166,14 @@ fn member_suits(
     }
     // Last, since it alone is mended by a word.
     if !roster.trusts().runs(node, spec) {
-        let of = spec.author.map_or_else(|| "nobody".into(), |author| roster.name(author));
-        return Err(Unfit::RunsNoScripts(of));
+        let nobody = || ("nobody".to_owned(), "nobody".to_owned());
+        let named = |author| {
+            let name = roster.name(author);
+            let whom = word_for(&name, author);
+            (name, whom)
+        };
+        let (of, whom) = spec.author.map_or_else(nobody, named);
+        return Err(Unfit::RunsNoScripts { of, whom });
     }
     Ok(())
 }
@@ -250,8 +265,26 @@ pub fn could(roster: &Roster, node: NodeId, job: &JobState) -> bool {
             | Unfit::NoGpu
             | Unfit::NoGpuNamed(_)
             | Unfit::LacksTag(_)
-            | Unfit::RunsNoScripts(_)
+            | Unfit::RunsNoScripts { .. }
             | Unfit::SmallMemory { .. },
         ) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_would_be_an_option_or_more_than_a_word_is_none_in_a_command() {
+        let node = NodeId([0xab; 32]);
+        for (name, word) in [
+            ("ws1.studio", "ws1.studio"),
+            ("a'b; c", r"'a'\''b; c'"),
+            ("--members", &node.short()),
+            ("- x", &node.short()),
+        ] {
+            assert_eq!(word_for(name, node), word);
+        }
     }
 }

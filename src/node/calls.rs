@@ -15,13 +15,12 @@ use crate::farm::op::{JobSetting, UnitSet};
 use crate::farm::state::JobState;
 use crate::farm::verdict::is_failed;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::Path;
 use std::time::Duration;
 
 type Answer = Result<Value, ApiError>;
 
-/// Machines named in a warning that none can render a job (guess: a few lines of a terminal).
-const REASONS_NAMED: usize = 5;
 /// Less free space than this is a finding of the doctor.
 const LOW_BYTES: u64 = 5 * 1024 * 1024 * 1024;
 
@@ -249,10 +248,15 @@ impl Node {
         let Some(state) = self.farm.jobs().get(&id) else { return Ok(()) };
         let Some(spec) = state.spec.clone() else { return Ok(()) };
         let is_own = state.owner() == Some(self.identity.node);
+        // What it put there itself it may replace.
+        let former = self.farm.collectors().get(&id).map(|collector| collector.output.clone());
         let tell = self.tell.clone();
         tokio::spawn(async move {
             let place = move || {
                 let output = place_for(&spec, is_own, &target)?;
+                if !is_own {
+                    spare_others(&output, &target, former.as_ref())?;
+                }
                 output::check(&output).map(|()| output)
             };
             match submit::blocking(place).await.and_then(|place| place) {
@@ -296,22 +300,16 @@ impl Node {
     /// Why no machine that is here is of the kind a job asks for, if that is so: it would wait, perhaps for ever.
     pub(super) fn nobody_suits(&self, spec: &JobSpec) -> Option<Nobody> {
         let me = self.identity.node;
-        let (mut reasons, mut for_trust) = (Vec::new(), false);
+        let mut unfit = Vec::new();
         for (node, member) in self.farm.roster().alive(self.clock.now()) {
             let is_paused = member.capability.as_ref().is_some_and(|capability| capability.paused);
             let suits = would_suit(self.farm.roster(), node, me, spec);
             match suits.and(if is_paused { Err(Unfit::Paused) } else { Ok(()) }) {
                 Ok(()) => return None,
-                Err(unfit) => {
-                    for_trust |= matches!(unfit, Unfit::RunsNoScripts(_));
-                    reasons.push(format!("{}: {unfit}", self.farm.roster().name(node)));
-                }
+                Err(why) => unfit.push((self.farm.roster().name(node), why)),
             }
         }
-        let more = reasons.len().saturating_sub(REASONS_NAMED);
-        reasons.truncate(REASONS_NAMED);
-        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        Some(Nobody { reasons: format!("{}{more}", reasons.join("; ")), for_trust })
+        Some(Nobody::of(&unfit))
     }
 
     /// The refusal of a job whose results would take the place of those of another that still writes there.
@@ -484,7 +482,7 @@ fn place_for(spec: &JobSpec, is_own: bool, target: &CollectRequest) -> Result<Ou
     let name = output::file_safe(&spec.name);
     let near = target.cwd.join(format!("{name}-frames"));
     let default = if theirs.is_dir() { theirs.to_path_buf() } else { near };
-    let span = video_span(spec.output.video.as_deref(), &name);
+    let span = video_span(spec, &name);
     let output = match as_submitted {
         true => spec.output.clone(),
         false => output::resolve(target.output.as_deref(), &target.video, &default, &name, &span)?,
@@ -493,8 +491,79 @@ fn place_for(spec: &JobSpec, is_own: bool, target: &CollectRequest) -> Result<Ou
     Ok(OutputSpec { zip, ..output })
 }
 
-/// The part of a default video's name between the job's and the extension, such as `-3-9`.
-fn video_span(video: Option<&str>, name: &str) -> String {
-    let stem = video.map(PathBuf::from).and_then(|video| Some(video.file_stem()?.to_string_lossy().into_owned()));
-    stem.and_then(|stem| stem.strip_prefix(name).map(str::to_owned)).unwrap_or_default()
+/// The part of a default video's name between the job's and the extension, such as `-3-9`, if the job's has it. The video's path
+/// is another machine's word: nothing of it becomes part of a name here.
+fn video_span(spec: &JobSpec, name: &str) -> String {
+    let span = format!("-{}-{}", spec.frames.first(), spec.frames.last());
+    let stem = spec.output.video.as_deref().and_then(|video| Path::new(video).file_stem()).map(OsStr::to_string_lossy);
+    if stem.is_some_and(|stem| stem.strip_prefix(name) == Some(&span)) { span } else { String::new() }
+}
+
+/// Refuses to replace a video or ZIP file at a place that follows from the name another machine gave its job: it may be
+/// anything of the user's own.
+fn spare_others(output: &OutputSpec, target: &CollectRequest, former: Option<&OutputSpec>) -> Result<(), ApiError> {
+    let is_given = target.output.is_some() || matches!(target.video, VideoChoice::File(_));
+    let was = |path: fn(&OutputSpec) -> Option<&String>| former.and_then(path);
+    let video = (&output.video, was(|former| former.video.as_ref()));
+    let zip = (&output.zip, was(|former| former.zip.as_ref()));
+    let theirs =
+        [video, zip].into_iter().filter_map(|(path, former)| path.as_ref().filter(|path| Some(*path) != former));
+    // A link to nowhere is somebody's too.
+    match theirs.map(|path| (path, Path::new(path).symlink_metadata())).find(|(_, there)| there.is_ok()) {
+        Some((path, _)) if !is_given => {
+            let text = format!(
+                "{path} is there already, and would be replaced; move it away, or say with --output or --video where the \
+                 results are to go"
+            );
+            Err(ApiError::new(ErrorKind::OutputUnwritable, text))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_another_machines_job_replace_nothing_that_is_there_unless_their_place_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let mut spec = crate::wire::tests::spec();
+        (spec.name, spec.output.directory) = ("thesis".into(), "/not/here".into());
+        let target = |output, video| CollectRequest { cwd: dir.path().into(), output, video, zip: true };
+        let asked = target(None, VideoChoice::Default);
+        let collect = |target: &CollectRequest, former: Option<&OutputSpec>| {
+            let output = place_for(&spec, false, target).unwrap();
+            spare_others(&output, target, former).map(|()| output)
+        };
+        let free = collect(&asked, None).unwrap();
+        assert_eq!(free.zip.as_deref(), path("thesis.zip").to_str());
+        std::fs::write(path("thesis.zip"), "years of work").unwrap();
+        let refused = collect(&asked, None).unwrap_err();
+        assert!(refused.kind == ErrorKind::OutputUnwritable && refused.message.contains("thesis.zip is there already"));
+        assert!(collect(&asked, Some(&free)).is_ok(), "this machine put it there");
+        assert!(collect(&target(Some(path("out")), VideoChoice::Default), None).is_ok());
+        assert!(collect(&target(None, VideoChoice::File(path("v.mp4"))), None).is_ok());
+        std::fs::remove_file(path("thesis.zip")).unwrap();
+        std::fs::write(path("thesis.mp4"), "a film").unwrap();
+        assert!(collect(&asked, None).unwrap_err().message.contains("thesis.mp4"));
+    }
+
+    #[test]
+    fn of_another_machines_path_no_more_than_the_span_of_the_frames_is_taken() {
+        let mut spec = crate::wire::tests::spec();
+        let span = format!("-{}-{}", spec.frames.first(), spec.frames.last());
+        for (video, found) in [
+            (Some(format!("/v/shot{span}.mp4")), span.as_str()),
+            (Some("/v/shot.mp4".into()), ""),
+            (Some("/v/shot-final.mp4".into()), ""),
+            (Some("/v/shot-3-99.mp4".into()), ""),
+            (None, ""),
+        ] {
+            spec.output.video = video;
+            assert_eq!(video_span(&spec, "shot"), found, "{:?}", spec.output.video);
+        }
+    }
 }

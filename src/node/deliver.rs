@@ -14,7 +14,7 @@ mod zip;
 use super::cause::{is_full, plain_cause, with_causes};
 use super::chunk::{Chunking, chunk};
 use super::event::Event;
-use super::leftover::remove;
+use super::leftover::{part_beside, remove};
 use super::render::{Renderer, encode_with_blender};
 use super::store::Store;
 use super::video::{Encoder, VideoError, VideoSpec};
@@ -131,13 +131,10 @@ impl Delivery {
             role: OutputRole::Image,
             path: Path::new(&to.directory).join(to.file_name(unit.frame, spec.format)),
         };
-        let preview = (spec.format.has_preview() && to.video.is_some()).then(|| Place {
-            role: OutputRole::Preview,
-            path: preview_at(&self.dir.join(job.to_string()), unit.frame),
-        });
+        let preview = (spec.format.has_preview() && to.video.is_some())
+            .then(|| Place { role: OutputRole::Preview, path: preview_at(&self.work_dir(job), unit.frame) });
         let has_sound = to.video.is_some() && spec.soundtrack().is_some_and(|sound| sound.first == unit.frame);
-        let sound =
-            has_sound.then(|| Place { role: OutputRole::Sound, path: sound_at(&self.dir.join(job.to_string())) });
+        let sound = has_sound.then(|| Place { role: OutputRole::Sound, path: sound_at(&self.work_dir(job)) });
         let beside: Vec<Place> = preview.into_iter().chain(sound).collect();
         self.begin((job, collection), spec, to);
         let Some(state) = self.jobs.get_mut(&job) else { return };
@@ -219,13 +216,10 @@ impl Delivery {
     }
 
     /// Every frame there will be is delivered: finish the video, if one is wanted.
-    pub fn finish(&mut self, (job, collection): (JobId, u64), missing: Vec<i32>, canceled: bool) {
+    pub fn finish(&mut self, (job, collection): (JobId, u64), missing: Vec<i32>) {
         let state = self.jobs.get(&job).filter(|state| state.collection == collection);
         let wanted = state.is_some_and(|state| state.output.video.is_some() && !state.frames.is_empty());
-        if canceled {
-            self.stop(job);
-        }
-        if !wanted || canceled {
+        if !wanted {
             let events = self.events.clone();
             self.tasks.spawn(async move {
                 let _ = events.send(Event::Farm(Input::VideoFinished { job, collection, outcome: Ok(()) })).await;
@@ -243,16 +237,30 @@ impl Delivery {
         }
     }
 
+    /// A job was canceled: nothing more of it is wanted. What is under its final names stays.
+    pub fn cancel(&mut self, (job, collection): (JobId, u64), to: &OutputSpec) {
+        let (_, zip) = self.stop(job);
+        let left = to.zip.as_ref().map(|zip| part_beside(Path::new(zip), &self.work_dir(job)));
+        let events = self.events.clone();
+        self.tasks.spawn(async move {
+            let _ = events.send(Event::Farm(Input::VideoFinished { job, collection, outcome: Ok(()) })).await;
+            zip::remove_after(zip, left).await;
+        });
+    }
+
     /// A job is gone for good: so is what was under way for it. What is under its final names stays.
     pub fn forget(&mut self, job: JobId) {
         lock(&self.notes).remove(&job);
-        let (video, _) = self.stop(job);
-        let segments = self.dir.join(job.to_string());
+        let segments = self.work_dir(job);
+        let out = self.jobs.get(&job).and_then(|state| state.output.zip.as_ref());
+        let left = out.map(|zip| part_beside(Path::new(zip), &segments));
+        let (video, zip) = self.stop(job);
         self.tasks.spawn(async move {
             if let Some(task) = video {
                 let _ = task.await;
             }
             let _ = tokio::fs::remove_dir_all(segments).await;
+            zip::remove_after(zip, left).await;
         });
     }
 
@@ -268,6 +276,11 @@ impl Delivery {
                 zip.ended().await;
             }
         }
+    }
+
+    /// The folder of a job's own.
+    fn work_dir(&self, job: JobId) -> PathBuf {
+        self.dir.join(job.to_string())
     }
 
     /// Whether a job's frames go where this collection has them go.
@@ -294,6 +307,7 @@ impl Delivery {
             former => former,
         };
         let out = PathBuf::from(state.output.video.clone()?);
+        let work_dir = self.dir.join(job.to_string());
         let (sender, commands) = mpsc::channel(MAX_WAITING);
         let collection = state.collection;
         let task = Task {
@@ -302,7 +316,7 @@ impl Delivery {
             spec: state.spec.clone(),
             output: state.output.clone(),
             out,
-            work_dir: self.dir.join(job.to_string()),
+            work_dir,
             encoder: self.encoder.clone(),
             notes: self.notes.clone(),
         };

@@ -114,7 +114,11 @@ impl Node {
                 }
             }
             Effect::FinishVideo { job, collection, missing, canceled } => {
-                self.delivery.finish((job, collection), missing, canceled);
+                let to = self.farm.collectors().get(&job).map(|collector| collector.output.clone());
+                match to.filter(|_| canceled) {
+                    Some(to) => self.delivery.cancel((job, collection), &to),
+                    None => self.delivery.finish((job, collection), missing),
+                }
             }
             Effect::WriteZip { job, collection, video } => {
                 let to = self.farm.collectors().get(&job).map(|collector| collector.output.clone());

@@ -15,7 +15,7 @@
 //! | `POST /v1/jobs/JOB/requeue` `{"frames"}`, `…/set`, `…/collect` | `Requeue`, `Set`, `Collect` (stream) |
 //! | `POST /v1/jobs/JOB/debug?frame=N` | `Debug` |
 //! | `GET /v1/nodes`; `POST /v1/node/pause` `{"drop"}`, `…/resume` | `Nodes`, `NodePause`, `NodeResume` |
-//! | `POST /v1/node/trust` `{"node"}`, `…/untrust`; without a node: every member | `Trust` |
+//! | `POST /v1/node/trust`, `…/untrust` `{"node"}`, or `{"members": true}` for all | `Trust` |
 //! | `GET /v1/doctor`; `POST /v1/invite`; `POST /v1/join` `{"code"}` | `Doctor`, `Invite`, `Join` |
 
 mod api;
@@ -174,10 +174,15 @@ async fn join(State(calls): State<Calls>, body: RawBody) -> Result<Response, Api
 #[serde(deny_unknown_fields)]
 struct TrustBody {
     node: Option<String>,
+    #[serde(default)]
+    members: bool,
 }
 
 async fn trust(calls: Calls, body: RawBody, trusted: bool) -> Result<Response, ApiError> {
-    let TrustBody { node: whom } = parse(body)?;
+    let TrustBody { node: whom, members } = parse(body)?;
+    if whom.is_some() == members {
+        return Err(bad_request("say whom: {\"node\": NAME} or {\"members\": true}, one of them"));
+    }
     ask(calls, ApiRequest::Trust { whom, trusted }).await
 }
 

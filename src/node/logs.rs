@@ -166,8 +166,10 @@ pub struct FrameLog {
     pub text: String,
     /// Why some attempt's is not in it.
     pub missing: Vec<String>,
-    /// Machines that did not answer.
+    /// Machines that did not answer in time.
     pub silent: BTreeSet<NodeId>,
+    /// Whether more was asked than other machines are waited for at once, and what is missing may be there.
+    pub pushed_out: bool,
     /// Machines that could not be asked.
     pub away: BTreeSet<NodeId>,
 }
@@ -190,6 +192,8 @@ enum LogText {
     Own(JobId),
     /// On another machine, which is being asked for it.
     Asked(NodeId, BlobRequest),
+    /// On another machine, which was not waited for: too much else was asked.
+    PushedOut,
     /// Here.
     Text(Vec<u8>),
     /// Not to be had, as it says.
@@ -207,6 +211,9 @@ impl Entry {
             LogText::Own(job) => logs.of(*job, self.frame).ok_or_else(|| gone(&self.node)),
             LogText::Text(bytes) => Ok(String::from_utf8_lossy(bytes).into_owned()),
             LogText::Asked(..) => Err(format!("its log is on {}, which does not answer; try again", self.node)),
+            LogText::PushedOut => {
+                Err(format!("its log is on {}, and too many logs were asked for at once; try again", self.node))
+            }
             LogText::Nowhere(text) if text.is_empty() => Ok(String::new()),
             LogText::Nowhere(text) => Err(text.clone()),
         }
@@ -214,8 +221,10 @@ impl Entry {
 
     /// Adds it to what is known of its frame.
     fn add_to(self, whole: &mut FrameLog, store: &Store, logs: &Logs) {
-        if let LogText::Asked(node, _) = &self.log {
-            whole.silent.insert(*node);
+        match &self.log {
+            LogText::Asked(node, _) => drop(whole.silent.insert(*node)),
+            LogText::PushedOut => whole.pushed_out = true,
+            LogText::Blob(_) | LogText::Own(_) | LogText::Text(_) | LogText::Nowhere(_) => {}
         }
         let text = match self.text(store, logs) {
             Ok(text) => text,
@@ -354,8 +363,7 @@ impl Node {
             asks && now < question.until && !question.reply.is_closed()
         };
         let mut ready: Vec<Question> = self.log_questions.extract_if(.., |question| !waits(question)).collect();
-        let surplus = self.log_questions.len().saturating_sub(QUESTIONS_MAX);
-        ready.extend(self.log_questions.drain(..surplus));
+        ready.extend(pushed_out(&mut self.log_questions));
         for Question { entries, reply, .. } in ready {
             let _ = reply.send(entries);
         }
@@ -418,10 +426,45 @@ impl Node {
     }
 }
 
+/// The oldest questions above the most there may be. That they are not answered is no fault of the machines that were asked.
+fn pushed_out(questions: &mut Vec<Question>) -> Vec<Question> {
+    let mut surplus: Vec<Question> = questions.drain(..questions.len().saturating_sub(QUESTIONS_MAX)).collect();
+    for entry in surplus.iter_mut().flat_map(|question| &mut question.entries) {
+        if matches!(entry.log, LogText::Asked(..)) {
+            entry.log = LogText::PushedOut;
+        }
+    }
+    surplus
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_question_that_others_push_out_speaks_of_no_silent_machine_and_one_that_ran_out_of_time_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, logs) = (Store::open(&dir.path().join("store")).unwrap(), Logs::new(dir.path()));
+        let (node, job) = (NodeId([3; 32]), JobId([1; 16]));
+        let question = |frame| {
+            let log = LogText::Asked(node, BlobRequest::Log { job, frame });
+            let entry = Entry { frame, node: "ws3".into(), attempt: 1, state: "done", message: String::new(), log };
+            Question { entries: vec![entry], reply: oneshot::channel().0, until: PATIENCE }
+        };
+        let mut questions: Vec<Question> = (0..=QUESTIONS_MAX as i32).map(question).collect();
+        let surplus = pushed_out(&mut questions);
+        assert_eq!((surplus.len(), questions.len()), (1, QUESTIONS_MAX));
+        let whole = |question: Question| {
+            let mut whole = FrameLog::default();
+            question.entries.into_iter().for_each(|entry| entry.add_to(&mut whole, &store, &logs));
+            whole
+        };
+        let mut told = surplus.into_iter().chain(questions).take(2).map(whole);
+        let (pushed_out, unanswered) = (told.next().unwrap(), told.next().unwrap());
+        assert!(pushed_out.pushed_out && pushed_out.silent.is_empty() && pushed_out.missing[0].contains("too many"));
+        assert!(!unanswered.pushed_out && unanswered.silent == BTreeSet::from([node]));
+    }
 
     #[test]
     fn the_log_of_a_frame_in_hand_is_what_was_printed_so_far_and_afterwards_what_was_kept() {

@@ -471,7 +471,6 @@ impl Looked {
         if there > 0 {
             let text = format!("{there} frames already in {at} will be replaced by new ones");
             self.problems.push(Problem::warning("replaces", at, text, ""));
-            return Ok(());
         }
         for (what, path) in others {
             if let Some(path) = path {
@@ -487,10 +486,7 @@ impl Looked {
         let paths: Vec<PathBuf> = self.trace.files.iter().map(|file| file.resolved.clone()).collect();
         let length = |path: &PathBuf| path.metadata().map_or(0, |meta| meta.len());
         let scene_bytes = blocking(move || paths.iter().map(length).sum()).await?;
-        let (reply, answer) = oneshot::channel();
-        let prospect = Prospect { spec: Box::new(spec.clone()), scene_bytes, reply };
-        events.send(Event::Prospect(prospect)).await.map_err(|_| stopping())?;
-        let outlook = answer.await.map_err(|_| stopping())?;
+        let outlook = outlook(spec, scene_bytes, events).await?;
         if let Some(error) = &outlook.in_the_way {
             self.problems.push(Problem::from(error.clone(), Path::new(&spec.output.directory)));
         }
@@ -504,6 +500,22 @@ impl Looked {
         }
         Ok(outlook)
     }
+}
+
+/// What the swarm says to a job of this machine.
+async fn outlook(spec: &JobSpec, scene_bytes: u64, events: &mpsc::Sender<Event>) -> Result<Outlook, ApiError> {
+    let (reply, answer) = oneshot::channel();
+    let prospect = Prospect { spec: Box::new(spec.clone()), scene_bytes, reply };
+    events.send(Event::Prospect(prospect)).await.map_err(|_| stopping())?;
+    answer.await.map_err(|_| stopping())
+}
+
+/// Refuses what is to become of a job, if no machine that is here would run its scripts; tells, if none can render it. Its
+/// own results are in nobody's way.
+pub(super) async fn settle_who(spec: &JobSpec, events: &mpsc::Sender<Event>, stream: &Stream) -> Result<(), ApiError> {
+    let nobody = outlook(spec, 0, events).await?.nobody;
+    let problem = nobody.map(|nobody| python::nobody(&nobody, &spec.name));
+    settle(problem.as_slice(), stream).await
 }
 
 /// Pixels of a frame.

@@ -2,13 +2,16 @@
 
 use super::http::ApiError;
 use super::{Node, view};
-use crate::farm::fit::would_fit;
+use crate::farm::fit::{Unfit, would_fit};
 use crate::farm::id::NodeId;
 use crate::farm::job::JobSpec;
 use crate::farm::rules::Chunk;
 use crate::farm::state::JobState;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
+
+/// Machines named in a warning that none can render a job (guess: a few lines of a terminal).
+const REASONS_NAMED: usize = 5;
 
 /// Asks about a job that is about to be submitted.
 pub struct Prospect {
@@ -40,8 +43,24 @@ pub struct Outlook {
 pub struct Nobody {
     /// Of each machine why not, in one line.
     pub reasons: String,
-    /// Whether one of them lacks nothing but trust.
+    /// Whether one of them lacks nothing but trust, and none is to be waited for.
     pub for_trust: bool,
+}
+
+impl Nobody {
+    /// Of machines by name, each of which has a reason.
+    pub fn of(unfit: &[(String, Unfit)]) -> Self {
+        let has = |is: fn(&Unfit) -> bool| unfit.iter().any(|(_, unfit)| is(unfit));
+        let waits = has(|unfit| matches!(unfit, Unfit::Paused));
+        let for_trust = has(|unfit| matches!(unfit, Unfit::RunsNoScripts { .. })) && !waits;
+        let named: Vec<String> =
+            unfit.iter().take(REASONS_NAMED).map(|(name, unfit)| format!("{name}: {unfit}")).collect();
+        let more = match unfit.len() - named.len() {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        Self { reasons: format!("{}{more}", named.join("; ")), for_trust }
+    }
 }
 
 impl Node {
@@ -104,5 +123,21 @@ impl Node {
             .collect();
         let mean = (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64);
         (mean.map(|rate| rate * pixels(spec)), "guess")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_waits_for_a_machine_that_only_has_to_be_resumed_whoever_else_does_not_trust() {
+        let unfit = |unfit: Unfit| ("ws".to_owned(), unfit);
+        let untrusting = || unfit(Unfit::RunsNoScripts { of: "anna".into(), whom: "anna".into() });
+        assert!(Nobody::of(&[unfit(Unfit::NoSlots), untrusting()]).for_trust);
+        assert!(!Nobody::of(&[untrusting(), unfit(Unfit::Paused)]).for_trust);
+        assert!(!Nobody::of(&[unfit(Unfit::NoSlots)]).for_trust);
+        let many: Vec<_> = (0..7).map(|_| unfit(Unfit::NoGpu)).collect();
+        assert!(Nobody::of(&many).reasons.ends_with("ws: no GPU that Blender can use; and 2 more"));
     }
 }

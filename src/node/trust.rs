@@ -5,6 +5,7 @@ use super::{Node, view};
 use crate::farm::Farm;
 use crate::farm::event::Input;
 use crate::farm::id::NodeId;
+use crate::farm::message::SWARM_LOG;
 use crate::farm::scripts::EVERYONE;
 use serde_json::{Value, json};
 
@@ -17,8 +18,30 @@ impl Node {
             return Err(ApiError::new(ErrorKind::BadRequest, text));
         }
         self.turn(Input::Trust { node, trusted });
+        is_in_force(&self.farm, node, trusted)?;
         Ok(to_json(&self.farm))
     }
+}
+
+/// Refuses to say that a word counts which this machine could not write to the swarm's log.
+fn is_in_force(farm: &Farm, node: NodeId, trusted: bool) -> Result<(), ApiError> {
+    let (me, trusts) = (farm.me().node, farm.roster().trusts());
+    let counts = match node {
+        EVERYONE => trusts.trusts_members(me) == trusted,
+        node => trusts.trusts(me, node) == trusted,
+    };
+    if counts {
+        return Ok(());
+    }
+    let is_forked = farm.ledger().forked().any(|(log, actor)| (log, actor) == (SWARM_LOG, farm.me()));
+    let why = match is_forked {
+        true => {
+            "another machine writes to the swarm's log in the name of this daemon, whose data directory was copied while \
+             it ran; start it anew, then say this again"
+        }
+        false => "the swarm's log takes no word of this machine; the daemon's own log says why",
+    };
+    Err(ApiError::new(ErrorKind::DataDir, format!("nothing is changed, and this machine still {}: {why}", told(farm))))
 }
 
 fn to_json(farm: &Farm) -> Value {
@@ -59,5 +82,30 @@ pub(super) fn told(farm: &Farm) -> String {
         (true, _, except) => format!("runs scripts of every member's jobs but those of {}", list(except)),
         (false, [], _) => "runs scripts of its own jobs alone".to_owned(),
         (false, trusted, _) => format!("runs scripts of its own jobs and those of {}", list(trusted)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::farm::event::Now;
+    use crate::farm::id::BootId;
+    use crate::seal::Sealer;
+
+    #[test]
+    fn a_word_that_does_not_count_is_refused_and_says_what_does() {
+        let now = Now { mono: std::time::Duration::ZERO, wall_ms: 0 };
+        let sealer = Sealer::from_seed(&[7; 32]);
+        let mut farm = Farm::new(sealer, BootId([1; 8]), [0; 32], Vec::new(), now);
+        let other = NodeId([9; 32]);
+        for node in [other, EVERYONE] {
+            let error = is_in_force(&farm, node, true).err();
+            let says = "nothing is changed, and this machine still runs scripts of its own jobs alone: ";
+            assert!(error.is_some_and(|error| error.message.starts_with(says)));
+            for trusted in [true, false] {
+                farm.handle(now, Input::Trust { node, trusted }, &mut rand::rng());
+                assert_eq!(is_in_force(&farm, node, trusted), Ok(()));
+            }
+        }
     }
 }

@@ -6,13 +6,14 @@
 use super::answer::Stream;
 use super::event::Event;
 use super::http::{ApiError, ErrorKind, SubmitRequest};
-use super::preflight::{Looked, look, settle};
+use super::preflight::{Looked, look, settle, settle_who};
 use super::store::Store;
 use super::submit::{make_bundle, needs, settings, who_can};
 use super::{Node, view};
 use crate::farm::id::{JobId, Part};
 use crate::farm::job::{Device, FrameSet, JobSpec, RenderSettings, Revision};
 use crate::farm::op::UnitSet;
+use crate::farm::scripts::Scripts;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -69,20 +70,7 @@ pub async fn update(
     let frames = frames(&request, &spec)?;
     // They say what of the file is looked at.
     request.overrides = request.overrides.over(&spec.settings.overrides);
-    let scripts = &spec.settings.scripts;
-    if scripts.is_none() && (request.scripts || request.script.is_some()) {
-        let text = format!(
-            "job {} was submitted without scripts, and machines may have it that know of none; submit it as a new job",
-            job.short()
-        );
-        return Err(ApiError::new(ErrorKind::BadRequest, text));
-    }
-    request.scripts |= scripts.in_files;
-    if let Some(file) = scripts.file.as_ref().filter(|_| request.script.is_none()) {
-        let text =
-            format!("job {} runs the script {file}; name it again with --script, as it is to be now", job.short());
-        return Err(ApiError::new(ErrorKind::BadRequest, text));
-    }
+    scripts_are_asked_for(&request, job, &spec.settings.scripts)?;
     let mut looked = look(&request, stream).await?;
     let simulate_from = looked.simulate_from(&request, &frames, spec.rules.chunk);
     settle(&looked.problems, stream).await?;
@@ -106,11 +94,34 @@ pub async fn update(
     // One series per job, since series differ in pixels.
     (request.series, request.device) = (Some(spec.series), settings.device);
     who_can(&request, &info, &needs, events).await?;
+    let (min_version, revised) = (info.min_version, (settings.clone(), needs.clone()));
+    let revised = JobSpec { min_version, settings: revised.0, needs: revised.1, ..(*spec).clone() };
+    settle_who(&revised, events, stream).await?;
     let file = request.file.to_string_lossy().into_owned();
     let (bundle, bundle_bytes) = make_bundle(&request, trace, store, stream).await?;
     let revision = Box::new(Revision { file, bundle, bundle_bytes, min_version: info.min_version, settings, needs });
     let units = UnitSet { frames, part: Part::Whole };
     Ok(Update { job, units, revision, by: request.user })
+}
+
+/// Refuses an update that does not say of each kind of script that the job runs whether it is to run again: whoever submitted
+/// the job trusted other files than these, and may have been somebody else.
+fn scripts_are_asked_for(request: &SubmitRequest, job: JobId, scripts: &Scripts) -> Result<(), ApiError> {
+    let job = job.short();
+    let text = match &scripts.file {
+        _ if scripts.is_none() && (request.scripts || request.script.is_some()) => format!(
+            "job {job} was submitted without scripts, and machines may have it that know of none; submit it as a new job"
+        ),
+        _ if scripts.in_files && !request.scripts => format!(
+            "job {job} runs the scripts in its files; say --scripts, if those in the changed scene are to run, or submit it \
+             as a new job"
+        ),
+        Some(file) if request.script.is_none() => {
+            format!("job {job} runs the script {file}; name it again with --script, as it is to be now")
+        }
+        _ => return Ok(()),
+    };
+    Err(ApiError::new(ErrorKind::BadRequest, text))
 }
 
 fn frames(request: &SubmitRequest, spec: &JobSpec) -> Result<FrameSet, ApiError> {
@@ -176,5 +187,32 @@ mod tests {
         let both = inherited(asked, &job);
         assert_eq!((both.engine, both.samples, both.resolution), (job.engine, Some(8), Some((4, 2))));
         assert_eq!(both.percent, None);
+    }
+
+    #[test]
+    fn an_update_runs_no_script_that_it_does_not_name() {
+        let says = |job: (bool, bool), asked: (bool, bool)| {
+            let scripts = Scripts { in_files: job.0, file: job.1.then(|| "look.py".to_owned()) };
+            let script = asked.1.then(|| "/s/look.py".into());
+            let request = SubmitRequest { scripts: asked.0, script, ..SubmitRequest::default() };
+            let error = scripts_are_asked_for(&request, JobId([1; 16]), &scripts).err();
+            error.map(|error| error.message)
+        };
+        let refused = |job, asked, with: &str| says(job, asked).is_some_and(|text| text.contains(with));
+        assert!(refused((true, false), (false, false), "runs the scripts in its files; say --scripts"));
+        assert!(refused((true, true), (false, true), "say --scripts"));
+        assert!(refused((true, true), (true, false), "runs the script look.py; name it again"));
+        assert!(refused((false, true), (true, false), "name it again"));
+        assert!(refused((false, false), (true, false), "was submitted without scripts"));
+        assert!(refused((false, false), (false, true), "was submitted without scripts"));
+        for (job, asked) in [
+            ((false, false), (false, false)),
+            ((true, false), (true, false)),
+            ((true, false), (true, true)),
+            ((false, true), (false, true)),
+            ((true, true), (true, true)),
+        ] {
+            assert_eq!(says(job, asked), None, "{job:?} {asked:?}");
+        }
     }
 }

@@ -171,8 +171,8 @@ async fn a_video_told_to_finish_while_another_has_not_quite_ended_is_finished_to
     assert!(matches!(stage.event().await, Input::Delivered { .. }));
     stage.delivery.delivered((job, 1), 1);
     // Whether it can be made is another matter: the frames are no images.
-    stage.delivery.finish((job, 1), vec![2, 3, 4, 5], false);
-    stage.delivery.finish((job, 1), vec![2, 3, 4, 5], false);
+    stage.delivery.finish((job, 1), vec![2, 3, 4, 5]);
+    stage.delivery.finish((job, 1), vec![2, 3, 4, 5]);
     for _ in 0..2 {
         assert!(matches!(stage.event().await, Input::VideoFinished { collection: 1, .. }));
     }
@@ -245,7 +245,7 @@ async fn video_of(renderer: &Renderer, format: ImageFormat, depth: Option<u8>) -
         stage.delivery.delivered((job, 1), frame);
         assert!(stage.path(&spec, frame).is_file());
     }
-    stage.delivery.finish((job, 1), Vec::new(), false);
+    stage.delivery.finish((job, 1), Vec::new());
     let Input::VideoFinished { outcome, .. } = stage.event().await else { panic!("no video") };
     outcome.unwrap_or_else(|why| panic!("{format:?} {depth:?} by {}: {why}", renderer.version_text()));
     (brightness(&video), stage)
@@ -332,7 +332,7 @@ async fn a_video_that_was_not_wanted_at_first_says_why_it_has_no_sound() {
             assert!(matches!(stage.event().await, Input::Delivered { .. }));
             stage.delivery.delivered((job, 1), frame);
         }
-        stage.delivery.finish((job, 1), Vec::new(), false);
+        stage.delivery.finish((job, 1), Vec::new());
         assert!(matches!(stage.event().await, Input::VideoFinished { outcome: Ok(()), .. }));
         let note = stage.delivery.note(job);
         assert_eq!(note.is_some_and(|note| note.contains("submitted with --no-video")), is_late);

@@ -7,7 +7,7 @@
 
 use super::super::cause::{is_full, plain_cause};
 use super::super::event::Event;
-use super::super::leftover::{Leftover, part_beside, sync_folder_of};
+use super::super::leftover::{Leftover, part_beside, remove, sync_folder_of};
 use super::super::logs::{FrameLog, FrameLogs};
 use super::super::machine::free_bytes;
 use super::super::output::file_safe;
@@ -65,6 +65,17 @@ impl Zip {
     }
 }
 
+/// Removes what a kill may have left of one, once nobody writes it any more.
+pub(super) async fn remove_after(zip: Option<Zip>, left: Option<PathBuf>) {
+    if let Some(zip) = zip {
+        zip.ended().await;
+    }
+    if let Some(left) = left {
+        // Usually there is none.
+        let _ = tokio::fs::remove_file(left).await;
+    }
+}
+
 impl Delivery {
     /// The video is there, or there is none: writes the ZIP file of all that was delivered and of the logs of these frames.
     pub fn zip(
@@ -78,6 +89,7 @@ impl Delivery {
         let Some(out) = to.zip.clone() else { return };
         // Of a job that has no frame nothing was under way.
         self.begin((job, collection), spec, to);
+        let work_dir = self.work_dir(job);
         let Some(state) = self.jobs.get_mut(&job) else { return };
         let directory = Path::new(&state.output.directory);
         let names = state.frames.iter().map(|frame| state.output.file_name(*frame, state.spec.format));
@@ -95,7 +107,7 @@ impl Delivery {
             job,
             collection,
             out: out.into(),
-            work_dir: self.dir.join(job.to_string()),
+            work_dir,
             folder: file_safe(&state.spec.name),
             files,
             logs,
@@ -202,9 +214,9 @@ impl Archive {
         }
     }
 
-    /// The log of a frame. A machine that did not answer for one is not asked for others, nor is one that stays away.
+    /// The log of a frame. A machine that twice did not answer for one is not asked for others, nor is one that stays away.
     async fn ask(&self, frame: i32, silent: &Mutex<BTreeSet<NodeId>>, events: &mpsc::Sender<Event>) -> (i32, FrameLog) {
-        let mut tries = 0;
+        let (mut tries, mut unanswered) = (0, BTreeSet::<NodeId>::new());
         loop {
             let known = silent.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let (reply, answer) = oneshot::channel();
@@ -214,12 +226,16 @@ impl Archive {
                 return (frame, FrameLog { missing, ..FrameLog::default() });
             };
             tries += 1;
-            let waits = tries < TRIES && !log.away.is_empty();
-            if !waits {
-                let gone = log.silent.union(&log.away);
-                silent.lock().unwrap_or_else(PoisonError::into_inner).extend(gone);
+            let (again, once): (BTreeSet<NodeId>, BTreeSet<NodeId>) =
+                log.silent.iter().partition(|node| unanswered.contains(*node));
+            let tell = |gone: &BTreeSet<NodeId>| silent.lock().unwrap_or_else(PoisonError::into_inner).extend(gone);
+            tell(&again);
+            let waits = log.pushed_out || !once.is_empty() || !log.away.is_empty();
+            if !waits || tries == TRIES {
+                tell(&log.away);
                 return (frame, log);
             }
+            unanswered.extend(once);
             tokio::time::sleep(APART).await;
         }
     }
@@ -228,8 +244,10 @@ impl Archive {
     fn write(&self, logs: mpsc::Receiver<(i32, FrameLog)>, stop: &CancellationToken) -> Result<(), Trouble> {
         let folder = self.out.parent().unwrap_or(Path::new("/"));
         std::fs::create_dir_all(folder).map_err(|source| self.unwritten(source))?;
-        self.fits(folder)?;
         let unfinished = Leftover(part_beside(&self.out, &self.work_dir));
+        // What a kill left takes the room that this one needs.
+        remove(&unfinished.0).map_err(|source| self.unwritten(source))?;
+        self.fits(folder)?;
         let file = File::create(&unfinished.0).map_err(|source| self.unwritten(source))?;
         let is_over = Cell::new(false);
         let mut zip = ZipWriter::new(Sink { file: &file, stop, is_over: &is_over, at: 0, end: 0 });

@@ -138,8 +138,9 @@ pub enum ApiRequest {
     },
     /// Answer: this node.
     NodeResume,
-    /// Run scripts of what a machine submits, or not any more. Answer: `{name, members, trusts, except}`: this machine's name,
-    /// whether it trusts every member, and which it does and does not, each `{id, name}`.
+    /// Run scripts of what a machine submits, or not any more. Answer: `{name, members, trusts, except, told}`: this
+    /// machine's name, whether it trusts every member, which it does and does not, each `{id, name}`, and all of that as
+    /// the rest of a sentence that begins with its name.
     Trust {
         /// A machine's name, id, or a prefix of that; `None` for every member.
         whom: Option<String>,

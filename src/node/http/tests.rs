@@ -96,6 +96,10 @@ async fn what_is_not_understood_is_an_error_in_json_and_reaches_nobody() {
         ("POST /v1/jobs/x/requeue", "{\"frames\": \"9-1\"}", 400, "bad_frames"),
         ("POST /v1/jobs/x/set", "{\"priority\": 101}", 400, "bad_request"),
         ("POST /v1/jobs/x/set", "{\"rules\": {\"speed\": 3}}", 400, "bad_request"),
+        ("POST /v1/node/trust", "{}", 400, "bad_request"),
+        ("POST /v1/node/trust", "{\"node\": null}", 400, "bad_request"),
+        ("POST /v1/node/trust", "{\"members\": false}", 400, "bad_request"),
+        ("POST /v1/node/untrust", "{\"node\": \"ws2\", \"members\": true}", 400, "bad_request"),
     ] {
         let (got, answer) = server.ask(line, body).await;
         assert_eq!((got, kind(&answer).as_str()), (status, name), "{line}: {answer}");

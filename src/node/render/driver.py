@@ -22,6 +22,9 @@ MODE = ARGS[0]
 TOKEN, PARENT = (ARGS[1], int(ARGS[2])) if MODE != "frame" else ("", 0)
 # What a change of format changes with it, in the order in which one is set before the next can be.
 FORMAT_SETTINGS = ("media_type", "file_format", "color_mode", "color_depth", "quality", "color_management")
+# What the size of a frame follows from; the region only where frames are cropped to it.
+SIZE_SETTINGS = ("resolution_x", "resolution_y", "resolution_percentage", "use_crop_to_border")
+REGION_SETTINGS = ("use_border", "border_min_x", "border_max_x", "border_min_y", "border_max_y")
 GPU_BACKENDS = ("OPTIX", "CUDA", "HIP", "ONEAPI", "METAL")  # best first
 COMMANDS = queue.Queue(64)
 LIBC = None
@@ -302,7 +305,13 @@ def open_scene(config):
     # After all that a job sets otherwise, and before what is this machine's.
     set_properties(scene, overrides.get("set", []))
     if config.get("script"):
+        # These are the job's, which checks every frame for them.
+        names = SIZE_SETTINGS + (REGION_SETTINGS if render.use_crop_to_border else ())
+        own = [(name, getattr(render, name)) for name in names]
         run_script(config["blend"], config["script"])
+        for name, value in own:
+            setattr(render, name, value)
+        set_format(scene, config["format"], config.get("depth"))
     note_properties(scene, overrides.get("set", []))
     if config.get("threads"):
         render.threads_mode, render.threads = "FIXED", config["threads"]

@@ -108,17 +108,24 @@ def set_properties(scene, changes):
             raise Refused("error", "--set %s cannot be done: %s" % (change["told"], words.strip()))
 
 
+def value_now(scene, change):
+    try:
+        return plain(value_at(owner_of(scene, change), change["steps"][-1]))
+    except Exception as error:
+        words = str(error.args[0]) if error.args else type(error).__name__
+        text = "--set %s has no effect: a script or a handler took away what it was set of: %s"
+        raise Refused("error", text % (change["told"], words.strip()))
+
+
 def note_properties(scene, changes):
     for change in changes:
-        change["now"] = plain(value_at(owner_of(scene, change), change["steps"][-1]))
+        change["now"] = value_now(scene, change)
 
 
 def check_properties(scene, changes):
     """What is animated has another value again by the time of a frame."""
     for change in changes:
-        now = plain(value_at(owner_of(scene, change), change["steps"][-1]))
+        now = value_now(scene, change)
         if now != change["now"]:
             text = "--set %s has no effect: the property is animated or driven, and is %s in frame %d"
             raise Refused("error", text % (change["told"], now, scene.frame_current))
-
-

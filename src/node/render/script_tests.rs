@@ -109,6 +109,48 @@ async fn a_script_runs_once_in_the_open_scene_and_changes_what_is_rendered_by_ha
     }
 }
 
+/// What the job decides, decided otherwise.
+const OTHERWISE: &str = r#"
+import bpy
+render = bpy.context.scene.render
+render.resolution_x, render.resolution_y, render.resolution_percentage = 128, 20, 300
+render.use_border = render.use_crop_to_border = True
+render.border_max_x = 0.5
+settings = render.image_settings
+if hasattr(settings, "media_type"):
+    settings.media_type = "VIDEO"
+settings.file_format = "FFMPEG"
+render.filepath = "/tmp/elsewhere"
+"#;
+
+#[tokio::test]
+async fn size_format_and_place_of_the_frames_are_the_jobs_whatever_a_script_makes_of_them() {
+    for renderer in renderers().await {
+        let dir = tempfile::tempdir().unwrap();
+        let blend = scene(renderer, dir.path(), "");
+        let out = dir.path().join("out.png");
+        let mut worker = worker(renderer, &blend, look(&blend, OTHERWISE)).await.unwrap();
+        let drawn = worker.draw(Unit::whole(3), &out, None).await.unwrap().keep().await;
+        assert!(drawn.is_ok(), "by {}: {drawn:?}", renderer.version_text());
+        let image = image::ImageReader::open(&out).unwrap().with_guessed_format().unwrap();
+        assert_eq!(image.format(), Some(image::ImageFormat::Png));
+        assert_eq!(image.into_dimensions().unwrap(), (64, 36));
+    }
+}
+
+#[tokio::test]
+async fn a_property_of_what_a_script_takes_away_fails_the_frame_and_is_named() {
+    let Some(renderer) = renderers().await.last() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let blend = scene(renderer, dir.path(), "");
+    let set = r#"bpy.data.objects["Cube"].hide_render=True"#;
+    let scripts = look(&blend, "import bpy\nbpy.data.objects.remove(bpy.data.objects['Cube'])");
+    let mut wanted = wanted(&blend, scripts);
+    wanted.settings.overrides.set = vec![set.parse().unwrap()];
+    let error = Worker::start(renderer, wanted, dir.path()).await.unwrap_err().to_string();
+    assert!(error.contains(&format!("--set {set} has no effect: a script")), "{error}");
+}
+
 #[tokio::test]
 async fn a_script_that_fails_fails_the_frame_and_is_named_with_its_line() {
     for renderer in renderers().await {

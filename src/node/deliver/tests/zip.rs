@@ -2,6 +2,7 @@
 
 use super::super::super::logs::{FrameLog, FrameLogs};
 use super::*;
+use crate::farm::id::NodeId;
 use ::zip::{CompressionMethod, ZipArchive};
 
 const JOB: JobId = JobId([1; 16]);
@@ -133,7 +134,7 @@ async fn a_zip_file_that_nobody_wants_any_more_leaves_nothing_and_a_job_without_
     stage.zip(&spec, true);
     // It waits for its logs.
     let Some(Event::FrameLogs(asked)) = stage.events.recv().await else { panic!("no log is asked for") };
-    stage.delivery.finish((JOB, 1), Vec::new(), true);
+    stage.delivery.cancel((JOB, 1), &spec.output);
     drop(asked);
     while !matches!(stage.told().await, Input::VideoFinished { .. }) {}
     // Told of a job of which nothing was ever under way.
@@ -167,10 +168,66 @@ async fn a_zip_file_of_a_job_without_a_video_has_its_frames() {
     stage.deliver(JOB, 1, &spec, [4]);
     assert!(matches!(stage.event().await, Input::Delivered { .. }));
     stage.delivery.delivered((JOB, 1), 4);
-    stage.delivery.finish((JOB, 1), vec![1, 2, 3, 5], false);
+    stage.delivery.finish((JOB, 1), vec![1, 2, 3, 5]);
     assert!(matches!(stage.event().await, Input::VideoFinished { .. }));
     stage.delivery.zip((JOB, 1), Arc::new(spec.clone()), &spec.output, Vec::new(), false);
     assert!(matches!(stage.told().await, Input::ZipWritten { .. }));
     let names: Vec<String> = listed(&path).into_iter().map(|(name, ..)| name).collect();
     assert_eq!(names, ["shot/shot_0004.png"]);
+}
+
+#[tokio::test]
+async fn what_a_kill_left_of_a_zip_file_takes_no_room_from_the_next_and_goes_with_the_job() {
+    let (mut stage, spec) = stage().await;
+    let zip = PathBuf::from(spec.output.zip.as_ref().unwrap());
+    let left = part_beside(&zip, &stage.delivery.work_dir(JOB));
+    let finished = |stage: &Stage| stage.names() == ["out", "shot.mp4", "store"];
+    // More than any disk has, though not a block of it is there.
+    let frame = std::fs::File::options().write(true).open(stage.path(&spec, 1)).unwrap();
+    frame.set_len(1 << 43).unwrap();
+    std::fs::write(&left, "half of it").unwrap();
+    stage.zip(&spec, true);
+    let Input::CollectionDelayed { reason, .. } = stage.told().await else { panic!("no reason") };
+    assert!(reason.contains("is full") && finished(&stage), "{reason} {:?}", stage.names());
+    for is_canceled in [false, true] {
+        std::fs::write(&left, "half of it").unwrap();
+        match is_canceled {
+            false => stage.delivery.forget(JOB),
+            // By then nothing is known of it, as after a restart.
+            true => stage.delivery.cancel((JOB, 1), &spec.output),
+        }
+        while stage.delivery.tasks.join_next().await.is_some() {}
+        assert!(finished(&stage), "{:?}", stage.names());
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_did_not_come_is_asked_for_again_and_a_machine_is_silent_after_two_misses() {
+    let (mut stage, spec) = stage().await;
+    stage.zip(&spec, true);
+    let (slow, dead) = (NodeId([3; 32]), NodeId([4; 32]));
+    let mut asked: BTreeMap<i32, usize> = BTreeMap::new();
+    let written = loop {
+        let FrameLogs { frame, reply, silent, .. } = match stage.events.recv().await.unwrap() {
+            Event::FrameLogs(asked) => asked,
+            Event::Farm(input) => break input,
+            _ => panic!("a delivery tells nothing else"),
+        };
+        assert!(!silent.contains(&slow), "it missed one alone");
+        let times = asked.entry(frame).or_default();
+        *times += 1;
+        let log = match (frame, *times) {
+            (2, 1) => FrameLog { pushed_out: true, missing: vec!["too many".into()], ..FrameLog::default() },
+            (2, 2) => FrameLog { silent: [slow].into(), missing: vec!["no answer".into()], ..FrameLog::default() },
+            (1, _) => FrameLog { silent: [dead].into(), missing: vec!["dead".into()], ..FrameLog::default() },
+            _ => FrameLog { text: format!("log of {frame}"), ..FrameLog::default() },
+        };
+        let _ = reply.send(log);
+    };
+    assert!(matches!(written, Input::ZipWritten { .. }));
+    assert_eq!(asked, BTreeMap::from([(-3, 1), (1, 2), (2, 3)]));
+    let list = listed(Path::new(spec.output.zip.as_ref().unwrap()));
+    let text = |name: &str| list.iter().find(|(of, ..)| of == name).map(|(_, _, text)| text.as_str());
+    assert_eq!(text("shot/logs/frame_0002.log"), Some("log of 2"));
+    assert_eq!(text("shot/logs/missing.txt"), Some("frame 1: dead\n"));
 }
