@@ -522,17 +522,17 @@ fn a_crash_at_any_moment_loses_nothing_that_was_told() {
 }
 
 #[test]
-#[ignore = "minutes; `cargo test --release --lib --no-default-features farm::model -- --ignored --nocapture`"]
+#[ignore = "three minutes; `cargo test --release --lib --no-default-features farm::model -- --ignored --nocapture`"]
 fn the_same_with_two_frames_and_more_faults() {
     for (case, budget, states) in [
         (ONE_FRAME, Budget { forgetful: 1, ..NOTHING }, 163_530),
         (ONE_FRAME, Budget { suspicions: 2, ..NOTHING }, 149_959),
-        (TWO_FRAMES, Budget { slow: 1, ..NOTHING }, 242_957),
-        (TWO_FRAMES, Budget { failures: 1, ..NOTHING }, 289_038),
-        (TWO_FRAMES, Budget { suspicions: 1, ..NOTHING }, 1_046_904),
-        (TWO_FRAMES, Budget { crashes: 1, ..NOTHING }, 5_033_299),
-        (TWO_FRAMES, Budget { deaths: 1, ..NOTHING }, 6_970_710),
-        (TWO_SHORT_FRAMES, NOTHING, 5_214_179),
+        (TWO_FRAMES, Budget { slow: 1, ..NOTHING }, 195_996),
+        (TWO_FRAMES, Budget { failures: 1, ..NOTHING }, 226_063),
+        (TWO_FRAMES, Budget { suspicions: 1, ..NOTHING }, 1_124_379),
+        (TWO_FRAMES, Budget { crashes: 1, ..NOTHING }, 5_936_608),
+        (TWO_FRAMES, Budget { deaths: 1, ..NOTHING }, 6_966_917),
+        (TWO_SHORT_FRAMES, NOTHING, 3_800_470),
     ] {
         check(case, budget, states);
     }
