@@ -59,6 +59,14 @@ impl Trio {
         self.wait(SECOND);
     }
 
+    /// The submitter comes back and its job ends, with these epochs of its frames.
+    fn ends_with_the_submitter(&mut self, job: JobId, epochs: &[u32]) {
+        self.comes_back(0);
+        self.finish();
+        assert!(self.job(0, job).is_over());
+        assert_eq!(self.epochs(0, job), epochs);
+    }
+
     fn job(&self, at: usize, job: JobId) -> &JobState {
         &self.machines[&self.names[at]].farm.jobs()[&job]
     }
@@ -95,10 +103,7 @@ fn while_the_submitter_is_away_what_is_lost_is_rendered_anew_in_the_epoch_it_has
     trio.slots(1, 1);
     trio.finish();
     assert_eq!(trio.at(1).begun[begun..], [(2, 0, BUNDLE)]);
-    trio.comes_back(0);
-    trio.finish();
-    assert!(trio.job(0, job).is_over());
-    assert_eq!(trio.epochs(0, job), [0, 0, 0]);
+    trio.ends_with_the_submitter(job, &[0, 0, 0]);
 }
 
 #[test]
@@ -131,10 +136,7 @@ fn what_another_still_holds_is_fetched_from_there_and_not_rendered_anew() {
     let holders = trio.job(1, job).holders(BlobId([1; 32]));
     assert_eq!(holders, trio.names[1..].iter().copied().collect());
     trio.lose(1, 1);
-    trio.comes_back(0);
-    trio.finish();
-    assert!(trio.job(0, job).is_over());
-    assert_eq!(trio.epochs(0, job), [0, 0]);
+    trio.ends_with_the_submitter(job, &[0, 0]);
 }
 
 #[test]

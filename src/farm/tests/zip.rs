@@ -11,17 +11,23 @@ fn zipped(frames: i32) -> JobSpec {
     JobSpec { output: OutputSpec { zip: Some(ZIP.into()), ..spec.output.clone() }, ..spec }
 }
 
+/// A swarm whose first machine has all frames of a job, says nothing of what it does, and is asked for the video.
+fn before_its_video(machines: u8, frames: i32) -> (Trio, JobId) {
+    let mut trio = Trio::new(machines);
+    let job = trio.submit_spec(0, zipped(frames));
+    trio.at(0).is_slow = true;
+    trio.finish();
+    trio.answer(0);
+    (trio, job)
+}
+
 fn is_collected(trio: &Trio, job: JobId) -> bool {
     trio.machines[&trio.names[0]].farm.jobs()[&job].collected.is_some()
 }
 
 #[test]
 fn a_zip_file_comes_after_the_video_and_only_with_it_is_the_job_collected() {
-    let mut trio = Trio::new(2);
-    let job = trio.submit_spec(0, zipped(3));
-    trio.at(0).is_slow = true;
-    trio.finish();
-    trio.answer(0);
+    let (mut trio, job) = before_its_video(2, 3);
     assert_eq!((trio.at(0).videos, trio.at(0).zips.len()), (1, 0), "the video waits");
     trio.answer(0);
     assert_eq!((trio.at(0).videos, trio.at(0).zips.clone()), (1, vec![true]));
@@ -48,11 +54,7 @@ fn a_zip_file_comes_after_the_video_and_only_with_it_is_the_job_collected() {
 
 #[test]
 fn a_job_without_its_zip_file_has_it_written_after_a_restart_and_none_once_it_is_there() {
-    let mut trio = Trio::new(1);
-    let job = trio.submit_spec(0, zipped(2));
-    trio.at(0).is_slow = true;
-    trio.finish();
-    trio.answer(0);
+    let (mut trio, job) = before_its_video(1, 2);
     trio.answer(0);
     assert_eq!(trio.at(0).zips.len(), 1);
     trio.at(0).unanswered.clear();
@@ -67,11 +69,7 @@ fn a_job_without_its_zip_file_has_it_written_after_a_restart_and_none_once_it_is
 
 #[test]
 fn a_cancel_ends_a_zip_file_that_is_being_written() {
-    let mut trio = Trio::new(1);
-    let job = trio.submit_spec(0, zipped(2));
-    trio.at(0).is_slow = true;
-    trio.finish();
-    trio.answer(0);
+    let (mut trio, job) = before_its_video(1, 2);
     trio.answer(0);
     let node = trio.names[0];
     let zip = trio.at(0).unanswered.remove(0);
@@ -89,11 +87,7 @@ fn a_cancel_ends_a_zip_file_that_is_being_written() {
 
 #[test]
 fn why_there_is_no_video_is_still_told_once_the_zip_file_is_there() {
-    let mut trio = Trio::new(1);
-    let job = trio.submit_spec(0, zipped(2));
-    trio.at(0).is_slow = true;
-    trio.finish();
-    trio.answer(0);
+    let (mut trio, job) = before_its_video(1, 2);
     let Some(Input::VideoFinished { job, collection, .. }) = trio.at(0).unanswered.pop() else {
         panic!("the video of {job:?} waits")
     };
