@@ -9,6 +9,8 @@
 pub mod formats {}
 mod op;
 
+#[cfg(any(test, feature = "sim"))]
+pub use op::settles_units;
 pub use op::{MAX_OP_BYTES, check_op, decode_op, encode_op};
 
 use crate::farm::blob::{BUNDLE_MAX_FILES, Manifest};

@@ -221,10 +221,11 @@ impl Farm {
         if now.mono >= self.digest_at {
             self.digest_at = jittered(now.mono, DIGEST_EVERY, rng);
             let digest = Arc::new(Message::Digest(self.ledger.digest()));
-            let fanout = if self.is_partial() { 1 } else { DIGEST_FANOUT };
-            for to in self.roster.neighbours().sample(&mut &mut *rng, fanout) {
-                effects.push(Effect::Send { to, message: digest.clone() });
-            }
+            let to = match self.is_partial() {
+                true => self.roster.connected_nodes().iter().copied().choose(&mut &mut *rng).into_iter().collect(),
+                false => self.roster.neighbours().sample(&mut &mut *rng, DIGEST_FANOUT),
+            };
+            effects.extend(to.into_iter().map(|to| Effect::Send { to, message: digest.clone() }));
         }
     }
 

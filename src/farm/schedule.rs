@@ -190,6 +190,10 @@ impl View<'_> {
     /// Jobs this machine may work on, in order: priority, then the owner with fewest busy slots, then the job with
     /// fewest, then age.
     fn renderable(&self) -> Vec<&JobState> {
+        let mut jobs: Vec<&JobState> = self.jobs.values().filter(|job| self.may_render(job)).collect();
+        if jobs.len() < 2 {
+            return jobs;
+        }
         let mut busy_by_job: BTreeMap<JobId, usize> = BTreeMap::new();
         let others = self.roster.alive(self.now).filter(|(node, _)| *node != self.me.node);
         let theirs = others.flat_map(|(_, member)| member.in_hand.iter().map(|hand| hand.job));
@@ -203,7 +207,6 @@ impl View<'_> {
                 *busy_by_owner.entry(owner).or_default() += busy;
             }
         }
-        let mut jobs: Vec<&JobState> = self.jobs.values().filter(|job| self.may_render(job)).collect();
         jobs.sort_by_key(|job| {
             let owner = job.owner().and_then(|owner| busy_by_owner.get(&owner)).copied().unwrap_or(0);
             let busy = busy_by_job.get(&job.id).copied().unwrap_or(0);

@@ -176,6 +176,13 @@ fn write_op(op: &Op, into: &mut Vec<u8>) -> Result<u16, WireError> {
     })
 }
 
+/// Whether a framed op is of a kind by which units end or open anew, told without reading the rest of it.
+#[cfg(any(test, feature = "sim"))]
+pub fn settles_units(bytes: &[u8]) -> bool {
+    let kind = bytes.first_chunk().copied().map(u16::from_le_bytes);
+    kind.is_some_and(|kind| matches!(kind, kind::DONE | kind::FAILED | kind::REQUEUE | kind::REVISE))
+}
+
 /// The op in framed bytes; [`Op::Unknown`] when only a later build knows its kind.
 pub fn decode_op(bytes: &[u8]) -> Result<Op, WireError> {
     within(WHAT, bytes.len(), MAX_OP_BYTES)?;

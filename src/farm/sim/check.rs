@@ -95,7 +95,8 @@ impl Touched {
         let mut touched = Self::default();
         if let Message::Push(suffixes) = message {
             for suffix in suffixes {
-                let ops = suffix.ops.iter().filter_map(|op| wire::decode_op(op).ok());
+                let ops =
+                    suffix.ops.iter().filter(|op| wire::settles_units(op)).filter_map(|op| wire::decode_op(op).ok());
                 ops.for_each(|op| touched.op(suffix.log, &op));
             }
         }
