@@ -19,6 +19,7 @@ pub mod config;
 mod estimate;
 pub mod event;
 pub mod fit;
+pub mod frames;
 mod gossip;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -1,7 +1,8 @@
 //! The command grammar: what may be typed. Values are parsed here into types that cannot be wrong.
 
 use super::rules::{RuleArgs, tag};
-use crate::farm::job::{Device, FrameSet, Series};
+use crate::farm::frames::FrameSet;
+use crate::farm::job::{Device, Series};
 use crate::farm::overrides::Property;
 use crate::node::http::FormatChoice;
 use clap::builder::NonEmptyStringValueParser as Text;

@@ -6,7 +6,7 @@ use super::print::{
     Console, bytes, clock, clock_seconds, count, cut, items, number, plain, plain_lines, short_id, short_path, text,
 };
 use super::screen::Screen;
-use crate::farm::job::FrameSet;
+use crate::farm::frames::FrameSet;
 use crate::node::http::{ApiError, ErrorKind};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde_json::Value;

@@ -4,8 +4,9 @@
 //! here. It knows which frames are under their final names and what is left; fetching and encoding are effects.
 
 use super::config::RETRY_DELIVERY;
+use super::frames::FrameSet;
 use super::id::{BlobId, BootId, NodeId, Unit};
-use super::job::{FrameSet, OutputSpec};
+use super::job::OutputSpec;
 use super::state::JobState;
 use super::unit::Outcome;
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,9 +4,10 @@
 //! know is kept and forwarded as it is ([`Op::Unknown`]) and means nothing to the fold. Bodies never change their shape
 //! once released: a new meaning is a new kind.
 
+use super::frames::FrameSet;
 use super::id::Part;
 use super::id::{BlobId, JobId, NodeId, Unit};
-use super::job::{FrameSet, JobSpec, Revision};
+use super::job::{JobSpec, Revision};
 use super::rules::{Chunk, Glob, Order, Rules, gigabytes, span};
 use super::scripts::Scripts;
 use serde::{Deserialize, Serialize};

@@ -31,7 +31,7 @@ pub use api::{
 pub use error::{ApiError, ErrorKind};
 pub use file::ApiFile;
 
-use crate::farm::job::FrameSet;
+use crate::farm::frames::FrameSet;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};

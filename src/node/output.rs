@@ -2,7 +2,8 @@
 
 use super::cause::{is_full, plain_cause};
 use super::http::{ApiError, ErrorKind, VideoChoice};
-use crate::farm::job::{FrameSet, ImageFormat, OutputSpec};
+use crate::farm::frames::FrameSet;
+use crate::farm::job::{ImageFormat, OutputSpec};
 use crate::wire::FILE_OUTPUTS;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

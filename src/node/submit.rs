@@ -15,8 +15,9 @@ use super::store::{Intake, Store};
 use super::sweep::Held;
 use super::update::{Update, update};
 use crate::farm::blob::BlobMap;
+use crate::farm::frames::FrameSet;
 use crate::farm::id::{BlobId, ChunkId};
-use crate::farm::job::{FrameRate, FrameSet, JobSpec, Needs, OutputSpec, RenderSettings};
+use crate::farm::job::{FrameRate, JobSpec, Needs, OutputSpec, RenderSettings};
 use crate::farm::overrides::PropertyError;
 use crate::farm::scripts::Scripts;
 use crate::wire;
@@ -160,7 +161,7 @@ pub(super) fn scene_error(error: SceneError) -> ApiError {
 }
 
 pub(super) fn frames(request: &SubmitRequest, info: &SceneInfo) -> Result<FrameSet, ApiError> {
-    let bad = |error: crate::farm::job::FrameError| ApiError::new(ErrorKind::BadFrames, error.to_string());
+    let bad = |error: crate::farm::frames::FrameError| ApiError::new(ErrorKind::BadFrames, error.to_string());
     match &request.frames {
         Some(text) => text.parse().map_err(bad),
         None => FrameSet::range(info.frame_start, info.frame_end, info.frame_step).map_err(bad),

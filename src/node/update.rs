@@ -10,8 +10,9 @@ use super::preflight::{Looked, look, settle, settle_who};
 use super::store::Store;
 use super::submit::{make_bundle, needs, settings, who_can};
 use super::{Node, view};
+use crate::farm::frames::FrameSet;
 use crate::farm::id::{JobId, Part};
-use crate::farm::job::{Device, FrameSet, JobSpec, RenderSettings, Revision};
+use crate::farm::job::{Device, JobSpec, RenderSettings, Revision};
 use crate::farm::op::UnitSet;
 use crate::farm::scripts::Scripts;
 use std::sync::Arc;
@@ -128,7 +129,7 @@ fn frames(request: &SubmitRequest, spec: &JobSpec) -> Result<FrameSet, ApiError>
     let Some(text) = &request.frames else { return Ok(spec.frames.clone()) };
     let frames: FrameSet = text
         .parse()
-        .map_err(|error: crate::farm::job::FrameError| ApiError::new(ErrorKind::BadFrames, error.to_string()))?;
+        .map_err(|error: crate::farm::frames::FrameError| ApiError::new(ErrorKind::BadFrames, error.to_string()))?;
     let unknown = frames.iter().find(|frame| !spec.frames.contains(*frame));
     match unknown {
         None => Ok(frames),

@@ -3,8 +3,8 @@
 use super::clock::rfc3339;
 use crate::farm::Farm;
 use crate::farm::collect::VideoState;
+use crate::farm::frames::FrameSet;
 use crate::farm::id::{JobId, NodeId, Unit};
-use crate::farm::job::FrameSet;
 use crate::farm::message::Capability;
 use crate::farm::op::{Blank, OutputRole};
 use crate::farm::rules::Rules;

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::farm::blob::{BlobMap, BundleFile, ChunkRef};
+use crate::farm::frames::{FrameSet, MAX_RANGES};
 use crate::farm::id::*;
 use crate::farm::job::*;
 use crate::farm::message::*;

@@ -5,7 +5,8 @@ use super::super::chunk::Chunking;
 use super::super::render::{Worker, WorkerScene, discover};
 use super::super::video::find_ffmpeg;
 use super::*;
-use crate::farm::job::{FrameSet, ImageFormat, RenderSettings, Series};
+use crate::farm::frames::FrameSet;
+use crate::farm::job::{ImageFormat, RenderSettings, Series};
 use std::process::Command as Process;
 use tempfile::TempDir;
 

@@ -4,8 +4,9 @@
 //! values of the shapes in DESIGN §8, made by whoever answers; nothing here looks into them.
 
 use super::error::{ApiError, ErrorKind};
+use crate::farm::frames::FrameSet;
 use crate::farm::id::JobId;
-use crate::farm::job::{Device, FrameSet, Series};
+use crate::farm::job::{Device, Series};
 use crate::farm::op::JobSetting;
 use crate::farm::overrides::Overrides;
 use crate::farm::rules::{Chunk, Glob, Order, Rules};

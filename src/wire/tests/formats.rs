@@ -2,7 +2,7 @@
 
 use super::{messages, ops};
 use crate::farm::blob::{BLOB_MAX_CHUNKS, BUNDLE_MAX_FILES, CHUNK_MAX_BYTES};
-use crate::farm::job::{MAX_RANGES, MAX_UNITS};
+use crate::farm::frames::{MAX_RANGES, MAX_UNITS};
 use crate::farm::ledger::{CHECKPOINT_BYTES, PIECE_BYTES};
 use crate::farm::op::{MAX_BLOBS_PER_OP, MAX_OUTPUTS, MAX_TEXT_BYTES, MAX_WARNINGS, Op};
 use crate::wire::{
