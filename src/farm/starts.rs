@@ -30,7 +30,7 @@ impl Start {
             return true;
         }
         let silence = now.saturating_sub(self.at);
-        let ahead = (silence.as_millis() / TICK.as_millis()) as u64 + BEATS_AHEAD;
+        let ahead = silence.as_millis() as u64 / TICK.as_millis() as u64 + BEATS_AHEAD;
         counter.checked_sub(known).is_some_and(|by| by <= ahead) || (DOUBT_AFTER..SUSPECT_AFTER).contains(&silence)
     }
 }
