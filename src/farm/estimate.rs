@@ -50,7 +50,8 @@ impl View<'_> {
 
     /// Mean cores of the machines that rendered a job.
     fn cores_of_renderers(&self, job: &JobState) -> Option<u32> {
-        let cores: Vec<u32> = job.speeds().keys().filter_map(|node| self.cores(*node)).collect();
+        let rendered = job.speeds().iter().filter(|(_, (frames, _))| *frames > 0);
+        let cores: Vec<u32> = rendered.filter_map(|(node, _)| self.cores(*node)).collect();
         let count = u32::try_from(cores.len()).ok().filter(|count| *count > 0)?;
         Some(cores.iter().fold(0u32, |sum, one| sum.saturating_add(*one)) / count)
     }

@@ -4,6 +4,7 @@
 
 use super::frames::FrameSet;
 use super::id::{BlobId, NodeId};
+use super::op::OutputRole;
 use super::overrides::Overrides;
 use super::rules::Rules;
 use super::scripts::Scripts;
@@ -181,6 +182,17 @@ impl OutputSpec {
         let (number, digits) = (frame.unsigned_abs(), usize::from(self.digits));
         format!("{}{sign}{number:0digits$}{}.{}", self.prefix, self.suffix, format.extension())
     }
+
+    /// Path of an output of a frame, relative to the directory; `None` for those that the scene names.
+    pub fn path_of(&self, frame: i32, format: ImageFormat, role: OutputRole) -> Option<String> {
+        let name = self.file_name(frame, format);
+        match role {
+            OutputRole::Image => Some(name),
+            OutputRole::Preview => Some(format!("{name}.preview.jpg")),
+            OutputRole::Sound => Some(format!("{name}.sound.flac")),
+            OutputRole::Aux => None,
+        }
+    }
 }
 
 /// What a renderer must be able to do for a job.
@@ -229,6 +241,10 @@ pub struct JobSpec {
     pub nonce: u64,
     /// Wall clock at submission, milliseconds since 1970; for display alone.
     pub created_ms: u64,
+    /// Whether frames that another job has are taken over instead of rendered. An op of its own says so,
+    /// [`Op::Reuse`](super::op::Op::Reuse).
+    #[serde(skip)]
+    pub reuse: bool,
     /// The machine whose word this is: who submitted it, or revised it. The fold knows by whose log it is.
     #[serde(skip)]
     pub author: Option<NodeId>,
@@ -289,6 +305,7 @@ impl JobSpec {
             rules: Rules::default(),
             nonce: 0,
             created_ms: 0,
+            reuse: false,
             author: None,
         }
     }

@@ -8,7 +8,7 @@ use super::id::{ActorId, BlobId, BootId, JobId, Part, Unit};
 use super::job::Revision;
 use super::ledger::{Ledger, MergeError};
 use super::message::{LogId, Suffix};
-use super::op::{Blank, ClaimKind, FailureKind, JobSetting, Op, Output, OutputRole, RetireReason, UnitSet};
+use super::op::{Blank, ClaimKind, FailureKind, JobSetting, Op, Output, OutputRole, RetireReason, Reuse, UnitSet};
 use super::scripts::Scripts;
 use super::state::JobState;
 use crate::seal::{Sealer, swarm_id};
@@ -84,6 +84,10 @@ fn any_op() -> impl Strategy<Value = Op> {
             Op::Scripts { scripts: Scripts { in_files, file: Some(format!("{n}.py")) } }
         }),
         1 => "[ab]".prop_map(|path| Op::Zip { path }),
+        2 => (0u32..2, unit(), any::<bool>()).prop_map(|(epoch, unit, is_wanted)| {
+            let taken = Reuse::Taken { epoch, unit, from: JobId([8; 16]) };
+            Op::Reuse { word: if is_wanted { Reuse::Wanted } else { taken } }
+        }),
         1 => any::<bool>().prop_map(|over| {
             Op::Retire { why: if over { RetireReason::Over } else { RetireReason::Abandoned } }
         }),

@@ -16,7 +16,7 @@ pub use error::{AppendError, Dropped, MergeError};
 use super::id::{ActorId, BootId, NodeId};
 use super::job::JobSpec;
 use super::message::{LogId, Message, SWARM_LOG, SignedHead, Suffix, Versions};
-use super::op::Op;
+use super::op::{Op, Reuse};
 use super::scripts::Scripts;
 use crate::seal::{self, Hash, Sealer};
 use crate::wire;
@@ -185,13 +185,19 @@ impl Ledger {
         let encoded = |op: &Op| wire::encode_op(op).map_err(|source| AppendError::Op { log: SWARM_LOG, source });
         let scripts = spec.settings.scripts.clone();
         let min_version = scripts.op_version();
-        let before = if scripts.is_none() { None } else { Some(encoded(&Op::Scripts { scripts })?) };
+        let mut ops = Vec::new();
+        if !scripts.is_none() {
+            ops.push(encoded(&Op::Scripts { scripts })?);
+        }
+        if spec.reuse {
+            ops.push(encoded(&Op::Reuse { word: Reuse::Wanted })?);
+        }
+        let before = ops.len() as u64;
         let bytes = encoded(&Op::Submit { min_version, spec: Box::new(spec) })?;
-        let log = seal::job_id(self.me, u64::from(before.is_some()), &bytes);
+        let log = seal::job_id(self.me, before, &bytes);
         if !self.logs.contains_key(&log) {
-            for bytes in before.into_iter().chain([bytes]) {
-                self.append_bytes(log, bytes)?;
-            }
+            ops.push(bytes);
+            ops.into_iter().try_for_each(|bytes| self.append_bytes(log, bytes).map(|_| ()))?;
         }
         Ok(log)
     }

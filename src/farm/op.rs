@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// The op version this build writes and understands. A job that names a later one is not claimed here.
-pub const OP_VERSION: u16 = 2;
+pub const OP_VERSION: u16 = 3;
 /// Most blobs in one `Holds`, `Drops` or `Lost`.
 pub const MAX_BLOBS_PER_OP: usize = 1024;
 /// Most outputs of one unit (views × aux files; guess).
@@ -110,6 +110,22 @@ pub enum FailureKind {
     TimeLimit,
     /// Blender did not start.
     CannotStart,
+}
+
+/// What is said of taking over results that another job has; see [`reuse`](super::reuse).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reuse {
+    /// The next `Submit` of the writer in this log takes them; without this before it, every frame is rendered.
+    Wanted,
+    /// The next `Done` of the writer in this log is one that was taken over.
+    Taken {
+        /// Epoch of the unit: 0.
+        epoch: u32,
+        /// Which.
+        unit: Unit,
+        /// The job that it was rendered for.
+        from: JobId,
+    },
 }
 
 /// Why a job may be forgotten.
@@ -233,6 +249,12 @@ pub enum Op {
         /// Absolute path of the file.
         path: String,
     },
+    /// Announces what the next op of the writer in this log is: a build that does not know of it reads that one alone, and
+    /// sees a job whose frames are rendered, and a result like any other.
+    Reuse {
+        /// Of what.
+        word: Reuse,
+    },
     /// The writer takes units.
     Claim {
         /// Epoch of the units.
@@ -249,7 +271,7 @@ pub enum Op {
         /// Which.
         units: UnitSet,
     },
-    /// The writer rendered a unit and holds its outputs durably.
+    /// The writer rendered a unit, or took it over from another job, and holds its outputs durably.
     Done {
         /// Epoch it was rendered for.
         epoch: u32,

@@ -7,7 +7,7 @@
 use super::config::UNITS_LOOKED_AT;
 use super::id::{ActorId, BlobId, JobId, NodeId, Part, Unit};
 use super::job::{JobSpec, Revision};
-use super::op::{JobSetting, Op, RetireReason, UnitSet};
+use super::op::{JobSetting, Op, RetireReason, Reuse, UnitSet};
 use super::order::{depth, places};
 use super::planted::{Bug, is_planted};
 use super::rules::Rules;
@@ -88,13 +88,17 @@ pub struct JobState {
     lamport: u64,
     /// What the next `Submit` or `Revise` of each writer asks to be run.
     asked: BTreeMap<ActorId, Scripts>,
+    /// What the next `Submit` or `Done` of each writer is.
+    reuses: BTreeMap<ActorId, Reuse>,
+    /// Results, by (unit, actor, sequence number), that were taken over from another job, and from which.
+    taken: BTreeMap<(Unit, ActorId, u64), JobId>,
     /// Per blob and actor: whether the actor's last word was that it has it.
     holders: BTreeMap<BlobId, LiteMap<ActorId, bool>>,
     /// Whether anybody ever said to hold something no more, or to have lost it.
     drops: bool,
     /// Devices and renderers named in results: few, each kept once.
     names: BTreeSet<Arc<str>>,
-    /// Frames rendered and their milliseconds, per node.
+    /// Frames rendered and their milliseconds, per node that has a result: none of one that only took over what another job has.
     speed: BTreeMap<NodeId, (u32, u64)>,
     /// The sum of them.
     speed_of_all: (u32, u64),
@@ -135,6 +139,8 @@ impl JobState {
             rules: Rules::default(),
             lamport: 0,
             asked: BTreeMap::new(),
+            reuses: BTreeMap::new(),
+            taken: BTreeMap::new(),
             holders: BTreeMap::new(),
             drops: false,
             names: BTreeSet::new(),
@@ -149,9 +155,11 @@ impl JobState {
     pub fn apply(&mut self, actor: ActorId, seq: u64, op: Op) {
         match op {
             Op::Scripts { scripts } => drop(self.asked.insert(actor, scripts)),
+            Op::Reuse { word } => drop(self.reuses.insert(actor, word)),
             Op::Submit { min_version, mut spec } => {
                 (spec.settings.scripts, spec.author) =
                     (self.asked.remove(&actor).unwrap_or_default(), Some(actor.node));
+                spec.reuse = self.reuses.remove(&actor) == Some(Reuse::Wanted);
                 // The ledger lets only the actor the job is named after write this, once.
                 let units = spec.frames.iter().map(Unit::whole);
                 self.unfinished = units.filter(|unit| !self.unit(*unit).has_result()).collect();
@@ -181,8 +189,18 @@ impl JobState {
                 }
             }
             Op::Done { epoch, revision, unit, outputs, millis, device, build } => {
-                for speed in [self.speed.entry(actor.node).or_default(), &mut self.speed_of_all] {
-                    *speed = (speed.0.saturating_add(1), speed.1.saturating_add(u64::from(millis)));
+                let word = self.reuses.remove(&actor);
+                let own = self.speed.entry(actor.node).or_default();
+                match word {
+                    // Whoever took it over holds it, and was no slower for that.
+                    Some(Reuse::Taken { epoch: of, unit: taken, from }) if (of, taken) == (epoch, unit) => {
+                        self.taken.insert((unit, actor, seq), from);
+                    }
+                    Some(Reuse::Taken { .. } | Reuse::Wanted) | None => {
+                        for speed in [own, &mut self.speed_of_all] {
+                            *speed = (speed.0.saturating_add(1), speed.1.saturating_add(u64::from(millis)));
+                        }
+                    }
                 }
                 for output in &outputs {
                     self.holders.entry(output.blob).or_insert_with(words).insert(actor, true);
@@ -273,6 +291,28 @@ impl JobState {
     /// What is remarkable about the result of the current epoch by this actor.
     pub fn remark(&self, unit: Unit, actor: ActorId) -> Option<&Remark> {
         self.remarks.get(&(unit, self.unit(unit).epoch, actor))
+    }
+
+    /// A unit's current results, each with its actor and the job that it was taken over from, if it was.
+    pub fn results(&self, unit: Unit) -> impl Iterator<Item = (ActorId, &Outcome, Option<JobId>)> {
+        self.unit(unit)
+            .current_entries()
+            .map(move |((_, actor, seq), outcome)| (*actor, outcome, self.taken.get(&(unit, *actor, *seq)).copied()))
+    }
+
+    /// The job that a unit's current result was taken over from, if it was.
+    pub fn taken(&self, unit: Unit) -> Option<JobId> {
+        self.results(unit).next()?.2
+    }
+
+    /// How many units have a result that was taken over from another job.
+    pub fn taken_count(&self) -> usize {
+        let units: BTreeSet<Unit> = self.taken.keys().map(|(unit, ..)| *unit).collect();
+        units
+            .into_iter()
+            .filter(|unit| self.spec.as_ref().is_some_and(|spec| is_of(spec, *unit)))
+            .filter(|unit| self.taken(*unit).is_some())
+            .count()
     }
 
     /// All units of the job, ascending.
@@ -437,7 +477,7 @@ impl JobState {
         self.holders.keys().copied().filter(move |blob| self.holding(*blob).any(|holder| holder == node))
     }
 
-    /// Nodes that rendered something of it and hold all they rendered; `None` once anybody let go of anything.
+    /// Nodes that have a result of it, and hold all of theirs; `None` once anybody let go of anything.
     pub fn keepers(&self) -> Option<impl Iterator<Item = NodeId> + '_> {
         (!self.drops).then(|| self.speed.keys().copied())
     }
@@ -451,7 +491,7 @@ impl JobState {
         (frames > 0).then(|| millis / u64::from(frames))
     }
 
-    /// Frames and milliseconds per node.
+    /// Frames and milliseconds per node; none of one that only took over what another job has.
     pub fn speeds(&self) -> &BTreeMap<NodeId, (u32, u64)> {
         &self.speed
     }

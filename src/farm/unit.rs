@@ -105,10 +105,14 @@ impl UnitState {
 
     /// Results of the current epoch and revision.
     pub fn current_results(&self) -> impl Iterator<Item = (ActorId, &Outcome)> {
+        self.current_entries().map(|((_, actor, _), outcome)| (*actor, outcome))
+    }
+
+    /// The same, each with its epoch, its actor, and its sequence number.
+    pub(super) fn current_entries(&self) -> impl Iterator<Item = (&(u32, ActorId, u64), &Outcome)> {
         let from = if is_planted(Bug::EpochIgnored) { 0 } else { self.epoch };
         let of_epoch = self.results.iter().filter(move |((epoch, _, _), _)| *epoch >= from);
-        let current = of_epoch.filter(|(_, outcome)| outcome.revision == self.revision());
-        current.map(|((_, actor, _), outcome)| (*actor, outcome))
+        of_epoch.filter(|(_, outcome)| outcome.revision == self.revision())
     }
 
     /// Whether the current epoch has a result.

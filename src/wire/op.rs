@@ -3,7 +3,7 @@
 use super::{WireError, is_safe_path, read_body, within, write_body};
 use crate::farm::id::{BlobId, Part};
 use crate::farm::job::{JobSpec, RenderSettings};
-use crate::farm::op::{JobSetting, MAX_BLOBS_PER_OP, MAX_OUTPUTS, MAX_TEXT_BYTES, MAX_WARNINGS, Op, UnitSet};
+use crate::farm::op::{JobSetting, MAX_BLOBS_PER_OP, MAX_OUTPUTS, MAX_TEXT_BYTES, MAX_WARNINGS, Op, Reuse, UnitSet};
 use crate::farm::rules::Rules;
 
 /// Longest framed op, bytes: the largest frame set and the texts of a `Submit` fit, and a piece of a log that holds one
@@ -48,6 +48,7 @@ mod kind {
     pub const REMARK: u16 = 16;
     pub const SCRIPTS: u16 = 17;
     pub const ZIP: u16 = 18;
+    pub const REUSE: u16 = 19;
     /// First of the job's rules, which go on to 41.
     pub const SET_MAX_NODES: u16 = 32;
     pub const SET_TAGS: u16 = 33;
@@ -64,7 +65,7 @@ mod kind {
     pub const TRUST: u16 = 66;
     pub const SETTING: u16 = 67;
 
-    pub const KNOWN: [u16; 32] = [
+    pub const KNOWN: [u16; 33] = [
         SUBMIT,
         CLAIM,
         RELEASE,
@@ -83,6 +84,7 @@ mod kind {
         REMARK,
         SCRIPTS,
         ZIP,
+        REUSE,
         SET_MAX_NODES,
         SET_TAGS,
         SET_GPU_NAME,
@@ -125,6 +127,7 @@ fn write_op(op: &Op, into: &mut Vec<u8>) -> Result<u16, WireError> {
         Op::Submit { min_version, spec } => body!(kind::SUBMIT, &(min_version, spec)),
         Op::Scripts { scripts } => body!(kind::SCRIPTS, scripts),
         Op::Zip { path } => body!(kind::ZIP, path),
+        Op::Reuse { word } => body!(kind::REUSE, word),
         Op::Claim { epoch, units, kind, score } => body!(kind::CLAIM, &(epoch, units, kind, score)),
         Op::Release { units } => body!(kind::RELEASE, units),
         Op::Done { epoch, revision, unit, outputs, millis, device, build } => {
@@ -209,6 +212,7 @@ pub fn decode_op(bytes: &[u8]) -> Result<Op, WireError> {
         kind::SUBMIT => read!("a Submit", (min_version, spec) => Op::Submit { min_version, spec }),
         kind::SCRIPTS => read!("a Scripts", scripts => Op::Scripts { scripts }),
         kind::ZIP => read!("a Zip", path => Op::Zip { path }),
+        kind::REUSE => read!("a Reuse", word => Op::Reuse { word }),
         kind::CLAIM => read!("a Claim", (epoch, units, kind, score) => Op::Claim { epoch, units, kind, score }),
         kind::RELEASE => read!("a Release", units => Op::Release { units }),
         kind::DONE => read!("a Done", (epoch, revision, unit, outputs, millis, device, build) => {
@@ -308,6 +312,8 @@ pub fn check_op(op: &Op) -> Result<(), WireError> {
         Op::Collected { .. } | Op::Retire { .. } | Op::Trust { .. } => Ok(()),
         Op::Cancel { by, .. } => text(by),
         Op::Zip { path } => text(path),
+        Op::Reuse { word: Reuse::Wanted } => Ok(()),
+        Op::Reuse { word: Reuse::Taken { unit, .. } } => sound(part_is_sound(unit.part), "its unit cannot be"),
         Op::Member { name, .. } => text(name),
         Op::Evict { heads, .. } => sound(heads.len() <= MAX_EVICTED_HEADS, "it names too many heads"),
         Op::Setting { key, value, .. } => {

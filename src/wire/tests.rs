@@ -105,6 +105,8 @@ pub(crate) fn ops() -> Vec<Op> {
         Op::Retire { why: RetireReason::Abandoned },
         Op::Remark { epoch: 3, unit, blank: Some(Blank::Transparent), warnings: vec![text()] },
         Op::Zip { path: text() },
+        Op::Reuse { word: Reuse::Wanted },
+        Op::Reuse { word: Reuse::Taken { epoch: 0, unit, from: JobId([7; 16]) } },
         Op::Member { node: NodeId([6; 32]), name: text() },
         Op::Evict { node: NodeId([6; 32]), heads: vec![([1; 8], 5)] },
         Op::Trust { node: NodeId([6; 32]), trusted: true },
