@@ -33,6 +33,8 @@ Of a broken seed it prints what can be left out and what happened last. Ends wit
 const MAX_TOLD: usize = 5;
 /// What is told of those after the first, characters.
 const MORE_CHARS: usize = 300;
+/// Of jobs that share a scene some result is taken over in so many seeds, whatever goes wrong.
+const REUSED_IN: u64 = 10;
 /// Seeds of each scenario in the gate.
 const GATE_SEEDS: u64 = 100;
 /// No scenario is larger in the gate: machines, jobs, frames of each, and time of faults.
@@ -259,6 +261,10 @@ fn main() -> ExitCode {
         }
         let summary = Summary::new(scenario, &reports, begun.elapsed());
         violations += summary.violations;
+        if scenario.shared && summary.reused == 0 && seeds >= REUSED_IN {
+            eprintln!("{}: no result was taken over from another job in any of {seeds} seeds", scenario.name);
+            violations += 1;
+        }
         match (options.json, options.trace) {
             (true, _) => println!("{}", summary.json()),
             (false, true) => {}

@@ -3,7 +3,7 @@
 //! [`Farm::handle`] takes one [`Input`] and returns [`Effect`]s; the same inputs, times and random numbers give the same
 //! effects. It opens nothing, reads no clock and owns no thread; bulk bytes are names to it. Reading order: `event` (the
 //! contract), `op` and `state` (what is said, what it adds up to), `roster`, `verdict` (how a unit stands), `schedule`,
-//! `transfer`, `collect` (the choices), then this file, which routes each input to its part and settles what follows from
+//! `reuse`, `transfer`, `collect` (the choices), then this file, which routes each input to its part and settles what follows from
 //! it.
 //!
 //! Invariants kept here:
@@ -42,6 +42,7 @@ mod order;
 pub mod overrides;
 pub mod planted;
 mod retire;
+pub mod reuse;
 pub mod roster;
 pub mod rules;
 pub mod schedule;
@@ -98,6 +99,8 @@ pub struct Farm {
     ended: BTreeSet<(JobId, Unit)>,
     transfer: Transfer,
     bundles: BTreeMap<BlobId, Bundle>,
+    /// What is announced or will be, instead of being rendered.
+    promises: reuse::Promises,
     /// Bundles whole on this machine.
     ready: BTreeSet<BlobId>,
     /// Result blobs whole on this machine.
@@ -186,6 +189,7 @@ impl Farm {
             ended: BTreeSet::new(),
             transfer: Transfer::default(),
             bundles: BTreeMap::new(),
+            promises: reuse::Promises::default(),
             ready: BTreeSet::new(),
             local: BTreeSet::new(),
             gone: BTreeSet::new(),
@@ -347,6 +351,7 @@ impl Farm {
             jobs: &self.jobs,
             hands: &self.hands,
             ready: &self.ready,
+            promises: &self.promises,
             blame: &self.blame,
             is_patient: self.patient_until.is_none_or(|until| now < until),
         }

@@ -7,7 +7,7 @@
 
 use super::id::{NodeId, Unit};
 use super::job::{Device, JobSpec, Series};
-use super::message::RendererInfo;
+use super::message::{Capability, RendererInfo};
 use super::roster::{Member, Roster};
 use super::rules::{Glob, Rules, gigabytes};
 use super::state::JobState;
@@ -115,6 +115,14 @@ pub fn serves(renderer: &RendererInfo, spec: &JobSpec) -> Result<(), Unfit> {
         return Err(Unfit::NoGpu);
     }
     Ok(())
+}
+
+/// The renderer that a machine takes for a job: of those that serve it the newest release, one with a GPU first where that
+/// would be used; of equals the first. `choose_renderer` of the node is the same choice.
+pub fn renderer<'a>(capability: &'a Capability, spec: &JobSpec) -> Option<&'a RendererInfo> {
+    let has_gpu = |renderer: &RendererInfo| renderer.devices.iter().any(|device| device != "CPU");
+    let rank = |renderer: &&RendererInfo| (spec.settings.device != Device::Cpu && has_gpu(renderer), renderer.version);
+    capability.renderers.iter().rev().filter(|renderer| serves(renderer, spec).is_ok()).max_by_key(rank)
 }
 
 /// Whether a machine is of the kind a job needs.

@@ -132,8 +132,9 @@ impl Farm {
             first.entry(log).or_insert(seq);
             if let Op::Drops { blobs } = &op {
                 // Only now that nobody can be told otherwise any more.
-                self.local.retain(|blob| !blobs.contains(blob));
-                effects.push(Effect::Forget { blobs: blobs.clone() });
+                let spare = self.spare(log, blobs);
+                self.local.retain(|blob| !spare.contains(blob));
+                effects.push(Effect::Forget { blobs: spare });
             }
             let spoken_of = super::loss::blobs_of(&op);
             self.fold(log, self.me, seq, op);

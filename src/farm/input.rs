@@ -36,6 +36,7 @@ impl Farm {
             Input::Capability(capability) => {
                 self.roster.set_own(Capability { sick: self.blame.is_sick(), ..*capability });
                 self.capability_is_new = true;
+                self.promises.look_again();
                 true
             }
             Input::Load(load) => {
@@ -203,6 +204,12 @@ impl Farm {
             _ => None,
         };
         let is_submit = matches!(op, Op::Submit { .. });
+        match &op {
+            Op::Done { unit, .. } => self.promises.came(*unit),
+            // Only now a job may begin, perhaps.
+            Op::Submit { .. } | Op::Set { .. } => self.promises.look_again(),
+            _ => {}
+        }
         let is_zip = matches!(op, Op::Zip { .. });
         // What this machine came to hold it knew before.
         let is_known = actor == self.me && matches!(op, Op::Holds { .. });
@@ -222,6 +229,7 @@ impl Farm {
         if let Some(unit) = unit {
             if actor == self.me {
                 self.hands.remove(&(log, unit));
+                self.promises.kept(log, unit);
                 self.ended.remove(&(log, unit));
             }
             if let Some(collector) = self.collectors.get_mut(&log) {

@@ -77,10 +77,33 @@ pub struct RendererInfo {
     pub devices: Vec<String>,
 }
 
+fn is_hash(build: &str) -> bool {
+    !matches!(build, "" | "Unknown")
+}
+
+/// A version and the hash of its build, if it has one, as results name them.
+pub fn build_text((major, minor, patch): (u16, u16, u16), hash: &str) -> String {
+    match is_hash(hash) {
+        true => format!("{major}.{minor}.{patch} {hash}"),
+        false => format!("{major}.{minor}.{patch}"),
+    }
+}
+
 impl RendererInfo {
     /// Its release series.
     pub fn series(&self) -> Series {
         Series { major: self.version.0, minor: self.version.1 }
+    }
+
+    /// Whether its build can be told from others of its version: distributions build without a hash, and Blender then says
+    /// `Unknown`.
+    pub fn has_hash(&self) -> bool {
+        is_hash(&self.build)
+    }
+
+    /// Version and build, as results name them.
+    pub fn build_text(&self) -> String {
+        build_text(self.version, &self.build)
     }
 }
 

@@ -14,15 +14,18 @@ pub enum Bug {
     EpochIgnored,
     /// What a machine says to have lost counts as held by it.
     LossIgnored,
+    /// What was wanted anew is taken over by other jobs, and results of it.
+    RequeuedReused,
 }
 
 impl Bug {
     /// All of them, and what they are called.
-    pub const ALL: [(&'static str, Self); 4] = [
+    pub const ALL: [(&'static str, Self); 5] = [
         ("send-before-persist", Self::SendBeforePersist),
         ("wrong-tie-break", Self::WrongTieBreak),
         ("epoch-ignored", Self::EpochIgnored),
         ("loss-ignored", Self::LossIgnored),
+        ("requeued-reused", Self::RequeuedReused),
     ];
 }
 

@@ -126,6 +126,7 @@ impl Farm {
         self.ended.retain(|(of, _)| *of != job);
         self.collectors.remove(&job);
         self.fresh.remove(&job);
+        self.promises.forget(job);
         self.announced.retain(|(of, _)| *of != job);
         self.wanted.retain(|blob, uses| {
             uses.retain(|(of, _)| *of != job);
@@ -134,7 +135,8 @@ impl Farm {
             }
             !uses.is_empty()
         });
-        let others: BTreeSet<BlobId> = self.jobs.values().flat_map(|other| other.blobs()).collect();
+        let others = self.jobs.values().flat_map(|other| other.blobs());
+        let others: BTreeSet<BlobId> = others.chain(self.promises.blobs()).collect();
         for blob in state.blobs().difference(&others) {
             self.local.remove(blob);
             self.gone.remove(blob);
@@ -155,6 +157,14 @@ impl Farm {
         missing.difference(&shared).for_each(|file| self.transfer.unwant(*file, Urgency::Bundle));
     }
 
+    /// Those of some blobs, which this machine lets go of in one job, that it has not said to have in another.
+    pub(super) fn spare(&self, job: JobId, blobs: &[BlobId]) -> Vec<BlobId> {
+        let promised: BTreeSet<BlobId> = self.promises.blobs().collect();
+        let others = || self.jobs.values().filter(|other| other.id != job);
+        let is_held = |blob: BlobId| others().any(|other| other.holding(blob).any(|node| node == self.me.node));
+        blobs.iter().copied().filter(|blob| !promised.contains(blob) && !is_held(*blob)).collect()
+    }
+
     /// The bundles of all live jobs.
     pub fn bundles_in_use(&self) -> BTreeSet<BlobId> {
         self.jobs.values().flat_map(|job| job.bundles()).collect()
@@ -164,6 +174,6 @@ impl Farm {
     pub fn blobs_in_use(&self) -> BTreeSet<BlobId> {
         let named = self.jobs.values().flat_map(|job| job.blobs());
         let under_way = self.bundles.keys().chain(&self.ready).chain(&self.local);
-        named.chain(under_way.copied()).collect()
+        named.chain(under_way.copied()).chain(self.promises.blobs()).collect()
     }
 }

@@ -15,6 +15,7 @@ use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use super::job::JobSpec;
 use super::op::ClaimKind;
 use super::order::{in_order, lot};
+use super::reuse::Promises;
 use super::roster::{Member, Roster};
 use super::rules::Chunk;
 use super::state::JobState;
@@ -56,6 +57,8 @@ pub struct View<'a> {
     pub hands: &'a BTreeMap<(JobId, Unit), Hand>,
     /// Bundles complete on this machine.
     pub ready: &'a BTreeSet<BlobId>,
+    /// Units whose results come from elsewhere in a moment.
+    pub promises: &'a Promises,
     /// Who failed what.
     pub blame: &'a Blame,
     /// Whether this machine leaves to others what it would end after them; not for ever, lest they do not come.
@@ -218,7 +221,8 @@ impl View<'_> {
 
     /// Whether units of a job may start here at all.
     pub fn may_render(&self, job: &JobState) -> bool {
-        job.current_specs().any(|spec| self.has_scene(job, spec))
+        !self.promises.come_first(job)
+            && job.current_specs().any(|spec| self.has_scene(job, spec))
             && fits(self.roster, self.me.node, job).is_ok()
             && (!self.blame.keeps_off(job.id, self.me.node) || !self.others_fit(job))
             && self.is_within_cap(job)
@@ -305,6 +309,7 @@ impl View<'_> {
         let state = job.unit(unit);
         let mine = state.failures_of(self.me.node);
         !self.hands.contains_key(&(job.id, unit))
+            && !self.promises.covers(job.id, unit, self.now)
             && self.has_scene_of(job, unit)
             && !is_failed(job, unit, self.roster, self.now)
             && mine < ATTEMPTS_PER_NODE
@@ -402,6 +407,7 @@ impl View<'_> {
             let state = job.unit(*unit);
             state.has_result()
                 && !self.hands.contains_key(&(job.id, *unit))
+                && !self.promises.covers(job.id, *unit, self.now)
                 && self.has_scene_of(job, *unit)
                 && state.failures_of(self.me.node) < ATTEMPTS_PER_NODE
                 && self.claims(state).next().is_none()

@@ -7,7 +7,7 @@
 //! (`peers`), duplicates, lost claims, idle time, convergence.
 //!
 //! Reading order: `scenario` (what is simulated), `event` (what happens), this file (the clock), `world` (what effects
-//! do), `faults`, `loss` and `liar` (what goes wrong), `invariant` and `check` (what must hold), `report`, `shrink`.
+//! do), `faults`, `loss` and `liar` (what goes wrong), `invariant`, `check` and `reuse` (what must hold), `report`, `shrink`.
 //! Nothing here decides anything for a farm: it only plays the world of `farm/event.rs`.
 
 mod check;
@@ -23,6 +23,7 @@ mod machine;
 mod net;
 mod peers;
 mod report;
+mod reuse;
 mod scenario;
 mod shrink;
 mod spread;
@@ -92,6 +93,13 @@ struct World {
     submitted: BTreeSet<JobId>,
     /// What each result was rendered from.
     drawn_from: BTreeMap<BlobId, BlobId>,
+    /// For which unit of which job, and in which epochs, each result was rendered.
+    drawn_for: BTreeMap<BlobId, BTreeSet<(JobId, Unit, u32)>>,
+    /// What machines found to be gone from their disks. A crash may come before that is said, durably: until it looks again, the
+    /// next start goes by what is on record.
+    found_gone: BTreeSet<(usize, BlobId)>,
+    /// What each machine said last of a result that it takes over, until it says which.
+    taking: BTreeMap<usize, (JobId, Unit, JobId)>,
     /// Jobs that any machine forgot for good.
     retired: BTreeSet<JobId>,
     maps: BTreeMap<BlobId, BlobMap>,
@@ -169,6 +177,9 @@ impl World {
             submissions: Vec::new(),
             submitted: BTreeSet::new(),
             drawn_from: BTreeMap::new(),
+            drawn_for: BTreeMap::new(),
+            found_gone: BTreeSet::new(),
+            taking: BTreeMap::new(),
             retired: BTreeSet::new(),
             maps: BTreeMap::new(),
             manifests: BTreeMap::new(),

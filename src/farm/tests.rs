@@ -25,6 +25,7 @@ mod bundles;
 mod ledger;
 mod loss;
 mod mesh;
+mod reuse;
 mod revisions;
 mod scripts;
 mod zip;

@@ -29,6 +29,7 @@ impl Farm {
         }
         self.tell_health();
         self.give_up(now, effects);
+        self.reuse(now);
         self.claim(now, effects);
         self.want_bundles(now);
         self.collect(now, effects);

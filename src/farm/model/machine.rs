@@ -6,6 +6,7 @@ use crate::farm::id::{ActorId, BlobId, BootId, JobId, NodeId, Unit};
 use crate::farm::ledger::Ledger;
 use crate::farm::message::{Heartbeat, InHand, Suffix};
 use crate::farm::op::{FailureKind, Op, Output, OutputRole, UnitSet};
+use crate::farm::reuse::Promises;
 use crate::farm::roster::Roster;
 use crate::farm::schedule::{Choice, Hand, View, strength};
 use crate::farm::state::JobState;
@@ -213,6 +214,7 @@ impl Machine {
             jobs: &jobs,
             hands: &hands,
             ready: &ready,
+            promises: &Promises::default(),
             blame: &blame,
             is_patient: false,
         })

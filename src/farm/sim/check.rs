@@ -131,6 +131,7 @@ impl World {
     /// What a farm is about to write of itself.
     pub(super) fn check_said(&mut self, i: usize, log: LogId, op: &Op) {
         self.check_loss(i, log, op);
+        self.check_reuse(i, log, op);
         let machine = &self.machines[i];
         let Op::Claim { units, .. } = op else { return };
         let why = match () {

@@ -155,6 +155,7 @@ impl World {
             self.one_copy_less(i, key);
         }
         self.claims.retain(|(of, _, _), _| *of != i);
+        self.taking.remove(&i);
         self.machines[i].crash(landed, keep);
         self.set_away(i, Some(Away::Gone));
         self.spread_without(i);

@@ -44,6 +44,9 @@ pub enum Invariant {
     /// A machine says to have lost only what it does not have; and only a job's owner opens a new epoch of what is lost, of
     /// nothing that is in its folder, and of no job that is over.
     OnlyLostIsLost,
+    /// What a machine announces of another job's results it has, and it was rendered for the first epoch of the same frame of
+    /// the same scene with the same settings, which nobody who is known wanted anew; and the job asked for it.
+    ReusedIsSame,
     /// A sound job is accepted, and every message is legal.
     NothingSoundIsRefused,
     /// Queues, messages, effects of one input, and what waits for a disk have bounds.
@@ -59,7 +62,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::NothingDurableIsLost,
         Self::AnnouncedIsDurable,
         Self::DoneStaysDone,
@@ -76,6 +79,7 @@ impl Invariant {
         Self::AwayIsReplicated,
         Self::OnlyWhatIsThere,
         Self::OnlyLostIsLost,
+        Self::ReusedIsSame,
         Self::NothingSoundIsRefused,
         Self::Bounded,
         Self::OwnersHaveAll,
@@ -101,6 +105,7 @@ impl Invariant {
             Self::AwayIsReplicated => "while its owner is away a job is rendered, each result held twice",
             Self::OnlyWhatIsThere => "only what is there is read, delivered and encoded",
             Self::OnlyLostIsLost => "only what is gone is lost, and only what is lost is rendered anew",
+            Self::ReusedIsSame => "only what is the same is taken over from another job",
             Self::NothingSoundIsRefused => "nothing sound is refused",
             Self::Bounded => "queues, messages and memory have bounds",
             Self::OwnersHaveAll => "every owner has every result",

@@ -89,7 +89,10 @@ impl World {
 
     /// A job of the scenario, its bundle in the owner's store.
     fn make_job(&mut self, job: usize, owner: usize) -> JobSpec {
-        let seed: u64 = self.rng.random();
+        let mut seed: u64 = self.rng.random();
+        if let Some(first) = self.submissions.first().filter(|_| self.scenario.shared) {
+            seed = first.spec.nonce;
+        }
         let bundle = self.make_bundle(seed, owner);
         let frames = FrameSet::from_frames((1..=self.scenario.frames as i32).collect());
         let (major, minor, _) = CURRENT;
@@ -106,6 +109,11 @@ impl World {
             priority: if matches!(job % KINDS, 1 | 3) && self.scenario.rules { 90 } else { 50 },
             rules: if self.scenario.rules { rules(job) } else { Rules::default() },
             output: OutputSpec { zip, ..usual.output.clone() },
+            settings: RenderSettings {
+                samples: (self.scenario.shared && job % 3 == 2).then_some(64),
+                ..RenderSettings::default()
+            },
+            reuse: self.scenario.shared,
             ..usual
         }
     }

@@ -72,6 +72,7 @@ impl World {
         let lacking: Vec<BlobId> = all.into_iter().filter(|blob| !machine.blobs.has(*blob)).collect();
         self.machines[i].blobs.untold.clear();
         lacking.iter().for_each(|blob| self.machines[i].blobs.forget(*blob));
+        self.found_gone.extend(lacking.iter().map(|blob| (i, *blob)));
         if !lacking.is_empty() {
             self.feed(i, Input::BlobsGone { blobs: lacking });
         }
@@ -85,6 +86,7 @@ impl World {
         }
         blobs.whole.remove(&blob);
         blobs.untold.insert(blob);
+        self.found_gone.insert((i, blob));
         let (after, life) = (self.millis(TELL_MS.0, TELL_MS.1), self.machines[i].life);
         self.plan(after, Event::Look { machine: i, life });
         true

@@ -30,6 +30,8 @@ pub struct Report {
     pub lost: usize,
     /// Units opened anew because of that.
     pub reopened: usize,
+    /// Results taken over from another job.
+    pub reused: usize,
     /// Renders stopped before their end.
     pub stopped: usize,
     /// Units claimed, backups aside.
@@ -95,6 +97,8 @@ pub struct Summary {
     pub lost_claims_percent: f64,
     /// Blobs lost, and units opened anew because of that.
     pub losses: (usize, usize),
+    /// Results taken over from another job.
+    pub reused: usize,
     /// Until an op was everywhere, milliseconds.
     pub convergence_p50_ms: f64,
     /// The same, of the slowest hundredth.
@@ -133,6 +137,7 @@ impl Summary {
             most_duplicates: reports.iter().map(|report| report.duplicates).max().unwrap_or(0),
             lost_claims_percent: percent(sum(|report| report.lost_claims), sum(|report| report.claims)),
             losses: (sum(|report| report.lost), sum(|report| report.reopened)),
+            reused: sum(|report| report.reused),
             convergence_p50_ms: at(50),
             convergence_p99_ms: at(99),
             takeover_most_s: takeover.map_or(0.0, Duration::as_secs_f64),
@@ -151,7 +156,7 @@ impl Summary {
         let ((fifo, chunks, fixed), (lost, reopened)) = (self.peers, self.losses);
         format!(
             "{{\"scenario\":{:?},\"seeds\":{},\"violations\":{},\"makespan_ratio\":{:.4},\"idle_percent\":{:.3},\
-             \"duplicates_percent\":{:.3},\"lost_claims_percent\":{:.3},\"lost\":{lost},\"reopened\":{reopened},\"convergence_p50_ms\":{:.1},\
+             \"duplicates_percent\":{:.3},\"lost_claims_percent\":{:.3},\"lost\":{lost},\"reopened\":{reopened},\"reused\":{},\"convergence_p50_ms\":{:.1},\
              \"convergence_p99_ms\":{:.1},\"ledger_bytes_per_frame_link\":{:.1},\"speedup_over_real_time\":{:.1},\
              \"peers\":{{\"fifo\":{fifo:.4},\"chunks\":{chunks:.4},\"static\":{fixed:.4}}}}}",
             self.scenario,
@@ -161,6 +166,7 @@ impl Summary {
             self.idle_percent,
             self.duplicates_percent,
             self.lost_claims_percent,
+            self.reused,
             self.convergence_p50_ms,
             self.convergence_p99_ms,
             self.ledger_bytes_per_frame_link,

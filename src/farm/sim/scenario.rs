@@ -98,6 +98,8 @@ pub struct Scenario {
     pub misfits: usize,
     /// Whether each job has a rule of its own, and machines differ in tags and memory.
     pub rules: bool,
+    /// Whether all jobs are of one scene, and take over what the others have of it; every third has settings of its own.
+    pub shared: bool,
     /// Whether seals are real although nobody lies.
     pub real_seal: bool,
     /// With more neighbours than the one a machine tells only a few, of which it draws the other; else as large swarms do.
@@ -145,6 +147,7 @@ fn small(name: &'static str, about: &'static str, faults: Faults) -> Scenario {
         liars: 0,
         misfits: 0,
         rules: false,
+        shared: false,
         real_seal: false,
         few: None,
         faults,
@@ -380,6 +383,16 @@ fn searching() -> Vec<Scenario> {
             ..small(
                 "sparse",
                 "everything at once, and machines that tell only a few, as in a large swarm",
+                everything.clone(),
+            )
+        },
+        Scenario {
+            nodes: 5,
+            jobs: 4,
+            shared: true,
+            ..small(
+                "resubmit",
+                "the same scene again and again: its frames are taken over, and everything at once",
                 everything.clone(),
             )
         },

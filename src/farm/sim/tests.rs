@@ -144,6 +144,14 @@ fn everything_at_once_ends_well() {
 }
 
 #[test]
+fn what_is_taken_over_from_another_job_is_the_same_whatever_goes_wrong() {
+    let scenario = scenario("resubmit").unwrap();
+    check("resubmit", 0..2);
+    let reused: usize = (0..2).map(|seed| run(&scenario, seed).reused).sum();
+    assert!(reused > 0);
+}
+
+#[test]
 fn machines_that_tell_only_a_few_lose_nothing_either() {
     check("sparse", 0..1);
 }
@@ -172,6 +180,12 @@ fn an_ignored_loss_is_found() {
     let found = find(Bug::LossIgnored, "disks", 0..10);
     let invariants = [Invariant::FoldIsRight, Invariant::EverythingEnds];
     assert!(found.is_some_and(|(_, invariant)| invariants.contains(&invariant)), "{found:?}");
+}
+
+#[test]
+fn taking_over_what_was_wanted_anew_is_found() {
+    let found = find(Bug::RequeuedReused, "resubmit", 0..10);
+    assert_eq!(found.map(|(_, invariant)| invariant), Some(Invariant::ReusedIsSame));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::farm::fit::{Unfit, fits};
 use crate::farm::id::ActorId;
 use crate::farm::message::{GpuInfo, Heartbeat};
 use crate::farm::op::{ClaimKind, FailureKind, JobSetting};
+use crate::farm::reuse::Promises;
 use crate::farm::roster::Roster;
 use crate::farm::rules::{Chunk, Order};
 use crate::farm::schedule::{Choice, TAKEN_OVER, View};
@@ -450,6 +451,7 @@ fn chooses(me: ActorId, now: Duration, roster: &Roster, job: JobState) -> Option
         jobs: &BTreeMap::from([(job.id, job)]),
         hands: &BTreeMap::new(),
         ready: &BTreeSet::from([BUNDLE]),
+        promises: &Promises::default(),
         blame: &Blame::default(),
         is_patient: false,
     };

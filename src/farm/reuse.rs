@@ -1,0 +1,320 @@
+//! Frames that the swarm has already: a result of one job stands for a unit of another that would come out the same.
+//!
+//! Who holds such a result, and would render the unit with the same build on the same backend, announces it as its own
+//! `Done`, behind a word that says where it comes from. So a `Done` means what it always does: its writer has the files,
+//! durably. Nothing is fetched for it and no slot is wanted; a machine that is busy or paused announces as well. Others
+//! leave the unit to that machine for a moment ([`LEFT_FOR`]).
+//!
+//! What makes two units the same ([`is_same`]): frame and part, the bundle, all that is set on the scene, format and size,
+//! scripts, the build of the renderer and its backend. Whatever a render takes from outside of these would have to become
+//! part of them. The colour configuration is: one that is not Blender's own travels in the bundle, whose id covers it.
+//!
+//! Never taken over, and never taken from:
+//! - a unit above epoch 0, and any result of it: somebody wanted it anew, whether for its looks or because its files were
+//!   lost. One job in which it was is enough, since other results of it may be as wrong.
+//! - a blank image: it may be a mishap, which a second render shows. Warnings are no reason; they come along.
+//! - a frame that brings the video's sound, where other frames are to be heard than then.
+
+use super::Farm;
+use super::event::Now;
+use super::fit::{renderer, suits};
+use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
+use super::job::{Device, JobSpec, RenderSettings};
+use super::message::RendererInfo;
+use super::op::{Op, Output, OutputRole, Reuse};
+use super::planted::{Bug, is_planted};
+use super::roster::Member;
+use super::schedule::strength;
+use super::state::JobState;
+use super::unit::{Outcome, Remark};
+use super::why::hold;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A unit is left to the machine that has its result for so long from when the job may begin: it hears of the job and
+/// writes all it has down in that time (guess; a disk that is slow now and then takes most of it).
+const LEFT_FOR: Duration = Duration::from_secs(5);
+/// Between looks for what can be taken over, each at [`UNITS_LOOKED_AT`](super::config::UNITS_LOOKED_AT) units of a job;
+/// a new job is looked at at once (guess).
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The ops a machine must understand to be expected to announce a result: [`super::op::OP_VERSION`] as it was then.
+const REUSE_SINCE: u16 = 3;
+/// What Cycles computes on, as results name it first. Any other word is the engine's, and tells nothing of the machine.
+const BACKENDS: [&str; 6] = ["CPU", "CUDA", "OPTIX", "HIP", "ONEAPI", "METAL"];
+
+/// Units that nobody is to begin, since their results are there.
+#[derive(Debug, Default)]
+pub struct Promises {
+    promised: BTreeMap<(JobId, Unit), Promise>,
+    /// Jobs that take results over, and may begin.
+    open: BTreeMap<JobId, Open>,
+    /// Units that got a result in some job since the last look.
+    fresh: BTreeSet<Unit>,
+    look_at: Duration,
+}
+
+/// A job that takes results over.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    /// Since when it may begin.
+    since: Duration,
+    /// How often it was looked at.
+    looks: u64,
+}
+
+#[derive(Debug)]
+enum Promise {
+    /// Announced here, with these files, and not durable yet.
+    Own(Vec<BlobId>),
+    /// Left to another machine until then.
+    Other(Duration),
+}
+
+impl Promises {
+    /// Whether a unit is not to be begun at the moment.
+    pub fn covers(&self, job: JobId, unit: Unit, now: Duration) -> bool {
+        match self.promised.get(&(job, unit)) {
+            Some(Promise::Own(_)) => true,
+            Some(Promise::Other(until)) => now < *until,
+            None => false,
+        }
+    }
+
+    /// Files of announced results that no job's state names yet.
+    pub(super) fn blobs(&self) -> impl Iterator<Item = BlobId> + '_ {
+        self.promised
+            .values()
+            .flat_map(|promise| match promise {
+                Promise::Own(blobs) => blobs.as_slice(),
+                Promise::Other(_) => &[],
+            })
+            .copied()
+    }
+
+    /// Whether nothing of a job is to be begun before it was looked at what it can take over.
+    pub fn come_first(&self, job: &JobState) -> bool {
+        let wants = job.spec.as_ref().is_some_and(|spec| spec.reuse);
+        wants && !job.unfinished().is_empty() && !self.open.contains_key(&job.id)
+    }
+
+    /// A unit of some job has a result.
+    pub(super) fn came(&mut self, unit: Unit) {
+        self.fresh.insert(unit);
+    }
+
+    /// Something came that may change a lot: all is looked at again at once.
+    pub(super) fn look_again(&mut self) {
+        self.look_at = Duration::ZERO;
+    }
+
+    /// A unit has its own word in the ledger now.
+    pub(super) fn kept(&mut self, job: JobId, unit: Unit) {
+        self.promised.remove(&(job, unit));
+    }
+
+    /// A job is forgotten.
+    pub(super) fn forget(&mut self, job: JobId) {
+        self.promised.retain(|(of, _), _| *of != job);
+        self.open.remove(&job);
+    }
+
+    /// Which part of a job to look at, and until when its units are left to others; `None` while it may not begin. The first
+    /// look is at the whole part, later ones may be at what is fresh alone.
+    fn looks_at(&mut self, job: JobId, is_whole: bool, may_begin: bool, now: Duration) -> Option<(u64, Duration)> {
+        if !may_begin {
+            self.open.remove(&job);
+            return None;
+        }
+        if !is_whole && !self.open.contains_key(&job) {
+            return None;
+        }
+        let open = self.open.entry(job).or_insert(Open { since: now, looks: 0 });
+        open.looks += u64::from(is_whole);
+        Some((open.looks.saturating_sub(1), open.since + LEFT_FOR))
+    }
+}
+
+/// A result that can stand for a unit.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    /// The job that it was rendered for: not always the one that has it.
+    from: JobId,
+    actor: ActorId,
+    outcome: &'a Outcome,
+    remark: Option<&'a Remark>,
+}
+
+/// Whether units of two jobs come out the same, frame by frame, by the same renderer on the same backend.
+fn is_same(one: &JobSpec, other: &JobSpec) -> bool {
+    // The device that is asked for shows in the backend; whether there is sound is asked of the one frame that brings it.
+    let pixels = |spec: &JobSpec| {
+        let settings = RenderSettings { device: Device::default(), silent: false, ..spec.settings.clone() };
+        (spec.bundle, settings, spec.series, spec.format, spec.size)
+    };
+    pixels(one) == pixels(other)
+}
+
+/// Whether a result of `from` has the sound that `unit` is to bring along in `to`, or can be had without.
+fn sound_fits(found: &Found, from: &JobSpec, to: &JobSpec, unit: Unit) -> bool {
+    let brings = |spec: &JobSpec| spec.soundtrack().filter(|sound| Unit::whole(sound.first) == unit);
+    let (brought, wanted) = (brings(from), brings(to));
+    // Whatever is wrong with the sound is told as a warning of this frame.
+    let is_plain = found.remark.is_none_or(|remark| remark.warnings.is_empty());
+    let has_sound = found.outcome.outputs.iter().any(|output| output.role == OutputRole::Sound);
+    match (brought, wanted) {
+        (brought, wanted) if brought == wanted => true,
+        (Some(_), None) => is_plain,
+        // Mixed without a word and nothing came of it: nothing is to be heard in the scene.
+        (Some(_), Some(_)) => is_plain && !has_sound,
+        (None, _) => false,
+    }
+}
+
+/// The backend that a renderer computes on for a job.
+fn backend<'a>(renderer: &'a RendererInfo, wanted: Device) -> &'a str {
+    let gpu = renderer.devices.iter().find(|device| *device != "CPU").filter(|_| wanted != Device::Cpu);
+    gpu.map_or("CPU", String::as_str)
+}
+
+/// Whether a renderer of `node` is the one that a result of another machine, or its own, came from, or its like.
+fn is_alike(renderer: &RendererInfo, node: NodeId, found: &Found, wanted: Device) -> bool {
+    let own = found.actor.node == node;
+    let used = found.outcome.device.split(' ').next().unwrap_or_default();
+    let is_backend = BACKENDS.contains(&used);
+    *found.outcome.build == *renderer.build_text()
+        && (!is_backend || used == backend(renderer, wanted))
+        // Distributions build without a hash, and engines other than Cycles draw with whatever the machine has: of such a
+        // result only its own machine knows that it would come out the same.
+        && (own || (renderer.has_hash() && is_backend))
+}
+
+/// What a unit is compared with: jobs whose frames come out the same, and machines that can say so.
+struct Alike<'a> {
+    jobs: Vec<(&'a JobState, &'a JobSpec)>,
+    /// Those alive, with the renderer each would take.
+    machines: BTreeMap<NodeId, &'a RendererInfo>,
+}
+
+impl Farm {
+    /// Announces what is here and stands for units of other jobs, and leaves to other machines what they will announce.
+    pub(super) fn reuse(&mut self, now: Now) {
+        let is_off = self.is_leaving || self.fenced_until.is_some_and(|until| now.mono < until);
+        let is_whole = now.mono >= self.promises.look_at;
+        if is_off || (!is_whole && self.promises.fresh.is_empty()) {
+            return;
+        }
+        let mut promises = std::mem::take(&mut self.promises);
+        let fresh = std::mem::take(&mut promises.fresh);
+        if is_whole {
+            promises.look_at = now.mono + LOOK_EVERY;
+        }
+        promises.promised.retain(|_, promise| match promise {
+            Promise::Own(_) => true,
+            Promise::Other(until) => now.mono < *until,
+        });
+        let mut own: Vec<(JobId, Unit, Vec<Op>)> = Vec::new();
+        for job in self.jobs.values() {
+            let Some(spec) = job.spec.as_ref().filter(|spec| spec.reuse && !job.unfinished().is_empty()) else {
+                continue;
+            };
+            let may_begin = hold(job, &self.jobs, &self.roster, self.me.node, now.mono).is_ok();
+            let Some((part, until)) = promises.looks_at(job.id, is_whole, may_begin, now.mono) else { continue };
+            let Some(alike) = self.alike(job, spec, now.mono) else { continue };
+            let all = job.some_units(part).filter(|_| is_whole);
+            let units = all.chain(fresh.iter().copied().filter(|_| !is_whole));
+            for unit in units.filter(|unit| job.unfinished().contains(unit)) {
+                let key = (job.id, unit);
+                let is_said = matches!(promises.promised.get(&key), Some(Promise::Own(_)));
+                if is_said || self.hands.contains_key(&key) || job.unit(unit).version() != (0, 0) {
+                    continue;
+                }
+                let found = self.found(spec, unit, &alike);
+                let rank = |node: NodeId| (job.owner() == Some(node), strength(node, 1, job.id, unit, 0), node);
+                let Some((best, _)) = found.iter().max_by_key(|(node, _)| rank(*node)) else { continue };
+                match found.iter().find(|(node, _)| *node == self.me.node) {
+                    // Later the best one does not come to it, or sees it otherwise: whoever can, does.
+                    Some((_, found)) if *best == self.me.node || now.mono >= until => {
+                        own.push((job.id, unit, words(spec, unit, found)));
+                    }
+                    _ => drop(promises.promised.insert(key, Promise::Other(until))),
+                }
+            }
+        }
+        self.promises = promises;
+        for (job, unit, ops) in own {
+            let blobs = ops.iter().flat_map(super::loss::blobs_of).collect();
+            if ops.iter().all(|op| self.say(job, op).is_some()) {
+                self.promises.promised.insert((job, unit), Promise::Own(blobs));
+            }
+        }
+    }
+
+    /// What units of `job` are compared with; `None` where nothing comes out the same.
+    fn alike<'a>(&'a self, job: &JobState, spec: &JobSpec, now: Duration) -> Option<Alike<'a>> {
+        let others = self.jobs.values().filter(|other| other.id != job.id);
+        let known = others.filter_map(|other| Some((other, &**other.spec.as_ref()?)));
+        // The bundle first: it alone tells nearly all jobs apart.
+        let jobs: Vec<_> = known.filter(|(_, other)| other.bundle == spec.bundle && is_same(other, spec)).collect();
+        if jobs.is_empty() {
+            return None;
+        }
+        let machine = |(node, member): (NodeId, &'a Member)| {
+            let capability = member.capability.as_ref().filter(|capability| capability.op_version >= REUSE_SINCE)?;
+            suits(&self.roster, node, spec, job.rules(), job.min_version).ok()?;
+            Some((node, renderer(capability, spec)?))
+        };
+        Some(Alike { jobs, machines: self.roster.alive(now).filter_map(machine).collect() })
+    }
+
+    /// Who can announce a result for a unit, and which.
+    fn found<'a>(&self, spec: &JobSpec, unit: Unit, alike: &Alike<'a>) -> Vec<(NodeId, Found<'a>)> {
+        let was_wanted_anew = |(other, _): &(&JobState, &JobSpec)| other.unit(unit).version() != (0, 0);
+        if alike.jobs.iter().any(was_wanted_anew) && !is_planted(Bug::RequeuedReused) {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        for (other, of) in &alike.jobs {
+            for (actor, outcome, from) in other.results(unit) {
+                let from = from.unwrap_or(other.id);
+                let result = Found { from, actor, outcome, remark: other.remark(unit, actor) };
+                let is_blank = result.remark.is_some_and(|remark| remark.blank.is_some());
+                if is_blank || !sound_fits(&result, of, spec, unit) {
+                    continue;
+                }
+                let holds_all = |node: NodeId| {
+                    let is_gone = |blob: &BlobId| node == self.me.node && self.gone.contains(blob);
+                    outcome.blobs().all(|blob| other.holding(blob).any(|one| one == node) && !is_gone(&blob))
+                };
+                let holders = outcome.blobs().next().into_iter().flat_map(|image| other.holding(image));
+                let can = |node: &NodeId| {
+                    let renderer = alike.machines.get(node);
+                    renderer.is_some_and(|renderer| is_alike(renderer, *node, &result, spec.settings.device))
+                };
+                found.extend(holders.filter(|node| can(node) && holds_all(*node)).map(|node| (node, result)));
+            }
+        }
+        found
+    }
+}
+
+/// What is said of a result that is taken over: where from, the result under the names it has in its new job, and what was
+/// remarkable about it.
+fn words(spec: &JobSpec, unit: Unit, found: &Found) -> Vec<Op> {
+    let sounds = spec.soundtrack().is_some_and(|sound| Unit::whole(sound.first) == unit);
+    let outputs = found.outcome.outputs.iter().filter(|output| sounds || output.role != OutputRole::Sound);
+    let named = outputs.map(|output| {
+        let path = spec.output.path_of(unit.frame, spec.format, output.role);
+        Output { path: path.unwrap_or_else(|| output.path.clone()), ..output.clone() }
+    });
+    let Outcome { millis, device, build, .. } = found.outcome;
+    let (device, build) = (device.to_string(), build.to_string());
+    let taken = Op::Reuse { word: Reuse::Taken { epoch: 0, unit, from: found.from } };
+    let done = Op::Done { epoch: 0, revision: 0, unit, outputs: named.collect(), millis: *millis, device, build };
+    let remark = found.remark.map(|Remark { blank, warnings }| Op::Remark {
+        epoch: 0,
+        unit,
+        blank: *blank,
+        warnings: warnings.clone(),
+    });
+    [taken, done].into_iter().chain(remark).collect()
+}
