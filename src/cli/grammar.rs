@@ -190,7 +190,7 @@ pub(crate) struct SubmitArgs {
     /// Submit although simulations of the scene are not baked: frames then depend on what is rendered before them
     #[arg(long)]
     pub(crate) allow_unbaked: bool,
-    /// Render every frame anew (no job uses another's frames yet)
+    /// Render every frame anew, also those that another job has of the same scene with the same settings
     #[arg(long)]
     pub(crate) no_reuse: bool,
     /// Render frames of this job from FILE, all or those of --frames; the others stay, and the video is made anew

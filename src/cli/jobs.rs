@@ -59,6 +59,9 @@ pub(crate) fn show(job: &Value, cwd: &Path, console: &mut Console<'_>) -> io::Re
     if number(job, "duplicates") > 0 {
         progress.push_str(&format!(", {} rendered twice", number(job, "duplicates")));
     }
+    if number(job, "reused") > 0 {
+        progress.push_str(&format!(", {} reused", number(job, "reused")));
+    }
     let state = match (text(job, "state"), text(job, "reason")) {
         (state, "") => state.to_owned(),
         (state, reason) => format!("{state}: {reason}"),

@@ -105,6 +105,9 @@ impl Progress {
         match text(event, "state") {
             "done" => {
                 self.rendered_here.insert(frame);
+                if event["reused"] == true {
+                    return Ok(()); // whoever has it had nothing to do
+                }
                 if self.machines.insert(node.to_owned())
                     && let Some(bar) = &self.bar
                 {
@@ -125,12 +128,21 @@ impl Progress {
             return Ok(()); // the error that follows says so
         }
         let mut line = count(done, "frame");
+        match number(event, "frames_reused") {
+            0 => {}
+            1 if done == 1 => line.push_str(", reused,"),
+            reused if reused == done => line.push_str(", all of them reused,"),
+            reused => drop(write!(line, ", {reused} of them reused,")),
+        }
         if !self.rendered_here.is_empty() {
             // The node may know better than a watcher that came late.
             let seconds = event.get("seconds").and_then(Value::as_f64).map(|seconds| clock_seconds(Some(seconds)));
             let _ = write!(line, " in {}", seconds.unwrap_or_else(|| clock(self.started.elapsed())));
-            let _ = write!(line, " on {}", count(self.machines.len() as u64, "machine"));
+            if !self.machines.is_empty() {
+                let _ = write!(line, " on {}", count(self.machines.len() as u64, "machine"));
+            }
         }
+        let mut line = line.trim_end_matches(',').to_owned();
         let places = [text(event, "video"), text(event, "output")];
         if let Some(path) = places.into_iter().find(|path| !path.is_empty()) {
             let _ = write!(line, " → {}", short_path(path, &self.cwd));
@@ -245,6 +257,7 @@ fn style(phase: &str, unit: &str, first: u64, total: u64) -> ProgressStyle {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use serde_json::json;
@@ -270,6 +283,31 @@ mod tests {
         let error = shortfall(&event, false).unwrap_or_else(|| ApiError::new(ErrorKind::Internal, ""));
         assert_eq!((error.kind, error.kind.exit_code()), (ErrorKind::VideoFailed, 1));
         assert_eq!(error.message, "the frames are done and the video could not be made: there is no ffmpeg");
+    }
+
+    #[track_caller]
+    fn ends(rendered: &[bool], frames_reused: u64, expected: &str) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut console = Console { out: &mut out, err: &mut err, json: false, screen: None };
+        let mut progress = Progress::new(None, PathBuf::from("/home"));
+        for (frame, is_rendered) in rendered.iter().enumerate() {
+            let event = json!({"event": "frame", "frame": frame, "state": "done", "node": "a", "reused": !is_rendered});
+            progress.event(&event, &mut console).unwrap();
+        }
+        let frames = rendered.len();
+        let finished = json!({
+            "event": "finished", "frames_done": frames, "frames_reused": frames_reused, "output": "/home/o", "seconds": 3.0,
+        });
+        progress.event(&finished, &mut console).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap().trim_end(), expected);
+    }
+
+    #[test]
+    fn the_last_line_says_how_many_frames_were_reused() {
+        ends(&[true, true], 0, "2 frames in 0:03 on 1 machine → o");
+        ends(&[false, true, false], 2, "3 frames, 2 of them reused, in 0:03 on 1 machine → o");
+        ends(&[false, false], 2, "2 frames, all of them reused, in 0:03 → o");
+        ends(&[false], 1, "1 frame, reused, in 0:03 → o");
     }
 
     #[test]

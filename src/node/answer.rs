@@ -256,6 +256,7 @@ impl Watcher {
             }
         } else {
             event["node"] = json!(node.map(|node| view::node_name(farm, node)));
+            event["reused"] = json!(job.taken(unit).is_some());
         }
         event
     }
@@ -273,6 +274,7 @@ impl Watcher {
             "state": view["state"],
             "frames_done": view["frames"]["done"],
             "frames_failed": view["frames"]["failed"],
+            "frames_reused": view["reused"],
             "missing": missing,
             "output": collector.map(|collector| collector.output.directory.clone()),
             "video": video.and_then(|collector| collector.output.video.clone()),

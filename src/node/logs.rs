@@ -13,6 +13,7 @@ use super::store::Store;
 use super::{Node, effects, submit, view};
 use crate::farm::blob::BlobMap;
 use crate::farm::id::{BlobId, JobId, NodeId, Unit};
+use crate::farm::unit::Outcome;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -384,13 +385,31 @@ impl Node {
         Ok(self.entries_of(id, units))
     }
 
+    fn log_of(&self, job: JobId, node: NodeId, frame: i32) -> LogText {
+        match node == self.identity.node {
+            true => LogText::Own(job),
+            false => LogText::Asked(node, BlobRequest::Log { job, frame }),
+        }
+    }
+
+    /// Who rendered, for another job, a result that `node` took over from that, and the log of it.
+    fn log_of_taken(&self, from: JobId, node: NodeId, unit: Unit, outcome: &Outcome) -> (NodeId, LogText) {
+        let image = outcome.blobs().next();
+        let results = self.farm.jobs().get(&from).into_iter().flat_map(|job| job.unit(unit).results.iter());
+        let rendered = results.map(|((_, actor, _), outcome)| (actor, outcome));
+        let mut same = rendered.filter(|(_, outcome)| outcome.blobs().next() == image);
+        match same.next() {
+            Some((actor, _)) => (actor.node, self.log_of(from, actor.node, unit.frame)),
+            None => {
+                let text = format!("it was rendered for job {}, and its log went with that", from.short());
+                (node, LogText::Nowhere(text))
+            }
+        }
+    }
+
     fn entries_of(&self, id: JobId, units: Vec<Unit>) -> Vec<Entry> {
         let Some(state) = self.farm.jobs().get(&id) else { return Vec::new() };
         let me = self.identity.node;
-        let of_frame = |node: NodeId, frame: i32| match node == me {
-            true => LogText::Own(id),
-            false => LogText::Asked(node, BlobRequest::Log { job: id, frame }),
-        };
         let mut entries = Vec::new();
         for (nth, unit) in units.into_iter().enumerate() {
             let unit_state = state.unit(unit);
@@ -410,15 +429,20 @@ impl Node {
                 entries.push(entry(actor.node, attempt, "failed", failure.message.clone(), log));
             }
             let attempts = unit_state.failures.len();
-            for (actor, _) in unit_state.current_results() {
-                entries.push(entry(actor.node, attempts, "done", String::new(), of_frame(actor.node, unit.frame)));
+            for (actor, outcome, taken) in state.results(unit) {
+                let (node, log) = match taken {
+                    // Whoever took it over printed nothing.
+                    Some(from) => self.log_of_taken(from, actor.node, unit, outcome),
+                    None => (actor.node, self.log_of(id, actor.node, unit.frame)),
+                };
+                entries.push(entry(node, attempts, "done", String::new(), log));
             }
             // What a machine has in hand it says every two seconds; its claim ends with the frame.
             let is_in_hand = |hand: &crate::farm::message::InHand| hand.job == id && hand.unit == unit;
             for (node, member) in self.farm.roster().alive(self.clock.now()) {
                 let claims = unit_state.current_claims().any(|(actor, _)| actor.node == node);
                 if claims && member.in_hand.iter().any(is_in_hand) {
-                    entries.push(entry(node, attempts, RENDERING, String::new(), of_frame(node, unit.frame)));
+                    entries.push(entry(node, attempts, RENDERING, String::new(), self.log_of(id, node, unit.frame)));
                 }
             }
         }

@@ -361,6 +361,8 @@ pub(super) async fn check(
             rules: rules_of,
             nonce: 0,
             created_ms: super::clock::wall_ms(),
+            // What is not baked comes out as the frames before it were rendered.
+            reuse: !request.no_reuse && !request.allow_unbaked,
             author: None,
         })
     })();

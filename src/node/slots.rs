@@ -16,6 +16,7 @@ use super::store::{Store, keep_private, make_private_dir};
 use crate::farm::event::{Input, Rendered};
 use crate::farm::id::{BlobId, JobId, Unit};
 use crate::farm::job::{JobSpec, Series};
+use crate::farm::message::build_text;
 use crate::farm::op::{FailureKind, MAX_TEXT_BYTES, MAX_WARNINGS, Output, OutputRole};
 use crate::wire;
 use std::collections::{BTreeMap, BTreeSet};
@@ -346,14 +347,15 @@ impl Run {
         let done = drawn.keep().await.map_err(|failure| (failure, None))?;
         let warned: String = done.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
         self.keep_log(work, &(done.log.clone() + &warned)).await;
-        let name = spec.output.file_name(work.unit.frame, spec.format);
-        let preview =
-            done.preview.map(|(path, bytes)| (path, bytes, format!("{name}.preview.jpg"), OutputRole::Preview));
+        let with_name = |(path, bytes), role| {
+            (path, bytes, spec.output.path_of(work.unit.frame, spec.format, role).unwrap_or_default(), role)
+        };
+        let preview = done.preview.map(|file| with_name(file, OutputRole::Preview));
         let aux = done.files.files.iter();
         let aux = aux.map(|file| (file.from.clone(), file.bytes, file.path.clone(), OutputRole::Aux));
-        let sound = done.sound.map(|(path, bytes)| (path, bytes, format!("{name}.sound.flac"), OutputRole::Sound));
+        let sound = done.sound.map(|file| with_name(file, OutputRole::Sound));
         // The image comes first: by it a result is known.
-        let image = std::iter::once((done.path, done.bytes, name, OutputRole::Image));
+        let image = std::iter::once(with_name((done.path, done.bytes), OutputRole::Image));
         let files: Vec<_> = image.chain(preview).chain(aux).chain(sound).collect();
         let mut outputs = Vec::new();
         for (path, bytes, name, role) in &files {
@@ -374,11 +376,8 @@ impl Run {
             fail_point("after-image-fsync");
             outputs.push(Output { path: name.clone(), blob, bytes: *bytes, role: *role });
         }
-        // Distributions build without a hash, and Blender then says `Unknown`.
-        let build = self.renderer.as_ref().map_or(String::new(), |renderer| match renderer.build_hash.as_str() {
-            "" | "Unknown" => renderer.version_text(),
-            hash => format!("{} {hash}", renderer.version_text()),
-        });
+        let build = self.renderer.as_ref();
+        let build = build.map_or(String::new(), |renderer| build_text(renderer.version, &renderer.build_hash));
         let millis = (done.seconds * 1000.0).clamp(0.0, f64::from(u32::MAX)) as u32;
         let warnings = done.warnings.iter().take(MAX_WARNINGS).map(|warning| cut(warning, WARNING_MAX_BYTES)).collect();
         let (device, build) = (clip(&done.device), clip(&build));

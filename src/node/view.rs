@@ -93,6 +93,7 @@ pub fn job(farm: &Farm, job: &JobState, now: Duration) -> Value {
     let nodes: Vec<Value> = job
         .speeds()
         .iter()
+        .filter(|(_, (frames, _))| *frames > 0)
         .map(|(node, (frames, millis))| {
             let name = node_name(farm, *node);
             json!({"id": node.to_string(), "name": name, "done": frames, "seconds": *millis as f64 / 1000.0})
@@ -124,6 +125,7 @@ pub fn job(farm: &Farm, job: &JobState, now: Duration) -> Value {
         "finished_at": (job.finished_ms > 0 && job.is_over()).then(|| rfc3339(job.finished_ms)),
         "frames": {"total": spec.frames.len(), "open": open, "claimed": claimed, "done": done, "failed": failed},
         "duplicates": job.duplicates(),
+        "reused": job.taken_count(),
         "nodes": nodes,
         "output": output.directory,
         "video": output.video,
@@ -223,6 +225,7 @@ pub fn frames(farm: &Farm, job: &JobState, frame: Option<i32>, now: Duration) ->
                 "blender": outcome.map(|outcome| outcome.build.clone()),
                 "seconds": outcome.map(|outcome| f64::from(outcome.millis) / 1000.0),
                 "attempts": state.failures.len() + state.results.len(),
+                "reused": job.taken(unit).map(|from| from.to_string()),
                 "outputs": outcome.map(output_names).unwrap_or_default(),
                 "warnings": warnings(job, unit),
                 "error": error.filter(|_| word != "done"),

@@ -260,7 +260,7 @@ pub struct SubmitRequest {
     /// Submit although simulations of the scene are not baked; frames then depend on what is rendered before them.
     #[serde(default)]
     pub allow_unbaked: bool,
-    /// Render every frame anew. No job uses another's frames yet, so today this changes nothing.
+    /// Render every frame anew, also those that another job has of the same scene with the same settings.
     #[serde(default)]
     pub no_reuse: bool,
     /// Render frames of this job from the file, instead of submitting a new one. What belongs to the whole job (its name,
