@@ -171,7 +171,7 @@ fn sound_fits(found: &Found, from: &JobSpec, to: &JobSpec, unit: Unit) -> bool {
 }
 
 /// The backend that a renderer computes on for a job.
-fn backend<'a>(renderer: &'a RendererInfo, wanted: Device) -> &'a str {
+fn backend(renderer: &RendererInfo, wanted: Device) -> &str {
     let gpu = renderer.devices.iter().find(|device| *device != "CPU").filter(|_| wanted != Device::Cpu);
     gpu.map_or("CPU", String::as_str)
 }
