@@ -2,9 +2,9 @@
 //!
 //! [`Farm::handle`] takes one [`Input`] and returns [`Effect`]s; the same inputs, times and random numbers give the same
 //! effects. It opens nothing, reads no clock and owns no thread; bulk bytes are names to it. Reading order: `event` (the
-//! contract), `op` and `state` (what is said, what it adds up to), `roster`, `verdict` (how a unit stands), `schedule`,
-//! `reuse`, `transfer`, `collect` (the choices), then this file, which routes each input to its part and settles what follows from
-//! it.
+//! contract), `op` and `state` (what is said, what it adds up to), `roster`, `verdict` (how a unit stands), `rendezvous`
+//! and `schedule`, `reuse`, `transfer`, `collect` (the choices), then this file, which routes each input to its part and
+//! settles what follows from it.
 //!
 //! Invariants kept here:
 //! - an own op is folded and sent only after it is [`Input::Persisted`];
@@ -41,6 +41,7 @@ pub mod op;
 mod order;
 pub mod overrides;
 pub mod planted;
+pub mod rendezvous;
 mod retire;
 pub mod reuse;
 pub mod roster;

@@ -306,7 +306,7 @@ pub fn to_replicate<'a>(
         }
         let (live, outcome) = results.into_iter().find(|(live, _)| live.len() == 1)?;
         let epoch = job.unit(unit).epoch;
-        let rank = |node: NodeId| (super::schedule::strength(node, 1, job.id, unit, epoch), node);
+        let rank = |node: NodeId| (super::rendezvous::strength(node, 1, job.id, unit, epoch), node);
         let own = rank(me);
         // Most find a stronger one soon.
         let lacks = alive.contains(&me) && !live.contains(&me);

@@ -24,7 +24,7 @@ use super::message::RendererInfo;
 use super::op::{Op, Output, OutputRole, Reuse};
 use super::planted::{Bug, is_planted};
 use super::roster::Member;
-use super::schedule::strength;
+use super::rendezvous::strength;
 use super::state::JobState;
 use super::unit::{Outcome, Remark};
 use super::why::hold;

@@ -1,22 +1,22 @@
 //! Pure choice: what this machine does with a free slot, and what it gives up.
 //!
 //! Work stealing without a master: every node looks at the same ledger and its own roster and picks so that
-//! simultaneous picks rarely meet. The order is weighted rendezvous hashing (Thaler and Ravishankar 1998; weights as in
-//! Schindelhauer and Schomaker 2005 would need logarithms, so a node's slots stand for its weight as that many draws):
-//! within a window of the earliest open units a node takes those first for which it is itself the strongest.
+//! simultaneous picks rarely meet: within a window of the earliest open units a node takes those first for which it is
+//! itself the strongest ([`rendezvous`](super::rendezvous)).
 
 use super::blame::Blame;
 use super::config::{
-    ATTEMPTS_PER_NODE, BACKUP_MARGIN, CLAIM_AHEAD, CLAIM_MAX_UNITS, MAX_COPIES, ORPHAN_AFTER, RANKED_AT_MOST,
-    SUSPECT_AFTER, WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT, YIELD_WITHIN,
+    ATTEMPTS_PER_NODE, BACKUP_MARGIN, CLAIM_AHEAD, CLAIM_MAX_UNITS, MAX_COPIES, ORPHAN_AFTER, SUSPECT_AFTER,
+    WINDOW_MIN, WINDOW_PER_SLOT, YIELD_BELOW_PERCENT, YIELD_WITHIN,
 };
-use super::fit::{fits, member_fits, suits, suits_unit};
+use super::fit::{fits, suits, suits_unit};
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use super::job::JobSpec;
 use super::op::ClaimKind;
 use super::order::{in_order, lot};
+use super::rendezvous::{Candidate, contenders, mix, strength, strength_at_job, strongest_first};
 use super::reuse::Promises;
-use super::roster::{Member, Roster};
+use super::roster::Roster;
 use super::rules::Chunk;
 use super::state::JobState;
 use super::unit::{Claim, UnitState};
@@ -83,96 +83,12 @@ pub struct Choice {
 /// Score of a claim on what waited elsewhere: the strongest there is, since a weaker one would be given up at once.
 pub const TAKEN_OVER: u32 = u32::MAX;
 
-/// Strength of a node at a unit: the best of as many draws as it has slots.
-pub fn strength(node: NodeId, slots: u32, job: JobId, unit: Unit, epoch: u32) -> u32 {
-    let words = |bytes: &[u8]| {
-        let mut word = [0; 8];
-        word.copy_from_slice(&bytes[..8]);
-        u64::from_le_bytes(word)
-    };
-    let seed = mix(words(&node.0) ^ mix(words(&job.0) ^ mix(unit.frame as u64 ^ u64::from(epoch) << 32)));
-    (0..u64::from(slots.clamp(1, 64))).map(|draw| (mix(seed ^ draw) >> 32) as u32).max().unwrap_or(0)
-}
-
-/// Strength of a node at a job that only so many machines may render.
-pub fn strength_at_job(node: NodeId, job: JobId) -> u32 {
-    strength(node, 1, job, Unit::whole(0), 0)
-}
-
-/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014).
-pub(super) fn mix(value: u64) -> u64 {
-    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
-}
-
 /// What ties this machine to all it has of a job.
 struct Tie {
     is_over: bool,
     /// Whether what waits may begin.
     may_begin: bool,
     is_within_cap: bool,
-}
-
-/// An open unit, as this machine sees it.
-#[derive(Clone, Copy)]
-struct Candidate {
-    unit: Unit,
-    /// The unit whose strength counts for it.
-    lot: Unit,
-    epoch: u32,
-    /// This machine's strength at it.
-    own: u32,
-    /// Whether somebody had it who is not here any more.
-    was_claimed: bool,
-    /// Whether that one's process ended, so that nobody renders it now.
-    is_abandoned: bool,
-}
-
-impl Candidate {
-    fn strength_of(&self, (node, slots): &(NodeId, u32), job: JobId) -> u32 {
-        strength(*node, *slots, job, self.lot, self.epoch)
-    }
-}
-
-/// Those of some members that can render a job, with their slots.
-fn contenders<'m>(
-    job: &JobState,
-    roster: &Roster,
-    members: impl Iterator<Item = (NodeId, &'m Member)>,
-) -> Vec<(NodeId, u32)> {
-    members
-        .filter(|(node, member)| member_fits(roster, *node, member, job).is_ok())
-        .filter_map(|(node, member)| Some((node, member.capability.as_ref()?.slots)))
-        .collect()
-}
-
-/// The `count` candidates with the fewest stronger rivals, the strongest first; before all others those of a process that
-/// ended, whoever is strongest: a killed machine's frames wait for the next slot that is free, and no longer.
-///
-/// Ranks are only looked for among the candidates at which this machine is strong itself: in a swarm of `n` nodes the
-/// first few of those are nearly always its own, so that a choice costs `n` draws and not `n` for each candidate.
-fn strongest_first(
-    mut candidates: Vec<Candidate>,
-    rivals: &[(NodeId, u32)],
-    job: JobId,
-    count: usize,
-) -> Vec<Candidate> {
-    candidates.sort_unstable_by_key(|candidate| (!candidate.is_abandoned, Reverse(candidate.own), candidate.unit));
-    let mut ranked: Vec<(usize, Candidate)> = Vec::new();
-    let mut own = 0;
-    for candidate in candidates.into_iter().take(RANKED_AT_MOST.max(count)) {
-        if own >= count {
-            break;
-        }
-        let rank = rivals.iter().filter(|rival| candidate.strength_of(rival, job) > candidate.own).count();
-        own += usize::from(rank == 0);
-        ranked.push((rank, candidate));
-    }
-    // Stable: among equals the strongest stays first.
-    ranked.sort_by_key(|(rank, candidate)| (!candidate.is_abandoned, *rank));
-    ranked.into_iter().take(count).map(|(_, candidate)| candidate).collect()
 }
 
 impl View<'_> {

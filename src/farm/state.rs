@@ -2,7 +2,10 @@
 //!
 //! The fold: [`JobState::apply`] takes each op of each actor once, in that actor's order; ops of different actors may
 //! come in any order and give the same state, because what an actor says is kept under the actor and compared only when
-//! read. Nothing here knows who is alive; `schedule` and `collect` put that together with the roster.
+//! read. Nothing here knows who is alive; `schedule` and `collect` put that together with the roster. Who holds
+//! which blobs is in `held`.
+
+mod held;
 
 use super::config::UNITS_LOOKED_AT;
 use super::id::{ActorId, BlobId, JobId, NodeId, Part, Unit};
@@ -202,9 +205,7 @@ impl JobState {
                         }
                     }
                 }
-                for output in &outputs {
-                    self.holders.entry(output.blob).or_insert_with(words).insert(actor, true);
-                }
+                self.hold(actor, outputs.iter().map(|output| output.blob), true);
                 self.raise(unit, epoch);
                 let (device, build) = (self.name(device), self.name(build));
                 self.drop_claim(unit, &actor);
@@ -225,11 +226,11 @@ impl JobState {
                 self.drop_claim(unit, &actor);
                 self.unit_mut(unit).failures.insert((epoch, actor, seq), Attempt { kind, message, log });
             }
-            Op::Holds { blobs } => self.hold(actor, &blobs, true),
+            Op::Holds { blobs } => self.hold(actor, blobs, true),
             Op::Lost { .. } if is_planted(Bug::LossIgnored) => {}
             Op::Drops { blobs } | Op::Lost { blobs } => {
                 self.drops = true;
-                self.hold(actor, &blobs, false);
+                self.hold(actor, blobs, false);
             }
             Op::Requeue { units, epoch, by, at_ms } => {
                 for unit in units.iter() {
@@ -410,26 +411,6 @@ impl JobState {
         self.revisions.contains_key(&id)
     }
 
-    /// Who is known to have a bundle of it without having said so: who made it.
-    pub fn makers(&self, bundle: BlobId) -> impl Iterator<Item = NodeId> + '_ {
-        let submitter = self.owner().filter(|_| self.spec.as_ref().is_some_and(|spec| spec.bundle == bundle));
-        let revisers = self.revisions.values().filter(move |(_, revision)| revision.bundle == bundle);
-        submitter.into_iter().chain(revisers.map(|((_, actor, _), _)| actor.node))
-    }
-
-    /// Who has a bundle of it, and said so or made it.
-    pub fn having(&self, bundle: BlobId) -> impl Iterator<Item = NodeId> + '_ {
-        self.holding(bundle).chain(self.makers(bundle))
-    }
-
-    /// Every blob its ops speak of: bundles, results of all epochs, logs of failures.
-    pub fn blobs(&self) -> BTreeSet<BlobId> {
-        let results = self.units.values().flat_map(|unit| unit.results.iter().map(|(_, outcome)| outcome));
-        let outputs = results.flat_map(|outcome| outcome.outputs.iter().map(|output| output.blob));
-        let failures = self.units.values().flat_map(|unit| unit.failures.iter().map(|(_, attempt)| attempt));
-        self.bundles().chain(outputs).chain(failures.filter_map(|attempt| attempt.log)).collect()
-    }
-
     /// Whether there is something a finished video can show: a canceled job gets none.
     pub fn has_video_frames(&self) -> bool {
         self.canceled.is_none() && self.all_units().any(|unit| self.unit(unit).has_result())
@@ -448,38 +429,6 @@ impl JobState {
     /// The node that submitted it.
     pub fn owner(&self) -> Option<NodeId> {
         self.submitter.map(|actor| actor.node)
-    }
-
-    /// Nodes that hold a blob: the last word of a node is that of its latest start that spoke of the blob, and boot ids
-    /// order as the starts came.
-    pub fn holders(&self, blob: BlobId) -> BTreeSet<NodeId> {
-        self.holding(blob).collect()
-    }
-
-    /// The same, one after the other, by id.
-    pub fn holding(&self, blob: BlobId) -> impl Iterator<Item = NodeId> + '_ {
-        let words =
-            self.holders.get(&blob).into_iter().flat_map(|words| words.iter().zip(1..).map(move |word| (words, word)));
-        // Starts of a node come in their order: its last word counts.
-        let last = words.filter(|(words, ((actor, _), next))| {
-            words.get_indexed(*next).is_none_or(|(later, _)| later.node != actor.node)
-        });
-        last.filter(|(_, ((_, has), _))| **has).map(|(_, ((actor, _), _))| actor.node)
-    }
-
-    /// Whether anybody ever said to have a blob, or not to have it any more.
-    pub fn speaks_of(&self, blob: BlobId) -> bool {
-        self.holders.contains_key(&blob)
-    }
-
-    /// Everything a node holds.
-    pub fn held_by(&self, node: NodeId) -> impl Iterator<Item = BlobId> + '_ {
-        self.holders.keys().copied().filter(move |blob| self.holding(*blob).any(|holder| holder == node))
-    }
-
-    /// Nodes that have a result of it, and hold all of theirs; `None` once anybody let go of anything.
-    pub fn keepers(&self) -> Option<impl Iterator<Item = NodeId> + '_> {
-        (!self.drops).then(|| self.speed.keys().copied())
     }
 
     /// Mean time of this job's frames on a node, or over all nodes, in milliseconds.
@@ -579,12 +528,6 @@ impl JobState {
         let _ = if is_finished { self.unfinished.remove(&unit) } else { self.unfinished.insert(unit) };
     }
 
-    fn hold(&mut self, actor: ActorId, blobs: &[BlobId], has: bool) {
-        for blob in blobs {
-            self.holders.entry(*blob).or_insert_with(words).insert(actor, has);
-        }
-    }
-
     fn name(&mut self, name: String) -> Arc<str> {
         if let Some(known) = self.names.get(name.as_str()) {
             return known.clone();
@@ -610,11 +553,6 @@ impl JobState {
     fn note(&mut self, at_ms: u64, by: ActorId, action: String) {
         self.history.insert(HistoryEntry { at_ms, by, action });
     }
-}
-
-/// Room for what is said of a blob: a result is held where it was rendered, and where it is brought together.
-fn words() -> LiteMap<ActorId, bool> {
-    LiteMap::with_capacity(2)
 }
 
 fn is_of(spec: &JobSpec, unit: Unit) -> bool {
