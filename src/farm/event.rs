@@ -195,6 +195,11 @@ pub enum Input {
         /// Which.
         blobs: Vec<BlobId>,
     },
+    /// A look found these blobs whole in the store, among those that this machine has said to have.
+    BlobsHere {
+        /// Which.
+        blobs: Vec<BlobId>,
+    },
     /// A blob is partly there: which chunks are.
     BlobOpened {
         /// Which.

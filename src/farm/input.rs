@@ -107,6 +107,7 @@ impl Farm {
                 self.blobs_gone(&blobs);
                 true
             }
+            Input::BlobsHere { blobs } => self.blobs_here(&blobs),
             Input::BlobComplete { blob } => {
                 self.gone.remove(&blob);
                 self.transfer.done(blob);

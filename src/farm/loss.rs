@@ -89,6 +89,19 @@ impl Farm {
         self.collectors.values_mut().for_each(Collector::look_at_waiting);
     }
 
+    /// A look found these in the store. What was let go of or found to be gone since then is there no more. Says whether any
+    /// is news.
+    pub(super) fn blobs_here(&mut self, blobs: &[BlobId]) -> bool {
+        let (promised, bundles, known) = (self.promised(), self.bundles_in_use(), self.local.len());
+        let is_here = |blob: &BlobId| promised.contains(blob) && !bundles.contains(blob) && !self.gone.contains(blob);
+        self.local.extend(blobs.iter().copied().filter(is_here));
+        let is_news = self.local.len() > known;
+        if is_news {
+            self.promises.look_again();
+        }
+        is_news
+    }
+
     /// An own op about these blobs is durable. What was gone before that is said to be lost after it; what came back before
     /// its loss was durable is said to be here again.
     pub(super) fn keep_word(&mut self, job: JobId, blobs: &[BlobId]) {

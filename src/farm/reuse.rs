@@ -2,7 +2,7 @@
 //!
 //! Who holds such a result, and would render the unit with the same build on the same backend, announces it as its own
 //! `Done`, behind a word that says where it comes from. So a `Done` means what it always does: its writer has the files,
-//! durably. Nothing is fetched for it and no slot is wanted; a machine that is busy or paused announces as well. Others
+//! durably. It knows that since it started: it wrote them, or looked whether they are in its store. Nothing is fetched for it and no slot is wanted; a machine that is busy or paused announces as well. Others
 //! leave the unit to that machine for a moment ([`LEFT_FOR`]).
 //!
 //! What makes two units the same ([`is_same`]): frame and part, the bundle, all that is set on the scene, format and size,
@@ -23,8 +23,8 @@ use super::job::{Device, JobSpec, RenderSettings};
 use super::message::RendererInfo;
 use super::op::{Op, Output, OutputRole, Reuse};
 use super::planted::{Bug, is_planted};
-use super::roster::Member;
 use super::rendezvous::strength;
+use super::roster::Member;
 use super::state::JobState;
 use super::unit::{Outcome, Remark};
 use super::why::hold;
@@ -282,8 +282,9 @@ impl Farm {
                     continue;
                 }
                 let holds_all = |node: NodeId| {
-                    let is_gone = |blob: &BlobId| node == self.me.node && self.gone.contains(blob);
-                    outcome.blobs().all(|blob| other.holding(blob).any(|one| one == node) && !is_gone(&blob))
+                    // What an earlier start had is no proof: it may have died before it could say what it lost.
+                    let is_here = |blob: &BlobId| node != self.me.node || self.local.contains(blob);
+                    outcome.blobs().all(|blob| other.holding(blob).any(|one| one == node) && is_here(&blob))
                 };
                 let holders = outcome.blobs().next().into_iter().flat_map(|image| other.holding(image));
                 let can = |node: &NodeId| {

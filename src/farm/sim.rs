@@ -95,9 +95,6 @@ struct World {
     drawn_from: BTreeMap<BlobId, BlobId>,
     /// For which unit of which job, and in which epochs, each result was rendered.
     drawn_for: BTreeMap<BlobId, BTreeSet<(JobId, Unit, u32)>>,
-    /// What machines found to be gone from their disks. A crash may come before that is said, durably: until it looks again, the
-    /// next start goes by what is on record.
-    found_gone: BTreeSet<(usize, BlobId)>,
     /// What each machine said last of a result that it takes over, until it says which.
     taking: BTreeMap<usize, (JobId, Unit, JobId)>,
     /// Jobs that any machine forgot for good.
@@ -178,7 +175,6 @@ impl World {
             submitted: BTreeSet::new(),
             drawn_from: BTreeMap::new(),
             drawn_for: BTreeMap::new(),
-            found_gone: BTreeSet::new(),
             taking: BTreeMap::new(),
             retired: BTreeSet::new(),
             maps: BTreeMap::new(),

@@ -2,7 +2,7 @@
 //!
 //! Who reads a file finds that it is gone or damaged. A result that is needed much later is read by nobody until then, so
 //! that all of them are looked for after each start and now and then, by their names and lengths. What is missing the
-//! farm is told, whoever found it.
+//! farm is told, whoever found it, and what is here too: a start knows of the files of earlier ones by such a look alone.
 
 use super::Node;
 use crate::farm::event::Input;
@@ -24,11 +24,12 @@ impl Node {
         }
         self.hold_at = Some(now + LOOK_EVERY);
         let (store, promised) = (self.store.clone(), self.farm.promised());
-        self.answer_later(move || {
-            if let Err(error) = store.look_for(&promised) {
+        self.answer_later(move || match store.look_for(&promised) {
+            Ok(blobs) => vec![Input::BlobsHere { blobs }],
+            Err(error) => {
                 tracing::warn!(%error, "it cannot be seen whether all results are here");
+                Vec::new()
             }
-            Vec::new()
         });
     }
 }

@@ -64,15 +64,19 @@ impl World {
         self.plan(after, Event::Look { machine: i, life: self.machines[i].life });
     }
 
-    /// It looks, and tells besides what was noticed since it told last and did not come back.
+    /// It looks, and tells besides what was noticed since it told last and did not come back. What it found takes a while to
+    /// be told, and may be gone by then.
     pub(super) fn look(&mut self, i: usize, life: u32) {
         let machine = &self.machines[i];
         let Some(farm) = machine.farm.as_ref().filter(|_| machine.life == life) else { return };
         let all: BTreeSet<BlobId> = farm.promised().union(&machine.blobs.untold).copied().collect();
-        let lacking: Vec<BlobId> = all.into_iter().filter(|blob| !machine.blobs.has(*blob)).collect();
+        let (here, lacking): (Vec<BlobId>, Vec<BlobId>) = all.into_iter().partition(|blob| machine.blobs.has(*blob));
         self.machines[i].blobs.untold.clear();
         lacking.iter().for_each(|blob| self.machines[i].blobs.forget(*blob));
-        self.found_gone.extend(lacking.iter().map(|blob| (i, *blob)));
+        if !here.is_empty() {
+            let after = self.millis(TELL_MS.0, TELL_MS.1);
+            self.plan(after, Event::Input { to: i, life, input: Box::new(Input::BlobsHere { blobs: here }) });
+        }
         if !lacking.is_empty() {
             self.feed(i, Input::BlobsGone { blobs: lacking });
         }
@@ -86,7 +90,6 @@ impl World {
         }
         blobs.whole.remove(&blob);
         blobs.untold.insert(blob);
-        self.found_gone.insert((i, blob));
         let (after, life) = (self.millis(TELL_MS.0, TELL_MS.1), self.machines[i].life);
         self.plan(after, Event::Look { machine: i, life });
         true

@@ -48,7 +48,8 @@ impl World {
         let spec = |job: JobId| submitted(job).or_else(|| jobs.get(&job)?.spec.as_deref());
         let key = |spec: &JobSpec| (spec.bundle, spec.settings.samples);
         let was_drawn = |blob: &BlobId| self.drawn_for.get(blob).is_some_and(|drawn| drawn.contains(&(from, unit, 0)));
-        let is_there = |blob: &BlobId| machine.blobs.whole.contains(blob) || self.found_gone.contains(&(i, *blob));
+        // As far as it was told.
+        let is_there = |blob: &BlobId| machine.blobs.whole.contains(blob) || machine.blobs.untold.contains(blob);
         let key_of = spec(job).map(key);
         let wanted_anew = jobs.values().any(|other| {
             let is_same = other.spec.as_deref().map(key) == key_of;

@@ -238,6 +238,28 @@ fn what_is_gone_from_disks_is_rendered_and_what_a_canceled_job_has_is_taken_over
 }
 
 #[test]
+fn a_start_announces_what_it_looked_for_and_found_not_what_an_earlier_one_said() {
+    let mut trio = Trio::new(1);
+    trio.has_rendered(0, again(4), |_| {});
+    trio.restart(0, 50);
+    trio.slots(0, 0);
+    let (node, job) = (trio.names[0], trio.submit_spec(0, again(4)));
+    trio.wait(SECOND);
+    assert_eq!(trio.taken(0, job).len(), 0);
+    // While the answer is on its way somebody finds that a file is gone. Another was not found at all.
+    trio.give(node, Input::BlobsGone { blobs: vec![BlobId([3; 32])] });
+    let found = [1, 2, 3, 4, 101, 103, 104].map(|blob| BlobId([blob; 32]));
+    trio.give(node, Input::BlobsHere { blobs: found.to_vec() });
+    trio.wait(SECOND);
+    assert_eq!(trio.taken(0, job), [1, 4]);
+    let here = [102, 9].map(|blob| BlobId([blob; 32]));
+    trio.give(node, Input::BlobsHere { blobs: here.to_vec() });
+    trio.wait(SECOND);
+    assert_eq!(trio.taken(0, job), [1, 2, 4]);
+    assert!(!trio.at(0).farm.blobs_in_use().contains(&here[1]), "nobody ever said to have that one");
+}
+
+#[test]
 fn a_deleted_job_takes_nothing_with_it_that_another_took_over() {
     let mut trio = Trio::new(2);
     let first = trio.has_rendered(1, again(4), |_| {});

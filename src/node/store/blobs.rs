@@ -84,13 +84,14 @@ impl Store {
         gone.into_iter().filter(|id| !self.has(*id)).collect()
     }
 
-    /// Looks whether these blobs are here, by the lengths of their files: those that are not will be told of by
+    /// Looks which of these blobs are here, by the lengths of their files: those that are not will be told of by
     /// [`take_gone`](Self::take_gone), also where nothing is known of them.
     ///
     /// # Errors
     /// The database cannot be read or written; the rest was not looked at.
-    pub fn look_for(&self, ids: &BTreeSet<BlobId>) -> io::Result<()> {
+    pub fn look_for(&self, ids: &BTreeSet<BlobId>) -> io::Result<Vec<BlobId>> {
         let lengths: BTreeMap<BlobId, u64> = self.blobs()?.into_iter().collect();
+        let mut here = Vec::new();
         for id in ids {
             let Some(length) = lengths.get(id) else {
                 lock(&self.gone).insert(*id);
@@ -99,11 +100,11 @@ impl Store {
             match fs::metadata(self.blob_path(*id)) {
                 Ok(file) if file.len() != *length => self.lose(*id, OTHER_LENGTH)?,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => self.lose(*id, NO_FILE)?,
-                Ok(_) => {}
+                Ok(_) => here.push(*id),
                 Err(error) => tracing::warn!(blob = %id, %error, "the file of a blob cannot be looked at"),
             }
         }
-        Ok(())
+        Ok(here)
     }
 
     /// A complete blob, open, or what happened to its file. Takes no lock of a blob.

@@ -472,7 +472,7 @@ fn a_blob_whose_file_is_gone_or_damaged_is_forgotten_and_told_of_once() {
     }
     let (sound, unknown) = (put("sound"), BlobId([1; 32]));
     assert_eq!(store.read_checked(sound, 0).unwrap(), b"sound");
-    store.look_for(&BTreeSet::from([sound, unknown])).unwrap();
+    assert_eq!(store.look_for(&BTreeSet::from([sound, unknown])).unwrap(), [sound]);
     assert_eq!(store.take_gone(), [unknown]);
     // What came back is not gone.
     fs::remove_file(store.blob_path(sound)).unwrap();
