@@ -69,7 +69,7 @@ pub struct RendererInfo {
     pub version: (u16, u16, u16),
     /// Path on its machine, for display.
     pub path: String,
-    /// Build hash.
+    /// What tells it from others of its version: its commit, and a hash of its own colours.
     pub build: String,
     /// Whether it can denoise.
     pub denoiser: bool,

@@ -16,7 +16,7 @@ impl Node {
             .map(|renderer| RendererInfo {
                 version: renderer.version,
                 path: renderer.path.to_string_lossy().into_owned(),
-                build: renderer.build_hash.clone(),
+                build: renderer.build_text(),
                 denoiser: renderer.denoiser,
                 devices: renderer.devices.iter().map(|device| device.backend.clone()).collect(),
             })

@@ -12,6 +12,7 @@
 mod by_hand;
 mod check;
 mod child;
+mod colours;
 mod drawn;
 mod encode;
 mod files;
@@ -20,6 +21,8 @@ mod files_tests;
 mod find;
 mod log;
 mod memory;
+#[cfg(test)]
+mod ocio_tests;
 #[cfg(test)]
 mod override_tests;
 #[cfg(test)]
@@ -83,6 +86,10 @@ pub struct Renderer {
     pub file_version: u32,
     /// Commit it was built from, or `Unknown`.
     pub build_hash: String,
+    /// The folder of its own colours: the configuration of OpenColorIO and what that names.
+    pub colour_folder: Option<PathBuf>,
+    /// A hash of what is in there, 8 hexadecimal digits; empty if there is none.
+    pub colours: String,
     /// Whether it can denoise with OpenImageDenoise.
     pub denoiser: bool,
     /// Build options that are on, sorted.
@@ -96,6 +103,22 @@ impl Renderer {
     pub fn version_text(&self) -> String {
         let (major, minor, patch) = self.version;
         format!("{major}.{minor}.{patch}")
+    }
+
+    /// What tells it from others of its series: its commit, if it was built with one, and its own colours, which studios
+    /// replace.
+    pub fn build_text(&self) -> String {
+        // Distributions build without a hash, and Blender then says `Unknown`.
+        let hash = Some(self.build_hash.as_str()).filter(|hash| !matches!(*hash, "" | "Unknown"));
+        let colours = (!self.colours.is_empty()).then(|| format!("colours {}", self.colours));
+        hash.map(str::to_owned).into_iter().chain(colours).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The same with its version, of a frame; colours that the job brings are not the renderer's.
+    pub fn rendered_text(&self, brings_colours: bool) -> String {
+        let plain = Self { colours: String::new(), ..self.clone() };
+        let build = if brings_colours { plain.build_text() } else { self.build_text() };
+        format!("{} {build}", self.version_text()).trim_end().to_owned()
     }
 }
 
