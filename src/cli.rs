@@ -13,6 +13,7 @@ mod follow;
 mod grammar;
 mod jobs;
 mod nodes;
+mod ocio;
 mod print;
 mod progress;
 mod rules;

@@ -91,6 +91,8 @@ pub(crate) fn show(job: &Value, cwd: &Path, console: &mut Console<'_>) -> io::Re
         let seconds = clock_seconds(node["seconds"].as_f64());
         lines.push(("machine", format!("{}: {} in {seconds}", name(node), count(number(node, "done"), "frame"))));
     }
+    let warnings = items(job, "warnings").iter().filter_map(Value::as_str);
+    lines.extend(warnings.map(|warning| ("warning", warning.to_owned())));
     let history = items(job, "history");
     for entry in &history[history.len().saturating_sub(HISTORY_MAX)..] {
         let line = format!("{} {} by {}", time(text(entry, "at")), text(entry, "action"), text(entry, "by"));

@@ -2,8 +2,8 @@
 
 use super::grammar::{OverrideArgs, SubmitArgs, VideoArgs};
 use super::print::{Console, Table, bytes, clock_seconds, count, items, number, plain, plain_lines, text};
-use super::usage;
 use super::{Exit, Failure};
+use super::{ocio, usage};
 use crate::farm::overrides::Overrides;
 use crate::node::http::{
     ApiError, CollectRequest, DebugRequest, ErrorKind, MapRequest, RulesRequest, SubmitRequest, VideoChoice,
@@ -37,6 +37,7 @@ pub(crate) fn request(args: SubmitArgs, cwd: &Path) -> Result<SubmitRequest, Fai
         check: args.check,
         allow_missing: args.allow_missing,
         include: args.include.iter().map(|path| absolute(path, cwd)).collect::<Result<_, _>>()?,
+        ocio: ocio::request(std::env::var_os("OCIO"), cwd)?,
         map: args.map.into_iter().map(|(from, to)| map(from, &to, cwd)).collect::<Result<_, _>>()?,
         allow_unbaked: args.allow_unbaked,
         no_reuse: args.no_reuse,

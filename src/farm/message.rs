@@ -69,24 +69,12 @@ pub struct RendererInfo {
     pub version: (u16, u16, u16),
     /// Path on its machine, for display.
     pub path: String,
-    /// Build hash.
+    /// What tells it from others of its version: its commit, and a hash of its own colours.
     pub build: String,
     /// Whether it can denoise.
     pub denoiser: bool,
     /// Usable devices, such as `CPU`, `CUDA`, `OPTIX`.
     pub devices: Vec<String>,
-}
-
-fn is_hash(build: &str) -> bool {
-    !matches!(build, "" | "Unknown")
-}
-
-/// A version and the hash of its build, if it has one, as results name them.
-pub fn build_text((major, minor, patch): (u16, u16, u16), hash: &str) -> String {
-    match is_hash(hash) {
-        true => format!("{major}.{minor}.{patch} {hash}"),
-        false => format!("{major}.{minor}.{patch}"),
-    }
 }
 
 impl RendererInfo {
@@ -95,15 +83,29 @@ impl RendererInfo {
         Series { major: self.version.0, minor: self.version.1 }
     }
 
-    /// Whether its build can be told from others of its version: distributions build without a hash, and Blender then says
-    /// `Unknown`.
-    pub fn has_hash(&self) -> bool {
-        is_hash(&self.build)
+    /// Its commit, and the hash of its own colours, where it has them. Distributions build without a commit, and Blender then
+    /// says `Unknown`.
+    fn marks(&self) -> (Option<&str>, Option<&str>) {
+        let (commit, colours) = match self.build.rsplit_once("colours ") {
+            Some((before, colours)) => (before.trim_end(), Some(colours)),
+            None => (self.build.as_str(), None),
+        };
+        (Some(commit).filter(|commit| !matches!(*commit, "" | "Unknown")), colours)
     }
 
-    /// Version and build, as results name them.
-    pub fn build_text(&self) -> String {
-        build_text(self.version, &self.build)
+    /// Whether it can be told from other builds of its version.
+    pub fn has_commit(&self) -> bool {
+        self.marks().0.is_some()
+    }
+
+    /// Version and build, as results name them; colours that the job brings are not the renderer's.
+    pub fn rendered_text(&self, brings_colours: bool) -> String {
+        let (major, minor, patch) = self.version;
+        let (commit, colours) = self.marks();
+        let commit = commit.map_or(String::new(), |commit| format!(" {commit}"));
+        let colours =
+            colours.filter(|_| !brings_colours).map_or(String::new(), |colours| format!(" colours {colours}"));
+        format!("{major}.{minor}.{patch}{commit}{colours}")
     }
 }
 

@@ -181,11 +181,11 @@ fn is_alike(renderer: &RendererInfo, node: NodeId, found: &Found, wanted: Device
     let own = found.actor.node == node;
     let used = found.outcome.device.split(' ').next().unwrap_or_default();
     let is_backend = BACKENDS.contains(&used);
-    *found.outcome.build == *renderer.build_text()
+    *found.outcome.build == *renderer.rendered_text(false)
         && (!is_backend || used == backend(renderer, wanted))
-        // Distributions build without a hash, and engines other than Cycles draw with whatever the machine has: of such a
+        // Distributions build without a commit, and engines other than Cycles draw with whatever the machine has: of such a
         // result only its own machine knows that it would come out the same.
-        && (own || (renderer.has_hash() && is_backend))
+        && (own || (renderer.has_commit() && is_backend))
 }
 
 /// What a unit is compared with: jobs whose frames come out the same, and machines that can say so.

@@ -1,26 +1,16 @@
 //! What this machine tells the others that it can do, and how busy it is.
 
 use super::event::Event;
-use super::render::Discovery;
+use super::render::{Discovery, Renderer};
 use super::{HOUSEKEEPING, Node, machine};
 use crate::farm::event::{Input, Load};
-use crate::farm::message::{GpuInfo, Problem, RendererInfo};
+use crate::farm::message::{GpuInfo, Problem};
 use tokio::sync::mpsc;
 
 impl Node {
     pub(super) fn discovered(&mut self, found: Discovery, gpus: Vec<machine::Gpu>) {
         self.discovered = true;
-        self.capability.renderers = found
-            .renderers
-            .iter()
-            .map(|renderer| RendererInfo {
-                version: renderer.version,
-                path: renderer.path.to_string_lossy().into_owned(),
-                build: renderer.build_hash.clone(),
-                denoiser: renderer.denoiser,
-                devices: renderer.devices.iter().map(|device| device.backend.clone()).collect(),
-            })
-            .collect();
+        self.capability.renderers = found.renderers.iter().map(Renderer::info).collect();
         self.render_problems = found
             .problems
             .into_iter()

@@ -124,6 +124,7 @@ impl Frame {
             format: spec.format,
             size: spec.size,
             threads: self.threads,
+            ocio: scene::ocio_of(&manifest, dir)?,
         };
         let command = by_hand(&self.renderer, &scene, self.number, &image, dir)?;
         Ok((command, blend, image))

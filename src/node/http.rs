@@ -25,8 +25,8 @@ mod file;
 mod tests;
 
 pub use api::{
-    ApiCall, ApiRequest, CollectRequest, DebugRequest, FormatChoice, MapRequest, Reply, RulesRequest, STREAM_EVENTS,
-    SetRequest, SubmitRequest, VideoChoice,
+    ApiCall, ApiRequest, CollectRequest, DebugRequest, FormatChoice, MapRequest, OcioRequest, Reply, RulesRequest,
+    STREAM_EVENTS, SetRequest, SubmitRequest, VideoChoice,
 };
 pub use error::{ApiError, ErrorKind};
 pub use file::ApiFile;

@@ -13,7 +13,9 @@ use super::http::{ApiError, ErrorKind, SubmitRequest, VideoChoice};
 use super::output;
 use super::prospect::{Outlook, Prospect};
 use super::render::PIXELS_MAX;
-use super::scene::{self, BundleStats, Missing, PathMap, RefKind, SceneError, SceneInfo, Survey, Trace, TraceOptions};
+use super::scene::{
+    self, BundleStats, Missing, OcioChoice, PathMap, RefKind, SceneError, SceneInfo, Survey, Trace, TraceOptions,
+};
 use super::submit::{blocking, frames, name, needs, no_sound, output_of, rate, scene_error, settings, who_can};
 use crate::farm::frames::FrameSet;
 use crate::farm::id::BlobId;
@@ -194,12 +196,14 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<Loo
     include.extend(request.script.clone().filter(|_| script.is_some()));
     let options = TraceOptions { maps, include };
     let overrides = request.overrides.clone();
-    let (info, trace, survey, maps) = blocking(move || {
+    let ocio = request.ocio.clone().map(|ocio| OcioChoice { config: ocio.config, variables: ocio.variables });
+    let (info, trace, survey, maps, no_ocio) = blocking(move || {
         let info = scene::read(&file, &overrides)?;
-        let trace = scene::trace(&file, options)?;
+        let mut trace = scene::trace(&file, options)?;
+        let no_ocio = ocio.and_then(|ocio| scene::trace_ocio(&mut trace, &file, ocio).err());
         let survey = scene::survey(&file, &trace, &overrides)?;
         let maps: Vec<Option<String>> = trace.missing.iter().take(MOST_NAMED).map(Missing::map).collect();
-        Ok::<_, SceneError>((info, trace, survey, maps))
+        Ok::<_, SceneError>((info, trace, survey, maps, no_ocio))
     })
     .await?
     .map_err(scene_error)?;
@@ -207,6 +211,7 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<Loo
     stream.progress("trace", found, found, "files").await;
     let mut problems = chosen::not_there(&request.overrides, &info, &survey, &subject);
     problems.extend(no_script);
+    problems.extend(no_ocio.map(|error| Problem::from(scene_error(error), Path::new("OCIO"))));
     if !info.has_view() {
         let message = format!("the scene `{}` in {subject} has no active camera", info.scene);
         let fix = "choose or add one in Blender and save the file";

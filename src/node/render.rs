@@ -12,6 +12,7 @@
 mod by_hand;
 mod check;
 mod child;
+mod colours;
 mod drawn;
 mod encode;
 mod files;
@@ -20,6 +21,8 @@ mod files_tests;
 mod find;
 mod log;
 mod memory;
+#[cfg(test)]
+mod ocio_tests;
 #[cfg(test)]
 mod override_tests;
 #[cfg(test)]
@@ -43,6 +46,7 @@ pub use series::{Available, SeriesError, choose_renderer, choose_series};
 pub use worker::{RenderError, Rendered, UnitFailure, Worker, WorkerScene};
 
 use crate::farm::job::Series;
+use crate::farm::message::RendererInfo;
 pub use crate::farm::op::FailureKind;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -83,6 +87,10 @@ pub struct Renderer {
     pub file_version: u32,
     /// Commit it was built from, or `Unknown`.
     pub build_hash: String,
+    /// The folder of its own colours: the configuration of OpenColorIO and what that names.
+    pub colour_folder: Option<PathBuf>,
+    /// A hash of what is in there, 8 hexadecimal digits; empty if there is none.
+    pub colours: String,
     /// Whether it can denoise with OpenImageDenoise.
     pub denoiser: bool,
     /// Build options that are on, sorted.
@@ -96,6 +104,31 @@ impl Renderer {
     pub fn version_text(&self) -> String {
         let (major, minor, patch) = self.version;
         format!("{major}.{minor}.{patch}")
+    }
+
+    /// What tells it from others of its series: its commit, if it was built with one, and its own colours, which studios
+    /// replace.
+    pub fn build_text(&self) -> String {
+        // Distributions build without a hash, and Blender then says `Unknown`.
+        let hash = Some(self.build_hash.as_str()).filter(|hash| !matches!(*hash, "" | "Unknown"));
+        let colours = (!self.colours.is_empty()).then(|| format!("colours {}", self.colours));
+        hash.map(str::to_owned).into_iter().chain(colours).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The same with its version, of a frame; colours that the job brings are not the renderer's.
+    pub fn rendered_text(&self, brings_colours: bool) -> String {
+        self.info().rendered_text(brings_colours)
+    }
+
+    /// What others are told of it.
+    pub fn info(&self) -> RendererInfo {
+        RendererInfo {
+            version: self.version,
+            path: self.path.to_string_lossy().into_owned(),
+            build: self.build_text(),
+            denoiser: self.denoiser,
+            devices: self.devices.iter().map(|device| device.backend.clone()).collect(),
+        }
     }
 }
 

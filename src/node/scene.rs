@@ -7,7 +7,7 @@
 //! In reading order: [`dna`] finds the bytes of a field, [`mod@read`] asks the scene what to render, `refs` finds every
 //! path a .blend stores (`caches` those of bakes, `imports` those in geometry nodes), `reach` which of them are used, `disk`
 //! what they come to here (`maps` where they are of another machine), [`mod@trace`] what is there and what is missing,
-//! `include` what travels though no .blend names it, `names` gives each file its place in a bundle, [`mod@bundle`] copies
+//! `include` what travels though no .blend names it, `ocio` the colours where they are not Blender's own, `names` gives each file its place in a bundle, [`mod@bundle`] copies
 //! them with the paths rewritten, [`layout`] puts them down again. [`mod@survey`] says what of a scene would not come out as
 //! its maker saw it: `simulations` without a bake, and what is `unrun` of its Python (`expression` tells which need it).
 
@@ -21,6 +21,7 @@ mod include;
 pub mod layout;
 mod maps;
 mod names;
+mod ocio;
 mod reach;
 pub mod read;
 mod refs;
@@ -34,6 +35,7 @@ pub use bundle::{BlobSink, BundleError, BundleProgress, BundleStats, bundle};
 pub use include::place_beside;
 pub use layout::{is_opened_for_writing, lay_out};
 pub use maps::PathMap;
+pub use ocio::{Ocio, OcioChoice, has_ocio, ocio_of, trace_ocio};
 pub use read::{SceneInfo, read};
 pub use simulations::Simulation;
 pub use survey::{Survey, survey};
@@ -87,6 +89,14 @@ pub enum SceneError {
         /// The file or folder.
         path: PathBuf,
         /// Why.
+        what: String,
+    },
+    /// The configuration of OpenColorIO is none.
+    #[error("the OCIO configuration {} cannot be used: {what}", path.display())]
+    Ocio {
+        /// The file.
+        path: PathBuf,
+        /// Why, and what to do.
         what: String,
     },
     /// It has other scenes than the one asked for.

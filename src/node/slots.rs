@@ -16,10 +16,10 @@ use super::store::{Store, keep_private, make_private_dir};
 use crate::farm::event::{Input, Rendered};
 use crate::farm::id::{BlobId, JobId, Unit};
 use crate::farm::job::{JobSpec, Series};
-use crate::farm::message::build_text;
 use crate::farm::op::{FailureKind, MAX_TEXT_BYTES, MAX_WARNINGS, Output, OutputRole};
 use crate::wire;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -340,6 +340,7 @@ impl Run {
             }
             worker.mix(&mut drawn, &sound).await;
         }
+        let brings_colours = worker.brings_colours();
         // Held until all of it is stored; nobody closes it.
         let _stores = self.storing.acquire().await;
         let free = Free { scene: work.scene, unit: work.unit, run: self.number, worker };
@@ -376,8 +377,7 @@ impl Run {
             fail_point("after-image-fsync");
             outputs.push(Output { path: name.clone(), blob, bytes: *bytes, role: *role });
         }
-        let build = self.renderer.as_ref();
-        let build = build.map_or(String::new(), |renderer| build_text(renderer.version, &renderer.build_hash));
+        let build = self.renderer.as_ref().map_or(String::new(), |renderer| renderer.rendered_text(brings_colours));
         let millis = (done.seconds * 1000.0).clamp(0.0, f64::from(u32::MAX)) as u32;
         let warnings = done.warnings.iter().take(MAX_WARNINGS).map(|warning| cut(warning, WARNING_MAX_BYTES)).collect();
         let (device, build) = (clip(&done.device), clip(&build));
@@ -399,7 +399,7 @@ impl Run {
         let (store, dir, bundle) = (self.store.clone(), self.dir.clone(), work.spec.bundle);
         let laid_out = tokio::task::spawn_blocking(move || lay_out(&store, &dir, bundle)).await;
         let laid_out = laid_out.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-        let blend = laid_out.map_err(|error| {
+        let (blend, ocio) = laid_out.map_err(|error| {
             failure(format!("the scene could not be laid out in {}: {error}", self.dir.display()), String::new())
         })?;
         let scene = WorkerScene {
@@ -408,6 +408,7 @@ impl Run {
             format: work.spec.format,
             size: work.spec.size,
             threads: self.threads,
+            ocio,
         };
         Ok(Worker::start(renderer, scene, &self.dir).await?)
     }
@@ -446,13 +447,13 @@ pub fn read_blob(store: &Store, blob: BlobId, limit_bytes: u64) -> io::Result<Ve
     Ok(bytes)
 }
 
-/// Lays a bundle out as files, once; gives the .blend to open.
-fn lay_out(store: &Store, dir: &Path, bundle: BlobId) -> io::Result<PathBuf> {
+/// Lays a bundle out as files, once; gives the .blend to open, and what `OCIO` is to be for it.
+fn lay_out(store: &Store, dir: &Path, bundle: BlobId) -> io::Result<(PathBuf, Option<OsString>)> {
     let bytes = read_blob(store, bundle, wire::MANIFEST_MAX_BYTES as u64)?;
     let manifest = wire::decode_manifest(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     let place = dir.join("scenes").join(bundle.to_string());
     if place.is_dir() {
-        return Ok(place.join(&manifest.main));
+        return Ok((place.join(&manifest.main), scene::ocio_of(&manifest, &place)?));
     }
     // Two slots may come here at once: each lays out its own, the first to be whole gets the name.
     let half = dir.join("scenes").join(format!("{bundle}.{:016x}", rand::random::<u64>()));
@@ -470,7 +471,7 @@ fn lay_out(store: &Store, dir: &Path, bundle: BlobId) -> io::Result<PathBuf> {
             return Err(error);
         }
     }
-    Ok(place.join(&manifest.main))
+    Ok((place.join(&manifest.main), scene::ocio_of(&manifest, &place)?))
 }
 
 #[cfg(test)]
@@ -513,7 +514,7 @@ mod tests {
         let files = ["f/a/7/blobs/1.blob", "f/a/7/meta/1.json", "f/b/s.blend"].map(file).to_vec();
         let manifest = Manifest { main: "f/b/s.blend".into(), files };
         let (bundle, _) = store.put_bytes(&wire::encode_manifest(&manifest).unwrap()).unwrap();
-        let main = lay_out(&store, dir.path(), bundle).unwrap();
+        let (main, _) = lay_out(&store, dir.path(), bundle).unwrap();
         let root = main.ancestors().nth(3).unwrap();
         let may_write = |path: &str| root.join(path).metadata().unwrap().permissions().mode() & 0o200 != 0;
         let writable: Vec<bool> = manifest.files.iter().map(|file| may_write(&file.path)).collect();

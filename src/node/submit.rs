@@ -154,7 +154,7 @@ pub(super) fn scene_error(error: SceneError) -> ApiError {
         SceneError::Truncated { .. } => ErrorKind::BlendDamaged,
         SceneError::Unsupported { .. } | SceneError::TooLarge { .. } => ErrorKind::Unsupported,
         SceneError::Unreadable { .. } => ErrorKind::FileUnreadable,
-        SceneError::Include { .. } => ErrorKind::BadRequest,
+        SceneError::Include { .. } | SceneError::Ocio { .. } => ErrorKind::BadRequest,
         SceneError::NoScene { .. } => ErrorKind::NotInFile,
     };
     ApiError::new(kind, with_causes(&error))

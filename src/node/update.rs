@@ -7,14 +7,18 @@ use super::answer::Stream;
 use super::event::Event;
 use super::http::{ApiError, ErrorKind, SubmitRequest};
 use super::preflight::{Looked, look, settle, settle_who};
+use super::scene::has_ocio;
+use super::slots::read_blob;
 use super::store::Store;
-use super::submit::{make_bundle, needs, settings, who_can};
+use super::submit::{blocking, make_bundle, needs, settings, who_can};
 use super::{Node, view};
 use crate::farm::frames::FrameSet;
-use crate::farm::id::{JobId, Part};
+use crate::farm::id::{BlobId, JobId, Part};
 use crate::farm::job::{Device, JobSpec, RenderSettings, Revision};
 use crate::farm::op::UnitSet;
 use crate::farm::scripts::Scripts;
+use crate::wire;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -78,6 +82,9 @@ pub async fn update(
     let Looked { info, trace, scripts, .. } = looked;
     let asked = RenderSettings { simulate_from, scripts, ..settings(&request, &info)? };
     let settings = inherited(asked, &spec.settings);
+    let (kept, bundle, file) = (store.clone(), spec.bundle, request.file.clone());
+    let had = blocking(move || brings_colours(&kept, bundle)).await?;
+    colours_are_the_jobs(job, had, trace.ocio.is_some(), &file)?;
     let size = info.size_with(settings.resolution, settings.percent);
     if size != spec.size {
         let text = format!(
@@ -103,6 +110,28 @@ pub async fn update(
     let revision = Box::new(Revision { file, bundle, bundle_bytes, min_version: info.min_version, settings, needs });
     let units = UnitSet { frames, part: Part::Whole };
     Ok(Update { job, units, revision, by: request.user })
+}
+
+/// Whether a bundle of the store brings an OCIO configuration; `None` where it is not here.
+fn brings_colours(store: &Store, bundle: BlobId) -> Option<bool> {
+    let bytes = store.has(bundle).then(|| read_blob(store, bundle, wire::MANIFEST_MAX_BYTES as u64).ok())??;
+    wire::decode_manifest(&bytes).ok().map(|manifest| has_ocio(&manifest))
+}
+
+/// Refuses an update from a shell without the `OCIO` that the job was submitted with, or with one it was not: its frames would
+/// be in other colours than the rest.
+fn colours_are_the_jobs(job: JobId, had: Option<bool>, has: bool, file: &Path) -> Result<(), ApiError> {
+    let (job, file) = (job.short(), file.display());
+    let text = match (had, has) {
+        (Some(true), false) => {
+            format!("job {job} was submitted with an OCIO configuration; set OCIO to it and update {file} again")
+        }
+        (Some(false), true) => {
+            format!("job {job} was submitted without an OCIO configuration; unset OCIO and update {file} again")
+        }
+        _ => return Ok(()),
+    };
+    Err(ApiError::new(ErrorKind::BadRequest, text))
 }
 
 /// Refuses an update that does not say of each kind of script that the job runs whether it is to run again: whoever submitted
@@ -188,6 +217,27 @@ mod tests {
         let both = inherited(asked, &job);
         assert_eq!((both.engine, both.samples, both.resolution), (job.engine, Some(8), Some((4, 2))));
         assert_eq!(both.percent, None);
+    }
+
+    #[test]
+    fn an_update_has_its_colours_from_where_the_job_has_them() {
+        use crate::farm::blob::{BundleFile, Manifest};
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let (_, map) = store.put_bytes(b"x").unwrap();
+        let bundled = |paths: &[&str]| {
+            let file = |path: &&str| BundleFile { path: (*path).into(), executable: false, map: map.clone() };
+            let manifest = Manifest { main: paths[0].into(), files: paths.iter().map(file).collect() };
+            store.put_bytes(&wire::encode_manifest(&manifest).unwrap()).unwrap().0
+        };
+        let (with, without) = (bundled(&["f/a/s.blend", "f/ocio/config.ocio"]), bundled(&["f/a/s.blend"]));
+        let told = |bundle, has| {
+            let had = brings_colours(&store, bundle);
+            colours_are_the_jobs(JobId([1; 16]), had, has, Path::new("/s.blend")).err().map(|error| error.message)
+        };
+        assert_eq!((told(with, true), told(without, false), told(BlobId([9; 32]), true)), (None, None, None));
+        assert!(told(with, false).is_some_and(|text| text.contains("set OCIO to it")));
+        assert!(told(without, true).is_some_and(|text| text.contains("unset OCIO")));
     }
 
     #[test]

@@ -13,10 +13,13 @@ use crate::farm::unit::Outcome;
 use crate::farm::verdict::{has_live_result, is_failed, is_stopped};
 use crate::farm::why::{Hold, Standing};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Longest list of failed frames in a reason, characters (guess: one line of a terminal).
 const FRAMES_MAX_CHARS: usize = 80;
+/// Most builds named in a warning (guess).
+const BUILDS_MAX: usize = 8;
 
 /// What people call a node.
 pub fn node_name(farm: &Farm, node: NodeId) -> String {
@@ -134,7 +137,26 @@ pub fn job(farm: &Farm, job: &JobState, now: Duration) -> Value {
         "collected": collected,
         "eta_seconds": eta,
         "history": history,
+        "warnings": job_warnings(job, &|node| node_name(farm, node)),
     })
+}
+
+/// That frames come from different builds of a series: their pixels may differ.
+fn job_warnings(job: &JobState, name: &dyn Fn(NodeId) -> String) -> Vec<String> {
+    let mut builds: BTreeMap<&str, NodeId> = BTreeMap::new();
+    for unit in job.all_units() {
+        if let Some((actor, outcome)) = job.unit(unit).current_results().next()
+            && builds.len() < BUILDS_MAX
+        {
+            builds.entry(&outcome.build).or_insert(actor.node);
+        }
+    }
+    if builds.len() < 2 {
+        return Vec::new();
+    }
+    let told: Vec<String> = builds.iter().map(|(build, node)| format!("{build} on {}", name(*node))).collect();
+    let told = told.join(", ");
+    vec![format!("frames were rendered by different builds of Blender, so their pixels may differ: {told}")]
 }
 
 fn slots(farm: &Farm, job: &JobState, now: Duration) -> u64 {
@@ -432,6 +454,21 @@ mod tests {
         ];
         let outcome = Outcome { revision: 0, outputs, millis: 1, device, build };
         assert_eq!(output_names(&outcome), ["f_0001.exr", "file-outputs/z0001.exr"]);
+    }
+
+    #[test]
+    fn frames_of_different_builds_are_told_with_a_machine_of_each() {
+        let unit = |frame| Unit::whole(frame);
+        let mut job = job(&[(1, None), (3, None)]);
+        assert_eq!(job_warnings(&job, &|node| node.short()), Vec::<String>::new(), "all of one build");
+        let other = ActorId { node: NodeId([2; 32]), boot: BootId([1; 8]) };
+        let outputs = vec![Output { path: "f".into(), blob: BlobId([2; 32]), bytes: 1, role: OutputRole::Image }];
+        let (device, build) = ("CPU".into(), "b colours 01234567".into());
+        let done = Op::Done { epoch: 0, revision: 0, unit: unit(5), outputs, millis: 1, device, build };
+        job.apply(other, 0, done);
+        let told = job_warnings(&job, &|node| node.short());
+        let (one, two) = (NodeId([1; 32]).short(), NodeId([2; 32]).short());
+        assert!(told[0].ends_with(&format!(": b on {one}, b colours 01234567 on {two}")), "{told:?}");
     }
 
     #[test]

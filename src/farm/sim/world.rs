@@ -11,7 +11,7 @@ use crate::farm::blob::{BlobMap, ChunkRef, chunk_id};
 use crate::farm::event::{Effect, Input, Now, Rendered, Token};
 use crate::farm::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use crate::farm::ledger::Row;
-use crate::farm::message::{LogId, Message, RendererInfo};
+use crate::farm::message::{LogId, Message};
 use crate::farm::op::{ClaimKind, FailureKind, Op, Output, OutputRole};
 use crate::farm::planted::{Bug, is_planted};
 use crate::wire;
@@ -527,7 +527,7 @@ impl World {
         }
         // As its machine names it where that matters: elsewhere no result is anybody's but one job's.
         let renderer = self.machines[i].capability.renderers.first().filter(|_| self.scenario.shared);
-        let build = renderer.map_or("simulated".into(), RendererInfo::build_text);
+        let build = renderer.map_or("simulated".into(), |renderer| renderer.rendered_text(false));
         let millis = (self.now - began).as_millis() as u32;
         let result = Rendered { outputs, millis, device: "CPU".into(), build, blank: None, warnings: Vec::new() };
         self.feed(i, Input::Rendered { job, unit, epoch, result });

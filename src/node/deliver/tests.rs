@@ -229,7 +229,14 @@ async fn video_of(renderer: &Renderer, format: ImageFormat, depth: Option<u8>) -
         depth,
         ..RenderSettings::default()
     };
-    let scene = WorkerScene { blend: None, settings: spec.settings.clone(), format, size: spec.size, threads: Some(1) };
+    let scene = WorkerScene {
+        blend: None,
+        settings: spec.settings.clone(),
+        format,
+        size: spec.size,
+        threads: Some(1),
+        ocio: None,
+    };
     let mut worker = Worker::start(renderer, scene, stage.folder.path()).await.unwrap();
     for frame in 1..=2 {
         let out = stage.folder.path().join(format!("drawn.{}", format.extension()));

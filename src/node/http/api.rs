@@ -12,7 +12,7 @@ use crate::farm::overrides::Overrides;
 use crate::farm::rules::{Chunk, Glob, Order, Rules};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -254,6 +254,10 @@ pub struct SubmitRequest {
     /// it; others lie beside it under their own names.
     #[serde(default)]
     pub include: Vec<PathBuf>,
+    /// The OpenColorIO configuration that the caller works with; without one the job has Blender's own colours, whatever the
+    /// environment of a node says.
+    #[serde(default)]
+    pub ocio: Option<OcioRequest>,
     /// Only check it: the last event is `checked`, with what DESIGN §8 lists, and nothing is submitted.
     #[serde(default)]
     pub check: bool,
@@ -289,6 +293,17 @@ pub struct MapRequest {
     pub from: String,
     /// A folder on this machine, absolute.
     pub to: PathBuf,
+}
+
+/// The caller's `OCIO`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OcioRequest {
+    /// Absolute path of the configuration, or the name of one that is built into OpenColorIO, `ocio://…`.
+    pub config: String,
+    /// Environment variables of the caller that occur in it.
+    #[serde(default)]
+    pub variables: BTreeMap<String, String>,
 }
 
 /// Body of `POST /v1/jobs/JOB/set`. What is not named stays as it is.

@@ -1,6 +1,6 @@
 //! The command that renders one frame by hand as a worker does: same driver, same settings, and all output in the open.
 
-use super::child::{DRIVER, arguments};
+use super::child::{DRIVER, OCIO_VARIABLES, arguments};
 use super::{Renderer, WorkerScene};
 use crate::wire::FILE_OUTPUTS;
 use serde_json::json;
@@ -32,10 +32,33 @@ pub fn by_hand(
     });
     std::fs::write(&script, DRIVER)?;
     std::fs::write(&asked, format!("{asked_json:#}\n"))?;
-    let mut command = vec![renderer.path.clone().into_os_string()];
+    let mut command = in_colours_of(scene);
+    command.push(renderer.path.clone().into_os_string());
     command.extend(arguments(renderer.kind, scene.threads, &script));
     command.extend(["frame".into(), asked.into_os_string()]);
     Ok(command)
+}
+
+/// What comes before a program that is to have the environment a worker has, whatever that of the shell is.
+fn in_colours_of(scene: &WorkerScene) -> Vec<OsString> {
+    let ocio = |head: &str, tail: &str| {
+        let mut word = OsString::from(head);
+        word.push(scene.ocio.as_deref().unwrap_or_default());
+        word.push(tail);
+        word
+    };
+    if cfg!(windows) {
+        let mut words: Vec<OsString> = vec!["cmd".into(), "/c".into()];
+        for variable in OCIO_VARIABLES {
+            words.push("set".into());
+            words.push(if variable == "OCIO" { ocio("OCIO=", "&&") } else { format!("{variable}=&&").into() });
+        }
+        return words;
+    }
+    let mut words: Vec<OsString> = vec!["env".into()];
+    words.extend(OCIO_VARIABLES.iter().flat_map(|variable| ["-u".into(), (*variable).into()]));
+    words.extend(scene.ocio.is_some().then(|| ocio("OCIO=", "")));
+    words
 }
 
 #[cfg(test)]
@@ -63,6 +86,7 @@ mod tests {
                 format: ImageFormat::Png,
                 size: (32, 18),
                 threads: Some(1),
+                ocio: None,
             };
             let (ours, theirs) = (dir.path().join("by hand {7}.png"), dir.path().join("worker.png"));
             let mut worker = Worker::start(renderer, wanted.clone(), dir.path()).await.unwrap();

@@ -7,7 +7,7 @@
 use super::{Renderer, RendererKind, log};
 use crate::node::polite;
 use serde_json::Value;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -38,6 +38,10 @@ const LEAVE: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(1);
 /// How deep descendants of a child are looked for: a wrapper script, Blender, its helpers (guess).
 const MAX_DEPTH: usize = 16;
+
+/// What OpenColorIO takes from the environment and may change pixels (its documentation; `OCIO` is measured).
+pub(super) const OCIO_VARIABLES: [&str; 5] =
+    ["OCIO", "OCIO_ACTIVE_DISPLAYS", "OCIO_ACTIVE_VIEWS", "OCIO_INACTIVE_COLORSPACES", "OCIO_OPTIMIZATION_FLAGS"];
 
 /// What the driver is to do; its first argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,12 +203,14 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts the driver in `mode`. Its script is kept in `work_dir`, which is also its working folder.
+    /// Starts the driver in `mode`. Its script is kept in `work_dir`, which is also its working folder. `ocio` is the
+    /// configuration of OpenColorIO, Blender's own without one.
     pub async fn start(
         path: &Path,
         kind: RendererKind,
         mode: Mode,
         threads: Option<u32>,
+        ocio: Option<&OsStr>,
         work_dir: &Path,
     ) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -219,6 +225,10 @@ impl Child {
         command.args([mode.word(), &token, &std::process::id().to_string()]);
         command.current_dir(&work_dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.kill_on_drop(true);
+        for variable in OCIO_VARIABLES {
+            command.env_remove(variable);
+        }
+        command.envs(ocio.map(|ocio| ("OCIO", ocio)));
         let mut process = spawn(command).await?;
         let id = process.id().unwrap_or(0);
         let (sender, lines) = mpsc::channel(LINES_WAITING_MAX);
@@ -233,9 +243,9 @@ impl Child {
         Ok(Self { process, stdin, lines, mark, group: Arc::new(Group(AtomicU32::new(id))), status: None })
     }
 
-    /// As [`Child::start`], of a renderer that is known.
+    /// As [`Child::start`], of a renderer that is known and its own colours.
     pub async fn of(renderer: &Renderer, mode: Mode, threads: Option<u32>, work_dir: &Path) -> io::Result<Self> {
-        Self::start(&renderer.path, renderer.kind, mode, threads, work_dir).await
+        Self::start(&renderer.path, renderer.kind, mode, threads, None, work_dir).await
     }
 
     /// Its process group.

@@ -133,6 +133,17 @@ def has_denoiser():
         return False
 
 
+def colour_folder():
+    """Where this Blender has its own colours from. The user's comes first, factory settings or not (measured with 3.4)."""
+    import bpy
+
+    for resource in (bpy.utils.user_resource, bpy.utils.system_resource):
+        path = resource("DATAFILES", path="colormanagement")
+        if path and os.path.isdir(path):
+            return path
+    return None
+
+
 def text_of(value):
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
@@ -164,6 +175,7 @@ def probe():
         file_version=(file_version[0] * 100 + file_version[1]) * 100 + file_version[2],
         build_hash=text_of(app.build_hash),
         denoiser=has_denoiser(),
+        colour_folder=colour_folder(),
         options=sorted(n for n in dir(options) if n[0] != "_" and getattr(options, n) is True),
         devices=devices,
     )

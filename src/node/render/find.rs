@@ -7,6 +7,7 @@
 //! is asked each time. A failure is never kept: what a person mends is seen at the next look.
 
 use super::child::{Child, DRIVER, Event, Mode};
+use super::colours::colours;
 use super::log::Log;
 use super::{DeviceInfo, Problem, Renderer, RendererKind};
 use crate::farm::job::Series;
@@ -224,6 +225,11 @@ pub async fn discover_in(search: Search, cache_file: &Path) -> Discovery {
                     Some(renderer) => Ok(renderer),
                     None => probe(&path, kind, work_dir).await,
                 };
+                // Not kept: nothing of the executable changes with them.
+                let answer = match answer {
+                    Ok(renderer) => Ok(with_colours(renderer).await),
+                    problem => problem,
+                };
                 (path, stamp, answer)
             }
         })
@@ -274,6 +280,7 @@ struct Answer {
     version: (u16, u16, u16),
     file_version: u32,
     build_hash: String,
+    colour_folder: Option<PathBuf>,
     denoiser: bool,
     options: Vec<String>,
     devices: Vec<Device>,
@@ -283,6 +290,13 @@ struct Answer {
 struct Device {
     backend: String,
     name: String,
+}
+
+/// With the hash of its colours as they are now.
+async fn with_colours(renderer: Renderer) -> Renderer {
+    let Some(folder) = renderer.colour_folder.clone() else { return renderer };
+    let colours = tokio::task::spawn_blocking(move || colours(&folder)).await.unwrap_or_default();
+    Renderer { colours, ..renderer }
 }
 
 /// Asks one renderer what it can do. Whatever it does, it is gone afterwards.
@@ -301,7 +315,7 @@ async fn probe(path: &Path, kind: RendererKind, work_dir: &Path) -> Result<Rende
         problem("blender-cannot-start", format!("{what} at {} cannot be used: {why}", path.display()), fix)
     };
     let mut child =
-        Child::start(path, kind, Mode::Probe, None, work_dir).await.map_err(|error| cannot(error.to_string()))?;
+        Child::start(path, kind, Mode::Probe, None, None, work_dir).await.map_err(|error| cannot(error.to_string()))?;
     let mut log = Log::default();
     let answer = tokio::time::timeout(PROBE, async {
         loop {
@@ -331,6 +345,8 @@ async fn probe(path: &Path, kind: RendererKind, work_dir: &Path) -> Result<Rende
         series: Series { major, minor },
         file_version: answer.file_version,
         build_hash: answer.build_hash,
+        colour_folder: answer.colour_folder,
+        colours: String::new(),
         denoiser: answer.denoiser,
         options: answer.options,
         devices: devices.map(|d| DeviceInfo { backend: d.backend, name: d.name, memory: None }).collect(),

@@ -28,8 +28,12 @@ pub(super) enum Line {
     Plain,
 }
 
+/// What a configuration that does not work is told by, before a scene is opened: Blender 4.5 and 5.0 go on with their own
+/// colours (measured). It is about every scene.
+const LASTING: &str = "OpenColorIO Error";
+
 /// Lines that contain one of these are errors, whatever Blender says after.
-const ERRORS: &[&str] = &["Render error", "Error: Cannot ", "cannot save", "Build without OpenImageDenoise"];
+const ERRORS: &[&str] = &[LASTING, "Render error", "Error: Cannot ", "cannot save", "Build without OpenImageDenoise"];
 
 /// Errors after which this Blender is not trusted with another frame: what it holds of a GPU, or of memory, is in doubt.
 const POISONS: &[&str] = &[
@@ -69,7 +73,8 @@ pub(super) fn classify(line: &str) -> Line {
         return Line::Plain;
     }
     if ERRORS.iter().chain(POISONS).any(|word| line.contains(word))
-        || (line.contains("Color management:") && line.contains("not found"))
+        || (["Color management:", "color_management |"].iter().any(|word| line.contains(word))
+            && line.contains("not found"))
     {
         Line::Error
     } else if WARNINGS.iter().any(|word| line.contains(word)) || line.trim_start().starts_with("Error:") {
@@ -190,7 +195,9 @@ impl Log {
         let meaning = classify(&line);
         let note = cut(line.trim(), NOTE_MAX_BYTES);
         match meaning {
-            Line::Error if self.error.is_none() => self.error = Some(note.to_string()),
+            Line::Error if self.error.is_none() || (line.contains(LASTING) && !self.lasts()) => {
+                self.error = Some(note.to_string());
+            }
             Line::Warning => self.warn(note),
             Line::Error | Line::Progress(_) | Line::Plain => {}
         }
@@ -208,9 +215,15 @@ impl Log {
         }
     }
 
-    /// What was said so far was not about the scene: it stays in the text and counts for nothing.
+    /// Whether the error is one of every scene.
+    fn lasts(&self) -> bool {
+        self.error.as_ref().is_some_and(|error| error.contains(LASTING))
+    }
+
+    /// What was said so far was not about the scene: it stays in the text and counts for nothing, but for what is about every
+    /// scene.
     pub fn forgive(&mut self) {
-        self.error = None;
+        self.error = self.error.take().filter(|error| error.contains(LASTING));
         self.warnings.clear();
     }
 
@@ -248,6 +261,15 @@ mod tests {
             classify("Color management: display \"sRGB\" used by scene \"Scene\" not found, setting to default"),
             Line::Error
         );
+        assert_eq!(
+            classify("00:00.210  color_management | WARNING scene view \"AgX\" not found, setting to \"Standard\"."),
+            Line::Error
+        );
+        for before in
+            ["", "ERROR (imbuf.color_management): a.cc:19 report_exception: ", "00:00.027  color_management | ERROR "]
+        {
+            assert_eq!(classify(&format!("{before}OpenColorIO Error: Error could not read '/c.ocio'")), Line::Error);
+        }
         assert_eq!(classify("Warning: Unable to open '/t/a.png': No such file"), Line::Warning);
         assert_eq!(classify("Sample 1/0"), Line::Plain);
     }
@@ -274,6 +296,14 @@ mod tests {
         }
         log.forgive();
         assert_eq!((log.error.as_deref(), log.warnings.len()), (None, 0));
+        let mut colours = Log::default();
+        for line in
+            ["Color management: view \"AgX\" not found", "OpenColorIO Error: first", "OpenColorIO Error: second"]
+        {
+            colours.push(line.into());
+        }
+        colours.forgive();
+        assert_eq!(colours.error.as_deref(), Some("OpenColorIO Error: first"));
         log.push("CUDA error: second".into());
         assert_eq!(log.error.as_deref(), Some("CUDA error: second"));
         assert_eq!(log.text(), "CUDA error: first\nUnable to open 'x'\nCUDA error: second\n");

@@ -43,7 +43,14 @@ bpy.app.handlers.frame_change_post.append(away)
 fn wanted(blend: &Path, scripts: Scripts) -> WorkerScene {
     let overrides = Overrides { set: vec!["scene.cycles.max_bounces=3".parse().unwrap()], ..Overrides::default() };
     let settings = RenderSettings { device: Device::Cpu, overrides, scripts, ..RenderSettings::default() };
-    WorkerScene { blend: Some(blend.into()), settings, format: ImageFormat::Png, size: (64, 36), threads: Some(1) }
+    WorkerScene {
+        blend: Some(blend.into()),
+        settings,
+        format: ImageFormat::Png,
+        size: (64, 36),
+        threads: Some(1),
+        ocio: None,
+    }
 }
 
 async fn worker(renderer: &Renderer, blend: &Path, scripts: Scripts) -> Result<Worker, RenderError> {

@@ -19,6 +19,7 @@ use crate::farm::overrides::Overrides;
 use crate::farm::soundtrack::Soundtrack;
 use crate::node::leftover::Leftover;
 use serde_json::{Value, json};
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub struct WorkerScene {
     pub size: (u32, u32),
     /// Threads; all if `None`.
     pub threads: Option<u32>,
+    /// The configuration of OpenColorIO that the scene brings; without one it has Blender's own colours.
+    pub ocio: Option<OsString>,
 }
 
 impl WorkerScene {
@@ -240,7 +243,9 @@ impl Worker {
         }
         let blend = blend.and_then(|(text, _)| text);
         let cannot = |source| RenderError::Spawn { path: renderer.path.clone(), source };
-        let mut child = Child::of(renderer, Mode::Serve, scene.threads, work_dir).await.map_err(cannot)?;
+        let (path, kind, ocio) = (&renderer.path, renderer.kind, scene.ocio.as_deref());
+        let started = Child::start(path, kind, Mode::Serve, scene.threads, ocio, work_dir).await;
+        let mut child = started.map_err(cannot)?;
         let settings = &scene.settings;
         // If it is gone already, what follows says how.
         let _ = child.send(&scene.to_json(blend)).await;
@@ -252,7 +257,11 @@ impl Worker {
                 Seen::Event(Event::Answer(answer)) => break answer,
                 Seen::Event(Event::Line(line)) => drop(log.push(line)),
                 Seen::Event(Event::Gone(gone)) => {
-                    return Err(RenderError::Died { version, how: gone.to_string(), log: log.text() });
+                    let how = match &log.error {
+                        Some(error) => format!("{gone} ({})", explain(error)),
+                        None => gone.to_string(),
+                    };
+                    return Err(RenderError::Died { version, how, log: log.text() });
                 }
                 Seen::Stalled | Seen::TooLong => {
                     child.kill().await;
@@ -308,6 +317,11 @@ impl Worker {
     /// What the next unit prints, as it comes.
     pub fn lines(&self) -> Lines {
         self.lines.clone()
+    }
+
+    /// Whether its scene is not in the renderer's own colours.
+    pub fn brings_colours(&self) -> bool {
+        self.scene.ocio.is_some()
     }
 
     /// Whether it can render.
@@ -560,10 +574,16 @@ fn explain(error: &str) -> String {
         return "no camera: the scene has no active camera; choose one in the scene's properties and save the file"
             .into();
     }
-    if let Some(what) = error.trim().strip_prefix("Color management: ") {
+    if let Some((_, what)) = error.split_once("OpenColorIO Error: ") {
+        let what = cut(what.trim(), 500).trim_end_matches('.');
+        return format!("its OCIO configuration does not work ({what}); mend it where the job was submitted");
+    }
+    let words = error.split_once("color_management | WARNING ").map(|(_, what)| what);
+    if let Some(what) = error.trim().strip_prefix("Color management: ").or(words) {
         let what = cut(what.trim_end_matches('.'), 500);
         return format!(
-            "its colour management lacks what the scene uses ({what}); use a Blender from blender.org or the bpy package"
+            "its colour management lacks what the scene uses ({what}); use a Blender from blender.org or the bpy package, or submit \
+             with OCIO set to the configuration that the scene was made with"
         );
     }
     let lines: Vec<&str> = error.lines().map(|line| line.trim().trim_start_matches("Error: ")).collect();

@@ -16,6 +16,7 @@ fn of(blend: &Path) -> WorkerScene {
         format: ImageFormat::Png,
         size: (64, 36),
         threads: Some(1),
+        ocio: None,
     }
 }
 

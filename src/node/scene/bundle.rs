@@ -10,6 +10,7 @@ use super::disk::{Disk, Found, absolute};
 use super::dna::Blend;
 use super::layout;
 use super::names::{Places, Split, blendcache, os_bytes, stem};
+use super::ocio::{self, Copied, Ocio};
 use super::refs::{Budget, Field, Form, references};
 use super::trace::{Stamp, Trace};
 use crate::farm::blob::{BUNDLE_MAX_FILES, BlobMap, BundleFile, Manifest};
@@ -102,7 +103,8 @@ pub fn bundle(
     let mut all = BTreeSet::from([&*main]);
     all.extend(trace.files.iter().map(|file| &*file.resolved));
     let bytes_total = all.iter().filter_map(|path| path.metadata().ok()).map(|meta| meta.len()).sum();
-    let start = BundleProgress { files_total: all.len() as u64, bytes_total, ..BundleProgress::default() };
+    let built_in = u64::from(matches!(trace.ocio, Some(Ocio::BuiltIn(_))));
+    let start = BundleProgress { files_total: all.len() as u64 + built_in, bytes_total, ..BundleProgress::default() };
     let wanted = trace.files.iter().map(|file| (&*file.from, &*file.resolved)).collect();
     let mut bundler = Bundler { sink, progress, at: start, stats: BundleStats::default(), files: BTreeMap::new() };
     let (places, disk, sources) = (Places::default(), Disk::of(&main, &trace.maps), BTreeMap::new());
@@ -125,6 +127,16 @@ pub fn bundle(
     for (place, path) in &trace.included {
         // What the scene itself has there counts.
         rewriter.sources.entry(format!("{home}/{place}")).or_insert_with(|| path.clone());
+    }
+    if let Some(ocio) = &trace.ocio {
+        let changed = || BundleError::Changed(ocio.path().into());
+        let Rewriter { places, sources, wanted, .. } = &mut rewriter;
+        match ocio::copied(ocio, &trace.maps, wanted, places, sources)?.ok_or_else(changed)? {
+            Copied::File(place, path) => bundler.put_from_disk(&path, place.into(), Chunking::Fixed)?,
+            Copied::Bytes(place, bytes) => {
+                bundler.put(ocio.path(), place.into(), &mut &*bytes, Chunking::ContentDefined, false)?;
+            }
+        }
     }
     for (place, path) in rewriter.sources {
         if !bundler.files.contains_key(&place) {

@@ -363,7 +363,7 @@ pub(super) fn resolve(base: &Path, stored: &[u8]) -> PathBuf {
 }
 
 /// Tidy, unless that leads elsewhere: `..` behind a symbolic link means what the system says it means.
-fn settled(path: &Path) -> PathBuf {
+pub(super) fn settled(path: &Path) -> PathBuf {
     let tidied = tidy(path);
     if !tidied.exists() && path.exists() { path.into() } else { tidied }
 }

@@ -8,6 +8,7 @@ use super::disk::{Disk, Found, absolute};
 use super::dna::Blend;
 use super::include::included;
 use super::maps::{PathMap, is_foreign, suggested};
+use super::ocio::Ocio;
 use super::reach::{Graph, never_rendered, used};
 use super::refs::{Budget, Reference, references};
 use crate::farm::blob::BUNDLE_MAX_FILES;
@@ -46,6 +47,10 @@ pub enum RefKind {
     Light,
     /// An OSL shader.
     Script,
+    /// The configuration of OpenColorIO.
+    Ocio,
+    /// A lookup table that it names.
+    Lut,
     /// Named by the submitter alone.
     Included,
 }
@@ -65,6 +70,8 @@ impl fmt::Display for RefKind {
             Self::Strip => "sequencer strip",
             Self::Light => "light profile",
             Self::Script => "shader script",
+            Self::Ocio => "OCIO configuration",
+            Self::Lut => "OCIO lookup table",
             Self::Included => "included file",
         })
     }
@@ -141,6 +148,8 @@ pub struct Trace {
     pub included: BTreeMap<String, PathBuf>,
     /// Where paths of other machines were looked for.
     pub maps: Vec<PathMap>,
+    /// The configuration of OpenColorIO, if it is not Blender's own; its files are among `files` and `missing`.
+    pub ocio: Option<Ocio>,
 }
 
 /// What shows that a file is still the same.

@@ -1,0 +1,262 @@
+//! The OpenColorIO configuration that an artist works with, where `OCIO` names one: it travels with the scene.
+//!
+//! Blender takes its colours from `OCIO` if that is set (measured with 3.4, 4.5 and 5.0), and with another configuration
+//! come other pixels. So it is part of the bundle: a file with its lookup tables, in a copy that finds them there; an
+//! archive (`.ocioz`) as it is; or the name of one that is built into OpenColorIO (`ocio://…`). It has a fixed place,
+//! `f/ocio/`, which no folder of a scene has: those are called by a hash. A bundle without it is rendered with Blender's
+//! own colours.
+
+mod config;
+
+use super::SceneError;
+use super::disk::settled;
+use super::maps::PathMap;
+use super::names::{Places, Split, os_bytes};
+use super::refs::Budget;
+use super::trace::{Dependency, Missing, RefKind, Stamp, Trace};
+use crate::farm::blob::{BUNDLE_MAX_FILES, Manifest};
+use config::{CONFIG_MAX_BYTES, Config, ConfigError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// Where the configuration is in a bundle.
+const CONFIG: &str = "f/ocio/config.ocio";
+/// Where it is if it is an archive.
+const ARCHIVE: &str = "f/ocio/config.ocioz";
+/// Where the name of one is that is built into OpenColorIO.
+const BUILT_IN: &str = "f/ocio/builtin";
+/// What such a name begins with.
+const SCHEME: &str = "ocio://";
+/// Longest such name, bytes (guess; the longest of OpenColorIO 2.4 has 72).
+const BUILT_IN_MAX_BYTES: usize = 256;
+
+/// What `OCIO` is where the artist works.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OcioChoice {
+    /// An absolute path, or `ocio://` and a name.
+    pub config: String,
+    /// Environment variables that occur in the configuration.
+    pub variables: BTreeMap<String, String>,
+}
+
+/// The configuration of a scene.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ocio {
+    /// Built into OpenColorIO.
+    BuiltIn(String),
+    /// A file that has all in it.
+    Archive(PathBuf),
+    /// A file that names others.
+    File {
+        /// Where it is.
+        path: PathBuf,
+        /// As it was when it was read.
+        stamp: Stamp,
+        /// What its variables stand for.
+        variables: BTreeMap<String, String>,
+    },
+}
+
+impl Ocio {
+    /// Its file; the name of one that has none.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::BuiltIn(name) => Path::new(name),
+            Self::Archive(path) | Self::File { path, .. } => path,
+        }
+    }
+}
+
+/// Adds the configuration of `choice` and the files it names to `trace`.
+///
+/// Errors when it cannot be used at all: OpenColorIO would not have it either, and Blender would crash (3.4) or go on with
+/// its own colours (4.5, 5.0). A lookup table that is not there is one more missing file.
+pub fn trace_ocio(trace: &mut Trace, main: &Path, choice: OcioChoice) -> Result<(), SceneError> {
+    let path = PathBuf::from(&choice.config);
+    if choice.config.starts_with(SCHEME) {
+        let what = "it is no name of a configuration that is built into OpenColorIO; correct OCIO, or unset it";
+        let name = built_in(&choice.config).ok_or_else(|| refused(&path, what))?;
+        trace.ocio = Some(Ocio::BuiltIn(name));
+        return Ok(());
+    }
+    let (config, stamp) = open(&path)?;
+    let (from, stored) = (main.to_path_buf(), choice.config);
+    let kind = RefKind::Ocio;
+    trace.files.push(Dependency { from, kind, datablock: String::new(), stored, resolved: path.clone() });
+    let Some(config) = config else {
+        trace.ocio = Some(Ocio::Archive(path));
+        return Ok(());
+    };
+    let mut listed = BTreeSet::new();
+    let found = resolve(&config, &path, &choice.variables, &trace.maps)?;
+    for (named, found) in config.files.iter().zip(found) {
+        if !listed.insert(found.clone()) {
+            continue;
+        }
+        let (from, kind, datablock, stored) = (path.clone(), RefKind::Lut, named.of.clone(), named.src.text.clone());
+        match found {
+            Ok(resolved) => trace.files.push(Dependency { from, kind, datablock, stored, resolved }),
+            Err(resolved) => trace.missing.push(Missing { from, kind, datablock, stored, resolved }),
+        }
+        if trace.files.len() > BUNDLE_MAX_FILES {
+            return Err(refused(&path, format!("with it the scene needs more than {BUNDLE_MAX_FILES} files")));
+        }
+    }
+    trace.ocio = Some(Ocio::File { path, stamp, variables: choice.variables });
+    Ok(())
+}
+
+/// What of a configuration goes into a bundle beside the files it names.
+pub(super) enum Copied {
+    /// These bytes, here.
+    Bytes(&'static str, Vec<u8>),
+    /// The file as it is, here.
+    File(&'static str, PathBuf),
+}
+
+/// The copy of a configuration whose files have `places` in the bundle. Those that `wanted` knows are noted in `sources` by
+/// their places.
+///
+/// `Ok(None)`: it changed since it was traced.
+pub(super) fn copied(
+    ocio: &Ocio,
+    maps: &[PathMap],
+    wanted: &BTreeSet<(&Path, &Path)>,
+    places: &mut Places,
+    sources: &mut BTreeMap<String, PathBuf>,
+) -> Result<Option<Copied>, SceneError> {
+    let (path, stamp, variables) = match ocio {
+        Ocio::BuiltIn(name) => return Ok(Some(Copied::Bytes(BUILT_IN, name.clone().into_bytes()))),
+        Ocio::Archive(path) => return Ok(Some(Copied::File(ARCHIVE, path.clone()))),
+        Ocio::File { path, stamp, variables } => (path, stamp, variables),
+    };
+    let (config, now) = open(path)?;
+    let Some(config) = config.filter(|_| now == *stamp) else { return Ok(None) };
+    let found = resolve(&config, path, variables, maps)?.into_iter();
+    let mut place_of = |file: PathBuf| {
+        let directory = file.parent().unwrap_or(Path::new("/"));
+        let name = places.name(directory, &Split::of(&os_bytes(file.file_name().unwrap_or_default())));
+        let directory = places.directory(directory);
+        let new = format!("../{}/{name}", directory.trim_start_matches("f/"));
+        sources.insert(format!("{directory}/{name}"), file);
+        new
+    };
+    let is_wanted = |file: &PathBuf| wanted.contains(&(&**path, &**file));
+    let files: Vec<Option<String>> = found.map(|file| file.ok().filter(is_wanted).map(&mut place_of)).collect();
+    let uses: Vec<String> = config.uses.iter().map(|value| config.filled(&value.text, variables)).collect();
+    let text = config.rewritten(&files, &uses).map_err(|error| wrong(path, error))?;
+    Ok(Some(Copied::Bytes(CONFIG, text.into_bytes())))
+}
+
+/// What `OCIO` has to be for a bundle that is laid out in `root`; `None`: it has to be unset.
+///
+/// Errors when what the bundle has there is none of ours: it may come from another machine.
+pub fn ocio_of(manifest: &Manifest, root: &Path) -> io::Result<Option<OsString>> {
+    let has = |place: &&str| manifest.files.iter().any(|file| file.path == **place);
+    let Some(place) = [CONFIG, ARCHIVE, BUILT_IN].into_iter().find(has) else { return Ok(None) };
+    let path = std::path::absolute(root.join(place))?;
+    if place != BUILT_IN {
+        return Ok(Some(path.into()));
+    }
+    let mut name = String::new();
+    File::open(path)?.take(BUILT_IN_MAX_BYTES as u64 + 1).read_to_string(&mut name)?;
+    let odd =
+        || io::Error::new(io::ErrorKind::InvalidData, "the bundle names an OCIO configuration that cannot be one");
+    built_in(&name).map(|name| Some(name.into())).ok_or_else(odd)
+}
+
+/// Whether a bundle brings a configuration.
+pub fn has_ocio(manifest: &Manifest) -> bool {
+    manifest.files.iter().any(|file| [CONFIG, ARCHIVE, BUILT_IN].contains(&&*file.path))
+}
+
+/// `name`, if it can be that of a configuration that is built into OpenColorIO.
+fn built_in(name: &str) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let rest = name.strip_prefix(SCHEME)?;
+    (!rest.is_empty() && name.len() <= BUILT_IN_MAX_BYTES && rest.bytes().all(plain)).then(|| name.to_owned())
+}
+
+/// The configuration at `path`, `None` if it is an archive; and the file as it was before it was read.
+fn open(path: &Path) -> Result<(Option<Config>, Stamp), SceneError> {
+    let unreadable = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            refused(path, "there is no such file; correct OCIO, or unset it to render with Blender's own colours")
+        }
+        _ => SceneError::Unreadable { path: path.into(), source: error },
+    };
+    let meta = path.metadata().map_err(unreadable)?;
+    if !meta.is_file() {
+        return Err(refused(path, "it is not a file; OCIO names the file `config.ocio` itself"));
+    }
+    let stamp = Stamp::of(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    let mut file = File::open(path).map_err(unreadable)?;
+    // As OpenColorIO tells them apart.
+    file.by_ref().take(2).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes == b"PK" {
+        return Ok((None, stamp));
+    }
+    file.take(CONFIG_MAX_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > CONFIG_MAX_BYTES {
+        return Err(refused(path, format!("it is longer than {CONFIG_MAX_BYTES} bytes; correct OCIO")));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| refused(path, "it is not text in UTF-8; correct OCIO"))?;
+    let config = Config::parse(&text).map_err(|error| wrong(path, error))?;
+    Ok((Some(config), stamp))
+}
+
+/// Where each of the files that `config` at `path` names is, or where it was looked for first.
+fn resolve(
+    config: &Config,
+    path: &Path,
+    variables: &BTreeMap<String, String>,
+    maps: &[PathMap],
+) -> Result<Vec<Result<PathBuf, PathBuf>>, SceneError> {
+    let home = path.parent().unwrap_or(Path::new("/"));
+    let mapped = |home: &Path, text: &str| match maps.iter().find_map(|map| map.apply(text.as_bytes())) {
+        Some(path) => path,
+        None => home.join(text),
+    };
+    let mut folders: Vec<PathBuf> = config.folders(variables).iter().map(|folder| mapped(home, folder)).collect();
+    if folders.is_empty() {
+        folders.push(home.into());
+    }
+    let mut budget = Budget::of(path);
+    let mut seen: BTreeMap<&str, Result<PathBuf, PathBuf>> = BTreeMap::new();
+    let mut all = Vec::with_capacity(config.files.len());
+    for named in &config.files {
+        if let Some(found) = seen.get(&*named.src.text) {
+            all.push(found.clone());
+            continue;
+        }
+        let src = config.filled(&named.src.text, variables);
+        let mut first = None;
+        let mut found = None;
+        for folder in &folders {
+            budget.take(1, folder.as_os_str().len() + src.len())?;
+            // `..` and symbolic links lead where they lead on this machine.
+            let file = settled(&mapped(folder, &src));
+            if file.is_file() {
+                found = Some(file);
+                break;
+            }
+            first.get_or_insert(file);
+        }
+        let found = found.ok_or_else(|| first.unwrap_or_else(|| home.join(&src)));
+        seen.insert(&named.src.text, found.clone());
+        all.push(found);
+    }
+    Ok(all)
+}
+
+fn refused(path: &Path, what: impl Into<String>) -> SceneError {
+    SceneError::Ocio { path: path.into(), what: what.into() }
+}
+
+fn wrong(path: &Path, error: ConfigError) -> SceneError {
+    refused(path, format!("{error}; correct it, or have OCIO name another"))
+}

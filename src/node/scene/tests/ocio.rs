@@ -1,0 +1,218 @@
+//! The configuration of OpenColorIO that travels with a scene.
+
+use super::*;
+
+const CONFIG: &str = "\
+ocio_profile_version: 2
+
+search_path: \"luts:${SHARE}/more:../beside\" # three folders
+environment: {SHARE: /nowhere, SHOT: none}
+strictparsing: true
+roles: {reference: Linear, scene_linear: Linear}
+description: |
+  src: no_file.spi1d
+colorspaces:
+  - !<ColorSpace>
+    name: Größe
+    description: \"search_path: none\"
+    to_reference: !<FileTransform> {src: a.spi1d, interpolation: linear}
+    from_reference: !<GroupTransform>
+      children:
+        - !<ColorSpaceTransform> {src: Linear, dst: \"$SHOT\"}
+        - !<FileTransform>
+          src: 'b b.cube'
+          direction: inverse
+        - !<FileTransform> {interpolation: best, src: \"${SHOT}_grade.cc\", cccid: $SHOT}
+looks:
+  - !<Look>
+    name: Cold
+    transform: !<FileTransform> {src: a.spi1d}
+    inverse_transform: !<FileTransform> {src: ../c.spimtx}
+";
+
+/// A scene, and beside it a folder with the configuration and all it names.
+fn laid(dir: &TempDir, config: &str) -> (PathBuf, OcioChoice) {
+    for name in ["o/luts/a.spi1d", "share/more/b b.cube", "beside/sh1_grade.cc", "c.spimtx"] {
+        write(dir, name, name.as_bytes());
+    }
+    let main = write(dir, "s.blend", &scene(USUAL, true, &[], &[]));
+    let config = write(dir, "o/config.ocio", config.as_bytes()).to_string_lossy().into_owned();
+    let share = dir.path().join("share").to_string_lossy().into_owned();
+    // Not one that the configuration knows.
+    let other = ("interpolation".to_owned(), "wrong".to_owned());
+    let variables = [("SHARE".to_owned(), share), ("SHOT".to_owned(), "sh1".to_owned()), other].into();
+    (main, OcioChoice { config, variables })
+}
+
+fn traced(main: &Path, choice: OcioChoice) -> Result<Trace, SceneError> {
+    let mut found = trace(main)?;
+    trace_ocio(&mut found, main, choice).map(|()| found)
+}
+
+/// What of the configuration is missing, for people.
+fn missing(trace: &Trace) -> Vec<String> {
+    trace.missing.iter().filter(|file| file.kind == RefKind::Lut).map(ToString::to_string).collect()
+}
+
+/// The bundle laid out, and what `OCIO` is to be for it.
+fn bundled(main: &Path, trace: &Trace, dir: &Path) -> (Manifest, Option<PathBuf>) {
+    let mut memory = Memory::default();
+    let (manifest, _) = bundle(main, trace, &mut memory, &mut |_| {}).unwrap();
+    memory.lay_out(&manifest, dir);
+    let ocio = ocio_of(&manifest, dir).unwrap().map(PathBuf::from);
+    (manifest, ocio)
+}
+
+/// Every file that a copy names, by how it names it, read from there.
+fn named(config: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(config).unwrap();
+    let quoted = text.split("src: \"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
+    let home = config.parent().unwrap();
+    quoted.map(|name| std::fs::read_to_string(home.join(&name)).unwrap_or(name)).collect()
+}
+
+#[test]
+fn a_configuration_travels_with_the_files_it_names_and_finds_them_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (main, choice) = laid(&dir, CONFIG);
+    let found = traced(&main, choice).unwrap();
+    assert_eq!(missing(&found), Vec::<String>::new());
+    let kinds: Vec<(RefKind, &str)> = found.files.iter().map(|file| (file.kind, &*file.datablock)).collect();
+    let lut = RefKind::Lut;
+    assert_eq!(kinds, [(RefKind::Ocio, ""), (lut, "Größe"), (lut, "Größe"), (lut, "Größe"), (lut, "Cold")]);
+    let out = tempfile::tempdir().unwrap();
+    let (manifest, ocio) = bundled(&main, &found, out.path());
+    assert!(has_ocio(&manifest));
+    drop(dir);
+    let ocio = ocio.unwrap();
+    assert!(ocio.ends_with("f/ocio/config.ocio"), "{ocio:?}");
+    let all = ["o/luts/a.spi1d", "share/more/b b.cube", "beside/sh1_grade.cc", "o/luts/a.spi1d", "c.spimtx"];
+    assert_eq!(named(&ocio), all);
+    let text = std::fs::read_to_string(&ocio).unwrap();
+    for kept in [
+        "search_path: \".\"\nenvironment: {SHARE: /nowhere",
+        "  src: no_file.spi1d",
+        "dst: \"sh1\"",
+        "cccid: \"sh1\"",
+        "direction: inverse",
+    ] {
+        assert!(text.contains(kept), "{kept}: {text}");
+    }
+    // Without one there is none.
+    let out = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (main, _) = laid(&dir, CONFIG);
+    let (manifest, ocio) = bundled(&main, &trace(&main).unwrap(), out.path());
+    assert_eq!((has_ocio(&manifest), ocio), (false, None));
+}
+
+#[test]
+fn a_table_that_is_not_there_is_a_missing_file_and_keeps_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (main, choice) = laid(&dir, CONFIG);
+    std::fs::remove_file(dir.path().join("beside/sh1_grade.cc")).unwrap();
+    let found = traced(&main, choice).unwrap();
+    let first = dir.path().join("o/luts/sh1_grade.cc");
+    assert_eq!(missing(&found), [format!("OCIO lookup table `Größe`: {} is not there", first.display())]);
+    let out = tempfile::tempdir().unwrap();
+    let (_, ocio) = bundled(&main, &found, out.path());
+    assert_eq!(named(&ocio.unwrap())[2], "${SHOT}_grade.cc");
+}
+
+#[test]
+fn a_search_path_may_be_a_list_and_may_be_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let listed = "search_path:\n  - luts\n  - \"a:b\"\n  - ../share/more\n";
+    let (head, tail) = CONFIG.split_once("search_path: \"luts").unwrap();
+    let tail = tail.split_once('\n').unwrap().1;
+    let (main, choice) = laid(&dir, &[head, listed, tail].concat());
+    let found = traced(&main, choice).unwrap();
+    assert_eq!(missing(&found).len(), 2, "those beside: {:?}", found.missing);
+    let out = tempfile::tempdir().unwrap();
+    let (_, ocio) = bundled(&main, &found, out.path());
+    assert_eq!(named(&ocio.unwrap())[1], "share/more/b b.cube");
+    // Then files are looked for where the configuration is.
+    write(&dir, "o/a.spi1d", b"here");
+    let (main, choice) = laid(&dir, &[head, tail].concat());
+    let found = traced(&main, choice).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let (_, ocio) = bundled(&main, &found, out.path());
+    assert_eq!(named(&ocio.unwrap())[0], "here");
+}
+
+#[test]
+fn archives_and_built_in_configurations_travel_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let (main, choice) = laid(&dir, "PK\u{3}\u{4}and so on");
+    let out = tempfile::tempdir().unwrap();
+    let (_, ocio) = bundled(&main, &traced(&main, choice.clone()).unwrap(), out.path());
+    let ocio = ocio.unwrap();
+    assert!(ocio.ends_with("f/ocio/config.ocioz") && std::fs::read_to_string(ocio).unwrap().starts_with("PK"));
+    let name = "ocio://cg-config-v2.1.0_aces-v1.3_ocio-v2.3";
+    let built_in = OcioChoice { config: name.into(), ..choice };
+    let out = tempfile::tempdir().unwrap();
+    let (manifest, ocio) = bundled(&main, &traced(&main, built_in).unwrap(), out.path());
+    assert_eq!(ocio.unwrap().to_str(), Some(name));
+    // What another machine's bundle has there is looked at.
+    let place = out.path().join("f/ocio/builtin");
+    for odd in ["", "/etc/shadow", "ocio://", "ocio://a/../b", &format!("ocio://{}", "x".repeat(1000))] {
+        std::fs::write(&place, odd).unwrap();
+        assert!(ocio_of(&manifest, out.path()).is_err(), "{odd}");
+    }
+}
+
+#[test]
+fn what_is_no_configuration_is_told_with_its_path_and_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let (main, choice) = laid(&dir, CONFIG);
+    let deep = format!("ocio_profile_version: 2\na: {}", "[".repeat(230));
+    for (config, told) in [
+        ("a: [b", "not valid YAML"),
+        ("just: yaml", "no `ocio_profile_version`"),
+        (&deep, "nested deeper"),
+        ("ocio_profile_version: 2\nx: &y a.cube\nz: !<FileTransform> {src: *y}", "line 3 names a file by a YAML alias"),
+        ("ocio_profile_version: 2\nsearch_path: |\n  luts", "names a file by a YAML alias or a block"),
+    ] {
+        std::fs::write(&choice.config, config).unwrap();
+        let error = traced(&main, choice.clone()).unwrap_err().to_string();
+        let head = format!("the OCIO configuration {} cannot be used: ", choice.config);
+        assert!(error.starts_with(&head) && error.contains(told) && error.contains("correct it"), "{error}");
+    }
+    std::fs::write(&choice.config, [0xff, 0xfe]).unwrap();
+    assert!(traced(&main, choice.clone()).unwrap_err().to_string().contains("not text in UTF-8"));
+    for (config, told) in [
+        (choice.config.clone() + "x", "there is no such file; correct OCIO, or unset it"),
+        (dir.path().to_string_lossy().into_owned(), "not a file"),
+        ("ocio://a b".into(), "no name of a configuration that is built into"),
+    ] {
+        let error = traced(&main, OcioChoice { config, ..choice.clone() }).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+    }
+    // One saved between being traced and being read.
+    std::fs::write(&choice.config, CONFIG).unwrap();
+    let found = traced(&main, choice.clone()).unwrap();
+    std::fs::write(&choice.config, format!("{CONFIG}\n")).unwrap();
+    let error = bundle(&main, &found, &mut Memory::default(), &mut |_| {}).unwrap_err();
+    assert!(matches!(error, BundleError::Changed(path) if path == Path::new(&choice.config)));
+}
+
+/// Bytes that are nobody's configuration are an error, and what is taken for one can be copied or is refused in words.
+#[test]
+fn no_bytes_make_the_reader_of_configurations_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let (main, choice) = laid(&dir, CONFIG);
+    let base = trace(&main).unwrap();
+    let flow = "{ocio_profile_version: 1, search_path: [a, 'b'], x: !<FileTransform> {\"src\": ${SHARE}%SHOT%}}";
+    let anchors = "ocio_profile_version: 2\r\nsearch_path: &a luts:é\r\nl: [!<FileTransform> {src: a.spi1d}, *a]\r\n";
+    let seeds = [CONFIG, flow, anchors].map(|text| text.as_bytes().to_vec()).into();
+    crate::fuzz::fuzz("ocio", crate::fuzz::ROUNDS / 10, seeds, |bytes| {
+        std::fs::write(&choice.config, bytes).unwrap();
+        let mut found = base.clone();
+        let words = |error: &dyn std::error::Error| error.to_string().replace(&choice.config, "");
+        trace_ocio(&mut found, &main, choice.clone()).map_err(|error| words(&error))?;
+        let bundled = bundle(&main, &found, &mut Memory::default(), &mut |_| {}).map_err(|error| words(&error));
+        // Numbers count for nothing.
+        let count = |count: usize| "x".repeat(count.min(6));
+        bundled.map(|(manifest, _)| (count(found.files.len()), count(found.missing.len()), count(manifest.files.len())))
+    });
+}
