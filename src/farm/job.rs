@@ -195,6 +195,15 @@ impl OutputSpec {
     }
 }
 
+/// Whose colours the frames of a job are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Colours {
+    /// The renderer's own, which may have been replaced on some machine.
+    Renderer,
+    /// The job's: its bundle brings them.
+    Job,
+}
+
 /// What a renderer must be able to do for a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Needs {
@@ -241,10 +250,10 @@ pub struct JobSpec {
     pub nonce: u64,
     /// Wall clock at submission, milliseconds since 1970; for display alone.
     pub created_ms: u64,
-    /// Whether frames that another job has are taken over instead of rendered. An op of its own says so,
-    /// [`Op::Reuse`](super::op::Op::Reuse).
+    /// Whether frames that another job has are taken over instead of rendered, and then whose colours they are in. An op of
+    /// its own says so, [`Op::Reuse`](super::op::Op::Reuse).
     #[serde(skip)]
-    pub reuse: bool,
+    pub reuse: Option<Colours>,
     /// The machine whose word this is: who submitted it, or revised it. The fold knows by whose log it is.
     #[serde(skip)]
     pub author: Option<NodeId>,
@@ -305,7 +314,7 @@ impl JobSpec {
             rules: Rules::default(),
             nonce: 0,
             created_ms: 0,
-            reuse: false,
+            reuse: None,
             author: None,
         }
     }

@@ -5,7 +5,7 @@
 //! this file and tried first from then on.
 
 use super::id::{ActorId, BlobId, BootId, JobId, Part, Unit};
-use super::job::Revision;
+use super::job::{Colours, Revision};
 use super::ledger::{Ledger, MergeError};
 use super::message::{LogId, Suffix};
 use super::op::{Blank, ClaimKind, FailureKind, JobSetting, Op, Output, OutputRole, RetireReason, Reuse, UnitSet};
@@ -86,7 +86,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => "[ab]".prop_map(|path| Op::Zip { path }),
         2 => (0u32..2, unit(), any::<bool>()).prop_map(|(epoch, unit, is_wanted)| {
             let taken = Reuse::Taken { epoch, unit, from: JobId([8; 16]) };
-            Op::Reuse { word: if is_wanted { Reuse::Wanted } else { taken } }
+            Op::Reuse { word: if is_wanted { Reuse::Wanted { colours: Colours::Renderer } } else { taken } }
         }),
         1 => any::<bool>().prop_map(|over| {
             Op::Retire { why: if over { RetireReason::Over } else { RetireReason::Abandoned } }

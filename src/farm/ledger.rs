@@ -189,8 +189,8 @@ impl Ledger {
         if !scripts.is_none() {
             ops.push(encoded(&Op::Scripts { scripts })?);
         }
-        if spec.reuse {
-            ops.push(encoded(&Op::Reuse { word: Reuse::Wanted })?);
+        if let Some(colours) = spec.reuse {
+            ops.push(encoded(&Op::Reuse { word: Reuse::Wanted { colours } })?);
         }
         let before = ops.len() as u64;
         let bytes = encoded(&Op::Submit { min_version, spec: Box::new(spec) })?;

@@ -7,7 +7,7 @@
 use super::frames::FrameSet;
 use super::id::Part;
 use super::id::{BlobId, JobId, NodeId, Unit};
-use super::job::{JobSpec, Revision};
+use super::job::{Colours, JobSpec, Revision};
 use super::rules::{Chunk, Glob, Order, Rules, gigabytes, span};
 use super::scripts::Scripts;
 use serde::{Deserialize, Serialize};
@@ -116,7 +116,10 @@ pub enum FailureKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reuse {
     /// The next `Submit` of the writer in this log takes them; without this before it, every frame is rendered.
-    Wanted,
+    Wanted {
+        /// What a renderer must share with the one that a result came from.
+        colours: Colours,
+    },
     /// The next `Done` of the writer in this log is one that was taken over.
     Taken {
         /// Epoch of the unit: 0.

@@ -7,7 +7,8 @@
 //!
 //! What makes two units the same ([`is_same`]): frame and part, the bundle, all that is set on the scene, format and size,
 //! scripts, the build of the renderer and its backend. Whatever a render takes from outside of these would have to become
-//! part of them. The colour configuration is: one that is not Blender's own travels in the bundle, whose id covers it.
+//! part of them. Colours are: a configuration that the job brings is in the bundle, whose id covers it, and of any other job
+//! the text of the build has a hash of the renderer's own.
 //!
 //! Never taken over, and never taken from:
 //! - a unit above epoch 0, and any result of it: somebody wanted it anew, whether for its looks or because its files were
@@ -19,7 +20,7 @@ use super::Farm;
 use super::event::Now;
 use super::fit::{renderer, suits};
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
-use super::job::{Device, JobSpec, RenderSettings};
+use super::job::{Colours, Device, JobSpec, RenderSettings};
 use super::message::RendererInfo;
 use super::op::{Op, Output, OutputRole, Reuse};
 use super::planted::{Bug, is_planted};
@@ -29,6 +30,7 @@ use super::state::JobState;
 use super::unit::{Outcome, Remark};
 use super::why::hold;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A unit is left to the machine that has its result for so long from when the job may begin: it hears of the job and
@@ -93,7 +95,7 @@ impl Promises {
 
     /// Whether nothing of a job is to be begun before it was looked at what it can take over.
     pub fn come_first(&self, job: &JobState) -> bool {
-        let wants = job.spec.as_ref().is_some_and(|spec| spec.reuse);
+        let wants = job.spec.as_ref().is_some_and(|spec| spec.reuse.is_some());
         wants && !job.unfinished().is_empty() && !self.open.contains_key(&job.id)
     }
 
@@ -177,12 +179,12 @@ fn backend(renderer: &RendererInfo, wanted: Device) -> &str {
 }
 
 /// Whether a renderer of `node` is the one that a result of another machine, or its own, came from, or its like.
-fn is_alike(renderer: &RendererInfo, node: NodeId, found: &Found, wanted: Device) -> bool {
+fn is_alike(renderer: &RendererInfo, node: NodeId, found: &Found, spec: &JobSpec) -> bool {
     let own = found.actor.node == node;
     let used = found.outcome.device.split(' ').next().unwrap_or_default();
     let is_backend = BACKENDS.contains(&used);
-    *found.outcome.build == *renderer.rendered_text(false)
-        && (!is_backend || used == backend(renderer, wanted))
+    *found.outcome.build == *renderer.rendered_text(spec.reuse == Some(Colours::Job))
+        && (!is_backend || used == backend(renderer, spec.settings.device))
         // Distributions build without a commit, and engines other than Cycles draw with whatever the machine has: of such a
         // result only its own machine knows that it would come out the same.
         && (own || (renderer.has_commit() && is_backend))
@@ -214,7 +216,8 @@ impl Farm {
         });
         let mut own: Vec<(JobId, Unit, Vec<Op>)> = Vec::new();
         for job in self.jobs.values() {
-            let Some(spec) = job.spec.as_ref().filter(|spec| spec.reuse && !job.unfinished().is_empty()) else {
+            let wants = |spec: &&Arc<JobSpec>| spec.reuse.is_some() && !job.unfinished().is_empty();
+            let Some(spec) = job.spec.as_ref().filter(wants) else {
                 continue;
             };
             let may_begin = hold(job, &self.jobs, &self.roster, self.me.node, now.mono).is_ok();
@@ -289,7 +292,7 @@ impl Farm {
                 let holders = outcome.blobs().next().into_iter().flat_map(|image| other.holding(image));
                 let can = |node: &NodeId| {
                     let renderer = alike.machines.get(node);
-                    renderer.is_some_and(|renderer| is_alike(renderer, *node, &result, spec.settings.device))
+                    renderer.is_some_and(|renderer| is_alike(renderer, *node, &result, spec))
                 };
                 found.extend(holders.filter(|node| can(node) && holds_all(*node)).map(|node| (node, result)));
             }

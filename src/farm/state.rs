@@ -162,7 +162,10 @@ impl JobState {
             Op::Submit { min_version, mut spec } => {
                 (spec.settings.scripts, spec.author) =
                     (self.asked.remove(&actor).unwrap_or_default(), Some(actor.node));
-                spec.reuse = self.reuses.remove(&actor) == Some(Reuse::Wanted);
+                spec.reuse = match self.reuses.remove(&actor) {
+                    Some(Reuse::Wanted { colours }) => Some(colours),
+                    Some(Reuse::Taken { .. }) | None => None,
+                };
                 // The ledger lets only the actor the job is named after write this, once.
                 let units = spec.frames.iter().map(Unit::whole);
                 self.unfinished = units.filter(|unit| !self.unit(*unit).has_result()).collect();
@@ -199,7 +202,7 @@ impl JobState {
                     Some(Reuse::Taken { epoch: of, unit: taken, from }) if (of, taken) == (epoch, unit) => {
                         self.taken.insert((unit, actor, seq), from);
                     }
-                    Some(Reuse::Taken { .. } | Reuse::Wanted) | None => {
+                    Some(Reuse::Taken { .. } | Reuse::Wanted { .. }) | None => {
                         for speed in [own, &mut self.speed_of_all] {
                             *speed = (speed.0.saturating_add(1), speed.1.saturating_add(u64::from(millis)));
                         }

@@ -19,7 +19,7 @@ use super::scene::{
 use super::submit::{blocking, frames, name, needs, no_sound, output_of, rate, scene_error, settings, who_can};
 use crate::farm::frames::FrameSet;
 use crate::farm::id::BlobId;
-use crate::farm::job::{FrameRate, ImageFormat, JobSpec, OutputSpec, RenderSettings, Series};
+use crate::farm::job::{Colours, FrameRate, ImageFormat, JobSpec, OutputSpec, RenderSettings, Series};
 use crate::farm::rules::{Chunk, Rules, gigabytes};
 use crate::farm::scripts::Scripts;
 use serde_json::{Value, json};
@@ -343,6 +343,7 @@ pub(super) async fn check(
     }
     let rules = request.rules.clone().settings(found.as_ref().and_then(|found| found.after));
     let rules = looked.keep(request, rules);
+    let colours = if looked.trace.ocio.is_some() { Colours::Job } else { Colours::Renderer };
     let whole = (|| {
         let (mut priority, mut rules_of) = (request.priority.unwrap_or(DEFAULT_PRIORITY).min(100), Rules::default());
         rules?.iter().for_each(|setting| setting.apply(&mut priority, &mut rules_of));
@@ -367,7 +368,7 @@ pub(super) async fn check(
             nonce: 0,
             created_ms: super::clock::wall_ms(),
             // What is not baked comes out as the frames before it were rendered.
-            reuse: !request.no_reuse && !request.allow_unbaked,
+            reuse: (!request.no_reuse && !request.allow_unbaked).then_some(colours),
             author: None,
         })
     })();

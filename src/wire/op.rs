@@ -312,7 +312,7 @@ pub fn check_op(op: &Op) -> Result<(), WireError> {
         Op::Collected { .. } | Op::Retire { .. } | Op::Trust { .. } => Ok(()),
         Op::Cancel { by, .. } => text(by),
         Op::Zip { path } => text(path),
-        Op::Reuse { word: Reuse::Wanted } => Ok(()),
+        Op::Reuse { word: Reuse::Wanted { .. } } => Ok(()),
         Op::Reuse { word: Reuse::Taken { unit, .. } } => sound(part_is_sound(unit.part), "its unit cannot be"),
         Op::Member { name, .. } => text(name),
         Op::Evict { heads, .. } => sound(heads.len() <= MAX_EVICTED_HEADS, "it names too many heads"),

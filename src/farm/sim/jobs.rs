@@ -10,7 +10,7 @@ use crate::farm::blob::{BlobMap, BundleFile, CHUNK_AVERAGE_BYTES, ChunkRef, Mani
 use crate::farm::event::Input;
 use crate::farm::frames::FrameSet;
 use crate::farm::id::{BlobId, JobId};
-use crate::farm::job::{JobSpec, Needs, OutputSpec, RenderSettings, Revision, Series};
+use crate::farm::job::{Colours, JobSpec, Needs, OutputSpec, RenderSettings, Revision, Series};
 use crate::farm::rules::{Chunk, MAX_RETRIES, Order, Rules};
 use crate::wire;
 use rand::rngs::StdRng;
@@ -113,7 +113,7 @@ impl World {
                 samples: (self.scenario.shared && job % 3 == 2).then_some(64),
                 ..RenderSettings::default()
             },
-            reuse: self.scenario.shared,
+            reuse: self.scenario.shared.then_some(Colours::Renderer),
             ..usual
         }
     }

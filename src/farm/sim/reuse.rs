@@ -56,7 +56,7 @@ impl World {
             is_same && other.unit(unit).version() != (0, 0)
         });
         match () {
-            () if spec(job).is_none_or(|spec| !spec.reuse) => Some("though it is to be rendered"),
+            () if spec(job).is_none_or(|spec| spec.reuse.is_none()) => Some("though it is to be rendered"),
             () if spec(from).is_some_and(|spec| Some(key(spec)) != key_of) => Some("with other settings"),
             () if !blobs.iter().all(was_drawn) => Some("which was not rendered for it"),
             () if wanted_anew => Some("though somebody wanted it anew"),

@@ -1,7 +1,7 @@
 //! Frames that another job has: which are taken over, by whom, and which never.
 
 use super::*;
-use crate::farm::job::{Device, ImageFormat};
+use crate::farm::job::{Colours, Device, ImageFormat};
 use crate::farm::op::{Blank, Reuse};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -10,7 +10,7 @@ const BUILD: &str = "4.5.0 b";
 
 /// A job without a video, which takes over what there is.
 fn again(frames: i32) -> JobSpec {
-    let mut spec = JobSpec { reuse: true, ..spec(frames) };
+    let mut spec = JobSpec { reuse: Some(Colours::Renderer), ..spec(frames) };
     spec.output.video = None;
     spec
 }
@@ -137,7 +137,7 @@ fn all_that_changes_a_picture_keeps_it_from_being_taken_over_and_nothing_else_do
     assert_eq!(same(|spec| spec.rate.fps = 60), 6);
     assert_eq!(same(|spec| spec.frames = "4-9".parse().expect("frames")), 3);
     let changes: [fn(&mut JobSpec); 11] = [
-        |spec| spec.reuse = false,
+        |spec| spec.reuse = None,
         |spec| spec.settings.samples = Some(7),
         |spec| spec.settings.engine = Some("CYCLES".into()),
         |spec| spec.settings.percent = Some(50),
@@ -175,14 +175,17 @@ fn what_another_build_or_backend_made_is_rendered_and_a_blank_image_too_and_warn
 
 #[test]
 fn a_second_holder_announces_only_what_would_come_out_the_same_there_for_certain() {
-    for (hash, device, taken) in [("b", "CPU", 2), ("b", "BLENDER_EEVEE", 0), ("Unknown", "CPU", 0)] {
+    let coloured = ("colours 01234567", "4.5.0 colours 01234567");
+    let eevee = "BLENDER_EEVEE";
+    for ((hash, build), device, taken) in
+        [(("b", BUILD), "CPU", 2), (("b", BUILD), eevee, 0), (("Unknown", "4.5.0"), "CPU", 0), (coloured, "CPU", 0)]
+    {
         let mut trio = Trio::new(2);
         (0..2).for_each(|at| trio.describe(at, |own| own.renderers[0].build = hash.into()));
         trio.describe(0, |own| own.slots = 0);
         // It has all that the other rendered, and has not put it under its names yet.
         trio.at(0).is_slow = true;
         trio.submit_spec(0, again(2));
-        let build = if hash == "b" { BUILD } else { "4.5.0" };
         for _ in 0..6 {
             trio.ends(1, |result| (result.build, result.device) = (build.into(), device.into()));
             trio.wait(SECOND / 2);
@@ -194,6 +197,27 @@ fn a_second_holder_announces_only_what_would_come_out_the_same_there_for_certain
         trio.wait(SECOND);
         assert_eq!(trio.taken(0, job).len(), taken, "{hash} {device}");
     }
+}
+
+#[test]
+fn colours_of_the_renderer_must_be_the_same_where_the_job_brings_none() {
+    let of = |colours, build: &str, had: &str| {
+        let mut trio = Trio::new(1);
+        let spec = || JobSpec { reuse: Some(colours), ..again(4) };
+        trio.has_rendered(0, spec(), |result| result.build = build.into());
+        trio.describe(0, |own| own.renderers[0].build = had.into());
+        let job = trio.submit_spec(0, spec());
+        trio.wait(SECOND);
+        trio.taken(0, job).len()
+    };
+    let (renderer, job) = (Colours::Renderer, Colours::Job);
+    assert_eq!(of(renderer, "4.5.0 b colours 01234567", "b colours 01234567"), 4);
+    assert_eq!(of(renderer, "4.5.0 b colours 01234567", "b colours 76543210"), 0);
+    assert_eq!(of(renderer, "4.5.0 b", "b colours 01234567"), 0);
+    assert_eq!(of(renderer, "4.5.0 colours 01234567", "colours 01234567"), 4);
+    assert_eq!(of(job, "4.5.0 b", "b colours 01234567"), 4);
+    assert_eq!(of(job, "4.5.0", "Unknown colours 01234567"), 4);
+    assert_eq!(of(job, "4.5.0 c", "b colours 01234567"), 0);
 }
 
 #[test]
@@ -242,8 +266,9 @@ fn a_start_announces_what_it_looked_for_and_found_not_what_an_earlier_one_said()
     let mut trio = Trio::new(1);
     trio.has_rendered(0, again(4), |_| {});
     trio.restart(0, 50);
-    trio.slots(0, 0);
-    let (node, job) = (trio.names[0], trio.submit_spec(0, again(4)));
+    let node = trio.names[0];
+    trio.give(node, Input::Capability(Box::new(Capability { paused: true, ..capability() })));
+    let job = trio.submit_spec(0, again(4));
     trio.wait(SECOND);
     assert_eq!(trio.taken(0, job).len(), 0);
     // While the answer is on its way somebody finds that a file is gone. Another was not found at all.
@@ -375,7 +400,7 @@ fn the_word_before_a_result_counts_for_that_one_alone() {
     let (from, one, two) = (JobId([9; 16]), Unit::whole(1), Unit::whole(2));
     let mut job = crate::farm::state::JobState::new(JobId([1; 16]));
     job.apply(actor(1), 0, Op::Submit { min_version: 1, spec: Box::new(again(3)) });
-    assert!(!job.spec.as_ref().expect("a spec").reuse, "by its own op alone");
+    assert!(job.spec.as_ref().expect("a spec").reuse.is_none(), "by its own op alone");
     let done = |unit: Unit| {
         let Rendered { outputs, millis, device, build, .. } = result(unit.frame);
         Op::Done { epoch: 0, revision: 0, unit, outputs, millis, device, build }

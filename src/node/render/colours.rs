@@ -51,6 +51,8 @@ fn list(folder: &Path, name: &mut PathBuf, depth: usize, files: &mut BTreeMap<Pa
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::farm::job::Series;
+    use crate::node::render::{Renderer, RendererKind};
 
     #[test]
     fn colours_are_known_by_every_file_and_its_name() {
@@ -69,5 +71,29 @@ mod tests {
         std::fs::rename(dir.path().join("luts/x"), dir.path().join("luts/y")).unwrap();
         let all = [first, second, third, colours(dir.path())];
         assert!(all.iter().enumerate().all(|(at, one)| !all[..at].contains(one)), "{all:?}");
+    }
+
+    #[test]
+    fn a_frame_names_its_renderers_commit_and_colours_unless_the_job_brings_them() {
+        let renderer = |hash: &str, colours: &str| Renderer {
+            kind: RendererKind::Executable,
+            path: "/b".into(),
+            version: (4, 5, 1),
+            series: Series { major: 4, minor: 5 },
+            file_version: 40_501,
+            build_hash: hash.into(),
+            colour_folder: None,
+            colours: colours.into(),
+            denoiser: true,
+            options: Vec::new(),
+            devices: Vec::new(),
+        };
+        let texts = |hash, colours| [false, true].map(|brings| renderer(hash, colours).rendered_text(brings));
+        assert_eq!(texts("ab12", "01234567"), ["4.5.1 ab12 colours 01234567", "4.5.1 ab12"]);
+        assert_eq!(texts("Unknown", "01234567"), ["4.5.1 colours 01234567", "4.5.1"]);
+        assert_eq!(texts("ab12", ""), ["4.5.1 ab12", "4.5.1 ab12"]);
+        assert_eq!(texts("", ""), ["4.5.1", "4.5.1"]);
+        let has_commit = |hash| renderer(hash, "01234567").info().has_commit();
+        assert!(has_commit("ab12") && !has_commit("Unknown") && !has_commit(""));
     }
 }
