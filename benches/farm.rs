@@ -19,6 +19,7 @@ use swarm::farm::job::{JobSpec, Series};
 use swarm::farm::ledger::Ledger;
 use swarm::farm::message::{Capability, Heartbeat, InHand, RendererInfo, SWARM_LOG, Suffix};
 use swarm::farm::op::{ClaimKind, JobSetting, OP_VERSION, Op, Output, OutputRole, UnitSet};
+use swarm::farm::reuse::Promises;
 use swarm::farm::roster::Roster;
 use swarm::farm::rules::{Chunk, MAX_CHUNK, Order};
 use swarm::farm::schedule::{Choice, Hand, View};
@@ -220,6 +221,7 @@ struct Studio {
     jobs: BTreeMap<JobId, JobState>,
     hands: BTreeMap<(JobId, Unit), Hand>,
     ready: BTreeSet<BlobId>,
+    promises: Promises,
     blame: Blame,
 }
 
@@ -235,8 +237,14 @@ impl Studio {
             job.apply(actor(i), 1_000_000, claim(frames as i32 / 2 + i as i32, i));
         }
         let jobs = BTreeMap::from([(JOB, job)]);
-        let studio =
-            Self { roster, jobs, hands: BTreeMap::new(), ready: BTreeSet::from([BUNDLE]), blame: Blame::default() };
+        let studio = Self {
+            roster,
+            jobs,
+            hands: BTreeMap::new(),
+            ready: BTreeSet::from([BUNDLE]),
+            promises: Promises::default(),
+            blame: Blame::default(),
+        };
         assert!(studio.choose().is_some());
         studio
     }
@@ -261,8 +269,18 @@ impl Studio {
     }
 
     fn view(&self) -> View<'_> {
-        let Self { roster, jobs, hands, ready, blame } = self;
-        View { me: actor(0), now: Duration::from_secs(100), roster, jobs, hands, ready, blame, is_patient: true }
+        let Self { roster, jobs, hands, ready, promises, blame } = self;
+        View {
+            me: actor(0),
+            now: Duration::from_secs(100),
+            roster,
+            jobs,
+            hands,
+            ready,
+            promises,
+            blame,
+            is_patient: true,
+        }
     }
 
     fn choose(&self) -> Option<Choice> {
