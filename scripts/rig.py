@@ -115,6 +115,7 @@ class Host:
         self.network = network
         # What all its commands get beside what this script has.
         self.environment = {}
+        self.renderers = []
         self.daemon = None
         self.id = None
 
@@ -145,6 +146,11 @@ class Host:
             return json.loads(done.stdout)
         except ValueError:
             raise Lost(f"`swarm {' '.join(map(str, words))} --json` on {self.name} prints no JSON: {done.stdout[:300]!r}")
+
+    def has_only(self, renderers):
+        """From its next start on it has these Blenders and no others."""
+        self.renderers = list(map(str, renderers))
+        self.environment |= {"SWARM_NO_BLENDER": "1", "SWARM_BLENDER": os.pathsep.join(self.renderers)}
 
     def start(self, *options, environment=None, wait=True):
         """Starts the daemon; with `wait` until its API answers."""

@@ -12,15 +12,18 @@ import zlib
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "scripts"))
+import reference  # noqa: E402
 import rig  # noqa: E402
 
 SIZE = (4, 3)
 
 
-def png(width=SIZE[0], height=SIZE[1], rows=None):
+def png(width=SIZE[0], height=SIZE[1], rows=None, last=0):
+    """Black, but for the last channel of the last pixel."""
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-    pixels = zlib.compress(b"\0" + bytes(3 * width)) if rows == 1 else zlib.compress((b"\0" + bytes(3 * width)) * height)
+    pixels = zlib.compress(b"\0" + bytes(3 * width)) if rows == 1 else zlib.compress(
+        ((b"\0" + bytes(3 * width)) * height)[:-1] + bytes([last]))
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
@@ -74,6 +77,41 @@ class Frames(unittest.TestCase):
     def test_another_size_is_found(self):
         (self.path / "shot_0001.png").write_bytes(png(5, 3))
         self.lost("another size")
+
+
+class Pixels(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+
+    def image(self, name, data):
+        path = pathlib.Path(self.folder.name) / name
+        path.write_bytes(data)
+        return path
+
+    def test_equal_pixels_differ_by_nothing(self):
+        self.assertEqual(reference.difference(self.image("a.png", png(last=7)), self.image("b.png", png(last=7))), 0)
+
+    def test_one_channel_of_one_pixel_is_found(self):
+        for last in (1, 255):
+            self.assertEqual(reference.difference(self.image("a.png", png(last=last)), self.image("b.png", png())), last)
+
+    def test_another_size_is_found(self):
+        with self.assertRaisesRegex(rig.Lost, "4x3 and Blender's own 4x4"):
+            reference.difference(self.image("a.png", png()), self.image("b.png", png(4, 4)))
+
+    def test_an_image_that_does_not_decode_is_found(self):
+        with self.assertRaises(rig.Lost):
+            reference.difference(self.image("a.png", png()[:40]), self.image("b.png", png()))
+
+    def test_frame_numbers_are_those_of_the_names(self):
+        for name, frame in {"shot_0007.png": 7, "shot_-003.png": -3, "Image12345.exr": 12345}.items():
+            self.assertEqual(reference.frame_number(pathlib.Path(name)), frame)
+
+    def test_the_first_host_has_all_series_and_each_series_another_host(self):
+        two = [("old", "3.4"), ("new", "4.5")]
+        self.assertEqual(reference.shared_out(two, 3), [["old", "new"], ["old"], ["new"]])
+        self.assertEqual(reference.shared_out(two[:1], 3), [["old"]] * 3)
 
 
 class Events(unittest.TestCase):

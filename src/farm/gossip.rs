@@ -88,6 +88,7 @@ impl Farm {
     }
 
     fn merge(&mut self, from: NodeId, suffix: &Suffix, effects: &mut Vec<Effect>) -> bool {
+        let known = suffix.from.saturating_add(suffix.ops.len() as u64);
         let merged = match self.ledger.merge(suffix) {
             Ok(merged) => merged,
             // Everyday: a push overtook another. Repair mends it.
@@ -104,6 +105,7 @@ impl Farm {
             }
         };
         if merged.new_ops.is_empty() && merged.forked.is_none() {
+            self.knows(from, suffix.log, suffix.actor, known);
             return false;
         }
         effects.push(Effect::Persist { token: None, rows: merged.rows });
@@ -122,6 +124,7 @@ impl Farm {
             self.fold(suffix.log, suffix.actor, seq, op);
         }
         self.push(suffix.log, suffix.actor, suffix.from, Some(from), effects);
+        self.knows(from, suffix.log, suffix.actor, known);
         true
     }
 
@@ -196,11 +199,11 @@ impl Farm {
 
     /// Sends what is due.
     pub(super) fn gossip(&mut self, now: Now, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
-        let in_hand = self.in_hand();
         let began = |hand: &InHand| !self.told.iter().any(|told| (told.job, told.unit) == (hand.job, hand.unit));
         // A unit begun is news, told at most every tick; progress waits for the next heartbeat.
-        let early = in_hand.iter().any(began) && now.mono + HEARTBEAT >= self.heartbeat_at + TICK;
-        if now.mono >= self.heartbeat_at || early {
+        let early = || now.mono + HEARTBEAT >= self.heartbeat_at + TICK && self.in_hand().any(|hand| began(&hand));
+        if now.mono >= self.heartbeat_at || early() {
+            let in_hand: Vec<InHand> = self.in_hand().collect();
             self.heartbeat_at = jittered(now.mono, HEARTBEAT - HEARTBEAT / 8, rng);
             self.told = in_hand.clone();
             self.roster.set_own_work(in_hand);
@@ -245,18 +248,15 @@ impl Farm {
             load_percent: own.map_or(0, |own| own.load_percent),
             free_memory_bytes: own.and_then(|own| own.free_memory_bytes),
             at_desk: own.is_some_and(|own| own.at_desk),
-            in_hand: self.in_hand(),
+            in_hand: self.in_hand().collect(),
             neighbours: self.named(),
         }
     }
 
     /// What is being rendered here.
-    pub(super) fn in_hand(&self) -> Vec<InHand> {
-        self.hands
-            .iter()
-            .filter(|(key, hand)| hand.started.is_some() && !self.ended.contains(*key))
-            .map(|((job, unit), hand)| InHand { job: *job, unit: *unit, percent: hand.percent })
-            .collect()
+    pub(super) fn in_hand(&self) -> impl Iterator<Item = InHand> + '_ {
+        let begun = self.hands.iter().filter(|(key, hand)| hand.started.is_some() && !self.ended.contains(*key));
+        begun.map(|((job, unit), hand)| InHand { job: *job, unit: *unit, percent: hand.percent })
     }
 }
 

@@ -22,13 +22,20 @@ use std::time::Duration;
 /// Most signs of life in one message: 17 bytes each, the status stream carries 16 KiB.
 pub const MAX_BEATS: usize = 900;
 
-/// What is to be handed on.
-#[derive(Clone, Debug, Default)]
+/// What is to be handed on of an actor's ops.
+#[derive(Clone, Debug)]
 struct Forward {
-    /// First op of it.
+    /// The first of them.
     from: u64,
-    /// Who has it already.
-    known_to: BTreeSet<NodeId>,
+    /// How many of the actor's ops those have who told of some in the meantime.
+    known_to: BTreeMap<NodeId, u64>,
+}
+
+impl Forward {
+    /// From which op on `node` is to be told.
+    fn from_for(&self, node: NodeId) -> u64 {
+        self.known_to.get(&node).map_or(self.from, |known| self.from.max(*known))
+    }
 }
 
 /// The few that are told, and what they are to be told next.
@@ -136,9 +143,8 @@ impl Farm {
         effects: &mut Vec<Effect>,
     ) {
         if self.is_partial() {
-            let forward = self.mesh.forwards.entry((log, actor)).or_insert(Forward { from, known_to: BTreeSet::new() });
+            let forward = self.mesh.forwards.entry((log, actor)).or_insert(Forward { from, known_to: BTreeMap::new() });
             forward.from = forward.from.min(from);
-            forward.known_to.extend(learned_of);
             return;
         }
         let origin = self.origin(actor);
@@ -150,6 +156,14 @@ impl Farm {
         for push in pushes(self.ledger.suffix(log, actor, from).unwrap_or_default()) {
             let message = Arc::new(push);
             effects.extend(to.iter().map(|node| Effect::Send { to: *node, message: message.clone() }));
+        }
+    }
+
+    /// A neighbour told of the first `length` ops of an actor, so it need not be told of them.
+    pub(super) fn knows(&mut self, node: NodeId, log: LogId, actor: ActorId, length: u64) {
+        if let Some(forward) = self.mesh.forwards.get_mut(&(log, actor)) {
+            let known = forward.known_to.entry(node).or_default();
+            *known = length.max(*known);
         }
     }
 
@@ -180,18 +194,19 @@ impl Farm {
         if !self.mesh.forwards.is_empty() && now.mono >= self.mesh.push_at {
             self.mesh.push_at = now.mono + PUSH_EVERY;
             let forwards = std::mem::take(&mut self.mesh.forwards);
-            let news = forwards.iter().map(|(of, forward)| (of, forward, self.origin(of.1)));
-            let news: Vec<_> = news.collect();
+            let news: Vec<_> = forwards.iter().map(|(of, forward)| (*of, forward, self.origin(of.1))).collect();
             // Most lack the same: it is put together once.
-            let mut batches: BTreeMap<Vec<(LogId, ActorId)>, Vec<Arc<Message>>> = BTreeMap::new();
+            let mut batches: BTreeMap<Vec<(LogId, ActorId, u64)>, Vec<Arc<Message>>> = BTreeMap::new();
             for to in self.told() {
-                let lacks = |((_, actor), forward, origin): &(&(LogId, ActorId), &Forward, Option<&Member>)| {
-                    !forward.known_to.contains(&to) && !Self::is_told_by(*actor, *origin, to)
+                let lacks = |((log, actor), forward, origin): &((LogId, ActorId), &Forward, Option<&Member>)| {
+                    let from = forward.from_for(to);
+                    let lacks = from < self.ledger.length(*log, *actor) && !Self::is_told_by(*actor, *origin, to);
+                    lacks.then_some((*log, *actor, from))
                 };
-                let lacked: Vec<(LogId, ActorId)> =
-                    news.iter().filter(|one| lacks(one)).map(|(of, _, _)| **of).collect();
+                let lacked: Vec<(LogId, ActorId, u64)> = news.iter().filter_map(lacks).collect();
                 let batch = batches.entry(lacked).or_insert_with_key(|lacked| {
-                    let suffixes = lacked.iter().filter_map(|of| self.ledger.suffix(of.0, of.1, forwards[of].from));
+                    let suffixes =
+                        lacked.iter().filter_map(|(log, actor, from)| self.ledger.suffix(*log, *actor, *from));
                     pushes(suffixes.flatten().collect()).into_iter().map(Arc::new).collect()
                 });
                 effects.extend(batch.iter().map(|message| Effect::Send { to, message: message.clone() }));

@@ -76,7 +76,7 @@ impl Farm {
         let all = self.hands.keys().copied().collect();
         self.let_go(all, effects);
         // Whoever asks this machine sees it free, before the next heartbeat.
-        self.roster.set_own_work(self.in_hand());
+        self.roster.set_own_work(self.in_hand().collect());
     }
 
     fn let_go(&mut self, gone: Vec<(JobId, Unit)>, effects: &mut Vec<Effect>) {
