@@ -145,6 +145,8 @@ struct Found<'a> {
     actor: ActorId,
     outcome: &'a Outcome,
     remark: Option<&'a Remark>,
+    /// Whether this start knows that the files are in the own store.
+    is_here: bool,
 }
 
 /// Whether units of two jobs come out the same, frame by frame, by the same renderer on the same backend.
@@ -235,7 +237,8 @@ impl Farm {
                 let found = self.found(spec, unit, &alike);
                 let rank = |node: NodeId| (job.owner() == Some(node), strength(node, 1, job.id, unit, 0), node);
                 let Some((best, _)) = found.iter().max_by_key(|(node, _)| rank(*node)) else { continue };
-                match found.iter().find(|(node, _)| *node == self.me.node) {
+                // An own one that is not looked for yet is left to this machine itself for as long.
+                match found.iter().find(|(node, found)| *node == self.me.node && found.is_here) {
                     // Later the best one does not come to it, or sees it otherwise: whoever can, does.
                     Some((_, found)) if *best == self.me.node || now.mono >= until => {
                         own.push((job.id, unit, words(spec, unit, found)));
@@ -280,15 +283,16 @@ impl Farm {
         for (other, of) in &alike.jobs {
             for (actor, outcome, from) in other.results(unit) {
                 let from = from.unwrap_or(other.id);
-                let result = Found { from, actor, outcome, remark: other.remark(unit, actor) };
+                // What an earlier start had is no proof: it may have died before it could say what it lost.
+                let is_here = outcome.blobs().all(|blob| self.local.contains(&blob));
+                let result = Found { from, actor, outcome, remark: other.remark(unit, actor), is_here };
                 let is_blank = result.remark.is_some_and(|remark| remark.blank.is_some());
                 if is_blank || !sound_fits(&result, of, spec, unit) {
                     continue;
                 }
                 let holds_all = |node: NodeId| {
-                    // What an earlier start had is no proof: it may have died before it could say what it lost.
-                    let is_here = |blob: &BlobId| node != self.me.node || self.local.contains(blob);
-                    outcome.blobs().all(|blob| other.holding(blob).any(|one| one == node) && is_here(&blob))
+                    let is_gone = |blob: &BlobId| node == self.me.node && self.gone.contains(blob);
+                    outcome.blobs().all(|blob| other.holding(blob).any(|one| one == node) && !is_gone(&blob))
                 };
                 let holders = outcome.blobs().next().into_iter().flat_map(|image| other.holding(image));
                 let can = |node: &NodeId| {

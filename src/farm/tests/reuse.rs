@@ -271,6 +271,9 @@ fn a_start_announces_what_it_looked_for_and_found_not_what_an_earlier_one_said()
     let job = trio.submit_spec(0, again(4));
     trio.wait(SECOND);
     assert_eq!(trio.taken(0, job).len(), 0);
+    trio.slots(0, 1);
+    trio.wait(SECOND);
+    assert_eq!(trio.begun().len(), 0, "it is going to look");
     // While the answer is on its way somebody finds that a file is gone. Another was not found at all.
     trio.give(node, Input::BlobsGone { blobs: vec![BlobId([3; 32])] });
     let found = [1, 2, 3, 4, 101, 103, 104].map(|blob| BlobId([blob; 32]));
