@@ -22,6 +22,9 @@ use std::time::Duration;
 /// Most signs of life in one message: 17 bytes each, the status stream carries 16 KiB.
 pub const MAX_BEATS: usize = 900;
 
+/// An actor's ops in a log, from the one of this number on.
+type Tail = (LogId, ActorId, u64);
+
 /// What is to be handed on of an actor's ops.
 #[derive(Clone, Debug)]
 struct Forward {
@@ -32,8 +35,8 @@ struct Forward {
 }
 
 impl Forward {
-    /// From which op on `node` is to be told.
-    fn from_for(&self, node: NodeId) -> u64 {
+    /// The first op that `node` is to be told.
+    fn first_for(&self, node: NodeId) -> u64 {
         self.known_to.get(&node).map_or(self.from, |known| self.from.max(*known))
     }
 }
@@ -196,14 +199,14 @@ impl Farm {
             let forwards = std::mem::take(&mut self.mesh.forwards);
             let news: Vec<_> = forwards.iter().map(|(of, forward)| (*of, forward, self.origin(of.1))).collect();
             // Most lack the same: it is put together once.
-            let mut batches: BTreeMap<Vec<(LogId, ActorId, u64)>, Vec<Arc<Message>>> = BTreeMap::new();
+            let mut batches: BTreeMap<Vec<Tail>, Vec<Arc<Message>>> = BTreeMap::new();
             for to in self.told() {
                 let lacks = |((log, actor), forward, origin): &((LogId, ActorId), &Forward, Option<&Member>)| {
-                    let from = forward.from_for(to);
+                    let from = forward.first_for(to);
                     let lacks = from < self.ledger.length(*log, *actor) && !Self::is_told_by(*actor, *origin, to);
                     lacks.then_some((*log, *actor, from))
                 };
-                let lacked: Vec<(LogId, ActorId, u64)> = news.iter().filter_map(lacks).collect();
+                let lacked: Vec<Tail> = news.iter().filter_map(lacks).collect();
                 let batch = batches.entry(lacked).or_insert_with_key(|lacked| {
                     let suffixes =
                         lacked.iter().filter_map(|(log, actor, from)| self.ledger.suffix(*log, *actor, *from));
