@@ -177,10 +177,36 @@ pub struct OutputSpec {
 impl OutputSpec {
     /// File name of one frame: `-` before the padded digits of a negative frame, as Blender has it.
     pub fn file_name(&self, frame: i32, format: ImageFormat) -> String {
+        self.view_name(frame, format, "")
+    }
+
+    /// File name of one view of a frame whose views have a file each: with the view's suffix before the extension, as
+    /// Blender has it.
+    pub fn view_name(&self, frame: i32, format: ImageFormat, view: &str) -> String {
+        format!("{}{view}.{}", self.stem(frame), format.extension())
+    }
+
+    /// The suffix of the view that a result calls `path`; empty for a frame that is one file. `None` if it is called as no
+    /// image of the frame.
+    pub fn view_of<'a>(&self, frame: i32, format: ImageFormat, path: &'a str) -> Option<&'a str> {
+        let view = path.strip_prefix(self.stem(frame).as_str())?.strip_suffix(format.extension())?.strip_suffix('.')?;
+        is_view_suffix(view).then_some(view)
+    }
+
+    fn stem(&self, frame: i32) -> String {
         let sign = if frame < 0 { "-" } else { "" };
         let (number, digits) = (frame.unsigned_abs(), usize::from(self.digits));
-        format!("{}{sign}{number:0digits$}{}.{}", self.prefix, self.suffix, format.extension())
+        format!("{}{sign}{number:0digits$}{}", self.prefix, self.suffix)
     }
+}
+
+/// Longest suffix of a view, bytes: Blender's own limit.
+const MAX_VIEW_SUFFIX_BYTES: usize = 63;
+
+/// Whether a view may have this suffix in file names, on every system. None at all is one too.
+pub fn is_view_suffix(suffix: &str) -> bool {
+    let is_odd = |c: char| c.is_control() || matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|');
+    suffix.len() <= MAX_VIEW_SUFFIX_BYTES && !suffix.contains(is_odd)
 }
 
 /// What a renderer must be able to do for a job.
@@ -311,5 +337,23 @@ mod tests {
         assert_eq!(output.file_name(7, ImageFormat::Png), "shot_0007.png");
         assert_eq!(output.file_name(-7, ImageFormat::Jpeg), "shot_-0007.jpg");
         assert_eq!(output.file_name(123_456, ImageFormat::Exr), "shot_123456.exr");
+    }
+
+    #[test]
+    fn a_view_is_told_from_its_name_and_leads_nowhere_else() {
+        let spec =
+            JobSpec::new(BlobId([1; 32]), FrameSet::range(7, 7, 1).expect("a frame"), Series { major: 4, minor: 5 });
+        let output = OutputSpec { suffix: "_v2".into(), ..spec.output };
+        for view in ["", "_L", ".rechts", "_ä.b"] {
+            let name = output.view_name(7, ImageFormat::Png, view);
+            assert_eq!(name, format!("shot_0007_v2{view}.png"));
+            assert_eq!(output.view_of(7, ImageFormat::Png, &name), Some(view));
+        }
+        let long = format!("shot_0007_v2{}.png", "n".repeat(64));
+        let others = ["", "7.png", "shot_0008_v2_L.png", "shot_0007_v2_L.exr", "shot_0007_v2png", &long];
+        let hostile = ["shot_0007_v2/../../x.png", "shot_0007_v2\\x.png", "shot_0007_v2:x.png", "shot_0007_v2\n.png"];
+        for path in others.into_iter().chain(hostile) {
+            assert_eq!(output.view_of(7, ImageFormat::Png, path), None, "{path:?}");
+        }
     }
 }

@@ -7,6 +7,7 @@
 //! video of all of them.
 
 mod file_outputs;
+mod images;
 #[cfg(test)]
 mod tests;
 mod zip;
@@ -24,6 +25,7 @@ use crate::farm::id::{BlobId, JobId, Unit};
 use crate::farm::job::{JobSpec, OutputSpec};
 use crate::farm::op::{Output, OutputRole};
 use crate::wire::is_file_output;
+use images::Images;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -63,6 +65,7 @@ struct Job {
     permits: Arc<Semaphore>,
     /// Delivered frames.
     frames: BTreeSet<i32>,
+    images: Images,
     /// The paths of the file outputs of frames that have some.
     file_outputs: BTreeMap<i32, Vec<String>>,
     video: Option<Video>,
@@ -127,10 +130,9 @@ impl Delivery {
         outputs: Vec<Output>,
     ) {
         while self.tasks.try_join_next().is_some() {}
-        let image = Place {
-            role: OutputRole::Image,
-            path: Path::new(&to.directory).join(to.file_name(unit.frame, spec.format)),
-        };
+        let format = spec.format;
+        let images = images::Frame::of(&spec, to, unit.frame, &outputs);
+        let image = Place { role: OutputRole::Image, path: Path::new(&to.directory).join(&images.first) };
         let preview = (spec.format.has_preview() && to.video.is_some())
             .then(|| Place { role: OutputRole::Preview, path: preview_at(&self.work_dir(job), unit.frame) });
         let has_sound = to.video.is_some() && spec.soundtrack().is_some_and(|sound| sound.first == unit.frame);
@@ -138,6 +140,7 @@ impl Delivery {
         let beside: Vec<Place> = preview.into_iter().chain(sound).collect();
         self.begin((job, collection), spec, to);
         let Some(state) = self.jobs.get_mut(&job) else { return };
+        state.images.set(to, unit.frame, format, &images);
         let aux = outputs.iter().filter(|output| output.role == OutputRole::Aux && is_file_output(&output.path));
         let paths: Vec<String> = aux.map(|output| output.path.clone()).collect();
         match paths.is_empty() {
@@ -151,8 +154,10 @@ impl Delivery {
             let Ok(_permit) = permits.acquire().await else { return };
             let folder = image.path.parent().unwrap_or(&image.path).to_path_buf();
             let mut putting = tokio::task::spawn_blocking(move || {
-                let put = put(&store, &outputs, &image, &beside)
-                    .and_then(|()| file_outputs::put(&store, &outputs, &directory, unit.frame));
+                let put = images
+                    .put_others(&store, &directory)
+                    .and_then(|()| put(&store, &outputs, &image, &beside))
+                    .and_then(|()| file_outputs::put(&store, images.not_among(&outputs), &directory, unit.frame));
                 let absent = outputs.iter().map(|output| output.blob).filter(|blob| !store.has(*blob));
                 put.map_err(|(folder, error)| (folder, error, absent.collect()))
             });
@@ -189,6 +194,7 @@ impl Delivery {
             tasks: JoinSet::new(),
             permits: Arc::new(Semaphore::new(AT_ONCE)),
             frames: BTreeSet::new(),
+            images: Images::default(),
             file_outputs: BTreeMap::new(),
             video: video.map(|task| Video { sender: None, task }),
             zip,
@@ -315,6 +321,7 @@ impl Delivery {
             frames: state.spec.frames.iter().collect(),
             spec: state.spec.clone(),
             output: state.output.clone(),
+            images: state.images.clone(),
             out,
             work_dir,
             encoder: self.encoder.clone(),
@@ -346,6 +353,7 @@ struct Task {
     frames: Vec<i32>,
     spec: Arc<JobSpec>,
     output: OutputSpec,
+    images: Images,
     out: PathBuf,
     work_dir: PathBuf,
     encoder: Arc<Mutex<Option<Renderer>>>,
@@ -400,7 +408,7 @@ impl Task {
         }
     }
 
-    /// The file that shows a delivered frame: its preview, or itself.
+    /// The file that shows a delivered frame: its preview, or itself, or the first of its views.
     async fn shown_by(&self, frame: i32) -> PathBuf {
         if self.spec.format.has_preview() {
             let preview = preview_at(&self.work_dir, frame);
@@ -408,7 +416,8 @@ impl Task {
                 return preview;
             }
         }
-        Path::new(&self.output.directory).join(self.output.file_name(frame, self.spec.format))
+        let names = self.images.names(&self.output, frame, self.spec.format);
+        Path::new(&self.output.directory).join(names.first().map_or("", String::as_str))
     }
 
     /// An encoder that was told of the frames there are.

@@ -33,6 +33,9 @@ mod simulation_tests;
 mod sound;
 #[cfg(test)]
 mod sound_tests;
+mod views;
+#[cfg(test)]
+mod views_tests;
 mod worker;
 
 pub use by_hand::by_hand;
@@ -43,6 +46,7 @@ pub use files::{FileOutput, FileOutputs};
 pub use find::{Discovery, Search, discover, discover_in};
 pub use log::{Lines, split_log};
 pub use series::{Available, SeriesError, choose_renderer, choose_series};
+pub use views::{View, Views};
 pub use worker::{RenderError, Rendered, UnitFailure, Worker, WorkerScene};
 
 use crate::farm::job::Series;

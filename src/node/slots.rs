@@ -348,7 +348,12 @@ impl Run {
         let done = drawn.keep().await.map_err(|failure| (failure, None))?;
         let warned: String = done.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
         self.keep_log(work, &(done.log.clone() + &warned)).await;
-        let name = spec.output.file_name(work.unit.frame, spec.format);
+        let frame = work.unit.frame;
+        let name = spec.output.view_name(frame, spec.format, &done.views.first);
+        let others = done.views.others.iter().map(|view| {
+            let name = spec.output.view_name(frame, spec.format, &view.suffix);
+            (view.from.clone(), view.bytes, name, OutputRole::Aux)
+        });
         let preview =
             done.preview.map(|(path, bytes)| (path, bytes, format!("{name}.preview.jpg"), OutputRole::Preview));
         let aux = done.files.files.iter();
@@ -356,7 +361,7 @@ impl Run {
         let sound = done.sound.map(|(path, bytes)| (path, bytes, format!("{name}.sound.flac"), OutputRole::Sound));
         // The image comes first: by it a result is known.
         let image = std::iter::once((done.path, done.bytes, name, OutputRole::Image));
-        let files: Vec<_> = image.chain(preview).chain(aux).chain(sound).collect();
+        let files: Vec<_> = image.chain(others).chain(preview).chain(aux).chain(sound).collect();
         let mut outputs = Vec::new();
         for (path, bytes, name, role) in &files {
             let imported = self.import(path.clone()).await;

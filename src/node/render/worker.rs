@@ -11,6 +11,7 @@ use super::files::FileOutputs;
 use super::log::{Lines, Log, cut, poisons, progress};
 use super::memory::{Memory, SPARE_BYTES};
 use super::sound::flac_seconds;
+use super::views::{Views, suffixes};
 use super::{FailureKind, Renderer};
 use crate::farm::id::{Part, Unit};
 use crate::farm::job::{Device, FrameRate, ImageFormat, RenderSettings};
@@ -92,6 +93,8 @@ pub struct Rendered {
     pub bytes: u64,
     /// The preview and its length, where the format has one.
     pub preview: Option<(PathBuf, u64)>,
+    /// Its views, where each has a file.
+    pub views: Views,
     /// What the compositor's File Output nodes wrote.
     pub files: FileOutputs,
     /// The sound of the video and its length, if it was mixed with this unit and there is any.
@@ -335,10 +338,10 @@ impl Worker {
     pub async fn draw(&mut self, unit: Unit, out: &Path, limit: Option<Duration>) -> Result<Drawn, UnitFailure> {
         let mut log = Log::on(std::mem::take(&mut self.lines));
         match self.draw_logged(unit, out, limit, &mut log).await {
-            Ok((seconds, parts)) => {
+            Ok((seconds, parts, views)) => {
                 self.warnings.iter().for_each(|warning| log.warn(warning));
                 let (device, format, size) = (self.device.clone(), self.scene.format, self.scene.size);
-                Ok(Drawn { parts, out: out.to_path_buf(), format, size, seconds, device, log })
+                Ok(Drawn { parts, views, out: out.to_path_buf(), format, size, seconds, device, log })
             }
             Err((kind, message)) => {
                 Err(UnitFailure { kind, message, log: log.text(), worker_lives: self.child.is_some() })
@@ -352,7 +355,7 @@ impl Worker {
         out: &Path,
         limit: Option<Duration>,
         log: &mut Log,
-    ) -> Result<(f64, Parts), (FailureKind, String)> {
+    ) -> Result<(f64, Parts, Vec<String>), (FailureKind, String)> {
         let failed = |kind, message: String| Err((kind, message));
         if unit.part != Part::Whole {
             return failed(FailureKind::Error, format!("this version of swarm renders whole frames, not {unit}"));
@@ -366,7 +369,8 @@ impl Worker {
         };
         let preview = parts.preview.as_ref().and_then(|part| part.0.to_str());
         let files = parts.files.0.to_str();
-        let command = json!({ "frame": unit.frame, "out": parts.image.0.to_str(), "preview": preview, "files": files });
+        let (out, views) = (parts.image.0.to_str(), parts.views.0.to_str());
+        let command = json!({ "frame": unit.frame, "out": out, "views": views, "preview": preview, "files": files });
         let mut unfinished = Unfinished { child: Some(child), parts };
         let Some(child) = unfinished.child.as_mut() else { return failed(FailureKind::CannotStart, String::new()) };
         self.progress.send_replace(0.0);
@@ -421,7 +425,7 @@ impl Worker {
             None => self.child = unfinished.child.take(),
         }
         self.progress.send_replace(1.0);
-        Ok((answer["seconds"].as_f64().unwrap_or(0.0), unfinished.parts))
+        Ok((answer["seconds"].as_f64().unwrap_or(0.0), unfinished.parts, suffixes(&answer)?))
     }
 
     /// Mixes the sound of the video, to go with what was drawn; none if nothing is heard in the scene. What goes wrong is a
