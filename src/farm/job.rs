@@ -4,7 +4,7 @@
 
 use super::frames::FrameSet;
 use super::id::{BlobId, NodeId};
-use super::op::OutputRole;
+use super::op::{Output, OutputRole};
 use super::overrides::Overrides;
 use super::rules::Rules;
 use super::scripts::Scripts;
@@ -178,20 +178,55 @@ pub struct OutputSpec {
 impl OutputSpec {
     /// File name of one frame: `-` before the padded digits of a negative frame, as Blender has it.
     pub fn file_name(&self, frame: i32, format: ImageFormat) -> String {
-        let sign = if frame < 0 { "-" } else { "" };
-        let (number, digits) = (frame.unsigned_abs(), usize::from(self.digits));
-        format!("{}{sign}{number:0digits$}{}.{}", self.prefix, self.suffix, format.extension())
+        self.view_name(frame, format, "")
     }
 
-    /// Path of an output of a frame, relative to the directory; `None` for those that the scene names.
-    pub fn path_of(&self, frame: i32, format: ImageFormat, role: OutputRole) -> Option<String> {
-        let name = self.file_name(frame, format);
+    /// File name of one view of a frame whose views have a file each: with the view's suffix before the extension, as
+    /// Blender has it.
+    pub fn view_name(&self, frame: i32, format: ImageFormat, view: &str) -> String {
+        format!("{}{view}.{}", self.stem(frame), format.extension())
+    }
+
+    /// The suffix of the view that a result calls `path`; empty for a frame that is one file. `None` if it is called as no
+    /// image of the frame.
+    pub fn view_of<'a>(&self, frame: i32, format: ImageFormat, path: &'a str) -> Option<&'a str> {
+        let view = path.strip_prefix(self.stem(frame).as_str())?.strip_suffix(format.extension())?.strip_suffix('.')?;
+        is_view_suffix(view).then_some(view)
+    }
+
+    fn stem(&self, frame: i32) -> String {
+        let sign = if frame < 0 { "-" } else { "" };
+        let (number, digits) = (frame.unsigned_abs(), usize::from(self.digits));
+        format!("{}{sign}{number:0digits$}{}", self.prefix, self.suffix)
+    }
+
+    /// Path of an output of a frame whose first view has the suffix `view`, relative to the directory; `None` for those that
+    /// the scene names.
+    pub fn path_of(&self, frame: i32, format: ImageFormat, view: &str, role: OutputRole) -> Option<String> {
+        let name = self.view_name(frame, format, view);
         match role {
             OutputRole::Image => Some(name),
             OutputRole::Preview => Some(format!("{name}.preview.jpg")),
             OutputRole::Sound => Some(format!("{name}.sound.flac")),
             OutputRole::Aux => None,
         }
+    }
+
+    /// The same outputs of a frame as they are called here, which were called as `from` says.
+    pub fn renamed<'a>(
+        &'a self,
+        from: &'a Self,
+        frame: i32,
+        format: ImageFormat,
+        outputs: &'a [Output],
+    ) -> impl Iterator<Item = Output> + 'a {
+        let image = outputs.iter().find(|output| output.role == OutputRole::Image);
+        let first = image.and_then(|image| from.view_of(frame, format, &image.path)).unwrap_or_default();
+        outputs.iter().map(move |output| {
+            let other = || Some(self.view_name(frame, format, from.view_of(frame, format, &output.path)?));
+            let path = self.path_of(frame, format, first, output.role).or_else(other);
+            Output { path: path.unwrap_or_else(|| output.path.clone()), ..output.clone() }
+        })
     }
 }
 
@@ -202,6 +237,15 @@ pub enum Colours {
     Renderer,
     /// The job's: its bundle brings them.
     Job,
+}
+
+/// Longest suffix of a view, bytes: Blender's own limit.
+const MAX_VIEW_SUFFIX_BYTES: usize = 63;
+
+/// Whether a view may have this suffix in file names, on every system. None at all is one too.
+pub fn is_view_suffix(suffix: &str) -> bool {
+    let is_odd = |c: char| c.is_control() || matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|');
+    suffix.len() <= MAX_VIEW_SUFFIX_BYTES && !suffix.contains(is_odd)
 }
 
 /// What a renderer must be able to do for a job.
@@ -337,5 +381,48 @@ mod tests {
         assert_eq!(output.file_name(7, ImageFormat::Png), "shot_0007.png");
         assert_eq!(output.file_name(-7, ImageFormat::Jpeg), "shot_-0007.jpg");
         assert_eq!(output.file_name(123_456, ImageFormat::Exr), "shot_123456.exr");
+    }
+
+    #[test]
+    fn outputs_that_another_job_has_are_called_as_the_own_ones() {
+        let spec =
+            JobSpec::new(BlobId([1; 32]), FrameSet::range(7, 7, 1).expect("a frame"), Series { major: 4, minor: 5 });
+        let here = OutputSpec { prefix: "wide_".into(), ..spec.output.clone() };
+        let output = |(path, role): &(&str, OutputRole)| {
+            let (path, blob) = ((*path).to_owned(), BlobId([1; 32]));
+            Output { path, blob, bytes: 1, role: *role }
+        };
+        let renamed = |paths: &[(&str, OutputRole)]| -> Vec<String> {
+            let outputs: Vec<Output> = paths.iter().map(output).collect();
+            here.renamed(&spec.output, 7, ImageFormat::Exr, &outputs).map(|output| output.path).collect()
+        };
+        let beside = ("file-outputs/z0007.exr", OutputRole::Aux);
+        let preview = ("shot_0007_L.exr.preview.jpg", OutputRole::Preview);
+        let views = [("shot_0007_L.exr", OutputRole::Image), ("shot_0007_R.exr", OutputRole::Aux), preview, beside];
+        let called = ["wide_0007_L.exr", "wide_0007_R.exr", "wide_0007_L.exr.preview.jpg", beside.0];
+        assert_eq!(renamed(&views), called);
+        let sound = ("shot_0007.exr.sound.flac", OutputRole::Sound);
+        let one = [("shot_0007.exr", OutputRole::Image), sound, beside];
+        assert_eq!(renamed(&one), ["wide_0007.exr", "wide_0007.exr.sound.flac", beside.0]);
+        // An older build, or another machine, may call an image anything.
+        assert_eq!(renamed(&[("../x", OutputRole::Image)]), ["wide_0007.exr"]);
+    }
+
+    #[test]
+    fn a_view_is_told_from_its_name_and_leads_nowhere_else() {
+        let spec =
+            JobSpec::new(BlobId([1; 32]), FrameSet::range(7, 7, 1).expect("a frame"), Series { major: 4, minor: 5 });
+        let output = OutputSpec { suffix: "_v2".into(), ..spec.output };
+        for view in ["", "_L", ".rechts", "_ä.b"] {
+            let name = output.view_name(7, ImageFormat::Png, view);
+            assert_eq!(name, format!("shot_0007_v2{view}.png"));
+            assert_eq!(output.view_of(7, ImageFormat::Png, &name), Some(view));
+        }
+        let long = format!("shot_0007_v2{}.png", "n".repeat(64));
+        let others = ["", "7.png", "shot_0008_v2_L.png", "shot_0007_v2_L.exr", "shot_0007_v2png", &long];
+        let hostile = ["shot_0007_v2/../../x.png", "shot_0007_v2\\x.png", "shot_0007_v2:x.png", "shot_0007_v2\n.png"];
+        for path in others.into_iter().chain(hostile) {
+            assert_eq!(output.view_of(7, ImageFormat::Png, path), None, "{path:?}");
+        }
     }
 }

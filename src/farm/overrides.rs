@@ -20,9 +20,10 @@ pub const MAX_ALL_BYTES: usize = 8 * 1024;
 pub const DENOISES: &str = "cycles.use_denoising";
 
 const SIZE: &str = "set it in Blender and save, since it changes the size of the frames";
+const VIEWS: &str = "set it in Blender and save, since it changes which files a frame has";
 /// Properties of a scene that a flag sets, or the machine that renders, and what to do instead: frames are checked by what
 /// the job knows of them.
-const RESERVED: [(&str, &str); 22] = [
+const RESERVED: [(&str, &str); 27] = [
     ("camera", "use --camera"),
     ("cycles.device", "use --device"),
     ("cycles.samples", "use --samples"),
@@ -39,12 +40,17 @@ const RESERVED: [(&str, &str); 22] = [
     ("render.fps", "use --fps"),
     ("render.fps_base", "use --fps"),
     ("render.image_settings.file_format", "use --format"),
+    ("render.image_settings.stereo_3d_format.display_mode", SIZE),
+    ("render.image_settings.stereo_3d_format.use_squeezed_frame", SIZE),
+    ("render.image_settings.views_format", VIEWS),
     ("render.resolution_percentage", "use --percent"),
     ("render.resolution_x", "use --resolution"),
     ("render.resolution_y", "use --resolution"),
     ("render.threads", "use `swarm daemon --threads` on each machine"),
     ("render.use_border", SIZE),
     ("render.use_crop_to_border", SIZE),
+    ("render.use_multiview", VIEWS),
+    ("render.views_format", VIEWS),
 ];
 
 /// What is chosen and set in a file; what is empty leaves the file's own.

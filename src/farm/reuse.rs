@@ -23,7 +23,7 @@ use super::fit::{renderer, suits};
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use super::job::{Colours, Device, JobSpec, RenderSettings};
 use super::message::RendererInfo;
-use super::op::{Op, Output, OutputRole, Reuse};
+use super::op::{Op, OutputRole, Reuse};
 use super::planted::{Bug, is_planted};
 use super::rendezvous::strength;
 use super::roster::Member;
@@ -142,6 +142,8 @@ impl Promises {
 struct Found<'a> {
     /// The job that it was rendered for: not always the one that has it.
     from: JobId,
+    /// The job that has it.
+    of: &'a JobSpec,
     actor: ActorId,
     outcome: &'a Outcome,
     remark: Option<&'a Remark>,
@@ -159,10 +161,10 @@ fn is_same(one: &JobSpec, other: &JobSpec) -> bool {
     pixels(one) == pixels(other)
 }
 
-/// Whether a result of `from` has the sound that `unit` is to bring along in `to`, or can be had without.
-fn sound_fits(found: &Found, from: &JobSpec, to: &JobSpec, unit: Unit) -> bool {
+/// Whether a result has the sound that `unit` is to bring along in `to`, or can be had without.
+fn sound_fits(found: &Found, to: &JobSpec, unit: Unit) -> bool {
     let brings = |spec: &JobSpec| spec.soundtrack().filter(|sound| Unit::whole(sound.first) == unit);
-    let (brought, wanted) = (brings(from), brings(to));
+    let (brought, wanted) = (brings(found.of), brings(to));
     // Whatever is wrong with the sound is told as a warning of this frame.
     let is_plain = found.remark.is_none_or(|remark| remark.warnings.is_empty());
     let has_sound = found.outcome.outputs.iter().any(|output| output.role == OutputRole::Sound);
@@ -285,9 +287,9 @@ impl Farm {
                 let from = from.unwrap_or(other.id);
                 // What an earlier start had is no proof: it may have died before it could say what it lost.
                 let is_here = outcome.blobs().all(|blob| self.local.contains(&blob));
-                let result = Found { from, actor, outcome, remark: other.remark(unit, actor), is_here };
+                let result = Found { from, of, actor, outcome, remark: other.remark(unit, actor), is_here };
                 let is_blank = result.remark.is_some_and(|remark| remark.blank.is_some());
-                if is_blank || !sound_fits(&result, of, spec, unit) {
+                if is_blank || !sound_fits(&result, spec, unit) {
                     continue;
                 }
                 let holds_all = |node: NodeId| {
@@ -310,15 +312,12 @@ impl Farm {
 /// remarkable about it.
 fn words(spec: &JobSpec, unit: Unit, found: &Found) -> Vec<Op> {
     let sounds = spec.soundtrack().is_some_and(|sound| Unit::whole(sound.first) == unit);
-    let outputs = found.outcome.outputs.iter().filter(|output| sounds || output.role != OutputRole::Sound);
-    let named = outputs.map(|output| {
-        let path = spec.output.path_of(unit.frame, spec.format, output.role);
-        Output { path: path.unwrap_or_else(|| output.path.clone()), ..output.clone() }
-    });
+    let renamed = spec.output.renamed(&found.of.output, unit.frame, spec.format, &found.outcome.outputs);
+    let outputs = renamed.filter(|output| sounds || output.role != OutputRole::Sound).collect();
     let Outcome { millis, device, build, .. } = found.outcome;
     let (device, build) = (device.to_string(), build.to_string());
     let taken = Op::Reuse { word: Reuse::Taken { epoch: 0, unit, from: found.from } };
-    let done = Op::Done { epoch: 0, revision: 0, unit, outputs: named.collect(), millis: *millis, device, build };
+    let done = Op::Done { epoch: 0, revision: 0, unit, outputs, millis: *millis, device, build };
     let remark = found.remark.map(|Remark { blank, warnings }| Op::Remark {
         epoch: 0,
         unit,

@@ -7,25 +7,27 @@
 //! video of all of them.
 
 mod file_outputs;
+mod images;
+mod put;
 #[cfg(test)]
 mod tests;
 mod zip;
 
 use super::cause::{is_full, plain_cause, with_causes};
-use super::chunk::{Chunking, chunk};
 use super::event::Event;
-use super::leftover::{part_beside, remove};
+use super::leftover::part_beside;
 use super::render::{Renderer, encode_with_blender};
 use super::store::Store;
 use super::video::{Encoder, VideoError, VideoSpec};
-use crate::farm::blob::chunk_id;
 use crate::farm::event::Input;
-use crate::farm::id::{BlobId, JobId, Unit};
+use crate::farm::id::{JobId, Unit};
 use crate::farm::job::{JobSpec, OutputSpec};
 use crate::farm::op::{Output, OutputRole};
 use crate::wire::is_file_output;
+use images::Images;
+use put::{Place, is_absent, put};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -63,6 +65,7 @@ struct Job {
     permits: Arc<Semaphore>,
     /// Delivered frames.
     frames: BTreeSet<i32>,
+    images: Images,
     /// The paths of the file outputs of frames that have some.
     file_outputs: BTreeMap<i32, Vec<String>>,
     video: Option<Video>,
@@ -127,10 +130,9 @@ impl Delivery {
         outputs: Vec<Output>,
     ) {
         while self.tasks.try_join_next().is_some() {}
-        let image = Place {
-            role: OutputRole::Image,
-            path: Path::new(&to.directory).join(to.file_name(unit.frame, spec.format)),
-        };
+        let format = spec.format;
+        let images = images::Frame::of(&spec, to, unit.frame, &outputs);
+        let image = Place { role: OutputRole::Image, path: Path::new(&to.directory).join(&images.first) };
         let preview = (spec.format.has_preview() && to.video.is_some())
             .then(|| Place { role: OutputRole::Preview, path: preview_at(&self.work_dir(job), unit.frame) });
         let has_sound = to.video.is_some() && spec.soundtrack().is_some_and(|sound| sound.first == unit.frame);
@@ -138,6 +140,7 @@ impl Delivery {
         let beside: Vec<Place> = preview.into_iter().chain(sound).collect();
         self.begin((job, collection), spec, to);
         let Some(state) = self.jobs.get_mut(&job) else { return };
+        state.images.set(to, unit.frame, format, &images);
         let aux = outputs.iter().filter(|output| output.role == OutputRole::Aux && is_file_output(&output.path));
         let paths: Vec<String> = aux.map(|output| output.path.clone()).collect();
         match paths.is_empty() {
@@ -151,8 +154,10 @@ impl Delivery {
             let Ok(_permit) = permits.acquire().await else { return };
             let folder = image.path.parent().unwrap_or(&image.path).to_path_buf();
             let mut putting = tokio::task::spawn_blocking(move || {
-                let put = put(&store, &outputs, &image, &beside)
-                    .and_then(|()| file_outputs::put(&store, &outputs, &directory, unit.frame));
+                let put = images
+                    .put_others(&store, &directory)
+                    .and_then(|()| put(&store, &outputs, &image, &beside))
+                    .and_then(|()| file_outputs::put(&store, images.not_among(&outputs), &directory, unit.frame));
                 let absent = outputs.iter().map(|output| output.blob).filter(|blob| !store.has(*blob));
                 put.map_err(|(folder, error)| (folder, error, absent.collect()))
             });
@@ -189,6 +194,7 @@ impl Delivery {
             tasks: JoinSet::new(),
             permits: Arc::new(Semaphore::new(AT_ONCE)),
             frames: BTreeSet::new(),
+            images: Images::default(),
             file_outputs: BTreeMap::new(),
             video: video.map(|task| Video { sender: None, task }),
             zip,
@@ -315,6 +321,7 @@ impl Delivery {
             frames: state.spec.frames.iter().collect(),
             spec: state.spec.clone(),
             output: state.output.clone(),
+            images: state.images.clone(),
             out,
             work_dir,
             encoder: self.encoder.clone(),
@@ -346,6 +353,7 @@ struct Task {
     frames: Vec<i32>,
     spec: Arc<JobSpec>,
     output: OutputSpec,
+    images: Images,
     out: PathBuf,
     work_dir: PathBuf,
     encoder: Arc<Mutex<Option<Renderer>>>,
@@ -400,7 +408,7 @@ impl Task {
         }
     }
 
-    /// The file that shows a delivered frame: its preview, or itself.
+    /// The file that shows a delivered frame: its preview, or itself, or the first of its views.
     async fn shown_by(&self, frame: i32) -> PathBuf {
         if self.spec.format.has_preview() {
             let preview = preview_at(&self.work_dir, frame);
@@ -408,7 +416,8 @@ impl Task {
                 return preview;
             }
         }
-        Path::new(&self.output.directory).join(self.output.file_name(frame, self.spec.format))
+        let names = self.images.names(&self.output, frame, self.spec.format);
+        Path::new(&self.output.directory).join(names.first().map_or("", String::as_str))
     }
 
     /// An encoder that was told of the frames there are.
@@ -512,12 +521,6 @@ fn why_not(error: &io::Error, folder: &Path) -> String {
     }
 }
 
-/// Where a file of a unit goes.
-struct Place {
-    role: OutputRole,
-    path: PathBuf,
-}
-
 /// The preview of a frame, in the folder of the video's own.
 fn preview_at(work_dir: &Path, frame: i32) -> PathBuf {
     work_dir.join("previews").join(format!("{frame}.jpg"))
@@ -526,73 +529,4 @@ fn preview_at(work_dir: &Path, frame: i32) -> PathBuf {
 /// The sound of a video, in the folder of the video's own.
 fn sound_at(work_dir: &Path) -> PathBuf {
     work_dir.join("sound.flac")
-}
-
-/// Puts the image of a unit under its name, and what the video needs beside it. Errors name the folder.
-fn put(store: &Store, outputs: &[Output], image: &Place, beside: &[Place]) -> Result<(), (PathBuf, io::Error)> {
-    for place in [image].into_iter().chain(beside) {
-        let Place { role, path } = place;
-        let folder = path.parent().unwrap_or(path);
-        match outputs.iter().find(|output| output.role == *role) {
-            Some(output) => put_one(store, output, path, folder).map_err(|error| (folder.to_path_buf(), error))?,
-            // By a build that makes no previews: the image itself is tried in the video.
-            None if *role == OutputRole::Preview => {}
-            // The frame was rendered anew, from a scene that has none any more.
-            None if *role == OutputRole::Sound => remove(path).map_err(|error| (folder.to_path_buf(), error))?,
-            None => {
-                let error = io::Error::new(io::ErrorKind::InvalidData, "the result has no image");
-                return Err((folder.to_path_buf(), error));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A file that is neither in the store nor under its name.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} is not in the store")]
-struct Absent(BlobId);
-
-fn is_absent(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|error| error.is::<Absent>())
-}
-
-/// Puts a file under its name, unless it is there already. One that is not in the store, or was found damaged there, is an
-/// [`Absent`].
-fn put_one(store: &Store, output: &Output, path: &Path, folder: &Path) -> io::Result<()> {
-    let absent = || io::Error::new(io::ErrorKind::NotFound, Absent(output.blob));
-    if is_same(store, output, path)? {
-        return Ok(());
-    }
-    if !store.has(output.blob) {
-        return Err(absent());
-    }
-    std::fs::create_dir_all(folder)?;
-    store.deliver(output.blob, path).map_err(|error| if store.has(output.blob) { error } else { absent() })
-}
-
-/// Whether a file already has an output's content.
-fn is_same(store: &Store, output: &Output, path: &Path) -> io::Result<bool> {
-    let mut file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    let map = store.map(output.blob);
-    if file.metadata()?.len() != map.as_ref().map_or(output.bytes, |map| map.bytes()) {
-        return Ok(false);
-    }
-    let Some(map) = map else {
-        // The store has lost it, or an earlier run delivered it: cut as it was taken in, it has the same id or is another.
-        return Ok(chunk(&mut file, Chunking::Fixed, &mut |_, _| Ok(()))?.id() == output.blob);
-    };
-    let mut buffer = Vec::new();
-    for chunk in &map.chunks {
-        buffer.resize(chunk.bytes as usize, 0);
-        file.read_exact(&mut buffer)?;
-        if chunk_id(&buffer) != chunk.id {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }

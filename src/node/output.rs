@@ -115,8 +115,13 @@ fn place_of_zip(output: &OutputSpec) -> &'static str {
     if output.video.is_some() { "--video" } else { "--output" }
 }
 
-/// Refuses to put results in the place of a file that the scene itself needs.
-pub fn spare(output: &OutputSpec, frames: &FrameSet, format: ImageFormat, needed: &[PathBuf]) -> Result<(), ApiError> {
+/// Refuses to put results in the place of a file that the scene itself needs. The names of a frame's files end in `views`.
+pub fn spare(
+    output: &OutputSpec,
+    frames: &FrameSet,
+    (format, views): (ImageFormat, &[String]),
+    needed: &[PathBuf],
+) -> Result<(), ApiError> {
     let real = |path: &Path| path.canonicalize().ok();
     let refuse = |path: &Path, what: &str, flag: &str| {
         let text =
@@ -142,7 +147,7 @@ pub fn spare(output: &OutputSpec, frames: &FrameSet, format: ImageFormat, needed
     // Of a frame that is a link the link is replaced, not what it leads to.
     let names: BTreeSet<&OsStr> =
         needed.iter().filter(|path| path.parent() == Some(&directory)).filter_map(|path| path.file_name()).collect();
-    let mut files = frames.iter().map(|frame| output.file_name(frame, format));
+    let mut files = frames.iter().flat_map(|frame| views.iter().map(move |view| output.view_name(frame, format, view)));
     match files.find(|name| !names.is_empty() && names.contains(OsStr::new(name))) {
         Some(name) => refuse(&directory.join(name), "a frame", "--output"),
         None => Ok(()),
@@ -230,7 +235,7 @@ mod tests {
         let told = |output: &str, video: &str| {
             let video = VideoChoice::File(at(video));
             let output = resolve(Some(&at(output)), &video, Path::new("/"), "x", "").unwrap();
-            spare(&output, &frames, ImageFormat::Png, &needed).map_err(|error| error.message)
+            spare(&output, &frames, (ImageFormat::Png, &[String::new()]), &needed).map_err(|error| error.message)
         };
         for (output, video, named) in
             [("new", "shot.mp4", "--video"), ("new", "shot.blend", "--video"), ("plate_####", "v.mp4", "--output")]
@@ -243,7 +248,7 @@ mod tests {
         std::fs::write(at("new/file-outputs/depth.exr"), "of an earlier job").unwrap();
         let needed = [at("new/file-outputs/depth.exr")];
         let again = resolve(Some(&at("new")), &VideoChoice::None, Path::new("/"), "x", "").unwrap();
-        let message = spare(&again, &frames, ImageFormat::Png, &needed).unwrap_err().message;
+        let message = spare(&again, &frames, (ImageFormat::Png, &[String::new()]), &needed).unwrap_err().message;
         assert!(message.contains("a file of a File Output node would replace it"), "{message}");
         told("new", "new.mp4").unwrap();
     }
@@ -268,7 +273,8 @@ mod tests {
         assert!(same.contains("would be the video and the ZIP file"), "{same}");
         let frames = FrameSet::range(1, 3, 1).unwrap();
         std::fs::write(at("x-3-9.zip"), "what an add-on needs").unwrap();
-        let of_scene = spare(&bare, &frames, ImageFormat::Png, &[at("x-3-9.zip")]).unwrap_err().message;
+        let of_scene =
+            spare(&bare, &frames, (ImageFormat::Png, &[String::new()]), &[at("x-3-9.zip")]).unwrap_err().message;
         assert!(of_scene.contains("the ZIP file would replace it") && of_scene.ends_with("--output"), "{of_scene}");
         std::fs::remove_file(at("x-3-9.zip")).unwrap();
         std::fs::create_dir_all(at("x-3-9.zip")).unwrap();

@@ -311,18 +311,19 @@ pub(super) async fn check(
     let simulate_from = frames.as_ref().and_then(|frames| looked.simulate_from(request, frames, chunk));
     let scripts = looked.scripts.clone();
     let settings = looked.keep(request, settings).map(|settings| RenderSettings { simulate_from, scripts, ..settings });
-    let size = settings.as_ref().map(|settings| size(&looked.info, settings));
+    let mut chosen = format::choose(request.format, &looked.info);
+    let size = settings.as_ref().map(|settings| size(&looked.info, settings, chosen.format));
     let size = size.and_then(|size| looked.keep(request, size));
     let rate = rate(request, &looked.info);
     let rate = looked.keep(request, rate);
     let silent = looked.silent(request, frames.as_ref(), rate);
     let output = frames.as_ref().map(|frames| output_of(request, &looked.info, frames));
     let output = output.and_then(|output| looked.keep(request, output));
-    let mut chosen = format::choose(request.format, &looked.info);
     if let (Some(output), Some(frames)) = (&output, &frames) {
         looked.check_output(request, output.clone(), frames.clone(), chosen.format).await?;
     }
     looked.warn_of_changes(request);
+    looked.tell_of_views(request, chosen.format);
     // What is refused anyway waits for no machine, unless all there is to say is asked for.
     if !request.check && looked.problems.iter().any(Problem::is_error) {
         return Ok(Checked { looked, spec: None, series: None, outlook: None });
@@ -429,6 +430,16 @@ impl Looked {
         checked.map_err(|error| self.problems.push(Problem::from(error, &request.file))).ok()
     }
 
+    /// Which files a frame of several views has, or why it would lack one.
+    fn tell_of_views(&mut self, request: &SubmitRequest, format: ImageFormat) {
+        let (Some(views), subject) = (&self.info.views, request.file.to_string_lossy()) else { return };
+        let problem = match views.trouble(format) {
+            Some((text, fix)) => Problem::error(ErrorKind::BadRequest, subject, text, fix),
+            None => Problem::warning("views", subject, views.told(format), ""),
+        };
+        self.problems.push(problem);
+    }
+
     /// What is made otherwise than the scene says.
     fn warn_of_changes(&mut self, request: &SubmitRequest) {
         let (info, subject) = (&self.info, request.file.to_string_lossy());
@@ -466,10 +477,12 @@ impl Looked {
     ) -> Result<(), ApiError> {
         let files = self.trace.files.iter().map(|file| file.resolved.clone());
         let needed: Vec<PathBuf> = self.trace.blends.keys().cloned().chain(files).collect();
-        let at = output.directory.clone();
+        let (at, views) = (output.directory.clone(), self.info.suffixes(format));
         let (written, there, others) = blocking(move || {
-            let written = output::spare(&output, &frames, format, &needed).and_then(|()| output::check(&output));
-            let is_there = |frame| Path::new(&output.directory).join(output.file_name(frame, format)).exists();
+            let written =
+                output::spare(&output, &frames, (format, &views), &needed).and_then(|()| output::check(&output));
+            let path = |frame, view: &String| Path::new(&output.directory).join(output.view_name(frame, format, view));
+            let is_there = |frame| views.iter().any(|view| path(frame, view).exists());
             let there = frames.iter().filter(|frame| is_there(*frame)).count();
             let others = [("video", output.video), ("ZIP file", output.zip)];
             let others = others.map(|(what, path)| (what, path.filter(|path| Path::new(path).exists())));
@@ -528,8 +541,8 @@ pub(super) async fn settle_who(spec: &JobSpec, events: &mpsc::Sender<Event>, str
 }
 
 /// Pixels of a frame.
-fn size(info: &SceneInfo, settings: &RenderSettings) -> Result<(u32, u32), ApiError> {
-    let (width, height) = info.size_with(settings.resolution, settings.percent);
+fn size(info: &SceneInfo, settings: &RenderSettings, format: ImageFormat) -> Result<(u32, u32), ApiError> {
+    let (width, height) = info.image_size(format, settings.resolution, settings.percent);
     let refuse = |what: String| {
         Err(ApiError::new(
             ErrorKind::BadRequest,

@@ -15,6 +15,7 @@ mod child;
 mod colours;
 mod drawn;
 mod encode;
+mod error;
 mod files;
 #[cfg(test)]
 mod files_tests;
@@ -33,17 +34,22 @@ mod simulation_tests;
 mod sound;
 #[cfg(test)]
 mod sound_tests;
+mod views;
+#[cfg(test)]
+mod views_tests;
 mod worker;
 
 pub use by_hand::by_hand;
 pub use check::{CheckError, PIXELS_MAX, check_image};
 pub use drawn::Drawn;
 pub use encode::{EncodeError, encode_with_blender};
+pub use error::{RenderError, UnitFailure};
 pub use files::{FileOutput, FileOutputs};
 pub use find::{Discovery, Search, discover, discover_in};
 pub use log::{Lines, split_log};
 pub use series::{Available, SeriesError, choose_renderer, choose_series};
-pub use worker::{RenderError, Rendered, UnitFailure, Worker, WorkerScene};
+pub use views::{View, Views};
+pub use worker::{Rendered, Worker, WorkerScene};
 
 use crate::farm::job::Series;
 use crate::farm::message::RendererInfo;

@@ -4,7 +4,7 @@
 //! synchronous and may block on the disk, so the node runs it where blocking is allowed. Input is untrusted: a broken
 //! file is an error with a sentence, never a panic, and nothing is allocated on a length the file merely claims.
 //!
-//! In reading order: [`dna`] finds the bytes of a field, [`mod@read`] asks the scene what to render, `refs` finds every
+//! In reading order: [`dna`] finds the bytes of a field, [`mod@read`] asks the scene what to render (`views` which files it leaves), `refs` finds every
 //! path a .blend stores (`caches` those of bakes, `imports` those in geometry nodes), `reach` which of them are used, `disk`
 //! what they come to here (`maps` where they are of another machine), [`mod@trace`] what is there and what is missing,
 //! `include` what travels though no .blend names it, `ocio` the colours where they are not Blender's own, `names` gives each file its place in a bundle, [`mod@bundle`] copies
@@ -29,6 +29,7 @@ mod simulations;
 pub mod survey;
 pub mod trace;
 mod unrun;
+mod views;
 mod zones;
 
 pub use bundle::{BlobSink, BundleError, BundleProgress, BundleStats, bundle};
@@ -41,6 +42,7 @@ pub use simulations::Simulation;
 pub use survey::{Survey, survey};
 pub use trace::{Dependency, Missing, RefKind, Stamp, Trace, TraceOptions, trace};
 pub use unrun::Unrun;
+pub use views::{SceneViews, ViewFiles};
 
 use std::path::{Path, PathBuf};
 

@@ -348,16 +348,21 @@ impl Run {
         let done = drawn.keep().await.map_err(|failure| (failure, None))?;
         let warned: String = done.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
         self.keep_log(work, &(done.log.clone() + &warned)).await;
+        let (frame, first) = (work.unit.frame, &done.views.first);
         let with_name = |(path, bytes), role| {
-            (path, bytes, spec.output.path_of(work.unit.frame, spec.format, role).unwrap_or_default(), role)
+            (path, bytes, spec.output.path_of(frame, spec.format, first, role).unwrap_or_default(), role)
         };
+        let others = done.views.others.iter().map(|view| {
+            let name = spec.output.view_name(frame, spec.format, &view.suffix);
+            (view.from.clone(), view.bytes, name, OutputRole::Aux)
+        });
         let preview = done.preview.map(|file| with_name(file, OutputRole::Preview));
         let aux = done.files.files.iter();
         let aux = aux.map(|file| (file.from.clone(), file.bytes, file.path.clone(), OutputRole::Aux));
         let sound = done.sound.map(|file| with_name(file, OutputRole::Sound));
         // The image comes first: by it a result is known.
         let image = std::iter::once(with_name((done.path, done.bytes), OutputRole::Image));
-        let files: Vec<_> = image.chain(preview).chain(aux).chain(sound).collect();
+        let files: Vec<_> = image.chain(others).chain(preview).chain(aux).chain(sound).collect();
         let mut outputs = Vec::new();
         for (path, bytes, name, role) in &files {
             let imported = self.import(path.clone()).await;

@@ -85,7 +85,7 @@ pub async fn update(
     let (kept, bundle, file) = (store.clone(), spec.bundle, request.file.clone());
     let had = blocking(move || brings_colours(&kept, bundle)).await?;
     colours_are_the_jobs(job, had, trace.ocio.is_some(), &file)?;
-    let size = info.size_with(settings.resolution, settings.percent);
+    let size = info.image_size(spec.format, settings.resolution, settings.percent);
     if size != spec.size {
         let text = format!(
             "frames of the changed scene would be {}×{}, those of job {} are {}×{}; set --resolution, or submit it as a \

@@ -4,7 +4,7 @@
 //! by a link. Every name has the frame's number, so that no frame has another's.
 
 use super::super::store::Store;
-use super::put_one;
+use super::put::put_one;
 use crate::farm::op::{Output, OutputRole};
 use crate::wire::is_file_output;
 use std::io;
@@ -12,8 +12,13 @@ use std::path::{Path, PathBuf};
 
 /// Puts the files of `frame` under their names below `directory`; what is called as no file of a File Output node is put
 /// nowhere. Errors name the folder.
-pub(super) fn put(store: &Store, outputs: &[Output], directory: &Path, frame: i32) -> Result<(), (PathBuf, io::Error)> {
-    for output in outputs.iter().filter(|output| output.role == OutputRole::Aux) {
+pub(super) fn put<'a>(
+    store: &Store,
+    outputs: impl IntoIterator<Item = &'a Output>,
+    directory: &Path,
+    frame: i32,
+) -> Result<(), (PathBuf, io::Error)> {
+    for output in outputs.into_iter().filter(|output| output.role == OutputRole::Aux) {
         let path = &output.path;
         if !is_file_output(path) {
             tracing::warn!(frame, path, "a file with a name that leads elsewhere is not delivered");

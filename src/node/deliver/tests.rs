@@ -6,6 +6,7 @@ use super::super::render::{Worker, WorkerScene, discover};
 use super::super::video::find_ffmpeg;
 use super::*;
 use crate::farm::frames::FrameSet;
+use crate::farm::id::BlobId;
 use crate::farm::job::{ImageFormat, RenderSettings, Series};
 use std::process::Command as Process;
 use tempfile::TempDir;

@@ -92,7 +92,7 @@ impl Delivery {
         let work_dir = self.work_dir(job);
         let Some(state) = self.jobs.get_mut(&job) else { return };
         let directory = Path::new(&state.output.directory);
-        let names = state.frames.iter().map(|frame| state.output.file_name(*frame, state.spec.format));
+        let names = state.frames.iter().flat_map(|frame| state.images.names(&state.output, *frame, state.spec.format));
         let below: BTreeSet<&String> = state.file_outputs.values().flatten().collect();
         let mut files: Vec<(String, PathBuf)> = names
             .chain(below.into_iter().cloned())

@@ -344,3 +344,66 @@ fn a_refusal_tells_all_that_is_to_be_mended_each_kind_once() {
     assert!(lines[4].contains("--chunk all") && lines[5] == "  `Sheet`: cloth `Cloth`", "{lines:?}");
     assert!(refusal(&problems[..1]).is_none());
 }
+
+/// Saves stereo scenes as people set them up.
+const VIEWS: &str = r#"
+scene = bpy.context.scene
+render, settings = scene.render, scene.render.image_settings
+def save(name):
+    bpy.ops.wm.save_as_mainfile(filepath=os.path.join(os.path.dirname(args[0]), name + ".blend"))
+render.resolution_x, render.resolution_y = 64, 36
+save("plain")
+render.use_multiview = True
+save("apart")
+settings.views_format = "STEREO_3D"
+for mode in ("SIDEBYSIDE", "TOPBOTTOM", "ANAGLYPH", "INTERLACE"):
+    settings.stereo_3d_format.display_mode = mode
+    save(mode)
+settings.stereo_3d_format.display_mode = "SIDEBYSIDE"
+settings.stereo_3d_format.use_squeezed_frame = True
+save("squeezed")
+render.views["right"].use = False
+save("one eye")
+render.views["right"].use = True
+render.views_format = "MULTIVIEW"
+render.views["left"].use = False
+for suffix in ("_C", "_top"):
+    render.views.new(suffix).camera_suffix = suffix
+settings.views_format = "INDIVIDUAL"
+save("three")
+render.views["_C"].file_suffix = "_TOP"
+save("alike")
+settings.file_format = "OPEN_EXR"
+settings.views_format = "MULTIVIEW"
+save("together")
+"#;
+
+#[tokio::test]
+async fn size_and_files_of_a_scene_with_several_views_are_known_before_it_is_rendered() {
+    use crate::farm::job::ImageFormat::{Exr, ExrMultilayer, Png};
+    let dir = tempfile::tempdir().unwrap();
+    for renderer in discover(&[], &dir.path().join("cache.json")).await.renderers {
+        make(&renderer, &dir.path().join("scene.blend"), VIEWS);
+        for (name, format, size, suffixes, is_trouble) in [
+            ("plain", Png, (64, 36), vec![""], false),
+            ("apart", Png, (64, 36), vec!["_L", "_R"], false),
+            ("SIDEBYSIDE", Png, (128, 36), vec![""], false),
+            ("SIDEBYSIDE", ExrMultilayer, (64, 36), vec!["_L", "_R"], false),
+            ("TOPBOTTOM", Png, (64, 72), vec![""], false),
+            ("ANAGLYPH", Png, (64, 36), vec![""], false),
+            ("INTERLACE", Png, (64, 36), vec![""], false),
+            ("squeezed", Png, (64, 36), vec![""], false),
+            ("one eye", Png, (64, 36), vec![""], true),
+            ("three", Png, (64, 36), vec!["_R", "_C", "_top"], false),
+            ("alike", Png, (64, 36), vec!["_R", "_TOP", "_top"], true),
+            ("together", Exr, (64, 36), vec![""], false),
+        ] {
+            let info = scene::read(&dir.path().join(format!("{name}.blend")), &Overrides::default()).unwrap();
+            let what = format!("{name} by {}", renderer.version_text());
+            assert_eq!(info.image_size(format, None, None), size, "{what}");
+            assert_eq!(info.suffixes(format), suffixes, "{what}");
+            let trouble = info.views.as_ref().and_then(|views| views.trouble(format));
+            assert_eq!(trouble.is_some(), is_trouble, "{what}: {trouble:?}");
+        }
+    }
+}

@@ -2,11 +2,13 @@
 //!
 //! Blender writes under a name of its own beside the image's, so that the image appears whole or not at all. Where the
 //! format holds light and not colours for a screen, it writes a preview too, and a frame has both or has failed. So it is
-//! with the files of the compositor's File Output nodes.
+//! with the files of the compositor's File Output nodes, and with those of the other views where each has one.
 
+use super::error::UnitFailure;
 use super::files::{FileOutputs, Folder};
 use super::log::Log;
-use super::worker::{Rendered, UnitFailure};
+use super::views::{Views, look_at_others, view_in};
+use super::worker::Rendered;
 use super::{FailureKind, check_image};
 use crate::farm::job::ImageFormat;
 use crate::farm::op::Blank;
@@ -20,6 +22,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct Drawn {
     pub(super) parts: Parts,
+    /// What the names of its views end in; none where it is one file.
+    pub(super) views: Vec<String>,
     pub(super) out: PathBuf,
     pub(super) format: ImageFormat,
     pub(super) size: (u32, u32),
@@ -31,13 +35,13 @@ pub struct Drawn {
 impl Drawn {
     /// Checks the image and puts it in its place.
     pub async fn keep(self) -> Result<Rendered, UnitFailure> {
-        let Self { parts, out, format, size, seconds, device, log } = self;
+        let Self { parts, views, out, format, size, seconds, device, log } = self;
         let to = out.clone();
-        let kept = tokio::task::spawn_blocking(move || keep(parts, &to, format, size)).await;
+        let kept = tokio::task::spawn_blocking(move || keep(parts, views, &to, format, size)).await;
         match kept.unwrap_or_else(|error| Err((FailureKind::BadOutput, error.to_string()))) {
-            Ok(Kept { bytes, blank, preview, files, sound }) => {
+            Ok(Kept { bytes, blank, views, preview, files, sound }) => {
                 let (log, warnings) = (log.text(), log.warnings);
-                Ok(Rendered { path: out, bytes, preview, files, sound, seconds, device, warnings, blank, log })
+                Ok(Rendered { path: out, bytes, views, preview, files, sound, seconds, device, warnings, blank, log })
             }
             Err((kind, message)) => Err(UnitFailure { kind, message, log: log.text(), worker_lives: true }),
         }
@@ -48,6 +52,8 @@ impl Drawn {
 #[derive(Debug)]
 pub(super) struct Parts {
     pub image: Leftover,
+    /// For the images instead, where each view has one.
+    pub views: Folder,
     pub preview: Option<Leftover>,
     /// For those of File Output nodes.
     pub files: Folder,
@@ -60,11 +66,15 @@ impl Parts {
     pub fn of(out: &Path, format: ImageFormat) -> io::Result<Self> {
         let preview = format.has_preview().then(|| part_of(&preview_of(out), "jpg")).transpose()?;
         let image = part_of(out, format.extension())?;
-        let files = Folder(image.0.with_extension("files"));
-        match std::fs::remove_dir_all(&files.0) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(Self { image, preview, files, sound: None }),
-        }
+        let folder = |name: &str| {
+            let folder = Folder(image.0.with_extension(name));
+            match std::fs::remove_dir_all(&folder.0) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                Ok(()) | Err(_) => Ok(folder),
+            }
+        };
+        let (views, files) = (folder("views")?, folder("files")?);
+        Ok(Self { image, views, preview, files, sound: None })
     }
 
     /// Where Blender is to write the sound that goes with the image `out`.
@@ -102,6 +112,7 @@ fn part_of(out: &Path, extension: &str) -> io::Result<Leftover> {
 struct Kept {
     bytes: u64,
     blank: Option<Blank>,
+    views: Views,
     /// Where the preview is, and its length.
     preview: Option<(PathBuf, u64)>,
     files: FileOutputs,
@@ -112,9 +123,11 @@ struct Kept {
 pub(super) type Refusal = (FailureKind, String);
 
 /// Checks what Blender left and moves it to its names.
-fn keep(parts: Parts, out: &Path, format: ImageFormat, size: (u32, u32)) -> Result<Kept, Refusal> {
-    let Parts { image: part, preview, files, sound } = parts;
-    let (image, blank) = look(&part.0, "image", format, size)?;
+fn keep(parts: Parts, views: Vec<String>, out: &Path, format: ImageFormat, size: (u32, u32)) -> Result<Kept, Refusal> {
+    let Parts { image: part, views: folder, preview, files, sound } = parts;
+    let from = views.first().map(|first| view_in(&folder.0, first, format)).unwrap_or(part.0.clone());
+    let (image, blank) = look(&from, "image", format, size)?;
+    let views = look_at_others(folder, views, format, size)?;
     let files = files.look()?;
     let preview = match &preview {
         None => None,
@@ -130,8 +143,8 @@ fn keep(parts: Parts, out: &Path, format: ImageFormat, size: (u32, u32)) -> Resu
         let (file, to) = (File::options().read(true).write(true).open(&part.0).ok()?, sound_of(out));
         place(&file, &part.0, &to).ok().map(|bytes| (to, bytes))
     });
-    match place(&image, &part.0, out) {
-        Ok(bytes) => Ok(Kept { bytes, blank, preview, files, sound }),
+    match place(&image, &from, out) {
+        Ok(bytes) => Ok(Kept { bytes, blank, views, preview, files, sound }),
         Err(refusal) => {
             // Without the image they are of no use; if they stay nevertheless, the next start removes them.
             preview.into_iter().chain(sound).for_each(|(path, _)| drop(std::fs::remove_file(path)));
@@ -141,15 +154,20 @@ fn keep(parts: Parts, out: &Path, format: ImageFormat, size: (u32, u32)) -> Resu
 }
 
 /// Checks the file that Blender left at `from`, and whether it shows nothing.
-fn look(from: &Path, what: &str, format: ImageFormat, size: (u32, u32)) -> Result<(File, Option<Blank>), Refusal> {
+pub(super) fn look(
+    from: &Path,
+    what: &str,
+    format: ImageFormat,
+    size: (u32, u32),
+) -> Result<(File, Option<Blank>), Refusal> {
     let file = File::options().read(true).write(true).open(from).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => (FailureKind::NoOutput, format!("Blender reported success and wrote no {what}")),
         _ => (FailureKind::NoOutput, format!("Blender's {what} cannot be read: {error}")),
     })?;
     let blank = check_image(from, format, size).map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        let preview = if what == "image" { "" } else { "its preview is not as it should be: " };
-        (FailureKind::BadOutput, format!("{preview}{error}{cause}"))
+        let which = if what == "image" { String::new() } else { format!("its {what} is not as it should be: ") };
+        (FailureKind::BadOutput, format!("{which}{error}{cause}"))
     })?;
     Ok((file, blank))
 }

@@ -316,14 +316,20 @@ def open_scene(config):
     set_format(scene, config["format"], config.get("depth"))
     # After all that a job sets otherwise, and before what is this machine's.
     set_properties(scene, overrides.get("set", []))
+    set_views(scene)
     if config.get("script"):
         # These are the job's, which checks every frame for them.
         names = SIZE_SETTINGS + (REGION_SETTINGS if render.use_crop_to_border else ())
-        own = [(name, getattr(render, name)) for name in names]
+        own = [(render, name, getattr(render, name)) for name in names]
+        views = kept_views(scene)
         run_script(config["blend"], config["script"])
-        for name, value in own:
-            setattr(render, name, value)
+        for owner, name, value in own:
+            setattr(owner, name, value)
         set_format(scene, config["format"], config.get("depth"))
+        for owner, name, value in views:
+            if value != "":  # not in use, and nothing that this format has a name for
+                setattr(owner, name, value)
+        set_views(scene)
     note_properties(scene, overrides.get("set", []))
     if config.get("threads"):
         render.threads_mode, render.threads = "FIXED", config["threads"]
@@ -397,7 +403,10 @@ def go_to(scene, frame, start, reached):
 def render_frame(scene, command):
     import bpy
 
-    out = command["out"]
+    out, views = command["out"], views_apart(scene)
+    if views and command.get("views"):
+        # Into a folder of the frame's own: how Blender calls them is told afterwards.
+        out = os.path.join(command["views"], "image" + os.path.splitext(out)[1])
     if len(os.fsencode(out)) > 1000:
         raise Refused("error", "the path of the image is longer than the 1000 bytes Blender takes: %s" % out)
     scene.render.filepath = literal(out)
@@ -405,6 +414,7 @@ def render_frame(scene, command):
         bpy.ops.render.render(write_still=True, scene=scene.name)
     if command.get("preview"):
         save_preview(scene, command["preview"])
+    return suffixes_written(views, out)
 
 
 def save_preview(scene, out):
@@ -417,16 +427,24 @@ def save_preview(scene, out):
         raise Refused("error", "Blender keeps no picture of what it rendered to make a preview of")
     settings = scene.render.image_settings
     own = [(name, getattr(settings, name)) for name in FORMAT_SETTINGS if hasattr(settings, name)]
+    own_views = settings.views_format
     try:
         set_format(scene, "JPEG")
         settings.color_mode, settings.quality = "RGB", 95
         if hasattr(settings, "color_management"):
             settings.color_management = "FOLLOW_SCENE"
-        picture.save_render(out, scene=scene)
+        if views_of(scene) and own_views != "STEREO_3D":
+            save_first_view(scene, picture, out)
+        else:
+            if views_of(scene):
+                make_stereo(picture, settings)
+            picture.save_render(out, scene=scene)
     finally:
         for name, value in own:
             if value != "":  # what no version of Blender has a name for
                 setattr(settings, name, value)
+        if own_views != "":
+            settings.views_format = own_views
 
 
 def serve():
@@ -445,18 +463,18 @@ def serve():
         if command.get("mix"):
             say("mixed", warnings=mix(scene, command["mix"]))
             continue
-        started = time.monotonic()
+        started, views = time.monotonic(), []
         try:
             go_to(scene, command["frame"], start, reached)
             reached = command["frame"]
             check_properties(scene, changes)
-            render_frame(scene, command)
+            views = render_frame(scene, command)
             error = None
         except Refused as refused:
             error = str(refused)
         except Exception as exception:
             error = str(exception).strip() or type(exception).__name__
-        say("done", frame=command["frame"], seconds=time.monotonic() - started, error=error)
+        say("done", frame=command["frame"], seconds=time.monotonic() - started, error=error, views=views)
 
 
 def frame():
@@ -469,8 +487,10 @@ def frame():
     print("rendering frame %d on %s" % (asked["unit"]["frame"], device))
     go_to(scene, asked["unit"]["frame"], asked["scene"].get("simulate_from"), None)
     check_properties(scene, asked["scene"].get("overrides", {}).get("set", []))
-    render_frame(scene, asked["unit"])
-    print("the image is %s" % asked["unit"]["out"])
+    views = render_frame(scene, asked["unit"])
+    root, extension = os.path.splitext(asked["unit"]["out"])
+    for suffix in views or [""]:
+        print("the image is %s" % (root + suffix + extension))
 
 
 def encode():

@@ -6,6 +6,7 @@
 use super::FailureKind;
 use super::check::check_file;
 use super::drawn::Refusal;
+use super::views::VIEWS_MAX;
 use crate::farm::op::MAX_OUTPUTS;
 use crate::wire::{FILE_OUTPUTS, MAX_FILE_OUTPUT_BYTES, MAX_OP_BYTES, is_file_output};
 use std::fs::File;
@@ -14,8 +15,9 @@ use std::path::{Path, PathBuf};
 
 /// Most files of one frame (guess: the passes of a few view layers).
 const FILES_MAX: usize = 64;
-// With the image, its preview and the sound, and the longest names.
-const _: () = assert!(FILES_MAX + 3 <= MAX_OUTPUTS && FILES_MAX * MAX_FILE_OUTPUT_BYTES <= MAX_OP_BYTES / 2);
+// With the views of the image, its preview and the sound, and the longest names.
+const _: () = assert!(FILES_MAX + VIEWS_MAX + 3 <= MAX_OUTPUTS);
+const _: () = assert!(FILES_MAX * MAX_FILE_OUTPUT_BYTES <= MAX_OP_BYTES / 2);
 /// Most files and folders looked through (guess: each file in folders of its own).
 const ENTRIES_MAX: usize = 4 * FILES_MAX;
 

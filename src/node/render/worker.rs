@@ -7,10 +7,12 @@
 
 use super::child::{Child, Event, Gone, Group, Mode, cpu_ticks, memory_bytes};
 use super::drawn::{Drawn, Parts};
+use super::error::{RenderError, UnitFailure, explain, missing_engine};
 use super::files::FileOutputs;
-use super::log::{Lines, Log, cut, poisons, progress};
+use super::log::{Lines, Log, poisons, progress};
 use super::memory::{Memory, SPARE_BYTES};
 use super::sound::flac_seconds;
+use super::views::{Views, suffixes};
 use super::{FailureKind, Renderer};
 use crate::farm::id::{Part, Unit};
 use crate::farm::job::{Device, FrameRate, ImageFormat, RenderSettings};
@@ -92,6 +94,8 @@ pub struct Rendered {
     pub bytes: u64,
     /// The preview and its length, where the format has one.
     pub preview: Option<(PathBuf, u64)>,
+    /// Its views, where each has a file.
+    pub views: Views,
     /// What the compositor's File Output nodes wrote.
     pub files: FileOutputs,
     /// The sound of the video and its length, if it was mixed with this unit and there is any.
@@ -106,98 +110,6 @@ pub struct Rendered {
     pub blank: Option<Blank>,
     /// What Blender printed, the last 64 KiB.
     pub log: String,
-}
-
-/// A unit that was not rendered.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct UnitFailure {
-    /// In what way.
-    pub kind: FailureKind,
-    /// What happened, for a person.
-    pub message: String,
-    /// What Blender printed, the last 64 KiB.
-    pub log: String,
-    /// Whether this worker can render other units.
-    pub worker_lives: bool,
-}
-
-/// Why a worker did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum RenderError {
-    /// The process could not be started.
-    #[error("Blender at {} cannot be started; see `swarm doctor`", path.display())]
-    Spawn {
-        /// The executable.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Blender, or the driver in it, refused the scene.
-    #[error("Blender {version} cannot render this scene: {message}")]
-    Scene {
-        /// Its version.
-        version: String,
-        /// Why, for a person.
-        message: String,
-        /// What it printed.
-        log: String,
-    },
-    /// It is another version than the one that was found there.
-    #[error("the Blender at {} is now {now} and was {was}; restart the daemon, which then offers it as what it is", path.display())]
-    Replaced {
-        /// The executable.
-        path: PathBuf,
-        /// Its version.
-        now: String,
-        /// The version that was found.
-        was: String,
-        /// What it printed.
-        log: String,
-    },
-    /// A GPU was asked for.
-    #[error("{message}; use --device auto or cpu, or see `swarm doctor`")]
-    Device {
-        /// What is missing.
-        message: String,
-        /// What it printed.
-        log: String,
-    },
-    /// It died.
-    #[error("Blender {version} {how} while opening the scene")]
-    Died {
-        /// Its version.
-        version: String,
-        /// How it ended.
-        how: String,
-        /// What it printed.
-        log: String,
-    },
-    /// It hung.
-    #[error("Blender {version} hung while opening the scene and was stopped")]
-    Stalled {
-        /// Its version.
-        version: String,
-        /// What it printed.
-        log: String,
-    },
-}
-
-impl From<RenderError> for UnitFailure {
-    fn from(error: RenderError) -> Self {
-        let mut message = error.to_string();
-        let (kind, log) = match error {
-            RenderError::Spawn { source, .. } => {
-                message = format!("{message}: {source}");
-                (FailureKind::CannotStart, String::new())
-            }
-            RenderError::Scene { log, .. } | RenderError::Replaced { log, .. } => (FailureKind::CannotStart, log),
-            RenderError::Device { log, .. } => (FailureKind::WrongDevice, log),
-            RenderError::Died { log, .. } => (FailureKind::Crash, log),
-            RenderError::Stalled { log, .. } => (FailureKind::Stalled, log),
-        };
-        Self { kind, message, log, worker_lives: false }
-    }
 }
 
 /// One Blender with one scene. Dropping it kills Blender.
@@ -335,10 +247,10 @@ impl Worker {
     pub async fn draw(&mut self, unit: Unit, out: &Path, limit: Option<Duration>) -> Result<Drawn, UnitFailure> {
         let mut log = Log::on(std::mem::take(&mut self.lines));
         match self.draw_logged(unit, out, limit, &mut log).await {
-            Ok((seconds, parts)) => {
+            Ok((seconds, parts, views)) => {
                 self.warnings.iter().for_each(|warning| log.warn(warning));
                 let (device, format, size) = (self.device.clone(), self.scene.format, self.scene.size);
-                Ok(Drawn { parts, out: out.to_path_buf(), format, size, seconds, device, log })
+                Ok(Drawn { parts, views, out: out.to_path_buf(), format, size, seconds, device, log })
             }
             Err((kind, message)) => {
                 Err(UnitFailure { kind, message, log: log.text(), worker_lives: self.child.is_some() })
@@ -352,7 +264,7 @@ impl Worker {
         out: &Path,
         limit: Option<Duration>,
         log: &mut Log,
-    ) -> Result<(f64, Parts), (FailureKind, String)> {
+    ) -> Result<(f64, Parts, Vec<String>), (FailureKind, String)> {
         let failed = |kind, message: String| Err((kind, message));
         if unit.part != Part::Whole {
             return failed(FailureKind::Error, format!("this version of swarm renders whole frames, not {unit}"));
@@ -366,7 +278,8 @@ impl Worker {
         };
         let preview = parts.preview.as_ref().and_then(|part| part.0.to_str());
         let files = parts.files.0.to_str();
-        let command = json!({ "frame": unit.frame, "out": parts.image.0.to_str(), "preview": preview, "files": files });
+        let (out, views) = (parts.image.0.to_str(), parts.views.0.to_str());
+        let command = json!({ "frame": unit.frame, "out": out, "views": views, "preview": preview, "files": files });
         let mut unfinished = Unfinished { child: Some(child), parts };
         let Some(child) = unfinished.child.as_mut() else { return failed(FailureKind::CannotStart, String::new()) };
         self.progress.send_replace(0.0);
@@ -421,7 +334,7 @@ impl Worker {
             None => self.child = unfinished.child.take(),
         }
         self.progress.send_replace(1.0);
-        Ok((answer["seconds"].as_f64().unwrap_or(0.0), unfinished.parts))
+        Ok((answer["seconds"].as_f64().unwrap_or(0.0), unfinished.parts, suffixes(&answer)?))
     }
 
     /// Mixes the sound of the video, to go with what was drawn; none if nothing is heard in the scene. What goes wrong is a
@@ -561,45 +474,6 @@ fn text(value: &Value) -> &str {
 fn died(version: &str, gone: Gone, unit: Unit, log: &Log) -> String {
     let last = log.last().map(|line| format!("; its last words: {line}")).unwrap_or_default();
     format!("Blender {version} {gone} at frame {unit}{last}")
-}
-
-/// Blender's words for a person: what it calls an error, without its prefix, and plainly where it is known to be obscure.
-fn explain(error: &str) -> String {
-    if error.contains("Build without OpenImageDenoise") {
-        return "the scene is denoised with OpenImageDenoise and this Blender was built without it; use a Blender from \
-                blender.org or the bpy package, or switch denoising off in the scene"
-            .into();
-    }
-    if error.contains("Cannot render, no camera") {
-        return "no camera: the scene has no active camera; choose one in the scene's properties and save the file"
-            .into();
-    }
-    if let Some((_, what)) = error.split_once("OpenColorIO Error: ") {
-        let what = cut(what.trim(), 500).trim_end_matches('.');
-        return format!("its OCIO configuration does not work ({what}); mend it where the job was submitted");
-    }
-    let words = error.split_once("color_management | WARNING ").map(|(_, what)| what);
-    if let Some(what) = error.trim().strip_prefix("Color management: ").or(words) {
-        let what = cut(what.trim_end_matches('.'), 500);
-        return format!(
-            "its colour management lacks what the scene uses ({what}); use a Blender from blender.org or the bpy package, or submit \
-             with OCIO set to the configuration that the scene was made with"
-        );
-    }
-    let lines: Vec<&str> = error.lines().map(|line| line.trim().trim_start_matches("Error: ")).collect();
-    cut(lines.join("; ").trim(), 2000).to_string()
-}
-
-/// Blender replaces an engine it does not have by its first one, with no more than a line about it.
-fn missing_engine(log: &Log, scene: &str) -> Option<String> {
-    let place = format!("not available for scene '{scene}'");
-    let text = log.text();
-    let line = text.lines().find(|line| line.contains("Engine '") && line.contains(&place))?;
-    let engine = line.split('\'').nth(1)?;
-    // Eevee has two names, and the driver gives it the one this Blender knows.
-    (!engine.starts_with("BLENDER_EEVEE")).then(|| {
-        format!("it has no render engine `{engine}`; install the add-on on every machine, or choose one with --engine")
-    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use super::dna::{Blend, Record};
 use super::refs::name_of;
+use super::views::{SceneViews, ViewFiles};
 use super::{SceneError, listed};
 use crate::farm::job::{FrameRate, ImageFormat, Series};
 use crate::farm::overrides::{DENOISES, Overrides};
@@ -75,6 +76,8 @@ pub struct SceneInfo {
     pub denoising: bool,
     /// The region rendered and cropped to: left, right, bottom, top as fractions.
     pub crop: Option<[f32; 4]>,
+    /// Its views, where it has several.
+    pub views: Option<SceneViews>,
 }
 
 impl SceneInfo {
@@ -103,6 +106,7 @@ impl SceneInfo {
             samples: None,
             denoising: false,
             crop: None,
+            views: None,
         }
     }
 
@@ -119,6 +123,21 @@ impl SceneInfo {
     /// Pixels of a frame: width, height.
     pub fn size(&self) -> (u32, u32) {
         self.size_with(None, None)
+    }
+
+    /// Pixels of an image of this format when resolution or percentage are overridden: both views of a stereo image.
+    pub fn image_size(&self, format: ImageFormat, resolution: Option<(u32, u32)>, percent: Option<u32>) -> (u32, u32) {
+        let (width, height) = self.size_with(resolution, percent);
+        let (columns, rows) = match self.views.as_ref().map(|views| views.files_in(format)) {
+            Some(ViewFiles::Stereo(columns, rows)) => (columns, rows),
+            Some(ViewFiles::Apart | ViewFiles::Together) | None => (1, 1),
+        };
+        (width.saturating_mul(columns), height.saturating_mul(rows))
+    }
+
+    /// What the names of a frame's files end in before the extension; an empty text where it is one file.
+    pub fn suffixes(&self, format: ImageFormat) -> Vec<String> {
+        self.views.as_ref().map_or_else(|| vec![String::new()], |views| views.suffixes(format))
     }
 
     /// Pixels of a frame when resolution or percentage are overridden. Rounds as Blender does: down.
@@ -211,6 +230,7 @@ fn info(blend: &Blend, global: Option<Record<'_>>, index: usize, scene: Record<'
         samples: (engine == "CYCLES").then_some(cycles.samples),
         denoising: cycles.denoising,
         crop,
+        views: SceneViews::read(&scene),
         engine,
     })
 }

@@ -4,6 +4,7 @@ use super::super::super::logs::{FrameLog, FrameLogs};
 use super::*;
 use crate::farm::id::NodeId;
 use ::zip::{CompressionMethod, ZipArchive};
+use std::io::Read;
 
 const JOB: JobId = JobId([1; 16]);
 

@@ -1,0 +1,77 @@
+//! The files of a frame whose scene writes one per view, as for stereo.
+//!
+//! The driver has Blender write them into a folder of the frame's own and says afterwards which suffixes they have. The
+//! first stands for the frame wherever one image does: in the video, its preview, its name among results.
+
+use super::FailureKind;
+use super::drawn::{Refusal, look};
+use super::files::Folder;
+use crate::farm::job::{ImageFormat, is_view_suffix};
+use serde_json::Value;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// Most views with a file each (guess: stereo has two, a rig of cameras for a light field some dozens).
+pub(super) const VIEWS_MAX: usize = 64;
+
+/// One view of a frame that has a file for each, checked.
+#[derive(Debug)]
+pub struct View {
+    /// What its name has before the extension.
+    pub suffix: String,
+    /// Where it is.
+    pub from: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// The views of one frame. Dropped, their files go where they have not been taken away.
+#[derive(Debug)]
+pub struct Views {
+    /// The suffix of the first, which is the image; empty where a frame is one file.
+    pub first: String,
+    /// The others.
+    pub others: Vec<View>,
+    pub(super) _folder: Folder,
+}
+
+/// The suffixes of what the driver says that Blender wrote; none where a frame is one file.
+pub(super) fn suffixes(answer: &Value) -> Result<Vec<String>, Refusal> {
+    let told = answer["views"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let refused = |why: String| Err((FailureKind::BadOutput, why));
+    if told.len() > VIEWS_MAX {
+        return refused(format!("the scene writes {} views, which is more than {VIEWS_MAX}", told.len()));
+    }
+    let texts: Vec<String> = told.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    match texts.iter().find(|suffix| !is_view_suffix(suffix)) {
+        Some(odd) => refused(format!("the suffix `{odd}` of a view is no part of a file name")),
+        None => Ok(texts),
+    }
+}
+
+/// Where the driver has Blender write a view.
+pub(super) fn view_in(folder: &Path, suffix: &str, format: ImageFormat) -> PathBuf {
+    folder.join(format!("image{suffix}.{}", format.extension()))
+}
+
+/// Checks the other views, which are to be as the first is.
+pub(super) fn look_at_others(
+    folder: Folder,
+    suffixes: Vec<String>,
+    format: ImageFormat,
+    size: (u32, u32),
+) -> Result<Views, Refusal> {
+    let mut suffixes = suffixes.into_iter();
+    let first = suffixes.next().unwrap_or_default();
+    let mut others = Vec::new();
+    for suffix in suffixes {
+        let from = view_in(&folder.0, &suffix, format);
+        let (file, _) = look(&from, &format!("view `{suffix}`"), format, size)?;
+        let synced = |file: &File| file.sync_all().and_then(|()| file.metadata());
+        let bytes = synced(&file).map_err(|error| {
+            (FailureKind::NoOutput, format!("the view `{suffix}` cannot be written to disk: {error}"))
+        })?;
+        others.push(View { suffix, from, bytes: bytes.len() });
+    }
+    Ok(Views { first, others, _folder: folder })
+}
