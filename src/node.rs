@@ -595,4 +595,6 @@ impl Node {
 }
 
 #[cfg(test)]
+mod ocio_tests;
+#[cfg(test)]
 mod tests;

@@ -4,9 +4,9 @@
 //! `Done`, behind a word that says where it comes from. So a `Done` means what it always does: its writer has the files,
 //! durably. It knows that since it started: it wrote them, or looked whether they are in its store. Nothing is fetched for it
 //! and no slot is wanted; a machine that is busy or paused announces as well. Others leave the unit to that machine for a
-//! moment ([`LEFT_FOR`]).
+//! moment (`LEFT_FOR`).
 //!
-//! What makes two units the same ([`is_same`]): frame and part, the bundle, all that is set on the scene, format and size,
+//! What makes two units the same (`is_same`): frame and part, the bundle, all that is set on the scene, format and size,
 //! scripts, the build of the renderer and its backend. Whatever a render takes from outside of these would have to become
 //! part of them. Colours are: a configuration that the job brings is in the bundle, whose id covers it, and of any other job
 //! the text of the build has a hash of the renderer's own.

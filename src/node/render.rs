@@ -23,8 +23,6 @@ mod find;
 mod log;
 mod memory;
 #[cfg(test)]
-mod ocio_tests;
-#[cfg(test)]
 mod override_tests;
 #[cfg(test)]
 mod script_tests;
@@ -150,4 +148,4 @@ pub struct Problem {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -40,7 +40,7 @@ os._exit(0)
 "#;
 
 /// The Blenders of this machine; none skips the test, with a word.
-pub(super) async fn renderers() -> &'static [Renderer] {
+pub(in crate::node) async fn renderers() -> &'static [Renderer] {
     static FOUND: OnceCell<Vec<Renderer>> = OnceCell::const_new();
     let found = FOUND.get_or_init(async || {
         let dir = tempfile::tempdir().unwrap();
@@ -59,7 +59,7 @@ fn run(mut command: Command, renderer: &Renderer) {
 }
 
 /// A scene in `dir` made by `renderer`.
-pub(super) fn scene(renderer: &Renderer, dir: &Path, change: &str) -> PathBuf {
+pub(in crate::node) fn scene(renderer: &Renderer, dir: &Path, change: &str) -> PathBuf {
     let (script, blend) = (dir.join("scene.py"), dir.join("scene.blend"));
     std::fs::write(&script, SCENE).unwrap();
     let mut command = Command::new(&renderer.path);
@@ -90,7 +90,7 @@ pub(super) fn one_frame(renderer: &Renderer, blend: &Path, frame: i32, dir: &Pat
     dir.join(format!("alone_{frame:04}.png"))
 }
 
-pub(super) fn pixels(path: &Path) -> Vec<u8> {
+pub(in crate::node) fn pixels(path: &Path) -> Vec<u8> {
     image::ImageReader::open(path).unwrap().with_guessed_format().unwrap().decode().unwrap().into_bytes()
 }
 

@@ -1,17 +1,17 @@
 //! Colours that a job brings along, against the Blenders of this machine.
 #![allow(clippy::unwrap_used)]
 
-use super::tests::{pixels, renderers, scene};
-use super::*;
+use super::chunk::{Chunking, chunk};
+use super::render::tests::{pixels, renderers, scene};
+use super::render::{Renderer, RendererKind, UnitFailure, Worker, WorkerScene, by_hand};
+use super::scene as traced;
 use crate::farm::blob::{BlobMap, Manifest};
 use crate::farm::id::{ChunkId, Unit};
 use crate::farm::job::{Device, ImageFormat, RenderSettings};
-use crate::node::chunk::{Chunking, chunk};
-use crate::node::scene as traced;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A configuration whose only view halves what is rendered, by a table in a folder beside its own.
