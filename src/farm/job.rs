@@ -242,10 +242,16 @@ pub enum Colours {
 /// Longest suffix of a view, bytes: Blender's own limit.
 const MAX_VIEW_SUFFIX_BYTES: usize = 63;
 
-/// Whether a view may have this suffix in file names, on every system. None at all is one too.
+/// Most views of a frame that have a file each (guess: stereo has two, a rig of cameras for a light field some dozens).
+pub const MAX_VIEWS: usize = 64;
+
+/// Whether a view may have this suffix in file names, on every system, behind the number of a frame: with a digit first, it
+/// could be called as another frame is. None at all is one too.
 pub fn is_view_suffix(suffix: &str) -> bool {
     let is_odd = |c: char| c.is_control() || matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|');
-    suffix.len() <= MAX_VIEW_SUFFIX_BYTES && !suffix.contains(is_odd)
+    suffix.len() <= MAX_VIEW_SUFFIX_BYTES
+        && !suffix.contains(is_odd)
+        && !suffix.starts_with(|c: char| c.is_ascii_digit())
 }
 
 /// What a renderer must be able to do for a job.
@@ -419,7 +425,8 @@ mod tests {
             assert_eq!(output.view_of(7, ImageFormat::Png, &name), Some(view));
         }
         let long = format!("shot_0007_v2{}.png", "n".repeat(64));
-        let others = ["", "7.png", "shot_0008_v2_L.png", "shot_0007_v2_L.exr", "shot_0007_v2png", &long];
+        let others =
+            ["", "7.png", "shot_0008_v2_L.png", "shot_0007_v21.png", "shot_0007_v2_L.exr", "shot_0007_v2png", &long];
         let hostile = ["shot_0007_v2/../../x.png", "shot_0007_v2\\x.png", "shot_0007_v2:x.png", "shot_0007_v2\n.png"];
         for path in others.into_iter().chain(hostile) {
             assert_eq!(output.view_of(7, ImageFormat::Png, path), None, "{path:?}");

@@ -171,8 +171,9 @@ impl Property {
         }
         let (root, steps) = self.steps()?;
         let reserved = of_scene(root, &steps).and_then(|(_, name)| RESERVED.iter().find(|(path, _)| *path == name));
-        match reserved {
-            Some((_, instead)) => Err(PropertyError::Reserved { path: shown(&self.path), instead }),
+        let instead = reserved.map(|(_, instead)| *instead).or(is_of_a_view(root, &steps).then_some(VIEWS));
+        match instead {
+            Some(instead) => Err(PropertyError::Reserved { path: shown(&self.path), instead }),
             None => Ok(()),
         }
     }
@@ -192,6 +193,17 @@ impl Property {
         }
         Ok((root, steps))
     }
+}
+
+/// Whether it is of one of the views of a scene, as `render.views["left"].file_suffix` is.
+fn is_of_a_view(root: Root, steps: &[Step]) -> bool {
+    let steps = match (root, steps) {
+        (Root::Scene, steps) => steps,
+        (Root::Data, [Step::Name(scenes), Step::Key(_) | Step::Index(_), steps @ ..]) if scenes == "scenes" => steps,
+        (Root::Data, _) => return false,
+    };
+    let is_views = |name: &str| matches!(name, "views" | "stereo_views");
+    matches!(steps, [Step::Name(render), Step::Name(views), ..] if render == "render" && is_views(views))
 }
 
 /// A property of a scene: the name of that scene unless it is the one that is rendered, and the names that lead to it.
@@ -370,6 +382,14 @@ mod tests {
         assert_eq!(error, "scene.render.engine is not to be set like this; use --engine");
         let error = r#"bpy.data.scenes["A"].render.engine=CYCLES"#.parse::<Property>().unwrap_err();
         assert!(matches!(error, PropertyError::Reserved { instead: "use --engine", .. }));
+        for of_a_view in [
+            r#"scene.render.views["left"].file_suffix=_ref"#,
+            "scene.render.views[0].use=False",
+            r#"bpy.data.scenes["A"].render.stereo_views["left"].file_suffix=_ref"#,
+        ] {
+            let error = of_a_view.parse::<Property>().unwrap_err();
+            assert!(matches!(error, PropertyError::Reserved { instead: VIEWS, .. }), "{of_a_view}");
+        }
         let long = format!("scene.x={}", "1".repeat(MAX_PROPERTY_BYTES + 1));
         assert_eq!(long.parse::<Property>(), Err(PropertyError::TooLong));
     }

@@ -431,7 +431,7 @@ impl Looked {
     }
 
     /// Which files a frame of several views has, or why it would lack one.
-    fn tell_of_views(&mut self, request: &SubmitRequest, format: ImageFormat) {
+    pub fn tell_of_views(&mut self, request: &SubmitRequest, format: ImageFormat) {
         let (Some(views), subject) = (&self.info.views, request.file.to_string_lossy()) else { return };
         let problem = match views.trouble(format) {
             Some((text, fix)) => Problem::error(ErrorKind::BadRequest, subject, text, fix),
@@ -475,8 +475,7 @@ impl Looked {
         frames: FrameSet,
         format: ImageFormat,
     ) -> Result<(), ApiError> {
-        let files = self.trace.files.iter().map(|file| file.resolved.clone());
-        let needed: Vec<PathBuf> = self.trace.blends.keys().cloned().chain(files).collect();
+        let needed = self.trace.paths();
         let (at, views) = (output.directory.clone(), self.info.suffixes(format));
         let (written, there, others) = blocking(move || {
             let written =

@@ -6,6 +6,7 @@
 use super::answer::Stream;
 use super::event::Event;
 use super::http::{ApiError, ErrorKind, SubmitRequest};
+use super::output;
 use super::preflight::{Looked, look, settle, settle_who};
 use super::scene::has_ocio;
 use super::slots::read_blob;
@@ -15,9 +16,10 @@ use super::{Node, view};
 use crate::farm::frames::FrameSet;
 use crate::farm::id::{BlobId, JobId, Part};
 use crate::farm::job::{Device, JobSpec, RenderSettings, Revision};
-use crate::farm::op::UnitSet;
+use crate::farm::op::{OutputRole, UnitSet};
 use crate::farm::scripts::Scripts;
 use crate::wire;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -38,13 +40,22 @@ pub struct Update {
 pub struct WhichJob {
     /// As they wrote it.
     pub text: String,
-    /// The job as it was submitted.
-    pub reply: oneshot::Sender<Result<(JobId, Arc<JobSpec>), ApiError>>,
+    /// What is known of it.
+    pub reply: oneshot::Sender<Result<Known, ApiError>>,
+}
+
+/// A job that is to be updated.
+pub struct Known {
+    job: JobId,
+    /// As it was submitted.
+    spec: Arc<JobSpec>,
+    /// What the names of a frame's files end in, before the extension; `None` before the first is rendered.
+    suffixes: Option<BTreeSet<String>>,
 }
 
 impl Node {
     /// The job to update, unless it cannot be any more.
-    pub(super) fn to_update(&self, text: &str) -> Result<(JobId, Arc<JobSpec>), ApiError> {
+    pub(super) fn to_update(&self, text: &str) -> Result<Known, ApiError> {
         let job = view::find(&self.farm, text)?;
         let state = self.farm.jobs().get(&job);
         if state.is_some_and(|state| state.canceled.is_some()) {
@@ -55,7 +66,16 @@ impl Node {
         // With the rules it has now.
         let spec =
             state.and_then(|state| Some(JobSpec { rules: state.rules().clone(), ..(**state.spec.as_ref()?).clone() }));
-        spec.map(|spec| (job, Arc::new(spec))).ok_or_else(gone)
+        let spec = Arc::new(spec.ok_or_else(gone)?);
+        let suffixes = state.and_then(|state| {
+            let unit = state.finished().next()?;
+            let (_, outcome, _) = state.results(unit).next()?;
+            let images =
+                outcome.outputs.iter().filter(|output| matches!(output.role, OutputRole::Image | OutputRole::Aux));
+            let suffixes = images.filter_map(|output| spec.output.view_of(unit.frame, spec.format, &output.path));
+            Some(suffixes.map(str::to_owned).collect())
+        });
+        Ok(Known { job, spec, suffixes })
     }
 }
 
@@ -71,15 +91,20 @@ pub async fn update(
     let stopping = || ApiError::new(ErrorKind::Busy, "the daemon is stopping; submit again when it runs");
     let ask = WhichJob { text: text.to_owned(), reply };
     events.send(Event::WhichJob(ask)).await.map_err(|_| stopping())?;
-    let (job, spec) = answer.await.map_err(|_| stopping())??;
+    let Known { job, spec, suffixes } = answer.await.map_err(|_| stopping())??;
     let frames = frames(&request, &spec)?;
     // They say what of the file is looked at.
     request.overrides = request.overrides.over(&spec.settings.overrides);
     scripts_are_asked_for(&request, job, &spec.settings.scripts)?;
     let mut looked = look(&request, stream).await?;
     let simulate_from = looked.simulate_from(&request, &frames, spec.rules.chunk);
+    looked.tell_of_views(&request, spec.format);
     settle(&looked.problems, stream).await?;
     let Looked { info, trace, scripts, .. } = looked;
+    files_are_the_jobs(job, suffixes.as_ref(), &info.suffixes(spec.format))?;
+    let (output, format, taken, needed) = (spec.output.clone(), spec.format, frames.clone(), trace.paths());
+    let views = info.suffixes(format);
+    blocking(move || output::spare(&output, &taken, (format, &views), &needed)).await??;
     let asked = RenderSettings { simulate_from, scripts, ..settings(&request, &info)? };
     let settings = inherited(asked, &spec.settings);
     let (kept, bundle, file) = (store.clone(), spec.bundle, request.file.clone());
@@ -110,6 +135,30 @@ pub async fn update(
     let revision = Box::new(Revision { file, bundle, bundle_bytes, min_version: info.min_version, settings, needs });
     let units = UnitSet { frames, part: Part::Whole };
     Ok(Update { job, units, revision, by: request.user })
+}
+
+/// Refuses an update whose frames would have files of other names than those there are: these would stay as they are, beside
+/// the new ones.
+fn files_are_the_jobs(job: JobId, had: Option<&BTreeSet<String>>, views: &[String]) -> Result<(), ApiError> {
+    let views: BTreeSet<&str> = views.iter().map(String::as_str).collect();
+    // A view alone has its suffix or none, as the series has it.
+    let is_one = |had: &BTreeSet<String>| had.len() == 1 && views.contains("");
+    let differs = |had: &&BTreeSet<String>| {
+        !had.iter().all(|suffix| views.contains(suffix.as_str())) || (had.len() != views.len() && !is_one(had))
+    };
+    let Some(had) = had.filter(differs) else { return Ok(()) };
+    let named = |suffixes: Vec<&str>| match &*suffixes {
+        [""] => "one file".to_owned(),
+        suffixes => format!("files that end in {}", suffixes.join(", ")),
+    };
+    let text = format!(
+        "a frame of the changed scene would be {}, those of job {} are {}; set its views as they were, or submit it as a new \
+         job",
+        named(views.into_iter().collect()),
+        job.short(),
+        named(had.iter().map(String::as_str).collect())
+    );
+    Err(ApiError::new(ErrorKind::BadRequest, text))
 }
 
 /// Whether a bundle of the store brings an OCIO configuration; `None` where it is not here.
@@ -217,6 +266,30 @@ mod tests {
         let both = inherited(asked, &job);
         assert_eq!((both.engine, both.samples, both.resolution), (job.engine, Some(8), Some((4, 2))));
         assert_eq!(both.percent, None);
+    }
+
+    #[test]
+    fn an_update_has_files_of_the_names_that_the_jobs_frames_have() {
+        let told = |had: &[&str], views: &[&str]| {
+            let had: BTreeSet<String> = had.iter().map(|suffix| (*suffix).to_owned()).collect();
+            let views: Vec<String> = views.iter().map(|suffix| (*suffix).to_owned()).collect();
+            let known = (!had.is_empty()).then_some(&had);
+            files_are_the_jobs(JobId([1; 16]), known, &views).err().map(|error| error.message)
+        };
+        for (had, views) in [
+            (&[][..], &["_L", "_R"][..]),
+            (&[""], &[""]),
+            (&["_L", "_R"], &["_R", "_L"]),
+            (&["_L"], &["_L", ""]),
+            (&[""], &["_L", ""]),
+        ] {
+            assert_eq!(told(had, views), None, "{had:?} {views:?}");
+        }
+        let text = told(&[""], &["_L", "_R"]).unwrap();
+        assert!(text.contains("would be files that end in _L, _R, those of job 01010101 are one file"), "{text}");
+        for (had, views) in [(&["_L", "_R"][..], &[""][..]), (&["_L", "_R"], &["_L"]), (&["_L"], &["_L", "_R"])] {
+            assert!(told(had, views).is_some(), "{had:?} {views:?}");
+        }
     }
 
     #[test]

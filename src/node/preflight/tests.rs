@@ -373,6 +373,12 @@ settings.views_format = "INDIVIDUAL"
 save("three")
 render.views["_C"].file_suffix = "_TOP"
 save("alike")
+render.views["_C"].file_suffix = "2"
+save("digit")
+render.views["_C"].file_suffix = "_C"
+for number in range(70):
+    render.views.new("v%d" % number).file_suffix = "_v%d" % number
+save("crowd")
 settings.file_format = "OPEN_EXR"
 settings.views_format = "MULTIVIEW"
 save("together")
@@ -396,6 +402,7 @@ async fn size_and_files_of_a_scene_with_several_views_are_known_before_it_is_ren
             ("one eye", Png, (64, 36), vec![""], true),
             ("three", Png, (64, 36), vec!["_R", "_C", "_top"], false),
             ("alike", Png, (64, 36), vec!["_R", "_TOP", "_top"], true),
+            ("digit", Png, (64, 36), vec!["_R", "2", "_top"], true),
             ("together", Exr, (64, 36), vec![""], false),
         ] {
             let info = scene::read(&dir.path().join(format!("{name}.blend")), &Overrides::default()).unwrap();
@@ -405,5 +412,9 @@ async fn size_and_files_of_a_scene_with_several_views_are_known_before_it_is_ren
             let trouble = info.views.as_ref().and_then(|views| views.trouble(format));
             assert_eq!(trouble.is_some(), is_trouble, "{what}: {trouble:?}");
         }
+        let info = scene::read(&dir.path().join("crowd.blend"), &Overrides::default()).unwrap();
+        let (text, _) = info.views.as_ref().and_then(|views| views.trouble(Png)).unwrap();
+        assert!(text.starts_with("a frame would have 73 views, and no more than 64"), "{text}");
+        assert!(info.views.unwrap().trouble(Exr).is_some());
     }
 }

@@ -28,6 +28,7 @@ pub fn by_hand(
     let blend = scene.blend.as_deref().map(text).transpose()?;
     let asked_json = json!({
         "scene": scene.to_json(blend.as_deref()),
+        "ocio": scene.ocio.as_deref().map(|ocio| text(Path::new(ocio))).transpose()?,
         "unit": {"frame": frame, "out": text(image)?, "files": text(&dir.join(FILE_OUTPUTS))?},
     });
     std::fs::write(&script, DRIVER)?;
@@ -39,25 +40,19 @@ pub fn by_hand(
     Ok(command)
 }
 
-/// What comes before a program that is to have the environment a worker has, whatever that of the shell is.
+/// What comes before a program that is to have the environment a worker has, whatever that of the shell is. Windows has no
+/// program for that: there the driver says what to set.
 fn in_colours_of(scene: &WorkerScene) -> Vec<OsString> {
-    let ocio = |head: &str, tail: &str| {
-        let mut word = OsString::from(head);
-        word.push(scene.ocio.as_deref().unwrap_or_default());
-        word.push(tail);
-        word
-    };
     if cfg!(windows) {
-        let mut words: Vec<OsString> = vec!["cmd".into(), "/c".into()];
-        for variable in OCIO_VARIABLES {
-            words.push("set".into());
-            words.push(if variable == "OCIO" { ocio("OCIO=", "&&") } else { format!("{variable}=&&").into() });
-        }
-        return words;
+        return Vec::new();
     }
     let mut words: Vec<OsString> = vec!["env".into()];
     words.extend(OCIO_VARIABLES.iter().flat_map(|variable| ["-u".into(), (*variable).into()]));
-    words.extend(scene.ocio.is_some().then(|| ocio("OCIO=", "")));
+    words.extend(scene.ocio.as_deref().map(|ocio| {
+        let mut word = OsString::from("OCIO=");
+        word.push(ocio);
+        word
+    }));
     words
 }
 

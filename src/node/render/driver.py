@@ -321,7 +321,7 @@ def open_scene(config):
         # These are the job's, which checks every frame for them.
         names = SIZE_SETTINGS + (REGION_SETTINGS if render.use_crop_to_border else ())
         own = [(render, name, getattr(render, name)) for name in names]
-        views = kept_views(scene)
+        views, files = kept_views(scene), files_of_views(scene)
         run_script(config["blend"], config["script"])
         for owner, name, value in own:
             setattr(owner, name, value)
@@ -330,6 +330,9 @@ def open_scene(config):
             if value != "":  # not in use, and nothing that this format has a name for
                 setattr(owner, name, value)
         set_views(scene)
+        if files_of_views(scene) != files:
+            text = "the script %s changes which views are rendered or how their files end; change them in the scene"
+            raise Refused("error", text % config["script"])
     note_properties(scene, overrides.get("set", []))
     if config.get("threads"):
         render.threads_mode, render.threads = "FIXED", config["threads"]
@@ -454,7 +457,7 @@ def serve():
     scene, device, warnings = open_scene(config)
     report_progress()
     start, reached = config.get("simulate_from"), None
-    changes = config.get("overrides", {}).get("set", [])
+    changes, files = config.get("overrides", {}).get("set", []), files_of_views(scene)
     say("ready", version=list(bpy.app.version[:3]), scene=scene.name, device=device, warnings=warnings)
     while True:
         command = COMMANDS.get()
@@ -468,6 +471,7 @@ def serve():
             go_to(scene, command["frame"], start, reached)
             reached = command["frame"]
             check_properties(scene, changes)
+            check_views(scene, files)
             views = render_frame(scene, command)
             error = None
         except Refused as refused:
@@ -481,12 +485,17 @@ def frame():
     """What a node did for one frame, done again, with all that is printed in the open."""
     with open(ARGS[1], encoding="utf-8") as file:
         asked = json.load(file)
+    if os.environ.get("OCIO", "") != (asked["ocio"] or ""):
+        text = "its colours come from OCIO, which is `%s` here; set it to `%s` first, and start this again"
+        raise Refused("error", text % (os.environ.get("OCIO", ""), asked["ocio"] or ""))
     scene, device, warnings = open_scene(asked["scene"])
     for warning in warnings:
         print("warning: %s" % warning)
     print("rendering frame %d on %s" % (asked["unit"]["frame"], device))
+    files = files_of_views(scene)
     go_to(scene, asked["unit"]["frame"], asked["scene"].get("simulate_from"), None)
     check_properties(scene, asked["scene"].get("overrides", {}).get("set", []))
+    check_views(scene, files)
     views = render_frame(scene, asked["unit"])
     root, extension = os.path.splitext(asked["unit"]["out"])
     for suffix in views or [""]:

@@ -6,7 +6,7 @@
 use super::FailureKind;
 use super::check::check_file;
 use super::drawn::Refusal;
-use super::views::VIEWS_MAX;
+use crate::farm::job::MAX_VIEWS;
 use crate::farm::op::MAX_OUTPUTS;
 use crate::wire::{FILE_OUTPUTS, MAX_FILE_OUTPUT_BYTES, MAX_OP_BYTES, is_file_output};
 use std::fs::File;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// Most files of one frame (guess: the passes of a few view layers).
 const FILES_MAX: usize = 64;
 // With the views of the image, its preview and the sound, and the longest names.
-const _: () = assert!(FILES_MAX + VIEWS_MAX + 3 <= MAX_OUTPUTS);
+const _: () = assert!(FILES_MAX + MAX_VIEWS + 3 <= MAX_OUTPUTS);
 const _: () = assert!(FILES_MAX * MAX_FILE_OUTPUT_BYTES <= MAX_OP_BYTES / 2);
 /// Most files and folders looked through (guess: each file in folders of its own).
 const ENTRIES_MAX: usize = 4 * FILES_MAX;

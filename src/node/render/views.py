@@ -23,6 +23,21 @@ def kept_views(scene):
     return [(owner, name, getattr(owner, name)) for owner, names in owners for name in names]
 
 
+def files_of_views(scene):
+    """What a frame's files follow from: how views become files, and the name and suffix of each that is rendered."""
+    settings = scene.render.image_settings
+    views = [(view.name, view.file_suffix) for view in views_of(scene)]
+    stereo = [getattr(settings.stereo_3d_format, name) for name in STEREO_SETTINGS] if views else []
+    return views, settings.views_format if views else "", stereo
+
+
+def check_views(scene, noted):
+    """The job, and whoever delivers its frames, knows them by the files that the scene was opened with."""
+    if files_of_views(scene) != noted:
+        text = "the scene changes its views in frame %d, and frames of a job have the same files; keep the views as they are"
+        raise Refused("error", text % scene.frame_current)
+
+
 def set_views(scene):
     """After the format is set. What that cannot hold becomes a file per view: Blender would write an image of two views, or
     for layers of OpenEXR none (measured with 3.4 and 4.5)."""
@@ -41,8 +56,10 @@ def views_apart(scene):
     views = views_of(scene)
     suffixes = [view.file_suffix.casefold() for view in views]
     for view, suffix in zip(views, suffixes):
-        if any(c in '/\\:*?"<>|' or ord(c) < 32 or 127 <= ord(c) < 160 for c in suffix):
-            raise Refused("error", "the suffix `%s` of the view `%s` is no part of a file name" % (view.file_suffix, view.name))
+        odd = any(c in '/\\:*?"<>|' or ord(c) < 32 or 127 <= ord(c) < 160 for c in suffix)
+        if odd or suffix[:1] in tuple("0123456789"):
+            text = "the suffix `%s` of the view `%s` cannot stand behind a frame's number in a file name"
+            raise Refused("error", text % (view.file_suffix, view.name))
         if suffixes.count(suffix) > 1:
             text = "two views have the suffix `%s`, so that the file of one would replace that of the other"
             raise Refused("error", text % view.file_suffix)

@@ -6,13 +6,10 @@
 use super::FailureKind;
 use super::drawn::{Refusal, look};
 use super::files::Folder;
-use crate::farm::job::{ImageFormat, is_view_suffix};
+use crate::farm::job::{ImageFormat, MAX_VIEWS, is_view_suffix};
 use serde_json::Value;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-
-/// Most views with a file each (guess: stereo has two, a rig of cameras for a light field some dozens).
-pub(super) const VIEWS_MAX: usize = 64;
 
 /// One view of a frame that has a file for each, checked.
 #[derive(Debug)]
@@ -39,12 +36,14 @@ pub struct Views {
 pub(super) fn suffixes(answer: &Value) -> Result<Vec<String>, Refusal> {
     let told = answer["views"].as_array().map(Vec::as_slice).unwrap_or_default();
     let refused = |why: String| Err((FailureKind::BadOutput, why));
-    if told.len() > VIEWS_MAX {
-        return refused(format!("the scene writes {} views, which is more than {VIEWS_MAX}", told.len()));
+    if told.len() > MAX_VIEWS {
+        return refused(format!("the scene writes {} views, which is more than {MAX_VIEWS}", told.len()));
     }
     let texts: Vec<String> = told.iter().filter_map(Value::as_str).map(str::to_owned).collect();
     match texts.iter().find(|suffix| !is_view_suffix(suffix)) {
-        Some(odd) => refused(format!("the suffix `{odd}` of a view is no part of a file name")),
+        Some(odd) => {
+            refused(format!("the suffix `{odd}` of a view cannot stand behind a frame's number in a file name"))
+        }
         None => Ok(texts),
     }
 }

@@ -109,6 +109,32 @@ async fn a_frame_that_lacks_a_view_or_has_one_of_another_size_has_failed() {
 }
 
 #[tokio::test]
+async fn a_frame_whose_views_are_not_those_the_scene_was_opened_with_has_failed() {
+    let keyed = "
+for frame, on in ((1, False), (2, True)):
+    render.use_multiview = on
+    scene.keyframe_insert('render.use_multiview', frame=frame)
+";
+    for renderer in renderers().await {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out.png");
+        let blend = scene(renderer, dir.path(), keyed);
+        let mut worker = Worker::start(renderer, of(blend.clone(), ImageFormat::Png, SIZE), dir.path()).await.unwrap();
+        worker.draw(Unit::whole(1), &out, None).await.unwrap().keep().await.unwrap();
+        let failure = worker.draw(Unit::whole(2), &out, None).await.unwrap_err();
+        assert!(failure.message.contains("the scene changes its views in frame 2"), "{failure:?}");
+
+        let blend = scene(renderer, dir.path(), STEREO);
+        let script = "import bpy\nbpy.context.scene.render.views['right'].file_suffix = '_ref'";
+        std::fs::write(dir.path().join("look.py"), script).unwrap();
+        let mut wanted = of(blend, ImageFormat::Png, SIZE);
+        wanted.settings.scripts.file = Some("look.py".into());
+        let failure = Worker::start(renderer, wanted, dir.path()).await.err().unwrap();
+        assert!(format!("{failure:?}").contains("the script look.py changes which views are rendered"), "{failure:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_stereo_image_is_checked_at_the_size_of_both_views() {
     let modes = [
         ("SIDEBYSIDE", false, (128, 36)),

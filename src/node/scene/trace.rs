@@ -152,6 +152,13 @@ pub struct Trace {
     pub ocio: Option<Ocio>,
 }
 
+impl Trace {
+    /// All the scene needs that is there.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.blends.keys().chain(self.files.iter().map(|file| &file.resolved)).cloned().collect()
+    }
+}
+
 /// What shows that a file is still the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {

@@ -3,7 +3,7 @@
 //! Blender counts the same views when it renders; here they are known before, to size a frame and to name what is replaced.
 
 use super::dna::Record;
-use crate::farm::job::{ImageFormat, is_view_suffix};
+use crate::farm::job::{ImageFormat, MAX_VIEWS, is_view_suffix};
 
 /// `RenderData.scemode`: several views are rendered (measured with 3.4 and 4.5).
 const SCEMODE_MULTIVIEW: i64 = 1 << 21;
@@ -101,11 +101,18 @@ impl SceneViews {
                     (text.to_owned(), "switch both on, or choose another Views Format in the scene's output properties")
                 })
             }
+            ViewFiles::Apart if self.views.len() > MAX_VIEWS => {
+                let text =
+                    format!("a frame would have {} views, and no more than {MAX_VIEWS} can be files", self.views.len());
+                Some((text, "switch some off in the scene's output properties, or choose Multi-View OpenEXR there"))
+            }
             ViewFiles::Apart => {
                 let fix = "give each view a suffix of its own in the scene's output properties";
                 let odd = self.views.iter().find(|(_, suffix)| !is_view_suffix(suffix));
                 let odd = odd.map(|(view, suffix)| {
-                    format!("the suffix `{suffix}` of the view `{view}` is no part of a file name")
+                    format!(
+                        "the suffix `{suffix}` of the view `{view}` cannot stand behind a frame's number in a file name"
+                    )
                 });
                 let twice = || {
                     let alike = |(at, (view, suffix)): (usize, &(String, String))| {
