@@ -310,6 +310,71 @@ def alembic(folder):
 
 
 @kind
+def usd_layers(folder):
+    points = "point3f[] points"
+    mesh = (f"        {points} = [(0,0,0),(1,0,0),(0,1,0)]\n"
+            "        int[] faceVertexCounts = [3]\n        int[] faceVertexIndices = [0,1,2]\n")
+    moves = f"{points}.timeSamples = {{ 1: [(0,0,0),(1,0,0),(0,1,0)], 2: [(0,0,0),(1,0,0),(0,3,0)] }}\n"
+    part = '#usda 1.0\n(\n    defaultPrim = "part"\n)\ndef Xform "part"\n{\n    def Mesh "mesh"\n    {\n' + mesh + "    }\n}\n"
+    for name in ("main/grö ße/reference", "main/parts/payload", "elsewhere/parent"):
+        write(f"{folder}/its/{name}.usda", part)
+    for number in (1, 2):
+        write(f"{folder}/its/main/clip.{number}.usda",
+              f'#usda 1.0\nover "part"\n{{\n    over "mesh"\n    {{\n        {moves}    }}\n}}\n')
+    write(f"{folder}/its/main/manifest.usda", f'#usda 1.0\nover "part"\n{{\n    over "mesh"\n    {{\n        {points}\n    }}\n}}\n')
+    write(f"{folder}/its/main/sub.usda", '#usda 1.0\ndef Xform "root"\n{\n    def Mesh "sub"\n    {\n' + mesh + "    }\n}\n")
+    write(f"{folder}/its/main/main.usda", f"""#usda 1.0
+(
+    defaultPrim = "root"
+    startTimeCode = 1
+    endTimeCode = 2
+    subLayers = [@./sub.usda@]
+)
+def Xform "root"
+{{
+    def Xform "reference" (
+        references = @grö ße/reference.usda@</part>
+    )
+    {{
+    }}
+    def Xform "payload" (
+        payload = @{folder}/its/main/parts/payload.usda@</part>
+    )
+    {{
+    }}
+    def Xform "clips" (
+        references = @../elsewhere/parent.usda@</part>
+        clips = {{
+            dictionary default = {{
+                asset[] assetPaths = [@./clip.1.usda@, @./clip.2.usda@]
+                asset manifestAssetPath = @./manifest.usda@
+                string primPath = "/part"
+                double2[] active = [(1, 0), (2, 1)]
+                double2[] times = [(1, 1), (2, 2)]
+            }}
+        }}
+    )
+    {{
+    }}
+    def Mesh "mesh"
+    {{
+{mesh}        {moves}    }}
+}}
+""")
+    # The same as a crate; what both name is text.
+    bpy.utils.expose_bundled_modules()
+    from pxr import Sdf
+    Sdf.Layer.FindOrOpen(f"{folder}/its/main/main.usda").Export(f"{folder}/its/main/crate.usdc")
+    new_scene()
+    for name in ("main.usda", "crate.usdc"):
+        cache = cache_file(f"{folder}/its/main/{name}")
+        for prim in ("mesh", "sub", "reference/mesh", "payload/mesh", "clips/mesh"):
+            modifier = plane(f"{name} {prim}").modifiers.new("cache", "MESH_SEQUENCE_CACHE")
+            modifier.cache_file = cache
+            modifier.object_path = f"/root/{prim}"
+
+
+@kind
 def mesh_cache(folder):
     new_scene()
     thing = plane()
@@ -425,6 +490,26 @@ def light_profile(folder):
     lamp = bpy.data.objects.new("lamp", light)
     lamp.location.z = 3
     scene.collection.objects.link(lamp)
+
+
+@kind
+def shader_script(folder):
+    write(f"{folder}/its/stripes.osl", """#include "pattern.h"
+shader stripes(float Scale = 4, output color Color = 0) { Color = pattern(Scale * u); }
+""")
+    write(f"{folder}/its/pattern.h", '#include "more/colours.h"\ncolor pattern(float x) { return mod(x, 1) < 0.5 ? RED : 1; }\n')
+    write(f"{folder}/its/more/colours.h", "#define RED color(1, 0, 0)\n")
+    # Blender's own script for these nodes imports one of them.
+    bpy.utils.expose_bundled_modules()
+    scene = new_scene()
+    scene.cycles.shading_system = True
+    tree, output = nodes_of(plane())
+    node = tree.nodes.new("ShaderNodeScript")
+    node.mode = "EXTERNAL"
+    node.filepath = f"{folder}/its/stripes.osl"
+    tree.links.new(node.outputs[0], output.inputs["Surface"])
+    # Made again by the render.
+    os.remove(f"{folder}/its/stripes.oso")
 
 
 @kind
