@@ -1,10 +1,9 @@
 //! Copying a scene and all it needs into a bundle.
 //!
 //! Every .blend goes in with its paths rewritten to point into the bundle; path fields are of fixed size and the new
-//! paths are short, so they are overwritten in place, in the copy in memory; so do files that name others themselves, as
-//! `inner` says. The user's files are only read. What is
-//! missing keeps its path and stays missing. A file that changes under our hands is an error that names it, since a
-//! bundle half before and half after a save renders something nobody made.
+//! paths are short, so they are overwritten in place, in the copy in memory. So do files that name others themselves, as
+//! `inner` says. The user's files are only read. What is missing keeps its path and stays missing. A file that changes under
+//! our hands is an error that names it, since a bundle half before and half after a save renders something nobody made.
 
 use super::SceneError;
 use super::disk::{Disk, Found, absolute};
