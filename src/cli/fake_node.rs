@@ -147,6 +147,7 @@ fn checked(script: Script) -> Value {
     }
     json!({
         "event": "checked", "ok": ok, "problems": problems, "files": 3, "bytes": 5 << 20, "new_bytes": 1 << 20, "series": "4.5",
+        "dependencies": [],
         "nodes": [{"id": "aa", "name": "ws1", "can": true, "reason": "ready"},
                   {"id": "bb", "name": "ws2", "can": false,
                    "reason": "does not run scripts of ws1's jobs; on it, `swarm trust ws1`"}],

@@ -116,7 +116,7 @@ fn a_check_tells_all_problems_and_submits_nothing() {
     }
     let ran = stage.run(&format!("submit {} --check --json", stage.blend()));
     let found: Value = serde_json::from_str(&ran.out).unwrap();
-    let keys = ["ok", "problems", "files", "bytes", "new_bytes", "nodes", "series", "estimate"];
+    let keys = ["ok", "problems", "files", "bytes", "new_bytes", "dependencies", "nodes", "series", "estimate"];
     assert_eq!((found["ok"].as_bool(), ran.code), (Some(false), 1));
     assert!(
         keys.iter().all(|key| found.get(key).is_some()) && found.as_object().unwrap().len() == keys.len(),

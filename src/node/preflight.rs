@@ -14,7 +14,8 @@ use super::output;
 use super::prospect::{Outlook, Prospect};
 use super::render::PIXELS_MAX;
 use super::scene::{
-    self, BundleStats, Missing, OcioChoice, PathMap, RefKind, SceneError, SceneInfo, Survey, Trace, TraceOptions,
+    self, BundleStats, Dependency, Missing, OcioChoice, PathMap, RefKind, SceneError, SceneInfo, Survey, Trace,
+    TraceOptions,
 };
 use super::submit::{blocking, frames, name, needs, no_sound, output_of, rate, scene_error, settings, who_can};
 use crate::farm::frames::FrameSet;
@@ -29,6 +30,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Missing files, simulations and the like named in one error; the rest are counted.
 const MOST_NAMED: usize = 20;
+/// Bytes of paths that the answer of a check may list; an answer is one line (guess: some 50,000 files).
+const LISTED_MAX_BYTES: usize = 4 << 20;
 /// Priority unless told. DESIGN §3.
 const DEFAULT_PRIORITY: u8 = 50;
 
@@ -399,6 +402,7 @@ impl Checked {
             "files": bundle.map(|bundle| bundle.files),
             "bytes": bundle.map(|bundle| bundle.bytes),
             "new_bytes": bundle.map(|bundle| bundle.new_bytes),
+            "dependencies": dependencies(&self.looked.trace),
             "nodes": outlook.map_or(json!([]), |outlook| outlook.nodes.clone()),
             "series": self.series.map(|series| series.to_string()),
             "estimate": {
@@ -407,6 +411,23 @@ impl Checked {
             },
         })
     }
+}
+
+/// The files that would travel, for programs; null where they are too many for one answer.
+fn dependencies(trace: &Trace) -> Value {
+    let paths = |file: &Dependency| file.from.as_os_str().len() + file.resolved.as_os_str().len();
+    if trace.files.iter().map(paths).sum::<usize>() > LISTED_MAX_BYTES {
+        return Value::Null;
+    }
+    let one = |file: &Dependency| {
+        json!({
+            "kind": file.kind.to_string(),
+            "path": file.resolved.to_string_lossy(),
+            "from": file.from.to_string_lossy(),
+            "datablock": file.datablock,
+        })
+    };
+    trace.files.iter().map(one).collect()
 }
 
 /// As `submit --check` answers about a file that cannot be read.
@@ -418,6 +439,7 @@ pub(super) fn unreadable(error: ApiError, file: &Path) -> Value {
         "files": null,
         "bytes": null,
         "new_bytes": null,
+        "dependencies": null,
         "nodes": [],
         "series": null,
         "estimate": {"seconds": null, "basis": "guess"},

@@ -7,7 +7,7 @@
 //! In reading order: [`dna`] finds the bytes of a field, [`mod@read`] asks the scene what to render (`views` which files it leaves), `refs` finds every
 //! path a .blend stores (`caches` those of bakes, `imports` those in geometry nodes), `reach` which of them are used, `disk`
 //! what they come to here (`maps` where they are of another machine), [`mod@trace`] what is there and what is missing,
-//! `include` what travels though no .blend names it, `ocio` the colours where they are not Blender's own, `names` gives each file its place in a bundle, [`mod@bundle`] copies
+//! `inner` what files name themselves, `include` what travels though no .blend names it, `ocio` the colours where they are not Blender's own, `names` gives each file its place in a bundle, [`mod@bundle`] copies
 //! them with the paths rewritten, [`layout`] puts them down again. [`mod@survey`] says what of a scene would not come out as
 //! its maker saw it: `simulations` without a bake, and what is `unrun` of its Python (`expression` tells which need it).
 
@@ -18,6 +18,7 @@ pub mod dna;
 mod expression;
 mod imports;
 mod include;
+mod inner;
 pub mod layout;
 mod maps;
 mod names;
@@ -26,6 +27,7 @@ mod reach;
 pub mod read;
 mod refs;
 mod simulations;
+mod splice;
 pub mod survey;
 pub mod trace;
 mod unrun;
@@ -84,6 +86,14 @@ pub enum SceneError {
         path: PathBuf,
         /// The bound.
         limit_bytes: u64,
+    },
+    /// A USD file that cannot be looked into.
+    #[error("the USD file {} cannot be read: {what}; export it again", path.display())]
+    Layer {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        what: &'static str,
     },
     /// What shall travel with it cannot.
     #[error("{} cannot be included: {what}", path.display())]

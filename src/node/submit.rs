@@ -153,7 +153,7 @@ pub(super) fn scene_error(error: SceneError) -> ApiError {
         SceneError::NotAFile(_) | SceneError::NotABlend(_) => ErrorKind::NotABlend,
         SceneError::Truncated { .. } => ErrorKind::BlendDamaged,
         SceneError::Unsupported { .. } | SceneError::TooLarge { .. } => ErrorKind::Unsupported,
-        SceneError::Unreadable { .. } => ErrorKind::FileUnreadable,
+        SceneError::Unreadable { .. } | SceneError::Layer { .. } => ErrorKind::FileUnreadable,
         SceneError::Include { .. } | SceneError::Ocio { .. } => ErrorKind::BadRequest,
         SceneError::NoScene { .. } => ErrorKind::NotInFile,
     };

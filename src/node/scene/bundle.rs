@@ -1,21 +1,23 @@
 //! Copying a scene and all it needs into a bundle.
 //!
 //! Every .blend goes in with its paths rewritten to point into the bundle; path fields are of fixed size and the new
-//! paths are short, so they are overwritten in place, in the copy in memory. The user's files are only read. What is
-//! missing keeps its path and stays missing. A file that changes under our hands is an error that names it, since a
-//! bundle half before and half after a save renders something nobody made.
+//! paths are short, so they are overwritten in place, in the copy in memory. So do files that name others themselves, as
+//! `inner` says. The user's files are only read. What is missing keeps its path and stays missing. A file that changes under
+//! our hands is an error that names it, since a bundle half before and half after a save renders something nobody made.
 
 use super::SceneError;
 use super::disk::{Disk, Found, absolute};
 use super::dna::Blend;
+use super::inner;
 use super::layout;
 use super::names::{Places, Split, blendcache, os_bytes, stem};
 use super::ocio::{self, Copied, Ocio};
 use super::refs::{Budget, Field, Form, references};
+use super::splice::{Edit, edited};
 use super::trace::{Stamp, Trace};
 use crate::farm::blob::{BUNDLE_MAX_FILES, BlobMap, BundleFile, Manifest};
 use crate::node::chunk::Chunking;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -120,8 +122,26 @@ pub fn bundle(
             bundler.put_from_disk(path, place, Chunking::Fixed)?;
             continue;
         }
-        let mut rewritten = edited(blend.into_bytes(), edits).ok_or_else(|| BundleError::NoRoom(path.into()))?;
+        // Nothing in a .blend counts from its beginning, so what is behind may move.
+        let bytes = blend.into_bytes();
+        let len = bytes.len();
+        let rewritten = edited(io::Cursor::new(bytes), len, edits);
+        let mut rewritten = rewritten.ok_or_else(|| BundleError::NoRoom(path.into()))?;
         bundler.put(path, place, &mut rewritten, Chunking::ContentDefined, traced.executable)?;
+    }
+    for (path, (kind, traced)) in &trace.inner {
+        let place = rewriter.place_of(path);
+        unchanged(path, traced)?;
+        let Rewriter { places, disk, budget, sources, wanted, .. } = &mut rewriter;
+        let edits = inner::edits((path, *kind), &place, (disk, &trace.maps, budget), wanted, places, sources)?;
+        // Without edits it goes in as it is, with the others.
+        if !edits.is_empty() {
+            let file = File::open(path).map_err(|source| BundleError::Unreadable { path: path.into(), source })?;
+            let len = usize::try_from(traced.bytes).unwrap_or(usize::MAX);
+            let mut copy = edited(file, len, edits).ok_or_else(|| BundleError::Changed(path.into()))?;
+            bundler.put(path, place, &mut copy, Chunking::ContentDefined, traced.executable)?;
+            unchanged(path, traced)?;
+        }
     }
     let home = rewriter.places.directory(main.parent().unwrap_or(Path::new("/")));
     for (place, path) in &trace.included {
@@ -157,49 +177,6 @@ pub fn bundle(
 fn padded(mut text: Vec<u8>, len: usize) -> Vec<u8> {
     text.resize(len, 0);
     text
-}
-
-/// Some bytes of a .blend and what shall stand there instead, which may be longer or shorter.
-#[derive(PartialEq, Eq)]
-struct Edit {
-    field: Range<usize>,
-    bytes: Vec<u8>,
-}
-
-/// A .blend with the edits made. Nothing in it counts from its beginning, so what is behind may move. `None` if the edits
-/// do not fit into it or overlap.
-fn edited(bytes: Vec<u8>, mut edits: Vec<Edit>) -> Option<Pieces> {
-    edits.sort_by(|a, b| (a.field.start, &a.bytes).cmp(&(b.field.start, &b.bytes)));
-    // Two datablocks may share one text.
-    edits.dedup();
-    let apart = edits.windows(2).all(|pair| pair[0].field.end <= pair[1].field.start);
-    let fit = edits.iter().all(|edit| edit.field.start <= edit.field.end && edit.field.end <= bytes.len());
-    (apart && fit).then(|| Pieces { bytes, edits: edits.into(), at: 0 })
-}
-
-/// Reads a .blend with its edits in place.
-struct Pieces {
-    bytes: Vec<u8>,
-    edits: VecDeque<Edit>,
-    at: usize,
-}
-
-impl Read for Pieces {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if let Some(edit) = self.edits.front_mut().filter(|edit| edit.field.start == self.at) {
-            let read = (&*edit.bytes).read(buf)?;
-            edit.bytes.drain(..read);
-            if edit.bytes.is_empty() {
-                self.at = edit.field.end;
-                self.edits.pop_front();
-            }
-            return Ok(read);
-        }
-        let end = self.edits.front().map_or(self.bytes.len(), |edit| edit.field.start);
-        let read = self.bytes.get(self.at..end).unwrap_or_default().read(buf)?;
-        self.at += read;
-        Ok(read)
-    }
 }
 
 /// Decides what each path becomes.

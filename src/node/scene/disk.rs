@@ -296,6 +296,29 @@ impl Disk {
         Ok(())
     }
 
+    /// The files called like `path` with numbers in place of the `#` in its name, such as `clip.###.usd`.
+    pub fn numbered(&mut self, path: &Path, budget: &mut Budget) -> Result<Vec<(Split, PathBuf)>, SceneError> {
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(Vec::new()) };
+        let name = os_bytes(name);
+        let row = name.iter().position(|byte| *byte == b'#').zip(name.iter().rposition(|byte| *byte == b'#'));
+        let Some((first, last)) = row else { return Ok(Vec::new()) };
+        let (head, tail) = (&name[..first], &name[last + 1..]);
+        let listed = &self.listing(directory, budget)?.names;
+        budget.take(listed.len() / NAMES_A_STEP, 0)?;
+        let mut found = Vec::new();
+        for name in listed {
+            let bytes = os_bytes(name);
+            let number = bytes.strip_prefix(head).and_then(|rest| rest.strip_suffix(tail)).unwrap_or_default();
+            let is_number = number.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
+            let path = directory.join(name);
+            if !number.is_empty() && is_number && path.is_file() {
+                budget.take(1, path.as_os_str().len())?;
+                found.push((Split { head: head.into(), number: number.into(), tail: tail.into() }, path));
+            }
+        }
+        Ok(found)
+    }
+
     /// Spells `split` as its members in `directory` are, if there are none spelled as it is and all spelled otherwise agree.
     /// Whether that changed anything.
     fn spell(&mut self, directory: &Path, split: &mut Split, budget: &mut Budget) -> Result<bool, SceneError> {

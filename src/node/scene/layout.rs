@@ -34,11 +34,12 @@ pub fn lay_out(
     Ok(dir.join(&manifest.main))
 }
 
-/// Whether Blender opens the file at `path` of a bundle for writing too, although it only reads it: the frames of a baked
-/// simulation, which it otherwise takes for not baked (measured with 4.5).
+/// Whether Blender opens the file at `path` of a bundle for writing too: the frames of a baked simulation, which it only
+/// reads but otherwise takes for not baked, and compiled shader scripts, which Cycles compiles anew where they are older than
+/// their source (measured with 4.5).
 pub fn is_opened_for_writing(path: &str) -> bool {
     let (folder, name) = path.rsplit_once('/').unwrap_or_default();
-    folder.ends_with("/meta") && name.ends_with(".json")
+    folder.ends_with("/meta") && name.ends_with(".json") || name.ends_with(".oso")
 }
 
 /// Whether every path of a manifest is one this program gives out; if not, a sentence that names the first bad one.

@@ -14,6 +14,7 @@
 //! | mesh cache, external multires | the file | `MeshCacheModifierData`, `CustomDataExternal` |
 //! | physics, fluids, oceans, bakes | see `caches` | |
 //! | imported by geometry nodes | see `imports` | |
+//! | what USD files and OSL shaders name | see `inner` | in those files |
 //! | IES lights, OSL shaders, OSL cameras | the file, if it is not a text in the .blend | `NodeShaderTexIES`, `NodeShaderScript`, `Camera` |
 //!
 //! Never opened by rendering, and so not listed: files of text datablocks (Freestyle's too; their lines are in the .blend),

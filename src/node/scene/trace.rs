@@ -7,6 +7,7 @@ use super::SceneError;
 use super::disk::{Disk, Found, absolute};
 use super::dna::Blend;
 use super::include::included;
+use super::inner::trace_inner;
 use super::maps::{PathMap, is_foreign, suggested};
 use super::ocio::Ocio;
 use super::reach::{Graph, never_rendered, used};
@@ -47,6 +48,10 @@ pub enum RefKind {
     Light,
     /// An OSL shader.
     Script,
+    /// A USD file that another one names.
+    Layer,
+    /// A file that an OSL shader includes.
+    Header,
     /// The configuration of OpenColorIO.
     Ocio,
     /// A lookup table that it names.
@@ -70,6 +75,8 @@ impl fmt::Display for RefKind {
             Self::Strip => "sequencer strip",
             Self::Light => "light profile",
             Self::Script => "shader script",
+            Self::Layer => "USD layer",
+            Self::Header => "header of a shader script",
             Self::Ocio => "OCIO configuration",
             Self::Lut => "OCIO lookup table",
             Self::Included => "included file",
@@ -80,7 +87,7 @@ impl fmt::Display for RefKind {
 /// A file that is needed and there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dependency {
-    /// The .blend that refers to it.
+    /// The file that refers to it: a .blend, unless its kind says otherwise.
     pub from: PathBuf,
     /// What it is.
     pub kind: RefKind,
@@ -95,7 +102,7 @@ pub struct Dependency {
 /// A file that is needed and not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
-    /// The .blend that refers to it.
+    /// The file that refers to it: a .blend, unless its kind says otherwise.
     pub from: PathBuf,
     /// What it is.
     pub kind: RefKind,
@@ -144,6 +151,8 @@ pub struct Trace {
     pub blends: BTreeMap<PathBuf, Stamp>,
     /// The first file of each reference whose stored path differs from the disk's in case.
     pub other_case: Vec<Dependency>,
+    /// Every file that names others itself, as it was when it was read; its kind.
+    pub inner: BTreeMap<PathBuf, (RefKind, Stamp)>,
     /// What the submitter names, by its place relative to the scene; also among `files`.
     pub included: BTreeMap<String, PathBuf>,
     /// Where paths of other machines were looked for.
@@ -268,6 +277,7 @@ pub fn trace(path: &Path, options: TraceOptions) -> Result<Trace, SceneError> {
             return Err(too_many(main));
         }
     }
+    trace_inner(&mut trace, &mut disk, &mut budget)?;
     for (place, path) in &trace.included {
         let (kind, datablock) = (RefKind::Included, String::new());
         let (from, stored, resolved) = (main.clone(), format!("//{place}"), path.clone());

@@ -39,7 +39,7 @@ pub(super) fn of_every_kind(shape: Shape) -> Vec<u8> {
 }
 
 /// The files below `dir`, sorted.
-fn files_below(dir: &Path) -> Vec<String> {
+pub(super) fn files_below(dir: &Path) -> Vec<String> {
     let (mut files, mut open) = (Vec::new(), vec![dir.to_path_buf()]);
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -57,7 +57,7 @@ fn files_below(dir: &Path) -> Vec<String> {
 
 /// Lays the scene at `main` out, removes the originals, and traces what was laid out. Gives that .blend, what it refers
 /// to, and the folder of both.
-fn laid_out(originals: TempDir, main: &Path) -> (PathBuf, Trace, TempDir) {
+pub(super) fn laid_out(originals: TempDir, main: &Path) -> (PathBuf, Trace, TempDir) {
     let out = tempfile::tempdir().unwrap();
     let mut memory = Memory::default();
     let (manifest, _) = bundled(main, &mut memory);
@@ -70,7 +70,7 @@ fn laid_out(originals: TempDir, main: &Path) -> (PathBuf, Trace, TempDir) {
 }
 
 /// The names of what a trace found, in their order, each with the last `folders` folders.
-fn names(trace: &Trace, folders: usize) -> Vec<String> {
+pub(super) fn names(trace: &Trace, folders: usize) -> Vec<String> {
     let name = |path: &Path| {
         let parts: Vec<_> = path.iter().map(|part| part.to_str().unwrap()).collect();
         parts[parts.len() - 1 - folders..].join("/")
@@ -298,7 +298,7 @@ fn blender_plays_baked_physics_from_a_bundle_whose_originals_are_gone() {
 }
 
 /// Runs a script in the Python with bpy that `scripts/setup` makes; `None` where there is none.
-fn bpy(script: &str, arguments: &[&str]) -> Option<String> {
+pub(super) fn bpy(script: &str, arguments: &[&str]) -> Option<String> {
     let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/share/swarm/bpy"));
     let environment = std::env::var_os("SWARM_BPY_DIR").map(PathBuf::from).or_else(home)?;
     // Some releases crash or hang as Python ends.
