@@ -7,12 +7,12 @@ mod chosen;
 mod python;
 
 use super::answer::Stream;
-use super::event::{Event, Found};
+use super::event::{Choice, Event, Found};
 use super::format;
 use super::http::{ApiError, ErrorKind, SubmitRequest, VideoChoice};
 use super::output;
 use super::prospect::{Outlook, Prospect};
-use super::render::PIXELS_MAX;
+use super::render::{PIXELS_MAX, Pinned};
 use super::scene::{
     self, BundleStats, Missing, OcioChoice, PathMap, RefKind, SceneError, SceneInfo, Survey, Trace, TraceOptions,
 };
@@ -291,6 +291,8 @@ pub(super) struct Checked {
     pub spec: Option<JobSpec>,
     /// The series that would render it.
     series: Option<Series>,
+    /// The one it is to have, unless the file chooses.
+    pinned: Option<Pinned>,
     /// What the swarm says to it.
     outlook: Option<Outlook>,
 }
@@ -326,10 +328,10 @@ pub(super) async fn check(
     looked.tell_of_views(request, chosen.format);
     // What is refused anyway waits for no machine, unless all there is to say is asked for.
     if !request.check && looked.problems.iter().any(Problem::is_error) {
-        return Ok(Checked { looked, spec: None, series: None, outlook: None });
+        return Ok(Checked { looked, spec: None, series: None, pinned: None, outlook: None });
     }
     let needs = needs(&looked.info, settings.as_ref().unwrap_or(&RenderSettings::default()));
-    let found = who_can(request, &looked.info, &needs, events).await;
+    let Choice { pinned, found } = who_can(request, &looked.info, &needs, events).await;
     let found = looked.keep(request, found);
     let series = found.as_ref().map(|found| found.series);
     if let Some(Found { series, warning: Some(warning), .. }) = &found {
@@ -356,7 +358,7 @@ pub(super) async fn check(
             bundle_bytes: 0,
             frames: frames?,
             // Where there is none for it, the machines say so.
-            series: series.or(request.series).unwrap_or(looked.info.version),
+            series: series.or(pinned.map(Pinned::series)).unwrap_or(looked.info.version),
             min_version: looked.info.min_version,
             settings: RenderSettings { depth: chosen.depth, silent, ..settings? },
             needs,
@@ -377,7 +379,7 @@ pub(super) async fn check(
         Some(spec) => Some(looked.ask(spec, events).await?),
         None => None,
     };
-    Ok(Checked { looked, spec: whole, series, outlook })
+    Ok(Checked { looked, spec: whole, series, pinned, outlook })
 }
 
 impl Checked {
@@ -401,11 +403,22 @@ impl Checked {
             "new_bytes": bundle.map(|bundle| bundle.new_bytes),
             "nodes": outlook.map_or(json!([]), |outlook| outlook.nodes.clone()),
             "series": self.series.map(|series| series.to_string()),
+            "series_from": self.series.map(|_| series_from(self.pinned)),
             "estimate": {
                 "seconds": outlook.and_then(|outlook| outlook.seconds),
                 "basis": outlook.map_or("guess", |outlook| outlook.basis),
             },
         })
+    }
+}
+
+/// What chose a series, as `submit --check` names it.
+fn series_from(pinned: Option<Pinned>) -> &'static str {
+    match pinned {
+        Some(Pinned::Asked(_)) => "flag",
+        Some(Pinned::Job(_)) => "job",
+        Some(Pinned::Setting(_)) => "setting",
+        None => "file",
     }
 }
 
@@ -420,6 +433,7 @@ pub(super) fn unreadable(error: ApiError, file: &Path) -> Value {
         "new_bytes": null,
         "nodes": [],
         "series": null,
+        "series_from": null,
         "estimate": {"seconds": null, "basis": "guess"},
     })
 }
