@@ -32,7 +32,7 @@ pub use start::{EmbeddedNode, NodeOptions, NodeStarter};
 use crate::node::http::{ApiError, ErrorKind, SetRequest};
 use clap::Parser;
 use client::job_path;
-use grammar::{Cli, Command, DaemonArgs, JobCommand, NodeCommand};
+use grammar::{Cli, Command, DaemonArgs, JobCommand, NodeCommand, SeriesOrNone, SettingCommand};
 use print::{Console, items, number, text};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -239,6 +239,11 @@ impl Context<'_> {
             }
             Command::Trust(args) => self.change("/node/trust", &args.to_json(), console, nodes::trusts),
             Command::Untrust(args) => self.change("/node/untrust", &args.to_json(), console, nodes::trusts),
+            Command::Settings => self.show("/settings", console, nodes::settings),
+            Command::Setting(SettingCommand::Series { series: SeriesOrNone(series) }) => {
+                let body = json!({"series": series.map(|series| series.to_string())});
+                self.change("/settings", &body, console, nodes::series_set)
+            }
             Command::Doctor => {
                 let checks = self.open(Absent::Look)?.client.get("/doctor")?;
                 print_or(&checks, console, nodes::checks)?;

@@ -48,6 +48,7 @@ pub mod roster;
 pub mod rules;
 pub mod schedule;
 pub mod scripts;
+pub mod settings;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod soundtrack;

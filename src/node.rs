@@ -34,6 +34,7 @@ pub mod render;
 mod rows;
 pub mod scene;
 mod self_test;
+mod settings;
 mod slots;
 pub mod store;
 mod submit;

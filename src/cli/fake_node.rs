@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::start::{EmbeddedNode, NodeOptions, NodeStarter};
+use crate::farm::job::Series;
+use crate::farm::settings::SwarmSetting;
 use crate::node::http::{self, ApiCall, ApiError, ApiFile, ApiRequest, CALLS_WAITING, ErrorKind, Reply};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -146,7 +148,7 @@ fn checked(script: Script) -> Value {
         problems.push(problem("error", "missing_files", "image `a`: /a.png is not there", "put it there"));
     }
     json!({
-        "event": "checked", "ok": ok, "problems": problems, "files": 3, "bytes": 5 << 20, "new_bytes": 1 << 20, "series": "4.5",
+        "event": "checked", "ok": ok, "problems": problems, "files": 3, "bytes": 5 << 20, "new_bytes": 1 << 20, "series": "4.5", "series_from": "setting",
         "dependencies": [],
         "nodes": [{"id": "aa", "name": "ws1", "can": true, "reason": "ready"},
                   {"id": "bb", "name": "ws2", "can": false,
@@ -244,6 +246,8 @@ fn answer(request: &ApiRequest) -> Result<Value, ApiError> {
             };
             Ok(json!({"name": "ws1", "members": false, "trusts": [], "except": [], "told": told}))
         }
+        ApiRequest::Settings => settings(None),
+        ApiRequest::Setting(SwarmSetting::Series(series)) => settings(*series),
         ApiRequest::Doctor => Ok(json!([
             {"name": "Blender", "ok": true, "message": "3.4.1 at /usr/bin/blender"},
             {"name": "ffmpeg", "ok": false, "message": "not found; Blender will encode", "fix": "apt install ffmpeg"},
@@ -257,6 +261,13 @@ fn answer(request: &ApiRequest) -> Result<Value, ApiError> {
             Err(ApiError::new(ErrorKind::Internal, "the fake streams these"))
         }
     }
+}
+
+/// The swarm's settings; 4.2 is on two machines, and any other on none.
+fn settings(series: Option<Series>) -> Result<Value, ApiError> {
+    let value = series.map(|series| series.to_string());
+    let machines = value.as_ref().map(|value| if value == "4.2" { 2 } else { 0 });
+    Ok(json!([{"name": "series", "value": value, "by": {"id": "aa", "name": "ws1"}, "machines": machines}]))
 }
 
 fn job() -> Value {

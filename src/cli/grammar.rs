@@ -67,6 +67,11 @@ pub(crate) enum Command {
     /// Change what this machine does
     #[command(subcommand)]
     Node(NodeCommand),
+    /// List what is set for the whole swarm
+    Settings,
+    /// Set something for the whole swarm, from any machine of it
+    #[command(subcommand)]
+    Setting(SettingCommand),
     /// Check what this machine needs, and say how to mend what is missing
     Doctor,
     /// Print a code with which another machine joins this swarm
@@ -150,7 +155,7 @@ pub(crate) struct SubmitArgs {
     /// What to render on: auto takes a GPU where there is one, gpu never the CPU
     #[arg(long, value_parser = device, default_value = "auto", value_name = "auto|cpu|gpu")]
     pub(crate) device: Device,
-    /// Release series of Blender, such as 4.5 [default: the one that saved the file]
+    /// Release series of Blender, such as 4.5 [default: the swarm's, see `swarm setting`, or the one that saved the file]
     #[arg(long, value_name = "X.Y")]
     pub(crate) series: Option<Series>,
     /// 0 to 100; jobs of higher priority come first [default: 50]
@@ -336,6 +341,27 @@ pub(crate) enum NodeCommand {
     },
     /// Render on this machine again
     Resume,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SettingCommand {
+    /// Which release series of Blender renders jobs that are submitted without --series
+    Series {
+        /// Such as 4.5, or none to leave it to the file
+        #[arg(value_name = "X.Y|none", value_parser = series_or_none)]
+        series: SeriesOrNone,
+    },
+}
+
+/// A release series, or that none is to be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SeriesOrNone(pub(crate) Option<Series>);
+
+fn series_or_none(text: &str) -> Result<SeriesOrNone, String> {
+    match text {
+        "none" => Ok(SeriesOrNone(None)),
+        text => text.parse().map(|series| SeriesOrNone(Some(series))),
+    }
 }
 
 #[derive(Debug, Args)]

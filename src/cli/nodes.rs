@@ -1,6 +1,6 @@
 //! How machines and their health read for people.
 
-use super::print::{Console, Table, bytes, items, number, plain, text};
+use super::print::{Console, Table, bytes, count, items, number, plain, text};
 use serde_json::Value;
 use std::io;
 
@@ -42,6 +42,36 @@ pub(crate) fn changed(node: &Value, what: &str, console: &mut Console<'_>) -> io
 /// `swarm trust|untrust`.
 pub(crate) fn trusts(answer: &Value, console: &mut Console<'_>) -> io::Result<()> {
     console.line(plain(&format!("{} {}", text(answer, "name"), text(answer, "told"))))
+}
+
+/// `swarm settings`.
+pub(crate) fn settings(settings: &Value, console: &mut Console<'_>) -> io::Result<()> {
+    let mut table = Table::new(&["SETTING", "VALUE", "SET BY"]);
+    for setting in items(settings, "") {
+        let value = setting["value"].as_str().unwrap_or("none");
+        table.row([text(setting, "name").to_owned(), value.to_owned(), text(&setting["by"], "name").to_owned()]);
+    }
+    table.lines().iter().try_for_each(|line| console.line(line))
+}
+
+/// `swarm setting series`.
+pub(crate) fn series_set(settings: &Value, console: &mut Console<'_>) -> io::Result<()> {
+    let Some(setting) = items(settings, "").iter().find(|setting| setting["name"] == "series") else { return Ok(()) };
+    let line = match (setting["value"].as_str(), number(setting, "machines")) {
+        (None, _) => {
+            "jobs without --series are rendered by the Blender that saved their file, where there is one".to_owned()
+        }
+        (Some(series), 0) => {
+            format!(
+                "jobs without --series are to be rendered by Blender {series}; no machine has it yet, and they are refused"
+            )
+        }
+        (Some(series), machines) => {
+            let have = if machines == 1 { "has" } else { "have" };
+            format!("jobs without --series are rendered by Blender {series}; {} {have} it", count(machines, "machine"))
+        }
+    };
+    console.line(plain(&line))
 }
 
 /// `swarm doctor`. Says whether all is well.

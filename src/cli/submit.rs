@@ -118,7 +118,8 @@ pub(crate) fn checked(found: &Value, console: &mut Console<'_>) -> io::Result<Ex
             (time, "measured") => format!("about {time}, as measured on this scene"),
             (time, _) => format!("about {time}, guessed from other jobs"),
         };
-        console.line(plain(&format!("Blender {series}; {time}")))?;
+        let whose = if text(found, "series_from") == "setting" { " (the swarm's setting)" } else { "" };
+        console.line(plain(&format!("Blender {series}{whose}; {time}")))?;
     }
     let errors = problems.iter().filter(|problem| text(problem, "severity") == "error").count();
     match is_ok {

@@ -105,7 +105,7 @@ fn a_check_tells_all_problems_and_submits_nothing() {
                     ws1      yes  ready\n\
                     ws2      no   does not run scripts of ws1's jobs; on it, `swarm trust ws1`\n\
                     3 files, 5.00 MiB (1.00 MiB new)\n\
-                    Blender 4.5; about 12:34, as measured on this scene\n\
+                    Blender 4.5 (the swarm's setting); about 12:34, as measured on this scene\n\
                     it can be submitted\n";
     assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, expected, ""));
     let stage = Stage::with_daemon(Script::Refuse);
@@ -116,7 +116,8 @@ fn a_check_tells_all_problems_and_submits_nothing() {
     }
     let ran = stage.run(&format!("submit {} --check --json", stage.blend()));
     let found: Value = serde_json::from_str(&ran.out).unwrap();
-    let keys = ["ok", "problems", "files", "bytes", "new_bytes", "dependencies", "nodes", "series", "estimate"];
+    let keys =
+        ["ok", "problems", "files", "bytes", "new_bytes", "dependencies", "nodes", "series", "series_from", "estimate"];
     assert_eq!((found["ok"].as_bool(), ran.code), (Some(false), 1));
     assert!(
         keys.iter().all(|key| found.get(key).is_some()) && found.as_object().unwrap().len() == keys.len(),
@@ -384,6 +385,8 @@ fn usage_errors_exit_with_2_and_are_json_when_json_is_asked_for() {
         ("job rerun x", "unrecognized subcommand"),
         ("trust", "<NODE|--members>"),
         ("untrust ws2 --members", "cannot be used with"),
+        ("setting series new", "such as 4.5"),
+        ("setting series", "<X.Y|none>"),
         ("job debug x", "--frame <N>"),
         ("job set x", "say what to change"),
         ("job set x --time-limit 15", "15m, 24h"),
@@ -474,6 +477,8 @@ fn changes_reach_the_node_and_say_what_they_did() {
         ("node resume", "resumed ws1\n"),
         ("trust ws2", "ws1 runs scripts of its own jobs and those of ws2 (bb)\n"),
         ("untrust --members", "ws1 runs scripts of its own jobs alone\n"),
+        ("setting series 4.2", "jobs without --series are rendered by Blender 4.2; 2 machines have it\n"),
+        ("settings", "SETTING  VALUE  SET BY\nseries   none   ws1\n"),
     ] {
         let ran = stage.run(args);
         assert_eq!((ran.out.as_str(), ran.code), (line, 0), "{args}: {}", ran.err);

@@ -9,6 +9,7 @@ use super::job::{JobSpec, OutputSpec, Revision};
 use super::ledger::Row;
 use super::message::{Capability, Message};
 use super::op::{Blank, FailureKind, JobSetting, Output, UnitSet};
+use super::settings::SwarmSetting;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,6 +117,8 @@ pub enum Input {
         /// Whether.
         trusted: bool,
     },
+    /// Somebody here sets something for the whole swarm.
+    Setting(SwarmSetting),
     /// Somebody here submits a job; its bundle is in the store.
     Submit {
         /// Comes back in [`Effect::Submitted`].

@@ -68,6 +68,14 @@ impl Farm {
                 }
                 true
             }
+            Input::Setting(setting) => {
+                let op = self.roster.settings().op(setting);
+                if let Some(seq) = self.say(SWARM_LOG, &op) {
+                    // Whoever set it sees it at once; jobs that are submitted from now on have it.
+                    self.roster.learn(self.me, seq, &op);
+                }
+                false
+            }
             Input::Submit { call, spec } => {
                 self.submit(call, *spec, rng, effects);
                 true

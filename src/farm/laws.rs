@@ -4,11 +4,12 @@
 //! Logs here are real: framed, chained, signed and checked. A case that ever fails is kept in `laws.regressions` beside
 //! this file and tried first from then on.
 
-use super::id::{ActorId, BlobId, BootId, JobId, Part, Unit};
+use super::id::{ActorId, BlobId, BootId, JobId, NodeId, Part, Unit};
 use super::job::{Colours, Revision};
 use super::ledger::{Ledger, MergeError};
-use super::message::{LogId, Suffix};
+use super::message::{LogId, SWARM_LOG, Suffix};
 use super::op::{Blank, ClaimKind, FailureKind, JobSetting, Op, Output, OutputRole, RetireReason, Reuse, UnitSet};
+use super::roster::Roster;
 use super::scripts::Scripts;
 use super::state::JobState;
 use crate::seal::{Sealer, swarm_id};
@@ -104,9 +105,28 @@ fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Anything anybody may write in the swarm's own log.
+fn any_word() -> impl Strategy<Value = Op> {
+    let node = || (0u8..4).prop_map(|n| NodeId([n; 32]));
+    prop_oneof![
+        2 => (node(), any::<bool>()).prop_map(|(node, trusted)| Op::Trust { node, trusted }),
+        3 => (0u64..4, "series|other", "3\\.4|4\\.5|new|").prop_map(|(lamport, key, value)| {
+            Op::Setting { lamport, key, value }
+        }),
+        1 => (node(), "[ab]").prop_map(|(node, name)| Op::Member { node, name }),
+        1 => node().prop_map(|node| Op::Evict { node, heads: vec![([1; 8], 5)] }),
+        1 => (100u16..103).prop_map(|kind| Op::Unknown { kind, body: vec![1] }),
+    ]
+}
+
 /// What is written: by whom, what, and whether the disk is waited for after it.
 fn plan() -> impl Strategy<Value = Vec<(usize, Op, bool)>> {
     prop::collection::vec((0..WRITERS, any_op(), any::<bool>()), 1..24)
+}
+
+/// The same in the swarm's own log.
+fn words() -> impl Strategy<Value = Vec<(usize, Op, bool)>> {
+    prop::collection::vec((0..WRITERS, any_word(), any::<bool>()), 1..24)
 }
 
 /// The writers' ledgers with what they wrote, each alone; the first submitted the job.
@@ -115,6 +135,11 @@ fn write(plan: &[(usize, Op, bool)]) -> (LogId, Vec<Ledger>) {
     let mut spec = crate::wire::tests::spec();
     spec.frames = "1-4".parse().unwrap();
     let log = writers[0].submit(spec).unwrap();
+    write_in(log, &mut writers, plan);
+    (log, writers)
+}
+
+fn write_in(log: LogId, writers: &mut [Ledger], plan: &[(usize, Op, bool)]) {
     for (by, op, settles) in plan {
         writers[*by].append(log, op).unwrap();
         if *settles {
@@ -122,7 +147,6 @@ fn write(plan: &[(usize, Op, bool)]) -> (LogId, Vec<Ledger>) {
         }
     }
     writers.iter_mut().for_each(settle);
-    (log, writers)
 }
 
 fn settle(ledger: &mut Ledger) {
@@ -171,8 +195,39 @@ fn fold(log: LogId, ops: impl IntoIterator<Item = (ActorId, u64, Op)>) -> JobSta
     job
 }
 
+fn fold_words(ops: impl IntoIterator<Item = (ActorId, u64, Op)>) -> Roster {
+    let mut roster = Roster::new(ActorId { node: NodeId([99; 32]), boot: BootId([0; 8]) });
+    ops.into_iter().for_each(|(actor, seq, op)| roster.learn(actor, seq, &op));
+    roster
+}
+
 proptest! {
     #![proptest_config(config())]
+
+    #[test]
+    fn trust_and_settings_of_the_swarm_are_the_same_in_any_order_and_repetition_of_the_same_words(
+        words in words(),
+        turns in prop::collection::vec(0..WRITERS, 0..48),
+    ) {
+        let mut writers: Vec<Ledger> = (1..=WRITERS as u8).map(ledger).collect();
+        write_in(SWARM_LOG, &mut writers, &words);
+        let same = |roster: &Roster, other: &Roster| {
+            (roster.trusts() == other.trusts()) && (roster.settings() == other.settings())
+        };
+        let expected = fold_words(writers.iter().flat_map(|writer| writer.ops(SWARM_LOG)));
+        prop_assert!(same(&fold_words(writers.iter().rev().flat_map(|writer| writer.ops(SWARM_LOG))), &expected));
+        // As writers take turns, then everything once more from the beginning.
+        let all: Vec<Vec<_>> = writers.iter().map(|writer| writer.ops(SWARM_LOG).collect()).collect();
+        let mut next = [0; WRITERS];
+        let dealt: Vec<_> = turns.into_iter().filter_map(|writer| {
+            next[writer] += 1;
+            all[writer].get(next[writer] - 1).cloned()
+        }).collect();
+        prop_assert!(same(&fold_words(dealt.into_iter().chain(all.iter().flatten().cloned())), &expected));
+        // What a reader of all logs finds in its own.
+        let reader = writers.iter().fold(ledger(11), |reader, writer| join(reader, writer, SWARM_LOG));
+        prop_assert!(same(&fold_words(reader.ops(SWARM_LOG)), &expected));
+    }
 
     #[test]
     fn merging_is_commutative_associative_and_idempotent(
@@ -259,7 +314,7 @@ fn a_job_is_the_same_whichever_of_its_ops_comes_first() {
         },
         Op::Requeue { units: units(), epoch: 2, by: "a".into(), at_ms: 0 },
     ];
-    let actor = |i: usize| ActorId { node: super::id::NodeId([i as u8; 32]), boot: BootId([0; 8]) };
+    let actor = |i: usize| ActorId { node: NodeId([i as u8; 32]), boot: BootId([0; 8]) };
     let log = JobId([1; 16]);
     let in_order = |order: &[usize]| fold(log, order.iter().map(|i| (actor(*i), 0, ops[*i].clone())));
     let expected = in_order(&[0, 1, 2, 3, 4]);
@@ -291,7 +346,7 @@ fn a_result_of_a_revision_not_heard_of_yet_reopens_its_frame() {
         let (device, build) = (String::new(), String::new());
         Op::Done { epoch: revision, revision, unit: Unit::whole(4), outputs: vec![output], millis: 1, device, build }
     };
-    let actor = |i: u8| ActorId { node: super::id::NodeId([i; 32]), boot: BootId([0; 8]) };
+    let actor = |i: u8| ActorId { node: NodeId([i; 32]), boot: BootId([0; 8]) };
     let log = JobId([1; 16]);
     let submit = (actor(0), 0, Op::Submit { min_version: 1, spec: Box::new(spec) });
     let (old, new) = ((actor(1), 0, done(0)), (actor(2), 0, done(1)));

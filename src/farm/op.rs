@@ -412,7 +412,7 @@ pub enum Op {
         /// Whether.
         trusted: bool,
     },
-    /// Swarm log: a setting of the whole swarm.
+    /// Swarm log: a setting of the whole swarm; see [`settings`](super::settings).
     Setting {
         /// Orders settings together with the actor.
         lamport: u64,

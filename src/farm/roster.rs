@@ -10,6 +10,7 @@ use super::id::{ActorId, BootId, JobId, NodeId, Unit};
 use super::message::{Capability, Heartbeat, InHand};
 use super::op::Op;
 use super::scripts::Trusts;
+use super::settings::Settings;
 use super::starts::{Start, Starts};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -75,6 +76,8 @@ pub struct Roster {
     liars: BTreeSet<ActorId>,
     /// Whose scripts each machine runs.
     trusts: Trusts,
+    /// What is set for the whole swarm.
+    settings: Settings,
     /// The start that each member of the moment, or of late, runs.
     starts: Starts,
     /// Members a connection stands to.
@@ -91,6 +94,7 @@ impl Roster {
             members,
             liars: BTreeSet::new(),
             trusts: Trusts::default(),
+            settings: Settings::default(),
             starts: Starts::default(),
             connected: BTreeSet::new(),
         }
@@ -116,16 +120,23 @@ impl Roster {
         &self.trusts
     }
 
+    /// What is set for the whole swarm.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Takes in what an actor says of the swarm, as the `seq`-th op of its log.
     pub fn learn(&mut self, actor: ActorId, seq: u64, op: &Op) {
-        if let Op::Trust { node, trusted } = op {
-            self.trusts.say(actor, seq, *node, *trusted);
+        match op {
+            Op::Trust { node, trusted } => self.trusts.say(actor, seq, *node, *trusted),
+            Op::Setting { lamport, key, value } => self.settings.say(actor, *lamport, key, value),
+            _ => {}
         }
     }
 
     /// Forgets all that was said of the swarm: it is learnt anew.
     pub fn unlearn(&mut self) {
-        self.trusts = Trusts::default();
+        (self.trusts, self.settings) = (Trusts::default(), Settings::default());
     }
 
     /// What people call a machine: its name, or the beginning of its id.

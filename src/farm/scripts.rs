@@ -36,7 +36,7 @@ impl Scripts {
 }
 
 /// Whose scripts each machine runs, by its own word.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trusts {
     /// The latest word of each machine about each other, or about [`EVERYONE`].
     words: BTreeMap<(NodeId, NodeId), Word>,

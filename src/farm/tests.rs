@@ -28,6 +28,7 @@ mod mesh;
 mod reuse;
 mod revisions;
 mod scripts;
+mod settings;
 mod zip;
 
 /// Between turns; what a test waits for is waited for in these.

@@ -1,12 +1,12 @@
 //! What the API asks, answered from the farm.
 
 use super::answer::{Stream, Until, Watcher};
-use super::event::{Event, Found, WhoCan};
+use super::event::{Choice, Event, Found, WhoCan};
 use super::http::{ApiCall, ApiError, ApiRequest, CollectRequest, ErrorKind, Reply, SetRequest, VideoChoice};
 use super::identity::{self, Invite};
 use super::prospect::Nobody;
-use super::render::{Available, SeriesError, choose_series};
-use super::{ARRIVAL, Node, machine, output, submit, trust, video, view};
+use super::render::{Available, Pinned, SeriesError, choose_series};
+use super::{ARRIVAL, Node, machine, output, settings, submit, trust, video, view};
 use crate::farm::event::{Input, JobCommand};
 use crate::farm::fit::{Unfit, would_suit};
 use crate::farm::frames::FrameSet;
@@ -115,6 +115,8 @@ impl Node {
             }
             ApiRequest::NodeResume => self.set_paused(false),
             ApiRequest::Trust { whom, trusted } => self.trust(whom.as_deref(), trusted),
+            ApiRequest::Settings => Ok(settings::settings(&self.farm)),
+            ApiRequest::Setting(setting) => self.set_for_all(setting),
             ApiRequest::Invite => {
                 let invite = Invite { swarm_key: self.identity.swarm_key, addresses: self.net.local_addresses() };
                 Ok(json!({"code": invite.code()}))
@@ -289,7 +291,7 @@ impl Node {
     pub(super) fn answer_questions(&mut self, now: Duration) {
         for question in std::mem::take(&mut self.questions) {
             let answer = self.who_can(&question);
-            let settled = self.discovered && (answer.is_ok() || now >= ARRIVAL);
+            let settled = self.discovered && (answer.found.is_ok() || now >= ARRIVAL);
             if settled {
                 let _ = question.reply.send(answer);
             } else if !question.reply.is_closed() {
@@ -340,13 +342,18 @@ impl Node {
         None
     }
 
-    fn who_can(&self, question: &WhoCan) -> Result<Found, ApiError> {
-        let after = question.after.as_ref().map(|name| view::find(&self.farm, name)).transpose()?;
-        let (series, warning) = self.series_for(question)?;
-        Ok(Found { series, warning, after })
+    fn who_can(&self, question: &WhoCan) -> Choice {
+        let set = self.farm.roster().settings().series().map(Pinned::Setting);
+        let pinned = question.pinned.or(set);
+        let found = || {
+            let after = question.after.as_ref().map(|name| view::find(&self.farm, name)).transpose()?;
+            let (series, warning) = self.series_for(question, pinned)?;
+            Ok(Found { series, warning, after })
+        };
+        Choice { pinned, found: found() }
     }
 
-    fn series_for(&self, question: &WhoCan) -> Result<(Series, Option<String>), ApiError> {
+    fn series_for(&self, question: &WhoCan, pinned: Option<Pinned>) -> Result<(Series, Option<String>), ApiError> {
         let members = self.farm.roster().members().values().filter_map(|member| member.capability.as_ref());
         let renderers: Vec<_> =
             members.filter(|capability| capability.slots > 0).flat_map(|capability| &capability.renderers).collect();
@@ -361,25 +368,23 @@ impl Node {
             .filter(|renderer| !question.gpu || renderer.devices.iter().any(|device| device != "CPU"))
             .map(|renderer| Available { series: renderer.series(), denoiser: renderer.denoiser })
             .collect();
-        choose_series(question.file, question.min_version, &question.needs, &available, question.pinned).map_err(
-            |error| {
-                let broken = self.render_problems.iter().find(|problem| problem.kind != "no-blender");
-                let kind = match &error {
-                    SeriesError::NoBlender => match broken {
-                        Some(problem) => {
-                            let text = format!("{}; {}", problem.message, problem.fix);
-                            return ApiError::new(ErrorKind::BlenderBroken, text);
-                        }
-                        None => ErrorKind::NoBlender,
-                    },
-                    SeriesError::NoDenoiser { .. } => ErrorKind::NoDenoiser,
-                    SeriesError::TooOld { .. } | SeriesError::NotThere { .. } | SeriesError::PinnedTooOld { .. } => {
-                        ErrorKind::NoSeries
+        choose_series(question.file, question.min_version, &question.needs, &available, pinned).map_err(|error| {
+            let broken = self.render_problems.iter().find(|problem| problem.kind != "no-blender");
+            let kind = match &error {
+                SeriesError::NoBlender => match broken {
+                    Some(problem) => {
+                        let text = format!("{}; {}", problem.message, problem.fix);
+                        return ApiError::new(ErrorKind::BlenderBroken, text);
                     }
-                };
-                ApiError::new(kind, error.to_string())
-            },
-        )
+                    None => ErrorKind::NoBlender,
+                },
+                SeriesError::NoDenoiser { .. } => ErrorKind::NoDenoiser,
+                SeriesError::TooOld { .. } | SeriesError::NotThere { .. } | SeriesError::PinnedTooOld { .. } => {
+                    ErrorKind::NoSeries
+                }
+            };
+            ApiError::new(kind, error.to_string())
+        })
     }
 
     /// Tells what this machine lacks, once its Blenders have been looked for.

@@ -1,10 +1,11 @@
 //! What the loop hears from the tasks it started.
 
 use super::answer::Stream;
+use super::http::ApiError;
 use super::logs::FrameLogs;
 use super::machine::Gpu;
 use super::prospect::Prospect;
-use super::render::Discovery;
+use super::render::{Discovery, Pinned};
 use super::slots::{Finished, Free};
 use super::submit::Prepared;
 use super::sweep::Look;
@@ -59,14 +60,22 @@ pub struct WhoCan {
     pub min_version: u32,
     /// What it needs.
     pub needs: Needs,
-    /// Asked for.
-    pub pinned: Option<Series>,
+    /// The one it is to have, whatever is set for the swarm.
+    pub pinned: Option<Pinned>,
     /// Whether only GPUs will do.
     pub gpu: bool,
     /// The job that is to come first, as the person named it.
     pub after: Option<String>,
     /// Who, or why nobody can.
-    pub reply: oneshot::Sender<Result<Found, super::http::ApiError>>,
+    pub reply: oneshot::Sender<Choice>,
+}
+
+/// The series for a submission.
+pub struct Choice {
+    /// The one it is to have, unless the file chooses.
+    pub pinned: Option<Pinned>,
+    /// What there is, or why nobody can render it.
+    pub found: Result<Found, ApiError>,
 }
 
 /// What a submission learns of the swarm.

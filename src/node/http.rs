@@ -16,6 +16,7 @@
 //! | `POST /v1/jobs/JOB/debug?frame=N` | `Debug` |
 //! | `GET /v1/nodes`; `POST /v1/node/pause` `{"drop"}`, `…/resume` | `Nodes`, `NodePause`, `NodeResume` |
 //! | `POST /v1/node/trust`, `…/untrust` `{"node"}`, or `{"members": true}` for all | `Trust` |
+//! | `GET`, `POST /v1/settings` `{"series"}`, a text such as 4.5 or null | `Settings`, `Setting` |
 //! | `GET /v1/doctor`; `POST /v1/invite`; `POST /v1/join` `{"code"}` | `Doctor`, `Invite`, `Join` |
 
 mod api;
@@ -32,6 +33,7 @@ pub use error::{ApiError, ErrorKind};
 pub use file::ApiFile;
 
 use crate::farm::frames::FrameSet;
+use crate::farm::settings::SwarmSetting;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
@@ -90,6 +92,7 @@ fn router(token: &str, port: u16, calls: mpsc::Sender<ApiCall>) -> Router {
         .route("/v1/node/resume", post(async |State(calls)| ask(calls, ApiRequest::NodeResume).await))
         .route("/v1/node/trust", post(async |State(calls), body| trust(calls, body, true).await))
         .route("/v1/node/untrust", post(async |State(calls), body| trust(calls, body, false).await))
+        .route("/v1/settings", get(async |State(calls)| ask(calls, ApiRequest::Settings).await).post(setting))
         .route("/v1/doctor", get(async |State(calls)| ask(calls, ApiRequest::Doctor).await))
         .route("/v1/invite", post(async |State(calls)| ask(calls, ApiRequest::Invite).await))
         .route("/v1/join", post(join))
@@ -184,6 +187,20 @@ async fn trust(calls: Calls, body: RawBody, trusted: bool) -> Result<Response, A
         return Err(bad_request("say whom: {\"node\": NAME} or {\"members\": true}, one of them"));
     }
     ask(calls, ApiRequest::Trust { whom, trusted }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SettingBody {
+    /// Named, even to lift it.
+    #[serde(deserialize_with = "Option::deserialize")]
+    series: Option<String>,
+}
+
+async fn setting(State(calls): State<Calls>, body: RawBody) -> Result<Response, ApiError> {
+    let SettingBody { series } = parse(body)?;
+    let series = series.map(|text| text.parse()).transpose().map_err(|error: String| bad_request(error))?;
+    ask(calls, ApiRequest::Setting(SwarmSetting::Series(series))).await
 }
 
 type JobPath = Result<Path<String>, PathRejection>;

@@ -3,20 +3,20 @@
 //! `submit` refuses on the errors in it and tells the warnings; `submit --check` shows all of it. A check that fails does
 //! not keep the others from being made, so that a person mends everything at once.
 
+mod answer;
 mod chosen;
 mod python;
 
+pub(super) use answer::unreadable;
+
 use super::answer::Stream;
-use super::event::{Event, Found};
+use super::event::{Choice, Event, Found};
 use super::format;
 use super::http::{ApiError, ErrorKind, SubmitRequest, VideoChoice};
 use super::output;
 use super::prospect::{Outlook, Prospect};
-use super::render::PIXELS_MAX;
-use super::scene::{
-    self, BundleStats, Dependency, Missing, OcioChoice, PathMap, RefKind, SceneError, SceneInfo, Survey, Trace,
-    TraceOptions,
-};
+use super::render::{PIXELS_MAX, Pinned};
+use super::scene::{self, Missing, OcioChoice, PathMap, RefKind, SceneError, SceneInfo, Survey, Trace, TraceOptions};
 use super::submit::{blocking, frames, name, needs, no_sound, output_of, rate, scene_error, settings, who_can};
 use crate::farm::frames::FrameSet;
 use crate::farm::id::BlobId;
@@ -30,8 +30,6 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Missing files, simulations and the like named in one error; the rest are counted.
 const MOST_NAMED: usize = 20;
-/// Bytes of paths that the answer of a check may list; an answer is one line (guess: some 50,000 files).
-const LISTED_MAX_BYTES: usize = 4 << 20;
 /// Priority unless told. DESIGN §3.
 const DEFAULT_PRIORITY: u8 = 50;
 
@@ -294,6 +292,8 @@ pub(super) struct Checked {
     pub spec: Option<JobSpec>,
     /// The series that would render it.
     series: Option<Series>,
+    /// The one it is to have, unless the file chooses.
+    pinned: Option<Pinned>,
     /// What the swarm says to it.
     outlook: Option<Outlook>,
 }
@@ -329,10 +329,10 @@ pub(super) async fn check(
     looked.tell_of_views(request, chosen.format);
     // What is refused anyway waits for no machine, unless all there is to say is asked for.
     if !request.check && looked.problems.iter().any(Problem::is_error) {
-        return Ok(Checked { looked, spec: None, series: None, outlook: None });
+        return Ok(Checked { looked, spec: None, series: None, pinned: None, outlook: None });
     }
     let needs = needs(&looked.info, settings.as_ref().unwrap_or(&RenderSettings::default()));
-    let found = who_can(request, &looked.info, &needs, events).await;
+    let Choice { pinned, found } = who_can(request, &looked.info, &needs, events).await;
     let found = looked.keep(request, found);
     let series = found.as_ref().map(|found| found.series);
     if let Some(Found { series, warning: Some(warning), .. }) = &found {
@@ -359,7 +359,7 @@ pub(super) async fn check(
             bundle_bytes: 0,
             frames: frames?,
             // Where there is none for it, the machines say so.
-            series: series.or(request.series).unwrap_or(looked.info.version),
+            series: series.or(pinned.map(Pinned::series)).unwrap_or(looked.info.version),
             min_version: looked.info.min_version,
             settings: RenderSettings { depth: chosen.depth, silent, ..settings? },
             needs,
@@ -380,7 +380,7 @@ pub(super) async fn check(
         Some(spec) => Some(looked.ask(spec, events).await?),
         None => None,
     };
-    Ok(Checked { looked, spec: whole, series, outlook })
+    Ok(Checked { looked, spec: whole, series, pinned, outlook })
 }
 
 impl Checked {
@@ -390,60 +390,6 @@ impl Checked {
         let lost = || ApiError::new(ErrorKind::Internal, format!("{} was not checked", request.file.display()));
         Ok((self.looked.trace, self.spec.ok_or_else(lost)?))
     }
-
-    /// As `submit --check` answers; `bundle` is what would be sent, if the files could be read.
-    pub fn to_json(&self, bundle: Option<BundleStats>) -> Value {
-        let problems: Vec<Value> = self.looked.problems.iter().map(Problem::to_json).collect();
-        let outlook = self.outlook.as_ref();
-        json!({
-            "event": "checked",
-            "ok": !self.looked.problems.iter().any(Problem::is_error),
-            "problems": problems,
-            "files": bundle.map(|bundle| bundle.files),
-            "bytes": bundle.map(|bundle| bundle.bytes),
-            "new_bytes": bundle.map(|bundle| bundle.new_bytes),
-            "dependencies": dependencies(&self.looked.trace),
-            "nodes": outlook.map_or(json!([]), |outlook| outlook.nodes.clone()),
-            "series": self.series.map(|series| series.to_string()),
-            "estimate": {
-                "seconds": outlook.and_then(|outlook| outlook.seconds),
-                "basis": outlook.map_or("guess", |outlook| outlook.basis),
-            },
-        })
-    }
-}
-
-/// The files that would travel, for programs; null where they are too many for one answer.
-fn dependencies(trace: &Trace) -> Value {
-    let paths = |file: &Dependency| file.from.as_os_str().len() + file.resolved.as_os_str().len();
-    if trace.files.iter().map(paths).sum::<usize>() > LISTED_MAX_BYTES {
-        return Value::Null;
-    }
-    let one = |file: &Dependency| {
-        json!({
-            "kind": file.kind.to_string(),
-            "path": file.resolved.to_string_lossy(),
-            "from": file.from.to_string_lossy(),
-            "datablock": file.datablock,
-        })
-    };
-    trace.files.iter().map(one).collect()
-}
-
-/// As `submit --check` answers about a file that cannot be read.
-pub(super) fn unreadable(error: ApiError, file: &Path) -> Value {
-    json!({
-        "event": "checked",
-        "ok": false,
-        "problems": [Problem::from(error, file).to_json()],
-        "files": null,
-        "bytes": null,
-        "new_bytes": null,
-        "dependencies": null,
-        "nodes": [],
-        "series": null,
-        "estimate": {"seconds": null, "basis": "guess"},
-    })
 }
 
 impl Looked {

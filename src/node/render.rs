@@ -45,7 +45,7 @@ pub use error::{RenderError, UnitFailure};
 pub use files::{FileOutput, FileOutputs};
 pub use find::{Discovery, Search, discover, discover_in};
 pub use log::{Lines, split_log};
-pub use series::{Available, SeriesError, choose_renderer, choose_series};
+pub use series::{Available, Pinned, SeriesError, choose_renderer, choose_series};
 pub use views::{View, Views};
 pub use worker::{Rendered, Worker, WorkerScene};
 

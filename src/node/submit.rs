@@ -6,10 +6,11 @@
 use super::answer::Stream;
 use super::cause::{is_full, with_causes};
 use super::chunk::Chunking;
-use super::event::{Event, Found, WhoCan};
+use super::event::{Choice, Event, WhoCan};
 use super::http::{ApiError, ErrorKind, SubmitRequest};
 use super::output::{self, file_safe};
 use super::preflight::{self, check};
+use super::render::Pinned;
 use super::scene::{self, BlobSink, BundleError, SceneError, SceneInfo, Trace};
 use super::store::{Intake, Store};
 use super::sweep::Held;
@@ -271,25 +272,28 @@ pub(super) async fn who_can(
     info: &SceneInfo,
     needs: &Needs,
     events: &mpsc::Sender<Event>,
-) -> Result<Found, ApiError> {
-    let stopping = || ApiError::new(ErrorKind::Busy, "the daemon is stopping; submit again when it runs");
+) -> Choice {
+    let pinned = request.series.map(if request.update.is_some() { Pinned::Job } else { Pinned::Asked });
+    let cannot = |kind, text| Choice { pinned, found: Err(ApiError::new(kind, text)) };
+    let stopping = || cannot(ErrorKind::Busy, "the daemon is stopping; submit again when it runs");
     let (reply, answer) = oneshot::channel();
     let ask = WhoCan {
         file: info.version,
         min_version: info.min_version,
         needs: needs.clone(),
-        pinned: request.series,
+        pinned,
         gpu: request.device == crate::farm::job::Device::Gpu,
         after: request.rules.after.clone().flatten(),
         reply,
     };
-    events.send(Event::WhoCan(ask)).await.map_err(|_| stopping())?;
+    if events.send(Event::WhoCan(ask)).await.is_err() {
+        return stopping();
+    }
     match tokio::time::timeout(PROBE_WAIT, answer).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => Err(stopping()),
+        Ok(Ok(choice)) => choice,
+        Ok(Err(_)) => stopping(),
         Err(_) => {
-            let text = "this machine's Blenders did not answer in time; see `swarm doctor`";
-            Err(ApiError::new(ErrorKind::BlenderBroken, text))
+            cannot(ErrorKind::BlenderBroken, "this machine's Blenders did not answer in time; see `swarm doctor`")
         }
     }
 }

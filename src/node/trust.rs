@@ -33,15 +33,20 @@ fn is_in_force(farm: &Farm, node: NodeId, trusted: bool) -> Result<(), ApiError>
     if counts {
         return Ok(());
     }
+    let (told, why) = (told(farm), why_no_word(farm));
+    Err(ApiError::new(ErrorKind::DataDir, format!("nothing is changed, and this machine still {told}: {why}")))
+}
+
+/// Why the swarm's log has no new word of this machine.
+pub(super) fn why_no_word(farm: &Farm) -> &'static str {
     let is_forked = farm.ledger().forked().any(|(log, actor)| (log, actor) == (SWARM_LOG, farm.me()));
-    let why = match is_forked {
+    match is_forked {
         true => {
             "another machine writes to the swarm's log in the name of this daemon, whose data directory was copied while \
              it ran; start it anew, then say this again"
         }
         false => "the swarm's log takes no word of this machine; the daemon's own log says why",
-    };
-    Err(ApiError::new(ErrorKind::DataDir, format!("nothing is changed, and this machine still {}: {why}", told(farm))))
+    }
 }
 
 fn to_json(farm: &Farm) -> Value {

@@ -126,7 +126,7 @@ pub async fn update(
     let needs = needs(&info, &settings);
     // One series per job, since series differ in pixels.
     (request.series, request.device) = (Some(spec.series), settings.device);
-    who_can(&request, &info, &needs, events).await?;
+    who_can(&request, &info, &needs, events).await.found?;
     let (min_version, revised) = (info.min_version, (settings.clone(), needs.clone()));
     let revised = JobSpec { min_version, settings: revised.0, needs: revised.1, ..(*spec).clone() };
     settle_who(&revised, events, stream).await?;

@@ -120,7 +120,7 @@ pub(crate) fn ops() -> Vec<Op> {
     .collect()
 }
 
-fn capability() -> Capability {
+pub fn capability() -> Capability {
     let renderer = RendererInfo {
         version: (4, 5, 1),
         path: "/b".into(),

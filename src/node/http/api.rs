@@ -10,6 +10,7 @@ use crate::farm::job::{Device, Series};
 use crate::farm::op::JobSetting;
 use crate::farm::overrides::Overrides;
 use crate::farm::rules::{Chunk, Glob, Order, Rules};
+use crate::farm::settings::SwarmSetting;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -148,6 +149,11 @@ pub enum ApiRequest {
         /// Whether.
         trusted: bool,
     },
+    /// What is set for the whole swarm: array of `{name, value, by, machines}`. The value is null where none is set; `by` is
+    /// `{id, name}` of who set or lifted it, or null; `machines` is how many of those known can do as it says, or null.
+    Settings,
+    /// Set something for the whole swarm. Answer: as of `Settings`.
+    Setting(SwarmSetting),
     /// Array of `{name, ok, message, fix}`.
     Doctor,
     /// `{"code"}`.
@@ -181,6 +187,8 @@ impl ApiRequest {
             | Self::NodePause { .. }
             | Self::NodeResume
             | Self::Trust { .. }
+            | Self::Settings
+            | Self::Setting(_)
             | Self::Doctor
             | Self::Invite
             | Self::Join { .. } => false,
@@ -223,7 +231,7 @@ pub struct SubmitRequest {
     /// Compute device.
     #[serde(default)]
     pub device: Device,
-    /// Release series of Blender.
+    /// Release series of Blender; the swarm's, if one is set, else one that suits the file.
     #[serde(default)]
     pub series: Option<Series>,
     /// 0 to 100; 50 by default.

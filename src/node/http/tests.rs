@@ -100,6 +100,9 @@ async fn what_is_not_understood_is_an_error_in_json_and_reaches_nobody() {
         ("POST /v1/node/trust", "{\"node\": null}", 400, "bad_request"),
         ("POST /v1/node/trust", "{\"members\": false}", 400, "bad_request"),
         ("POST /v1/node/untrust", "{\"node\": \"ws2\", \"members\": true}", 400, "bad_request"),
+        ("POST /v1/settings", "{}", 400, "bad_request"),
+        ("POST /v1/settings", "{\"series\": \"new\"}", 400, "bad_request"),
+        ("POST /v1/settings", "{\"series\": null, \"tags\": []}", 400, "bad_request"),
     ] {
         let (got, answer) = server.ask(line, body).await;
         assert_eq!((got, kind(&answer).as_str()), (status, name), "{line}: {answer}");

@@ -1,8 +1,9 @@
 //! Which release series of Blender renders a job, and which renderer of it.
 //!
-//! Series differ in pixels, so a job has one. It is the one that saved the file where there is one, else the nearest
-//! newer, which reads every older file; an older one only where the file itself says that it may. Opening a file it
-//! forbids crashes Blender, so that is never tried, pinned or not. Pure: no Blender is asked here.
+//! Series differ in pixels, so a job has one. It is the one that is asked for, else the one that is set for the whole swarm,
+//! else the one that saved the file where there is one, else the nearest newer, which reads every older file; an older one
+//! only where the file itself says that it may. Opening a file it forbids crashes Blender, so that is never tried, whoever
+//! wants it. Pure: no Blender is asked here.
 
 use super::Renderer;
 use crate::farm::job::{Device, Needs, Series};
@@ -20,6 +21,43 @@ pub struct Available {
 impl From<&Renderer> for Available {
     fn from(renderer: &Renderer) -> Self {
         Self { series: renderer.series, denoiser: renderer.denoiser }
+    }
+}
+
+/// A series that is not chosen by the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pinned {
+    /// Asked for with the job.
+    Asked(Series),
+    /// That of the job whose frames are updated.
+    Job(Series),
+    /// Set for the whole swarm.
+    Setting(Series),
+}
+
+impl Pinned {
+    /// Which.
+    pub fn series(self) -> Series {
+        let (Self::Asked(series) | Self::Job(series) | Self::Setting(series)) = self;
+        series
+    }
+
+    /// Why it is that one, for people.
+    fn why(self) -> &'static str {
+        match self {
+            Self::Asked(_) => "was asked for",
+            Self::Job(_) => "is the job's",
+            Self::Setting(_) => "is the swarm's setting",
+        }
+    }
+
+    /// How to have another.
+    fn way_out(self) -> &'static str {
+        match self {
+            Self::Asked(_) => "leave out --series",
+            Self::Job(_) => "submit the file as a new job",
+            Self::Setting(_) => "choose another with --series, or change the setting with `swarm setting series`",
+        }
     }
 }
 
@@ -47,19 +85,23 @@ pub enum SeriesError {
     },
     /// The pinned series is not there.
     #[error(
-        "Blender {wanted} was asked for and there is only {there}; install Blender {wanted}, or leave out --series"
+        "Blender {} {} and there is only {there}; install Blender {}, or {}",
+        wanted.series(), wanted.why(), wanted.series(), wanted.way_out()
     )]
     NotThere {
-        /// Series asked for.
-        wanted: Series,
+        /// Which.
+        wanted: Pinned,
         /// What there is, for people.
         there: String,
     },
     /// The pinned series may not open the file.
-    #[error("Blender {wanted} was asked for and the file needs {least} or newer; it was saved by Blender {file}")]
+    #[error(
+        "Blender {} {} and the file, which was saved by Blender {file}, needs {least} or newer; {}",
+        wanted.series(), wanted.why(), wanted.way_out()
+    )]
     PinnedTooOld {
-        /// Series asked for.
-        wanted: Series,
+        /// Which.
+        wanted: Pinned,
         /// Least series the file allows.
         least: Series,
         /// Series that saved the file.
@@ -94,7 +136,7 @@ pub fn choose_series(
     min_version: u32,
     needs: &Needs,
     available: &[Available],
-    pinned: Option<Series>,
+    pinned: Option<Pinned>,
 ) -> Result<(Series, Option<String>), SeriesError> {
     if available.is_empty() {
         return Err(SeriesError::NoBlender);
@@ -104,10 +146,11 @@ pub fn choose_series(
     let there = || listed(available.iter().map(|a| a.series));
     let mut usable: Vec<Available> = available.iter().copied().filter(|a| a.series >= least).collect();
     if let Some(wanted) = pinned {
-        if wanted < least {
+        let series = wanted.series();
+        if series < least {
             return Err(SeriesError::PinnedTooOld { wanted, least, file });
         }
-        usable.retain(|a| a.series == wanted);
+        usable.retain(|a| a.series == series);
         if usable.is_empty() {
             return Err(SeriesError::NotThere { wanted, there: there() });
         }
@@ -118,11 +161,17 @@ pub fn choose_series(
     let able: BTreeSet<Series> = usable.iter().filter(|a| a.denoiser || !needs.denoiser).map(|a| a.series).collect();
     let newer = able.range(file..).next();
     let Some(&chosen) = newer.or_else(|| able.last()) else {
-        return Err(SeriesError::NoDenoiser { there: listed(usable.iter().map(|a| a.series)) });
+        let setting = matches!(pinned, Some(Pinned::Setting(_))).then_some(", the swarm's setting").unwrap_or_default();
+        let there = listed(usable.iter().map(|a| a.series)) + setting;
+        return Err(SeriesError::NoDenoiser { there });
     };
     let warning = (chosen != file).then(|| {
-        let why = if pinned.is_some() {
-            "as asked".to_string()
+        let why = if let Some(pinned) = pinned {
+            match pinned {
+                Pinned::Asked(_) => "as asked".to_string(),
+                Pinned::Job(_) => "as the job is".to_string(),
+                Pinned::Setting(_) => "the swarm's setting".to_string(),
+            }
         } else if usable.iter().any(|a| a.series == file) {
             format!("since no Blender {file} here can denoise")
         } else {
@@ -170,14 +219,16 @@ mod tests {
 
     #[track_caller]
     fn check(file: &str, min: u32, needs: Needs, there: &[(&str, bool)], pinned: Option<&str>, expected: &str) {
-        let (chosen, warning) = choose_series(series(file), min, &needs, &with(there), pinned.map(series)).unwrap();
+        let pinned = pinned.map(series).map(Pinned::Asked);
+        let (chosen, warning) = choose_series(series(file), min, &needs, &with(there), pinned).unwrap();
         assert_eq!(chosen.to_string(), expected);
         assert_eq!(warning.is_some(), chosen != series(file), "{warning:?}");
     }
 
     #[track_caller]
     fn check_error(file: &str, min: u32, needs: Needs, there: &[(&str, bool)], pinned: Option<&str>) -> String {
-        choose_series(series(file), min, &needs, &with(there), pinned.map(series)).unwrap_err().to_string()
+        let pinned = pinned.map(series).map(Pinned::Asked);
+        choose_series(series(file), min, &needs, &with(there), pinned).unwrap_err().to_string()
     }
 
     const BOTH: &[(&str, bool)] = &[("4.5", true), ("3.4", false)];
@@ -207,6 +258,35 @@ mod tests {
         check("3.6", 30000, PLAIN, BOTH, Some("3.4"), "3.4");
         let error = check_error("3.4", 30000, PLAIN, BOTH, Some("4.2"));
         assert!(error.contains("4.2") && error.contains("3.4, 4.5"), "{error}");
+    }
+
+    #[test]
+    fn a_series_set_for_the_swarm_is_taken_or_missed_like_an_asked_one_and_says_whose_it_is() {
+        let check = |file: &str, min, needs: Needs, there: &[(&str, bool)], set: &str| {
+            let set = Pinned::Setting(series(set));
+            match choose_series(series(file), min, &needs, &with(there), Some(set)) {
+                Ok((chosen, warning)) => (chosen.to_string(), warning.unwrap_or_default()),
+                Err(error) => (String::new(), error.to_string()),
+            }
+        };
+        assert_eq!(check("3.4", 30000, PLAIN, BOTH, "3.4"), ("3.4".into(), String::new()));
+        let (chosen, warning) = check("3.4", 30000, PLAIN, BOTH, "4.5");
+        assert_eq!(chosen, "4.5");
+        assert!(warning.contains("saved by Blender 3.4 and is rendered by 4.5, the swarm's setting"), "{warning}");
+        let ways_out = "choose another with --series, or change the setting with `swarm setting series`";
+        let (_, error) = check("4.1", 30613, PLAIN, BOTH, "3.4");
+        let says =
+            "Blender 3.4 is the swarm's setting and the file, which was saved by Blender 4.1, needs 3.6 or newer; ";
+        assert_eq!(error, format!("{says}{ways_out}"));
+        let (_, error) = check("3.4", 30000, PLAIN, BOTH, "4.2");
+        let says = "Blender 4.2 is the swarm's setting and there is only 3.4, 4.5; install Blender 4.2, or ";
+        assert_eq!(error, format!("{says}{ways_out}"));
+        let job = choose_series(series("4.1"), 30613, &PLAIN, &with(BOTH), Some(Pinned::Job(series("3.4"))));
+        assert!(
+            job.is_err_and(|error| error.to_string().ends_with("needs 3.6 or newer; submit the file as a new job"))
+        );
+        let (_, error) = check("3.4", 30000, DENOISED, BOTH, "3.4");
+        assert!(error.contains("(3.4, the swarm's setting) was built without it"), "{error}");
     }
 
     #[test]
