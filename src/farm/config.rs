@@ -83,7 +83,7 @@ pub const STOP_PERCENT: usize = 10;
 pub const FULL_MESH: usize = 64;
 /// Above that, neighbours a machine draws to talk to; about as many draw it. Measured with 100 machines: an op is
 /// everywhere in 8 ms (median) and 201 ms (99 of 100) with 6, 689 ms with 4, 200 ms with 8; with 500 machines 9 and 205 ms.
-pub const MESH_DRAWS: usize = 6;
+pub const MESH_DRAWS: usize = 4;
 /// Between batches of ops handed on above that. DESIGN §2: ops may wait 100 ms. Measured with `scripts/sim --scenario
 /// hundred`, 2 seeds: an op is everywhere in 152, 301, 595, 1180 ms (99 of 100) with 50, 100, 200, 400 ms, for 83.6, 83.4,
 /// 83.0, 89.4 bytes a frame and link. Links that only announce, along a tree (Plumtree, Leitão et al. 2007), made it 287 ms

@@ -171,9 +171,10 @@ impl Farm {
     }
 
     /// The member that pushes `actor`'s ops itself, to those it talks to: only the start that wrote them, and not this one.
-    fn origin(&self, actor: ActorId) -> Option<&Member> {
+    /// Whom it talks to is known for as long as it says so itself; in a large swarm most say it to others.
+    pub(super) fn origin(&self, actor: ActorId) -> Option<&Member> {
         let origin = self.roster.member(actor.node).filter(|_| actor != self.me);
-        origin.filter(|origin| origin.boot == Some(actor.boot))
+        origin.filter(|origin| origin.boot == Some(actor.boot) && origin.tells(self.last_turn))
     }
 
     /// Whether `node` has `actor`'s ops from their `origin`.

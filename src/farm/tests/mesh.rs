@@ -23,6 +23,36 @@ fn a_link_over_which_nothing_comes_is_given_up_once_a_request_over_it_fails() {
     assert!(gives_up(&mut trio), "whether or not others hear it");
 }
 
+#[test]
+fn whom_a_member_talks_to_is_known_no_longer_than_it_says_so_itself() {
+    let mut trio = Trio::with(1, |_, _| true, None);
+    let farm = &mut trio.machines.get_mut(&trio.names[0]).expect("a machine").farm;
+    let (far, boot) = (actor(2).node, actor(2).boot);
+    let mut hears = |after: Duration, input: Input| {
+        farm.handle(Now { mono: trio.now + after, wall_ms: 0 }, input, &mut trio.rng);
+        farm.origin(actor(2)).is_some_and(|origin| origin.neighbours.contains(&actor(3).node))
+    };
+    hears(Duration::ZERO, Input::Connected { node: far, boot });
+    let beat = Heartbeat {
+        counter: 1,
+        boot,
+        load_percent: 0,
+        free_memory_bytes: None,
+        at_desk: false,
+        in_hand: Vec::new(),
+        neighbours: vec![actor(3).node],
+    };
+    let message = Message::Heartbeat(beat).into();
+    assert!(hears(Duration::ZERO, Input::Received { from: far, message }));
+    // From now on others tell that it lives, as in a swarm that has become large.
+    let told = |count: u32| Input::Received { from: far, message: Message::Beats(vec![(boot, count.into())]).into() };
+    let beats = SUSPECT_AFTER.as_millis().div_ceil(HEARTBEAT.as_millis()) as u32;
+    for count in 1..=beats {
+        let knows = hears(count * HEARTBEAT, told(1 + count));
+        assert_eq!(knows, count < beats, "{count}");
+    }
+}
+
 fn actor(byte: u8) -> ActorId {
     ActorId { node: NodeId([byte; 32]), boot: BootId([byte; 8]) }
 }
