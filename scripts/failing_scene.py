@@ -1,6 +1,7 @@
 """Scenes that go wrong on a frame, for scripts/failures; run inside Blender: OUTPUT KIND FRAME.
 
-A cube that turns, 64x36, one sample of Cycles, frames 1 to 8; on FRAME happens what KIND names. No scene needs its
+A cube that turns, 64x36, one sample of Cycles, frames 1 to 8; on FRAME happens what KIND names. (`sheet` goes wrong
+out of order: it has FRAME frames, and beside OUTPUT come a folder of its name and in it the frames in order.) No scene needs its
 scripts to be trusted: what goes wrong is in its data, or in a Freestyle style module, which Blender runs whatever it was
 told.
 """
@@ -121,6 +122,22 @@ def black(scene, cube):
         only_then(light, "hide_render", False, True)
 
 
+def sheet(scene, cube):
+    """Cloth that falls on the cube and is not baked, for FRAME frames."""
+    bpy.ops.mesh.primitive_grid_add(x_subdivisions=12, y_subdivisions=12, size=4, location=(0, 0, 1.3))
+    bpy.context.object.modifiers.new("cloth", "CLOTH").point_cache.frame_end = FRAME
+    cube.modifiers.new("collision", "COLLISION")
+    scene.frame_end = FRAME
+
+
+def save_in_order(scene, folder):
+    """Every frame as it comes out after all before it, in one process from the first on."""
+    for frame in range(scene.frame_start, scene.frame_end + 1):
+        scene.frame_set(frame)
+        scene.render.filepath = os.path.join(folder, "%04d.png" % frame)
+        bpy.ops.render.render(write_still=True)
+
+
 def main():
     bpy.ops.wm.read_factory_settings()
     scene = bpy.context.scene
@@ -136,7 +153,7 @@ def main():
     for frame in (1, 8):
         cube.rotation_euler.z = frame / 3
         cube.keyframe_insert("rotation_euler", frame=frame)
-    kinds = (nothing, segfault, endless, memory, leave, views, heavy, driver, black)
+    kinds = (nothing, segfault, endless, memory, leave, views, heavy, driver, black, sheet)
     changes = {kind.__name__: kind for kind in kinds}[KIND](scene, cube)
     bpy.ops.wm.save_as_mainfile(filepath=os.path.abspath(OUTPUT), compress=False)
     if changes:
@@ -146,6 +163,8 @@ def main():
                 data = data.replace(before, after)
             file.seek(0)
             file.write(data)
+    if KIND == "sheet":
+        save_in_order(scene, os.path.splitext(os.path.abspath(OUTPUT))[0])
     # bpy can hang at interpreter exit.
     os._exit(0)
 

@@ -250,35 +250,50 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<Loo
 }
 
 impl Looked {
-    /// From which frame on every one is to be evaluated, for simulations that are not baked; those that are not are a problem.
+    /// From which frame on every one is to be evaluated, for simulations that are not baked, or not to their end; those that
+    /// are not are a problem. Frames that a bake lacks are told.
     pub fn simulate_from(&mut self, request: &SubmitRequest, frames: &FrameSet, chunk: Chunk) -> Option<i32> {
-        // Up to its start a simulation is the same in any order.
-        let unbaked = self.survey.simulations.iter().filter(|simulation| simulation.start < frames.last());
+        let unbaked = self.survey.simulations.iter().filter(|simulation| simulation.safe_to() < frames.last());
         let (played, refused): (Vec<_>, Vec<_>) =
             unbaked.partition(|simulation| chunk == Chunk::All && simulation.plays);
         for simulation in refused {
             let subject = request.file.to_string_lossy();
+            let is_not = match simulation.baked_to {
+                Some(last) => format!("is baked to frame {last} only"),
+                None => "is not baked".to_owned(),
+            };
             let problem = match request.allow_unbaked {
                 true => {
-                    let text =
-                        format!("{simulation} is not baked, so its frames depend on what is rendered before them");
+                    let text = format!("{simulation} {is_not}, so its frames depend on what is rendered before them");
                     Problem::warning("not_baked", subject, text, "")
                 }
                 false => {
                     let (text, fix) = match simulation.plays {
                         true => (
-                            format!("{simulation} is not baked"),
+                            format!("{simulation} {is_not}"),
                             "bake it and save, or submit with --chunk all or --allow-unbaked",
                         ),
                         false => (
-                            format!("{simulation}, is not baked, and --chunk all does not help it"),
-                            "choose another cache type, bake it and save, or submit with --allow-unbaked",
+                            format!("{simulation}, {is_not}, and --chunk all does not help it"),
+                            match simulation.baked_to {
+                                Some(_) => "free the bake, bake it anew and save, or submit with --allow-unbaked",
+                                None => "choose another cache type, bake it and save, or submit with --allow-unbaked",
+                            },
                         ),
                     };
                     Problem::error(ErrorKind::NotBaked, subject, text, fix)
                 }
             };
             self.problems.push(problem.of(&simulation.object));
+        }
+        for (bake, lacked) in self.survey.bakes.iter().filter_map(|bake| Some((bake, bake.lacks(frames)?))) {
+            let text = match bake.runs.as_slice() {
+                [] => format!("`{}`: {} has no baked frames", bake.object, bake.cache),
+                _ => format!("`{}`: the bake of {} has no frames {lacked}", bake.object, bake.cache),
+            };
+            let fix = "it comes out there as Blender shows it without; bake it anew if that is not meant";
+            let problem = Problem::warning("partly_baked", request.file.to_string_lossy(), text, fix);
+            self.problems.push(problem.of(&bake.object));
         }
         played.iter().map(|simulation| simulation.start).min()
     }
@@ -542,5 +557,7 @@ fn stopping() -> ApiError {
     ApiError::new(ErrorKind::Busy, "the daemon is stopping; submit again when it runs")
 }
 
+#[cfg(test)]
+mod bake_tests;
 #[cfg(test)]
 mod tests;

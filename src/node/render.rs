@@ -28,7 +28,7 @@ mod override_tests;
 mod script_tests;
 mod series;
 #[cfg(test)]
-mod simulation_tests;
+pub(super) mod simulation_tests;
 mod sound;
 #[cfg(test)]
 mod sound_tests;

@@ -9,8 +9,9 @@
 //! what they come to here (`maps` where they are of another machine), [`mod@trace`] what is there and what is missing,
 //! `inner` what files name themselves, `include` what travels though no .blend names it, `ocio` the colours where they are not Blender's own, `names` gives each file its place in a bundle, [`mod@bundle`] copies
 //! them with the paths rewritten, [`layout`] puts them down again. [`mod@survey`] says what of a scene would not come out as
-//! its maker saw it: `simulations` without a bake, and what is `unrun` of its Python (`expression` tells which need it).
+//! its maker saw it: `simulations` without a bake, which frames `bakes` have, and what is `unrun` of its Python (`expression` tells which need it).
 
+mod bakes;
 pub mod bundle;
 mod caches;
 mod disk;
@@ -34,6 +35,7 @@ mod unrun;
 mod views;
 mod zones;
 
+pub use bakes::Bake;
 pub use bundle::{BlobSink, BundleError, BundleProgress, BundleStats, bundle};
 pub use include::place_beside;
 pub use layout::{is_opened_for_writing, lay_out};

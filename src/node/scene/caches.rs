@@ -18,12 +18,12 @@ use super::trace::RefKind;
 
 /// `PointCache.flag`.
 pub(super) const BAKED: i64 = 1 << 0;
-const ON_DISK: i64 = 1 << 6;
+pub(super) const ON_DISK: i64 = 1 << 6;
 /// Read from files that were baked elsewhere.
 pub(super) const EXTERNAL: i64 = 1 << 9;
-const NOT_BESIDE_LIBRARY: i64 = 1 << 11;
+pub(super) const NOT_BESIDE_LIBRARY: i64 = 1 << 11;
 /// `FluidDomainSettings.cache_flag`: data, noise, mesh, particles or guides are baked.
-const FLUID_BAKED: i64 = 1 << 1 | 1 << 3 | 1 << 5 | 1 << 7 | 1 << 9;
+pub(super) const FLUID_BAKED: i64 = 1 << 1 | 1 << 3 | 1 << 5 | 1 << 7 | 1 << 9;
 /// `NodesModifierBake.flag`: it has a directory of its own.
 pub(super) const OWN_DIRECTORY: i64 = 1 << 1;
 /// Where a nodes modifier, and a bake with a directory of its own, store it.
@@ -105,12 +105,7 @@ fn point_cache(found: &mut Found<'_>, blend: &Blend, holder: &Record<'_>, pointe
     if !external && flag & ON_DISK == 0 {
         return Ok(());
     }
-    let mut head = name.to_vec();
-    if !external && name.is_empty() {
-        let owner = blend.blocks().get(cache.block).map_or(0, |block| block.owner);
-        let owner = blend.record(owner).and_then(|record| record.id_name()).and_then(|name| name.get(2..));
-        head = owner.unwrap_or_default().iter().flat_map(|byte| format!("{byte:02X}").into_bytes()).collect();
-    }
+    let mut head = file_head(blend, &cache);
     head.push(b'_');
     let members = vec![Members::called(head, &[".bphys"])];
     let name = cache.span("name").filter(|_| !name.is_empty());
@@ -120,4 +115,15 @@ fn point_cache(found: &mut Found<'_>, blend: &Blend, holder: &Record<'_>, pointe
     }
     let field = if flag & NOT_BESIDE_LIBRARY == 0 { Field::BesideItself } else { Field::BesideMain };
     found.add(RefKind::Bake, cache.block, &[], field, form)
+}
+
+/// How the names of a point cache's files begin, before the `_`.
+pub(super) fn file_head(blend: &Blend, cache: &Record<'_>) -> Vec<u8> {
+    let name = cache.text("name").unwrap_or_default();
+    if !name.is_empty() || cache.int("flag").unwrap_or(0) & EXTERNAL != 0 {
+        return name.to_vec();
+    }
+    let owner = blend.blocks().get(cache.block).map_or(0, |block| block.owner);
+    let owner = blend.record(owner).and_then(|record| record.id_name()).and_then(|name| name.get(2..));
+    owner.unwrap_or_default().iter().flat_map(|byte| format!("{byte:02X}").into_bytes()).collect()
 }

@@ -351,7 +351,7 @@ impl Found {
 }
 
 /// Where Blender keeps the disk caches of the .blend at `path`.
-fn caches_of(path: &Path) -> PathBuf {
+pub(super) fn caches_of(path: &Path) -> PathBuf {
     path.with_file_name(os_path(&blendcache(&os_bytes(path.file_name().unwrap_or_default()))))
 }
 

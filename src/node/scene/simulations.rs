@@ -2,17 +2,17 @@
 //!
 //! Rendered in any order, by any machine, such frames come out wrong without a word from Blender. What is looked at is
 //! what Blender keeps of a simulation in the file: its point cache, the settings of a fluid's domain, the bakes of a
-//! nodes modifier (`zones`). Which fields say "baked" was measured with Blender 3.4 and 4.5.
+//! nodes modifier (`zones`). Which fields say "baked" was measured with Blender 3.4 and 4.5. What is baked is told with the
+//! frames it has (`bakes`).
 
 use super::SceneError;
-use super::caches::{BAKED, EXTERNAL};
+use super::bakes::{Bake, Folders, runs};
+use super::caches::{BAKED, EXTERNAL, FLUID_BAKED};
 use super::dna::{Blend, Record};
-use super::maps::PathMap;
 use super::refs::{Budget, name_of};
-use super::zones::unbaked_zones;
+use super::zones::zones;
 use std::collections::HashSet;
 use std::fmt;
-use std::path::Path;
 
 /// `ModifierData.mode`: on for rendering.
 const MODE_RENDER: i64 = 1 << 1;
@@ -42,7 +42,10 @@ pub struct Simulation {
     pub cache: String,
     /// Where it begins: that frame and those before it come out right in any order.
     pub start: i32,
-    /// Whether it comes out right when it is played forward. Of fluids what is rendered between changes what follows.
+    /// The last frame of a bake that ends before the simulation does, and is simulated on.
+    pub baked_to: Option<i32>,
+    /// Whether it comes out right when it is played forward. Of fluids, and of particles behind their bake, what is rendered
+    /// between changes what follows.
     pub plays: bool,
 }
 
@@ -52,15 +55,42 @@ impl fmt::Display for Simulation {
     }
 }
 
-/// All of a .blend that would be simulated while it is rendered, each with the block of the datablock it belongs to. `at` is
-/// its path and where those it stores are here; `scene_start` where simulation zones begin that have no range of their own.
-pub(super) fn unbaked(
+impl Simulation {
+    /// The last frame that comes out right in any order.
+    pub fn safe_to(&self) -> i32 {
+        self.baked_to.map_or(self.start, |frame| frame.max(self.start))
+    }
+}
+
+/// What becomes of a simulation behind the last frame of its bake.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beyond {
+    /// It stays as it is, in any order.
+    Stays,
+    /// It is simulated on, from frame to frame.
+    GoesOn,
+    /// It is simulated on, from whatever was rendered before.
+    Drifts,
+}
+
+/// What was found in a .blend, each with the block of the datablock it belongs to.
+#[derive(Debug, Default)]
+pub(super) struct Simulated {
+    /// What would be simulated while it is rendered.
+    pub unbaked: Vec<(usize, Simulation)>,
+    /// What is baked.
+    pub baked: Vec<(usize, Bake)>,
+}
+
+/// All simulations of a .blend. `folders` are those beside it; `scene_start` is where simulation zones begin that have no
+/// range of their own.
+pub(super) fn simulated(
     blend: &Blend,
-    at: (&Path, &[PathMap]),
+    folders: Folders<'_>,
     scene_start: i32,
     budget: &mut Budget,
-) -> Result<Vec<(usize, Simulation)>, SceneError> {
-    let mut found = Found { blend, at, scene_start, budget, simulations: Vec::new() };
+) -> Result<Simulated, SceneError> {
+    let mut found = Found { blend, folders, scene_start, budget, simulated: Simulated::default() };
     for (index, block) in blend.blocks().iter().enumerate() {
         let Some(record) = blend.record(index) else { continue };
         match &block.code {
@@ -69,32 +99,75 @@ pub(super) fn unbaked(
             _ => {}
         }
     }
-    Ok(found.simulations)
+    Ok(found.simulated)
 }
 
 /// What was found so far.
 struct Found<'a> {
     blend: &'a Blend,
-    /// Its path, and where those it stores are here.
-    at: (&'a Path, &'a [PathMap]),
+    folders: Folders<'a>,
     scene_start: i32,
     budget: &'a mut Budget,
-    simulations: Vec<(usize, Simulation)>,
+    simulated: Simulated,
 }
 
 impl Found<'_> {
     fn push(&mut self, owner: usize, cache: String, start: i32, plays: bool) {
         let object = name_of(self.blend, owner);
-        self.simulations.push((owner, Simulation { object, cache, start, plays }));
+        let simulation = Simulation { object, cache, start, baked_to: None, plays };
+        self.simulated.unbaked.push((owner, simulation));
     }
 
-    /// A point cache, unless it is baked or lacking.
-    fn cache(&mut self, owner: usize, what: String, cache: Option<Record<'_>>) {
-        let Some(cache) = cache else { return };
+    fn push_baked(&mut self, owner: usize, cache: String, start: i32, runs: Vec<(i32, i32)>) {
+        let object = name_of(self.blend, owner);
+        self.simulated.baked.push((owner, Bake { object, cache, start, runs }));
+    }
+
+    /// A point cache, unless it is lacking.
+    fn cache(
+        &mut self,
+        owner: usize,
+        what: String,
+        cache: Option<Record<'_>>,
+        beyond: Beyond,
+    ) -> Result<(), SceneError> {
+        let Some(cache) = cache else { return Ok(()) };
+        let number = |field: &str| cache.int(field).and_then(|number| i32::try_from(number).ok());
+        let start = number("startframe").unwrap_or(1);
         if cache.int("flag").unwrap_or(0) & (BAKED | EXTERNAL) == 0 {
-            let start = cache.int("startframe").and_then(|start| i32::try_from(start).ok()).unwrap_or(1);
             self.push(owner, what, start, true);
+            return Ok(());
         }
+        let Some(frames) = self.folders.point_cache(self.blend, &cache, self.budget)? else { return Ok(()) };
+        let end = number("endframe").unwrap_or(i32::MAX);
+        let runs = runs(frames, (start, end), number("step").unwrap_or(1));
+        let unbroken = runs.first().map(|(_, last)| *last);
+        if beyond == Beyond::Stays || unbroken.is_some_and(|last| last >= end) {
+            self.push_baked(owner, what, start, runs);
+        } else {
+            let (object, baked_to) = (name_of(self.blend, owner), Some(unbroken.unwrap_or(start)));
+            let plays = beyond == Beyond::GoesOn;
+            self.simulated.unbaked.push((owner, Simulation { object, cache: what, start, baked_to, plays }));
+        }
+        Ok(())
+    }
+
+    fn fluid(&mut self, owner: usize, name: &str, domain: &Record<'_>) -> Result<(), SceneError> {
+        let frame = |field: &str| domain.int(field).and_then(|frame| i32::try_from(frame).ok());
+        let start = frame("cache_frame_start").unwrap_or(1);
+        if domain.int("cache_type") == Some(FLUID_REPLAY) {
+            self.push(owner, format!("fluid `{name}`, of cache type Replay"), start, false);
+            return Ok(());
+        }
+        let is_baked = domain.int("cache_flag").unwrap_or(0) & FLUID_BAKED != 0;
+        let frames = if is_baked { self.folders.fluid(domain, self.budget)? } else { Vec::new() };
+        let end = frame("cache_frame_end").unwrap_or(i32::MAX);
+        let runs = runs(frames, (start, end), 1);
+        // None of what was baked is there: that is told as missing.
+        if !is_baked || !runs.is_empty() {
+            self.push_baked(owner, format!("fluid `{name}`"), start.saturating_sub(1), runs);
+        }
+        Ok(())
     }
 
     fn object(&mut self, owner: usize, object: &Record<'_>) -> Result<(), SceneError> {
@@ -113,23 +186,24 @@ impl Found<'_> {
     fn modifier(&mut self, owner: usize, object: &Record<'_>, modifier: &Record<'_>) -> Result<(), SceneError> {
         let name = text(modifier.text("modifier.name"));
         match modifier.struct_name() {
-            "ClothModifierData" => self.cache(owner, format!("cloth `{name}`"), modifier.follow("point_cache")),
+            "ClothModifierData" => {
+                self.cache(owner, format!("cloth `{name}`"), modifier.follow("point_cache"), Beyond::Stays)?;
+            }
             "SoftbodyModifierData" => {
                 let soft = object.follow("soft");
                 let cache = soft.and_then(|soft| {
                     soft.follow("shared").and_then(|shared| shared.follow("pointcache")).or(soft.follow("pointcache"))
                 });
-                self.cache(owner, format!("soft body `{name}`"), cache);
+                self.cache(owner, format!("soft body `{name}`"), cache, Beyond::Stays)?;
             }
             "ParticleSystemModifierData" => {
                 if let Some(system) = modifier.follow("psys") {
-                    self.particles(owner, &system);
+                    self.particles(owner, &system)?;
                 }
             }
             "FluidModifierData" => {
-                if let Some(domain) = modifier.follow("domain").filter(|d| d.int("cache_type") == Some(FLUID_REPLAY)) {
-                    let start = domain.int("cache_frame_start").and_then(|start| i32::try_from(start).ok());
-                    self.push(owner, format!("fluid `{name}`, of cache type Replay"), start.unwrap_or(1), false);
+                if let Some(domain) = modifier.follow("domain") {
+                    self.fluid(owner, &name, &domain)?;
                 }
             }
             "DynamicPaintModifierData" => {
@@ -139,13 +213,18 @@ impl Found<'_> {
                     let is_active = surface.int("flags").unwrap_or(0) & SURFACE_ACTIVE != 0;
                     if is_active && surface.int("format") == Some(SURFACE_VERTEX) {
                         let what = format!("dynamic paint `{}`", text(surface.text("name")));
-                        self.cache(owner, what, surface.follow("pointcache"));
+                        self.cache(owner, what, surface.follow("pointcache"), Beyond::Stays)?;
                     }
                 }
             }
             "NodesModifierData" => {
-                if let Some(start) = unbaked_zones(self.blend, self.at, modifier, self.scene_start, self.budget)? {
-                    self.push(owner, format!("simulation zone of `{name}`"), start, true);
+                let zones = zones(self.blend, &self.folders, modifier, self.scene_start, self.budget)?;
+                let what = format!("simulation zone of `{name}`");
+                for (start, frames) in zones.baked {
+                    self.push_baked(owner, what.clone(), start, runs(frames, (i32::MIN, i32::MAX), 1));
+                }
+                if let Some(start) = zones.unbaked {
+                    self.push(owner, what, start, true);
                 }
             }
             _ => {}
@@ -153,20 +232,20 @@ impl Found<'_> {
         Ok(())
     }
 
-    fn particles(&mut self, owner: usize, system: &Record<'_>) {
+    fn particles(&mut self, owner: usize, system: &Record<'_>) -> Result<(), SceneError> {
         let settings = system.follow("part");
         let kind = |field: &str| settings.and_then(|settings| settings.int(field));
-        let what = match kind("type") {
-            Some(PARTICLES_HAIR) if system.int("flag").unwrap_or(0) & HAIR_DYNAMICS == 0 => return,
-            Some(PARTICLES_HAIR) => "hair dynamics",
+        let (what, beyond) = match kind("type") {
+            Some(PARTICLES_HAIR) if system.int("flag").unwrap_or(0) & HAIR_DYNAMICS == 0 => return Ok(()),
+            Some(PARTICLES_HAIR) => ("hair dynamics", Beyond::Stays),
             // These follow from the frame alone, and Blender cannot bake them.
-            Some(PARTICLES_EMITTER) if matches!(kind("phystype"), Some(PHYSICS_NONE | PHYSICS_KEYED)) => return,
-            Some(PARTICLES_EMITTER) => "particles",
+            Some(PARTICLES_EMITTER) if matches!(kind("phystype"), Some(PHYSICS_NONE | PHYSICS_KEYED)) => return Ok(()),
+            Some(PARTICLES_EMITTER) => ("particles", Beyond::Drifts),
             // Of a fluid's own particles the fluid says whether they are baked.
-            _ => return,
+            _ => return Ok(()),
         };
         let what = format!("{what} `{}`", text(system.text("name")));
-        self.cache(owner, what, system.follow("pointcache"));
+        self.cache(owner, what, system.follow("pointcache"), beyond)
     }
 
     fn rigid_bodies(&mut self, owner: usize, scene: &Record<'_>) -> Result<(), SceneError> {
@@ -185,7 +264,8 @@ impl Found<'_> {
                 continue;
             }
             let shared = world.follow("shared").and_then(|shared| shared.follow("pointcache"));
-            self.cache(owner, "rigid bodies".into(), shared.or_else(|| world.follow("pointcache")));
+            let cache = shared.or_else(|| world.follow("pointcache"));
+            self.cache(owner, "rigid bodies".into(), cache, Beyond::GoesOn)?;
             break;
         }
         Ok(())

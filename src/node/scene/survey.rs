@@ -5,12 +5,13 @@
 //! something else than a list of objects needs it.
 
 use super::SceneError;
+use super::bakes::{Bake, Folders};
 use super::disk::absolute;
 use super::dna::{Blend, Record};
 use super::reach::{Graph, used_from};
 use super::read::chosen_scene;
 use super::refs::{Budget, name_of};
-use super::simulations::{Simulation, unbaked};
+use super::simulations::{Simulation, simulated};
 use super::trace::{RefKind, Trace};
 use super::unrun::{Unrun, unrun};
 use crate::farm::overrides::Overrides;
@@ -33,6 +34,8 @@ const WITH_COLLECTIONS: u32 = 280;
 pub struct Survey {
     /// Simulations that are not baked, by name.
     pub simulations: Vec<Simulation>,
+    /// What is baked of them, by name.
+    pub bakes: Vec<Bake>,
     /// Python that is not run, in order.
     pub unrun: Vec<Unrun>,
     /// Names of the cameras there are, those of the libraries last.
@@ -47,6 +50,7 @@ pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Surve
     let mut budget = Budget::of(&main);
     let mut graphs = BTreeMap::new();
     let mut simulations: Vec<(PathBuf, usize, Simulation)> = Vec::new();
+    let mut bakes: Vec<(PathBuf, usize, Bake)> = Vec::new();
     let mut unruns: Vec<(PathBuf, usize, Unrun)> = Vec::new();
     let (mut scene, mut scene_start) = (Vec::new(), 1);
     let mut cameras = Vec::new();
@@ -69,8 +73,9 @@ pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Surve
         let mut graph = Graph::of_library(&blend);
         graph.libraries = libraries(&blend, path, trace);
         leave_out_hidden(&blend, &mut graph, (rendered, overrides.view_layers.as_slice()));
-        let found = unbaked(&blend, (path, &trace.maps), scene_start, &mut budget)?;
-        simulations.extend(found.into_iter().map(|(owner, simulation)| (path.clone(), owner, simulation)));
+        let found = simulated(&blend, Folders::of(path, &main, &trace.maps), scene_start, &mut budget)?;
+        simulations.extend(found.unbaked.into_iter().map(|(owner, simulation)| (path.clone(), owner, simulation)));
+        bakes.extend(found.baked.into_iter().map(|(owner, bake)| (path.clone(), owner, bake)));
         let found = unrun(&blend, &mut budget)?;
         unruns.extend(found.into_iter().map(|(owner, unrun)| (path.clone(), owner, unrun)));
         graphs.insert(path.clone(), graph);
@@ -81,13 +86,16 @@ pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Surve
     let takes_part = |path: &PathBuf, owner: &usize| used.get(path).is_some_and(|used| used.contains(owner));
     simulations.retain(|(path, owner, _)| takes_part(path, owner));
     let simulations: BTreeSet<Simulation> = simulations.into_iter().map(|(_, _, simulation)| simulation).collect();
+    bakes.retain(|(path, owner, _)| takes_part(path, owner));
+    let bakes: BTreeSet<Bake> = bakes.into_iter().map(|(_, _, bake)| bake).collect();
     // A script starts with its file, whoever uses it; those of libraries do not.
     unruns.retain(|(path, owner, unrun)| match unrun {
         Unrun::Script { .. } => *path == main,
         Unrun::Driver { .. } | Unrun::Node { .. } => takes_part(path, owner),
     });
     let unrun: BTreeSet<Unrun> = unruns.into_iter().map(|(_, _, unrun)| unrun).collect();
-    Ok(Survey { simulations: simulations.into_iter().collect(), unrun: unrun.into_iter().collect(), cameras })
+    let (simulations, bakes) = (simulations.into_iter().collect(), bakes.into_iter().collect());
+    Ok(Survey { simulations, bakes, unrun: unrun.into_iter().collect(), cameras })
 }
 
 /// The blocks of the objects of this name: the file's own, and what stands for a linked one.

@@ -115,7 +115,16 @@ const STRUCTS: &[(&str, &[(&str, &str)])] = &[
     ("StripElem", &[("char", "name[256]")]),
     (
         "PointCache",
-        &[("int", "flag"), ("int", "index"), ("char", "name[64]"), ("char", "path[1024]"), ("int", "startframe")],
+        &[
+            ("int", "flag"),
+            ("int", "index"),
+            ("char", "name[64]"),
+            ("char", "path[1024]"),
+            ("int", "startframe"),
+            ("int", "endframe"),
+            ("int", "step"),
+            ("ListBase", "mem_cache"),
+        ],
     ),
     (
         "ParticleSystem",

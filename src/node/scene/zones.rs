@@ -5,13 +5,11 @@
 //! file or in a folder. Earlier files have one folder for each modifier.
 
 use super::SceneError;
+use super::bakes::{Folders, frame_of_node, nodes_in};
 use super::caches::{COMMON_DIRECTORY, DIRECTORY, OWN_DIRECTORY, text_block};
-use super::disk::located;
 use super::dna::{Blend, Record};
-use super::maps::PathMap;
 use super::refs::Budget;
 use std::collections::BTreeSet;
-use std::path::Path;
 
 /// `bNode.idname`.
 const ZONE: &[u8] = b"GeometryNodeSimulationOutput";
@@ -20,44 +18,80 @@ const CUSTOM_RANGE: i64 = 1 << 0;
 /// Deepest nesting of groups followed (guess: people nest less than ten).
 const MAX_DEPTH: usize = 64;
 
-/// The first frame of a modifier's zones that are not baked; `None` when there are none. `scene_start` is that of zones
-/// which have no range of their own. Stored paths lead where `maps` say.
-pub(super) fn unbaked_zones(
+/// The simulation zones of a modifier.
+#[derive(Debug, Default)]
+pub(super) struct Zones {
+    /// Where the first begins that is not baked.
+    pub unbaked: Option<i32>,
+    /// Where each that is baked begins, and the frames it has.
+    pub baked: Vec<(i32, Vec<i32>)>,
+}
+
+impl Zones {
+    fn add(&mut self, start: i32, frames: Vec<i32>) {
+        match frames.is_empty() {
+            true => self.unbaked = Some(self.unbaked.map_or(start, |first| first.min(start))),
+            false => self.baked.push((start, frames)),
+        }
+    }
+}
+
+/// The zones of a modifier. `scene_start` is where those begin that have no range of their own.
+pub(super) fn zones(
     blend: &Blend,
-    (path, maps): (&Path, &[PathMap]),
+    folders: &Folders<'_>,
     modifier: &Record<'_>,
     scene_start: i32,
     budget: &mut Budget,
-) -> Result<Option<i32>, SceneError> {
-    let Some(tree) = modifier.pointer("node_group").and_then(|address| blend.find_id(address)) else { return Ok(None) };
-    let base = path.parent().unwrap_or(Path::new("/"));
+) -> Result<Zones, SceneError> {
+    let mut zones = Zones::default();
+    let Some(tree) = modifier.pointer("node_group").and_then(|address| blend.find_id(address)) else {
+        return Ok(zones);
+    };
     let folder = |record: &Record<'_>, fields: &[&str], budget: &mut Budget| {
         let stored = text_block(blend, record, fields).map(|block| blend.block_text(block)).unwrap_or_default();
         budget.take(0, stored.len())?;
-        Ok::<_, SceneError>((!stored.is_empty()).then(|| located(base, stored, maps)))
+        Ok::<_, SceneError>((!stored.is_empty()).then(|| folders.located(stored)))
     };
     let common = folder(modifier, COMMON_DIRECTORY, budget)?;
     let Some(bakes) = modifier.follow("bakes") else {
-        let is_baked = || common.as_ref().is_some_and(|folder| holds_bake(folder));
-        return Ok((has_zone(blend, tree, budget)? && !is_baked()).then_some(scene_start));
+        if has_zone(blend, tree, budget)? {
+            let frames = common.map(|folder| nodes_in(&folder, budget)).transpose()?;
+            zones.add(scene_start, frames.unwrap_or_default());
+        }
+        return Ok(zones);
     };
-    let mut first = None;
     for bake in (0..).map_while(|nth| blend.element(bakes.block, nth)) {
         budget.take(1, 0)?;
         let number = bake.int("id").unwrap_or(0);
-        if bake.points("packed") || !is_zone(blend, tree, number, budget)? {
+        if !is_zone(blend, tree, number, budget)? {
             continue;
         }
         let flags = bake.int("flag").unwrap_or(0);
+        let own = bake.int("frame_start").filter(|_| flags & CUSTOM_RANGE != 0);
+        let start = own.and_then(|frame| i32::try_from(frame).ok()).unwrap_or(scene_start);
+        if let Some(packed) = bake.follow("packed") {
+            zones.baked.push((start, packed_frames(blend, &packed, budget)?));
+            continue;
+        }
         let own = folder(&bake, DIRECTORY, budget)?.filter(|_| flags & OWN_DIRECTORY != 0);
         let place = own.or_else(|| Some(common.as_ref()?.join(number.to_string())));
-        if !place.is_some_and(|place| holds_bake(&place)) {
-            let own = bake.int("frame_start").filter(|_| flags & CUSTOM_RANGE != 0);
-            let start = own.and_then(|frame| i32::try_from(frame).ok()).unwrap_or(scene_start);
-            first = Some(first.map_or(start, |first: i32| first.min(start)));
-        }
+        let frames = place.map(|place| nodes_in(&place, budget)).transpose()?;
+        zones.add(start, frames.unwrap_or_default());
     }
-    Ok(first)
+    Ok(zones)
+}
+
+/// Frames of a bake that is in the .blend.
+fn packed_frames(blend: &Blend, packed: &Record<'_>, budget: &mut Budget) -> Result<Vec<i32>, SceneError> {
+    let mut frames = Vec::new();
+    let Some(files) = packed.follow("meta_files") else { return Ok(frames) };
+    for file in (0..).map_while(|nth| blend.element(files.block, nth)) {
+        budget.take(1, 0)?;
+        let name = text_block(blend, &file, &["name"]).map(|block| blend.block_text(block));
+        frames.extend(name.and_then(frame_of_node));
+    }
+    Ok(frames)
 }
 
 /// Whether what a tree knows by `number` is a simulation zone. What is in a linked group may be one.
@@ -115,9 +149,4 @@ fn has_zone(blend: &Blend, tree: usize, budget: &mut Budget) -> Result<bool, Sce
 
 fn is_linked(blend: &Blend, index: usize) -> bool {
     blend.blocks().get(index).is_some_and(|block| &block.code == b"ID\0\0")
-}
-
-/// Whether a folder holds the frames of a bake.
-fn holds_bake(folder: &Path) -> bool {
-    std::fs::read_dir(folder.join("meta")).is_ok_and(|mut frames| frames.next().is_some())
 }
