@@ -2,10 +2,8 @@
 
 use super::World;
 use super::machine::Machine;
-use crate::farm::id::ActorId;
-use crate::farm::message::{LogId, Message, Suffix};
+use crate::farm::message::Suffix;
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::time::Duration;
 
 /// An own op on its way to everyone.
@@ -17,17 +15,10 @@ pub(super) struct Spread {
 }
 
 impl World {
-    /// Whether a message tells a machine of ops that it does not have.
-    pub(super) fn brings_news(&self, to: usize, message: &Message) -> bool {
-        let Message::Push(suffixes) = message else { return false };
-        let known = |suffix: &Suffix| {
-            self.machines[to].farm.as_ref().map_or(0, |farm| farm.ledger().length(suffix.log, suffix.actor))
-        };
-        suffixes.iter().any(|suffix| range_of(suffix).end > known(suffix))
-    }
-
     /// Notes which ops of those told a machine has now.
-    pub(super) fn follow(&mut self, i: usize, log: LogId, actor: ActorId, told: Range<u64>) {
+    pub(super) fn follow(&mut self, i: usize, suffix: &Suffix) {
+        let (log, actor) = (suffix.log, suffix.actor);
+        let told = suffix.from..suffix.from.saturating_add(suffix.ops.len() as u64);
         let known = |machine: &Machine| machine.farm.as_ref().map_or(0, |farm| farm.ledger().length(log, actor));
         for seq in told {
             let key = (log, actor, seq);
@@ -56,9 +47,4 @@ impl World {
     pub(super) fn spread_anew(&mut self) {
         self.spreading.values_mut().for_each(|spread| spread.since = self.now);
     }
-}
-
-/// Sequence numbers of the ops in a suffix.
-pub(super) fn range_of(suffix: &Suffix) -> Range<u64> {
-    suffix.from..suffix.from.saturating_add(suffix.ops.len() as u64)
 }

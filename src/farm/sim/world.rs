@@ -5,11 +5,11 @@ use super::event::{Event, Packet, Request};
 use super::faults::REVISION_CALL;
 use super::loss::TELL_MS;
 use super::machine::Render;
-use super::spread::{Spread, range_of};
+use super::spread::Spread;
 use super::{Invariant, WALL_MS, World, event, failure};
 use crate::farm::blob::{BlobMap, ChunkRef, chunk_id};
 use crate::farm::event::{Effect, Input, Now, Rendered, Token};
-use crate::farm::id::{ActorId, BlobId, JobId, NodeId, Unit};
+use crate::farm::id::{BlobId, JobId, NodeId, Unit};
 use crate::farm::ledger::Row;
 use crate::farm::message::{LogId, Message};
 use crate::farm::op::{ClaimKind, FailureKind, Op, Output, OutputRole};
@@ -18,7 +18,6 @@ use crate::wire;
 use rand::RngExt;
 use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,11 +54,12 @@ const PREVIEW_EVERY: i32 = 3;
 impl World {
     /// Calls a farm, and does what it says.
     pub(super) fn feed(&mut self, i: usize, input: Input) {
-        self.tell(i, input, &Touched::default());
+        let _ = self.tell(i, input, &Touched::default());
     }
 
-    /// The same; `told` are the units that it tells of.
-    fn tell(&mut self, i: usize, input: Input, told: &Touched) {
+    /// The same; `told` are the units that it tells of. Says whether there was anything new in it for the ledger: what is
+    /// known already touches nothing, unless it may be another history.
+    fn tell(&mut self, i: usize, input: Input, told: &Touched) -> bool {
         let now = Now { mono: self.machines[i].clock(self.now), wall_ms: WALL_MS + self.now.as_millis() as u64 };
         let mut touched = Touched::of(&input);
         if let Input::BlobsGone { blobs } | Input::Undeliverable { gone: blobs, .. } = &input {
@@ -74,8 +74,10 @@ impl World {
             self.note(|| format!("machine {i} <- {}", event::short(&input)));
         }
         let machine = &mut self.machines[i];
-        let Some(farm) = &mut machine.farm else { return };
+        let Some(farm) = &mut machine.farm else { return false };
+        let before = farm.ledger().digest();
         let mut effects = farm.handle(now, input, &mut machine.rng);
+        let is_news = !self.liars.is_empty() || farm.ledger().digest() != before;
         let wake = farm.next_wake().max(now.mono + Duration::from_millis(1)) - machine.offset;
         let (life, asked) = (machine.life, machine.wake_at);
         self.report.inputs += 1;
@@ -96,10 +98,12 @@ impl World {
         for effect in effects {
             self.perform(i, effect, &mut last);
         }
-        self.check_touched(i, told, &touched);
+        let nothing = Touched::default();
+        self.check_touched(i, if is_news { told } else { &nothing }, &touched);
         if is_torn {
             self.die_for_a_while(i);
         }
+        is_news
     }
 
     fn later(&mut self, i: usize, after: Duration, input: Input) {
@@ -325,18 +329,11 @@ impl World {
         match packet.message {
             Some(message) => {
                 let from = self.machines[from].node;
-                let pieces: Vec<(LogId, ActorId, Range<u64>)> = match &*message {
-                    Message::Push(suffixes) if !self.spreading.is_empty() => {
-                        suffixes.iter().map(|suffix| (suffix.log, suffix.actor, range_of(suffix))).collect()
-                    }
-                    _ => Vec::new(),
-                };
-                // What is known already touches nothing, unless it may be another history.
-                let is_news = !self.liars.is_empty() || self.brings_news(to, &message);
-                let nothing = Touched::default();
-                self.tell(to, Input::Received { from, message }, if is_news { &packet.touched } else { &nothing });
-                for (log, actor, range) in pieces {
-                    self.follow(to, log, actor, range);
+                let is_news = self.tell(to, Input::Received { from, message: message.clone() }, &packet.touched);
+                if let Message::Push(suffixes) = &*message
+                    && is_news
+                {
+                    suffixes.iter().for_each(|suffix| self.follow(to, suffix));
                 }
             }
             // The adapter names the peer and goes on.
