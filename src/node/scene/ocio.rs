@@ -17,6 +17,7 @@ use super::names::{Places, Split, os_bytes};
 use super::refs::Budget;
 use super::trace::{Dependency, Missing, RefKind, Stamp, Trace};
 use crate::farm::blob::{BUNDLE_MAX_FILES, Manifest};
+use crate::farm::id::BlobId;
 use config::{CONFIG_MAX_BYTES, Config, ConfigError};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,9 @@ const BUILT_IN: &str = "f/ocio/builtin";
 const SCHEME: &str = "ocio://";
 /// Longest such name, bytes (guess; the longest of OpenColorIO 2.4 has 72).
 const BUILT_IN_MAX_BYTES: usize = 256;
+
+/// Longest copy of a configuration that is read again, bytes: its names may have become longer.
+const COPY_MAX_BYTES: u64 = 8 * CONFIG_MAX_BYTES;
 
 /// What `OCIO` is where the artist works.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -211,9 +215,23 @@ pub fn ocio_of(manifest: &Manifest, root: &Path) -> io::Result<Option<OsString>>
     built_in(&name).map(|name| Some(name.into())).ok_or_else(odd)
 }
 
-/// Whether a bundle brings a configuration.
-pub fn has_ocio(manifest: &Manifest) -> bool {
-    manifest.files.iter().any(|file| [CONFIG, ARCHIVE, BUILT_IN].contains(&&*file.path))
+/// The configuration that a bundle brings and the files it names, by their places; none, if it brings none. `blob` reads one
+/// of at most so many bytes.
+pub fn ocio_files(
+    manifest: &Manifest,
+    blob: impl Fn(BlobId, u64) -> io::Result<Vec<u8>>,
+) -> io::Result<BTreeMap<String, BlobId>> {
+    let places: BTreeMap<&str, BlobId> = manifest.files.iter().map(|file| (&*file.path, file.map.id())).collect();
+    let there = |place: String| places.get(&*place).map(|id| (place.clone(), *id));
+    let mut all: BTreeMap<String, BlobId> =
+        [CONFIG, ARCHIVE, BUILT_IN].into_iter().filter_map(|place| there(place.to_owned())).collect();
+    let Some(config) = all.get(CONFIG) else { return Ok(all) };
+    let invalid = |error: ConfigError| io::Error::new(io::ErrorKind::InvalidData, error);
+    let text = String::from_utf8_lossy(&blob(*config, COPY_MAX_BYTES)?).into_owned();
+    let config = Config::parse(&text).map_err(invalid)?;
+    let names: BTreeSet<&str> = config.files.iter().filter_map(|file| file.src.text.strip_prefix("../")).collect();
+    all.extend(names.into_iter().filter_map(|name| there(format!("f/{name}"))));
+    Ok(all)
 }
 
 /// `name`, if it can be that of a configuration that is built into OpenColorIO.

@@ -1,6 +1,7 @@
 //! The configuration of OpenColorIO that travels with a scene.
 
 use super::*;
+use crate::farm::id::BlobId;
 
 const CONFIG: &str = "\
 ocio_profile_version: 2
@@ -77,6 +78,14 @@ fn bundled(main: &Path, trace: &Trace, dir: &Path) -> (Manifest, Option<PathBuf>
     (manifest, ocio)
 }
 
+/// Reads the blobs of a bundle that is laid out.
+fn read_in(dir: &Path, manifest: &Manifest) -> impl Fn(BlobId, u64) -> std::io::Result<Vec<u8>> {
+    |id, _| {
+        let file = manifest.files.iter().find(|file| file.map.id() == id).unwrap();
+        std::fs::read(dir.join(&file.path))
+    }
+}
+
 /// Every file that a copy names, by how it names it, read from there.
 fn named(config: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(config).unwrap();
@@ -96,7 +105,8 @@ fn a_configuration_travels_with_the_files_it_names_and_finds_them_there() {
     assert_eq!(kinds, [(RefKind::Ocio, ""), (lut, "Größe"), (lut, "Größe"), (lut, "Größe"), (lut, "Cold")]);
     let out = tempfile::tempdir().unwrap();
     let (manifest, ocio) = bundled(&main, &found, out.path());
-    assert!(has_ocio(&manifest));
+    let parts = ocio_files(&manifest, read_in(out.path(), &manifest)).unwrap();
+    assert_eq!((parts.len(), parts.contains_key("f/ocio/config.ocio")), (5, true), "{parts:?}");
     drop(dir);
     let ocio = ocio.unwrap();
     assert!(ocio.ends_with("f/ocio/config.ocio"), "{ocio:?}");
@@ -117,7 +127,8 @@ fn a_configuration_travels_with_the_files_it_names_and_finds_them_there() {
     let dir = tempfile::tempdir().unwrap();
     let (main, _) = laid(&dir, CONFIG);
     let (manifest, ocio) = bundled(&main, &trace(&main).unwrap(), out.path());
-    assert_eq!((has_ocio(&manifest), ocio), (false, None));
+    let parts = ocio_files(&manifest, read_in(out.path(), &manifest)).unwrap();
+    assert_eq!((parts.len(), ocio), (0, None));
 }
 
 #[test]
