@@ -213,6 +213,12 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<Loo
     let mut problems = chosen::not_there(&request.overrides, &info, &survey, &subject);
     problems.extend(no_script);
     problems.extend(no_ocio.map(|error| Problem::from(scene_error(error), Path::new("OCIO"))));
+    let variables = trace.ocio.iter().flat_map(|ocio| ocio.variables()).collect::<Vec<_>>().join(", ");
+    if !variables.is_empty() {
+        let text =
+            format!("every machine that renders this is given, with the OCIO configuration, what {variables} is here");
+        problems.push(Problem::warning("ocio", &subject, text, ""));
+    }
     if !info.has_view() {
         let message = format!("the scene `{}` in {subject} has no active camera", info.scene);
         let fix = "choose or add one in Blender and save the file";

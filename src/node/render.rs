@@ -91,9 +91,10 @@ pub struct Renderer {
     pub file_version: u32,
     /// Commit it was built from, or `Unknown`.
     pub build_hash: String,
-    /// The folder of its own colours: the configuration of OpenColorIO and what that names.
-    pub colour_folder: Option<PathBuf>,
-    /// A hash of what is in there, 8 hexadecimal digits; empty if there is none.
+    /// The folders that its own colours may be in, the configuration of OpenColorIO and what that names: the first that is
+    /// there counts.
+    pub colour_folders: Vec<PathBuf>,
+    /// A hash of what is in that one, 8 hexadecimal digits; empty if there is none.
     pub colours: String,
     /// Whether it can denoise with OpenImageDenoise.
     pub denoiser: bool,

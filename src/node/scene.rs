@@ -40,7 +40,7 @@ pub use bundle::{BlobSink, BundleError, BundleProgress, BundleStats, bundle};
 pub use include::place_beside;
 pub use layout::{is_opened_for_writing, lay_out};
 pub use maps::PathMap;
-pub use ocio::{Ocio, OcioChoice, has_ocio, ocio_of, trace_ocio};
+pub use ocio::{Ocio, OcioChoice, ocio_files, ocio_of, ocio_variables, trace_ocio};
 pub use read::{SceneInfo, read};
 pub use simulations::Simulation;
 pub use survey::{Survey, survey};

@@ -8,18 +8,18 @@ use super::event::Event;
 use super::http::{ApiError, ErrorKind, SubmitRequest};
 use super::output;
 use super::preflight::{Looked, look, settle, settle_who};
-use super::scene::has_ocio;
+use super::scene::ocio_files;
 use super::slots::read_blob;
 use super::store::Store;
 use super::submit::{blocking, make_bundle, needs, settings, who_can};
 use super::{Node, view};
 use crate::farm::frames::FrameSet;
 use crate::farm::id::{BlobId, JobId, Part};
-use crate::farm::job::{Device, JobSpec, RenderSettings, Revision};
+use crate::farm::job::{Colours, Device, JobSpec, RenderSettings, Revision};
 use crate::farm::op::{OutputRole, UnitSet};
 use crate::farm::scripts::Scripts;
 use crate::wire;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -108,8 +108,9 @@ pub async fn update(
     let asked = RenderSettings { simulate_from, scripts, ..settings(&request, &info)? };
     let settings = inherited(asked, &spec.settings);
     let (kept, bundle, file) = (store.clone(), spec.bundle, request.file.clone());
-    let had = blocking(move || brings_colours(&kept, bundle)).await?;
-    colours_are_the_jobs(job, had, trace.ocio.is_some(), &file)?;
+    let had = blocking(move || colours_of(&kept, bundle)).await?;
+    let (brings, has) = (brings_colours(had.as_ref(), &spec), trace.ocio.is_some());
+    colours_are_the_jobs(job, brings, has, &file)?;
     let size = info.image_size(spec.format, settings.resolution, settings.percent);
     if size != spec.size {
         let text = format!(
@@ -131,7 +132,13 @@ pub async fn update(
     let revised = JobSpec { min_version, settings: revised.0, needs: revised.1, ..(*spec).clone() };
     settle_who(&revised, events, stream).await?;
     let file = request.file.to_string_lossy().into_owned();
-    let (bundle, bundle_bytes) = make_bundle(&request, trace, store, stream).await?;
+    let (bundle, bundle_bytes) = make_bundle(&request, trace, store.clone(), stream).await?;
+    if brings != Some(false) {
+        let now = blocking(move || colours_of(&store, bundle)).await?;
+        if let Some(text) = other_colours(job, had.as_ref(), now.as_ref()) {
+            stream.warning("colours", &file, &text).await;
+        }
+    }
     let revision = Box::new(Revision { file, bundle, bundle_bytes, min_version: info.min_version, settings, needs });
     let units = UnitSet { frames, part: Part::Whole };
     Ok(Update { job, units, revision, by: request.user })
@@ -161,10 +168,37 @@ fn files_are_the_jobs(job: JobId, had: Option<&BTreeSet<String>>, views: &[Strin
     Err(ApiError::new(ErrorKind::BadRequest, text))
 }
 
-/// Whether a bundle of the store brings an OCIO configuration; `None` where it is not here.
-fn brings_colours(store: &Store, bundle: BlobId) -> Option<bool> {
+/// The OCIO configuration that a bundle of the store brings and the files it names, by their places; `None` where it is not
+/// here.
+fn colours_of(store: &Store, bundle: BlobId) -> Option<BTreeMap<String, BlobId>> {
     let bytes = store.has(bundle).then(|| read_blob(store, bundle, wire::MANIFEST_MAX_BYTES as u64).ok())??;
-    wire::decode_manifest(&bytes).ok().map(|manifest| has_ocio(&manifest))
+    let manifest = wire::decode_manifest(&bytes).ok()?;
+    ocio_files(&manifest, |blob, limit_bytes| read_blob(store, blob, limit_bytes)).ok()
+}
+
+/// Whether a job was submitted with an OCIO configuration; `None` where neither its bundle nor its terms tell.
+fn brings_colours(had: Option<&BTreeMap<String, BlobId>>, spec: &JobSpec) -> Option<bool> {
+    had.map(|had| !had.is_empty()).or_else(|| spec.reuse.map(|colours| colours == Colours::Job))
+}
+
+/// Words about an OCIO configuration that is not the job's, as far as that can be told.
+fn other_colours(
+    job: JobId,
+    had: Option<&BTreeMap<String, BlobId>>,
+    now: Option<&BTreeMap<String, BlobId>>,
+) -> Option<String> {
+    let job = job.short();
+    match had {
+        Some(_) if had == now => None,
+        Some(_) => Some(format!(
+            "the OCIO configuration is not the one that job {job} was submitted with, or lies elsewhere; these frames may be in \
+             other colours than the rest"
+        )),
+        None => Some(format!(
+            "what job {job} was submitted with is not on this machine, so nothing tells whether these frames are in the colours \
+             of the rest; have OCIO as it was then"
+        )),
+    }
 }
 
 /// Refuses an update from a shell without the `OCIO` that the job was submitted with, or with one it was not: its frames would
@@ -303,14 +337,50 @@ mod tests {
             let manifest = Manifest { main: paths[0].into(), files: paths.iter().map(file).collect() };
             store.put_bytes(&wire::encode_manifest(&manifest).unwrap()).unwrap().0
         };
-        let (with, without) = (bundled(&["f/a/s.blend", "f/ocio/config.ocio"]), bundled(&["f/a/s.blend"]));
-        let told = |bundle, has| {
-            let had = brings_colours(&store, bundle);
-            colours_are_the_jobs(JobId([1; 16]), had, has, Path::new("/s.blend")).err().map(|error| error.message)
+        let (with, without) = (bundled(&["f/a/s.blend", "f/ocio/builtin"]), bundled(&["f/a/s.blend"]));
+        let told = |bundle, reuse, has| {
+            let spec = JobSpec { reuse, ..spec() };
+            let brings = brings_colours(colours_of(&store, bundle).as_ref(), &spec);
+            colours_are_the_jobs(JobId([1; 16]), brings, has, Path::new("/s.blend")).err().map(|error| error.message)
         };
-        assert_eq!((told(with, true), told(without, false), told(BlobId([9; 32]), true)), (None, None, None));
-        assert!(told(with, false).is_some_and(|text| text.contains("set OCIO to it")));
-        assert!(told(without, true).is_some_and(|text| text.contains("unset OCIO")));
+        assert_eq!((told(with, None, true), told(without, None, false)), (None, None));
+        let set = |text: Option<String>| text.is_some_and(|text| text.contains("set OCIO to it"));
+        let unset = |text: Option<String>| text.is_some_and(|text| text.contains("unset OCIO"));
+        assert!(set(told(with, None, false)) && unset(told(without, None, true)));
+        // One that is on another machine alone.
+        let away = BlobId([9; 32]);
+        let (job, renderer) = (Some(Colours::Job), Some(Colours::Renderer));
+        assert_eq!((told(away, job, true), told(away, renderer, false)), (None, None));
+        assert!(set(told(away, job, false)) && unset(told(away, renderer, true)));
+        assert_eq!((told(away, None, true), told(away, None, false)), (None, None));
+    }
+
+    #[test]
+    fn an_update_in_other_colours_than_the_jobs_is_told() {
+        use crate::farm::blob::{BundleFile, Manifest};
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let bundled = |config: &str, table: &str, other: &str| {
+            let config = format!("ocio_profile_version: 2\nx: !<FileTransform> {{src: \"../b/t.cube\"}}\n{config}");
+            let files = [("f/a/s.blend", other), ("f/b/t.cube", table), ("f/ocio/config.ocio", &config)];
+            let files = files.map(|(path, text)| BundleFile {
+                path: path.into(),
+                executable: false,
+                map: store.put_bytes(text.as_bytes()).unwrap().1,
+            });
+            let manifest = Manifest { main: "f/a/s.blend".into(), files: files.into() };
+            store.put_bytes(&wire::encode_manifest(&manifest).unwrap()).unwrap().0
+        };
+        let told = |had, now| {
+            let [had, now] = [had, now].map(|bundle| colours_of(&store, bundle));
+            other_colours(JobId([1; 16]), had.as_ref(), now.as_ref())
+        };
+        let job = bundled("# 1.2", "t", "s");
+        assert_eq!(told(job, bundled("# 1.2", "t", "changed")), None);
+        for other in [bundled("# 1.3", "t", "s"), bundled("# 1.2", "changed", "s")] {
+            assert!(told(job, other).is_some_and(|text| text.contains("is not the one that job")));
+        }
+        assert!(told(BlobId([9; 32]), job).is_some_and(|text| text.contains("nothing tells whether")));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a renderer's own colours are known by, so that one whose configuration was replaced is told from others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,25 @@ use std::path::{Path, PathBuf};
 const FILES_MAX: usize = 4096;
 /// Most bytes that count (guess; Blender 4.5 has 27 MB).
 const BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Most folders that count, in all (guess; Blender 4.5 has 3).
+const FOLDERS_MAX: usize = 256;
 /// Deepest folder that counts (guess; Blender's are one deep).
 const DEPTH_MAX: usize = 8;
 
+/// A hash of what is in the first of `folders` that is there: where Blender, which looks in this order, has its colours from.
+pub(super) fn colours_of(folders: &[PathBuf]) -> String {
+    folders.iter().find(|folder| folder.is_dir()).map_or(String::new(), |folder| colours(folder))
+}
+
 /// A hash of all that is in `folder`, 8 hexadecimal digits; empty if nothing is. Reads the disk.
-pub(super) fn colours(folder: &Path) -> String {
-    let mut files = BTreeMap::new();
-    list(folder, &mut PathBuf::new(), 0, &mut files);
-    if files.is_empty() {
+fn colours(folder: &Path) -> String {
+    let mut found = Found::default();
+    found.list(folder, &mut PathBuf::new(), 0);
+    if found.files.is_empty() {
         return String::new();
     }
     let (mut hasher, mut left) = (blake3::Hasher::new(), BYTES_MAX);
-    for (name, path) in files {
+    for (name, path) in found.files {
         let mut content = blake3::Hasher::new();
         if let Ok(file) = File::open(path) {
             // What cannot be read to its end is not what another machine has.
@@ -33,17 +40,39 @@ pub(super) fn colours(folder: &Path) -> String {
     hasher.finalize().to_hex()[..8].to_owned()
 }
 
-/// The files of a folder by their names in it.
-fn list(folder: &Path, name: &mut PathBuf, depth: usize, files: &mut BTreeMap<PathBuf, PathBuf>) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        name.push(entry.file_name());
-        if path.is_dir() && depth < DEPTH_MAX {
-            list(&path, name, depth + 1, files);
-        } else if path.is_file() && files.len() < FILES_MAX {
-            files.insert(name.clone(), path);
+/// What was listed so far.
+#[derive(Default)]
+struct Found {
+    /// Files by their names in the folder.
+    files: BTreeMap<PathBuf, PathBuf>,
+    /// Folders, where they really are: a link may lead back into one.
+    folders: BTreeSet<PathBuf>,
+}
+
+impl Found {
+    /// Whichever order the disk has its entries in: equal folders are to be equal on every machine.
+    fn list(&mut self, folder: &Path, name: &mut PathBuf, depth: usize) {
+        let is_new = folder.canonicalize().is_ok_and(|folder| self.folders.insert(folder));
+        if !is_new || self.folders.len() > FOLDERS_MAX {
+            return;
         }
-        name.pop();
+        let mut entries = BTreeSet::new();
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            entries.insert(entry.file_name());
+            if entries.len() > FILES_MAX {
+                entries.pop_last();
+            }
+        }
+        for entry in entries {
+            let path = folder.join(&entry);
+            name.push(entry);
+            if path.is_dir() && depth < DEPTH_MAX {
+                self.list(&path, name, depth + 1);
+            } else if path.is_file() && self.files.len() < FILES_MAX {
+                self.files.insert(name.clone(), path);
+            }
+            name.pop();
+        }
     }
 }
 
@@ -74,6 +103,61 @@ mod tests {
     }
 
     #[test]
+    fn the_colours_are_those_of_the_first_folder_that_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = ["user", "system"].map(|name| dir.path().join(name));
+        assert_eq!(colours_of(&folders), "");
+        let write = |folder: &Path| {
+            std::fs::create_dir(folder).unwrap();
+            std::fs::write(folder.join("config.ocio"), folder.as_os_str().as_encoded_bytes()).unwrap();
+        };
+        write(&folders[1]);
+        let system = colours_of(&folders);
+        write(&folders[0]);
+        let user = colours_of(&folders);
+        assert_ne!(system, user);
+        std::fs::remove_dir_all(&folders[0]).unwrap();
+        assert_eq!(colours_of(&folders), system);
+    }
+
+    #[test]
+    fn the_first_of_too_many_files_count_whatever_order_the_disk_has_them_in() {
+        let [one, two] = [0, 1].map(|_| tempfile::tempdir().unwrap());
+        let names: Vec<String> = (0..FILES_MAX + 50).map(|name| format!("{name:06}")).collect();
+        names.iter().for_each(|name| std::fs::write(one.path().join(name), name).unwrap());
+        names.iter().rev().for_each(|name| std::fs::write(two.path().join(name), name).unwrap());
+        assert_eq!(colours(one.path()), colours(two.path()));
+        std::fs::write(two.path().join(&names[0]), "other").unwrap();
+        assert_ne!(colours(one.path()), colours(two.path()));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_counts_once_however_many_links_lead_to_it() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(dir.path().join("config.ocio"), "a").unwrap();
+        std::fs::write(elsewhere.path().join("x"), "1").unwrap();
+        let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, dir.path().join(name)).unwrap();
+        let before = colours(dir.path());
+        (0..10).for_each(|name| link(Path::new("."), &name.to_string()));
+        assert_eq!(colours(dir.path()), before);
+        // What is in one that lies elsewhere counts as it does for Blender.
+        link(elsewhere.path(), "luts");
+        let linked = colours(dir.path());
+        std::fs::write(elsewhere.path().join("x"), "2").unwrap();
+        assert!(![before, colours(dir.path())].contains(&linked));
+        let wide = tempfile::tempdir().unwrap();
+        for name in 0..2 * FOLDERS_MAX {
+            let folder = wide.path().join(format!("{name:06}"));
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("x"), "").unwrap();
+        }
+        let mut found = Found::default();
+        found.list(wide.path(), &mut PathBuf::new(), 0);
+        assert_eq!(found.files.len(), FOLDERS_MAX - 1);
+    }
+
+    #[test]
     fn a_frame_names_its_renderers_commit_and_colours_unless_the_job_brings_them() {
         let renderer = |hash: &str, colours: &str| Renderer {
             kind: RendererKind::Executable,
@@ -82,7 +166,7 @@ mod tests {
             series: Series { major: 4, minor: 5 },
             file_version: 40_501,
             build_hash: hash.into(),
-            colour_folder: None,
+            colour_folders: Vec::new(),
             colours: colours.into(),
             denoiser: true,
             options: Vec::new(),

@@ -133,15 +133,12 @@ def has_denoiser():
         return False
 
 
-def colour_folder():
-    """Where this Blender has its own colours from. The user's comes first, factory settings or not (measured with 3.4)."""
+def colour_folders():
+    """Where this Blender looks for its own colours. The user's come first, factory settings or not (measured with 3.4)."""
     import bpy
 
-    for resource in (bpy.utils.user_resource, bpy.utils.system_resource):
-        path = resource("DATAFILES", path="colormanagement")
-        if path and os.path.isdir(path):
-            return path
-    return None
+    resources = (bpy.utils.user_resource, bpy.utils.system_resource)
+    return [path for path in (resource("DATAFILES", path="colormanagement") for resource in resources) if path]
 
 
 def text_of(value):
@@ -175,7 +172,7 @@ def probe():
         file_version=(file_version[0] * 100 + file_version[1]) * 100 + file_version[2],
         build_hash=text_of(app.build_hash),
         denoiser=has_denoiser(),
-        colour_folder=colour_folder(),
+        colour_folders=colour_folders(),
         options=sorted(n for n in dir(options) if n[0] != "_" and getattr(options, n) is True),
         devices=devices,
     )

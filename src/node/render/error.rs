@@ -98,7 +98,8 @@ impl From<RenderError> for UnitFailure {
 }
 
 /// Blender's words for a person: what it calls an error, without its prefix, and plainly where it is known to be obscure.
-pub(super) fn explain(error: &str) -> String {
+/// `brings_colours`: the OCIO configuration is the job's, not the renderer's own.
+pub(super) fn explain(error: &str, brings_colours: bool) -> String {
     if error.contains("Build without OpenImageDenoise") {
         return "the scene is denoised with OpenImageDenoise and this Blender was built without it; use a Blender from \
                 blender.org or the bpy package, or switch denoising off in the scene"
@@ -110,7 +111,13 @@ pub(super) fn explain(error: &str) -> String {
     }
     if let Some((_, what)) = error.split_once("OpenColorIO Error: ") {
         let what = cut(what.trim(), 500).trim_end_matches('.');
-        return format!("its OCIO configuration does not work ({what}); mend it where the job was submitted");
+        return match brings_colours {
+            true => format!("the job's OCIO configuration does not work ({what}); mend it where the job was submitted"),
+            false => format!(
+                "its own OCIO configuration does not work ({what}); mend or remove what replaced its \
+                 datafiles/colormanagement on this machine, or install Blender again"
+            ),
+        };
     }
     let words = error.split_once("color_management | WARNING ").map(|(_, what)| what);
     if let Some(what) = error.trim().strip_prefix("Color management: ").or(words) {
@@ -134,4 +141,21 @@ pub(super) fn missing_engine(log: &Log, scene: &str) -> Option<String> {
     (!engine.starts_with("BLENDER_EEVEE")).then(|| {
         format!("it has no render engine `{engine}`; install the add-on on every machine, or choose one with --engine")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_that_does_not_work_is_mended_where_it_is_from() {
+        let error = "OpenColorIO Error: Error could not read '/c/a.spi1d'.";
+        let told = explain(error, true);
+        assert!(
+            told.contains("could not read '/c/a.spi1d')") && told.contains("where the job was submitted"),
+            "{told}"
+        );
+        let told = explain(error, false);
+        assert!(told.contains("could not read '/c/a.spi1d')") && told.contains("on this machine"), "{told}");
+    }
 }

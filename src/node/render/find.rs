@@ -2,18 +2,19 @@
 //!
 //! Places are looked at in a fixed order: those a person named, those of `SWARM_BLENDER`, `PATH`, the usual places of
 //! the system, the folder scripts/setup fills. Each candidate is started once and asked; what it said is kept in a file
-//! under the candidate's path, size and time, the driver's text and the GPU driver's version, and asked again when one of
-//! them changes. What only starts another program, a script or a snap's link, says nothing of that program's changes and
+//! under the candidate's path, size and time, the driver's text, the GPU driver's version and where the environment says that
+//! Blender's files are, and asked again when one of them changes. What only starts another program, a script or a snap's link, says nothing of that program's changes and
 //! is asked each time. A failure is never kept: what a person mends is seen at the next look.
 
 use super::child::{Child, DRIVER, Event, Mode};
-use super::colours::colours;
+use super::colours::colours_of;
 use super::log::Log;
 use super::{DeviceInfo, Problem, Renderer, RendererKind};
 use crate::farm::job::Series;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,18 @@ const PROBES_AT_ONCE: usize = 2;
 const CANDIDATES_MAX: usize = 64;
 /// Largest cache file read, bytes (guess).
 const CACHE_MAX_BYTES: u64 = 1024 * 1024;
+
+/// What says where a Blender has its own files, of all users and of this one.
+const PLACES: [&str; 8] = [
+    "BLENDER_SYSTEM_DATAFILES",
+    "BLENDER_SYSTEM_RESOURCES",
+    "BLENDER_USER_DATAFILES",
+    "BLENDER_USER_RESOURCES",
+    "APPDATA",
+    "HOME",
+    "XDG_CONFIG_HOME",
+    "USERPROFILE",
+];
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
@@ -124,8 +137,8 @@ fn identity(path: &Path, kind: RendererKind) -> Option<PathBuf> {
 }
 
 /// What must not have changed for a kept answer to hold: the executable, for Python its `bpy`, our driver, the GPU's.
-/// `None`: no answer is kept.
-fn stamp(path: &Path, kind: RendererKind) -> Option<String> {
+/// Where the environment says that its files are counts too. `None`: no answer is kept.
+fn stamp(path: &Path, kind: RendererKind, variable: impl Fn(&str) -> Option<OsString>) -> Option<String> {
     let mut files = vec![path.to_path_buf()];
     if kind == RendererKind::Python {
         let lib = path.parent()?.parent()?.join("lib");
@@ -142,6 +155,10 @@ fn stamp(path: &Path, kind: RendererKind) -> Option<String> {
         hasher.update(format!("{} {time} ", meta.len()).as_bytes());
     }
     hasher.update(DRIVER.as_bytes());
+    for name in PLACES {
+        let place = variable(name).unwrap_or_default();
+        hasher.update(blake3::hash(place.as_encoded_bytes()).as_bytes());
+    }
     for place in ["/proc/driver/nvidia/version", "/sys/module/amdgpu/version", "/sys/module/i915/srcversion"] {
         hasher.update(&std::fs::read(place).unwrap_or_default());
     }
@@ -213,7 +230,7 @@ pub async fn discover_in(search: Search, cache_file: &Path) -> Discovery {
     let old = Cache::read(cache_file);
     let answers: Vec<_> = futures::stream::iter(candidates)
         .map(|(path, kind)| {
-            let stamp = stamp(&path, kind);
+            let stamp = stamp(&path, kind, |name| std::env::var_os(name));
             let kept = old
                 .answers
                 .get(&path)
@@ -280,7 +297,7 @@ struct Answer {
     version: (u16, u16, u16),
     file_version: u32,
     build_hash: String,
-    colour_folder: Option<PathBuf>,
+    colour_folders: Vec<PathBuf>,
     denoiser: bool,
     options: Vec<String>,
     devices: Vec<Device>,
@@ -292,10 +309,10 @@ struct Device {
     name: String,
 }
 
-/// With the hash of its colours as they are now.
+/// With the hash of its colours as they are now: a person may have put some in a folder that was not there.
 async fn with_colours(renderer: Renderer) -> Renderer {
-    let Some(folder) = renderer.colour_folder.clone() else { return renderer };
-    let colours = tokio::task::spawn_blocking(move || colours(&folder)).await.unwrap_or_default();
+    let folders = renderer.colour_folders.clone();
+    let colours = tokio::task::spawn_blocking(move || colours_of(&folders)).await.unwrap_or_default();
     Renderer { colours, ..renderer }
 }
 
@@ -345,7 +362,7 @@ async fn probe(path: &Path, kind: RendererKind, work_dir: &Path) -> Result<Rende
         series: Series { major, minor },
         file_version: answer.file_version,
         build_hash: answer.build_hash,
-        colour_folder: answer.colour_folder,
+        colour_folders: answer.colour_folders,
         colours: String::new(),
         denoiser: answer.denoiser,
         options: answer.options,
@@ -378,7 +395,7 @@ mod tests {
         std::fs::write(place("blender-4.5"), b"\x7fELF").unwrap();
         std::fs::write(place("snap"), b"\x7fELF").unwrap();
         std::fs::create_dir(place("bin")).unwrap();
-        let kept = |path: &Path| stamp(path, RendererKind::Executable).is_some();
+        let kept = |path: &Path| stamp(path, RendererKind::Executable, |_| None).is_some();
         assert!(kept(&place("blender-4.5")));
         for (target, is_kept) in [("blender-4.5", true), ("snap", false)] {
             let link = place("bin/blender");
@@ -388,6 +405,19 @@ mod tests {
         }
         std::fs::write(place("bin/blender"), "#!/bin/sh\nexec /opt/blender/blender \"$@\"\n").unwrap();
         assert!(!kept(&place("bin/blender")));
+    }
+
+    #[test]
+    fn an_answer_is_not_kept_where_the_environment_has_its_files_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("blender");
+        std::fs::write(&file, b"\x7fELF").unwrap();
+        let with = |set: &str| {
+            let variable = |name: &str| (name == set).then(|| "/elsewhere".into());
+            stamp(&file, RendererKind::Executable, variable).unwrap()
+        };
+        let all: BTreeSet<String> = ["NONE"].into_iter().chain(PLACES).map(with).collect();
+        assert_eq!(all.len(), PLACES.len() + 1);
     }
 
     #[cfg(unix)]

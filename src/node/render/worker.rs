@@ -170,7 +170,7 @@ impl Worker {
                 Seen::Event(Event::Line(line)) => drop(log.push(line)),
                 Seen::Event(Event::Gone(gone)) => {
                     let how = match &log.error {
-                        Some(error) => format!("{gone} ({})", explain(error)),
+                        Some(error) => format!("{gone} ({})", explain(error, ocio.is_some())),
                         None => gone.to_string(),
                     };
                     return Err(RenderError::Died { version, how, log: log.text() });
@@ -183,7 +183,7 @@ impl Worker {
         };
         if answer["event"] != "ready" {
             child.kill().await;
-            let message = explain(text(&answer["message"]));
+            let message = explain(text(&answer["message"]), ocio.is_some());
             return Err(match answer["kind"].as_str() {
                 Some("device") => RenderError::Device { message, log: log.text() },
                 _ => RenderError::Scene { version, message, log: log.text() },
@@ -197,7 +197,7 @@ impl Worker {
             return Err(RenderError::Replaced { path, now, was: version, log: log.text() });
         }
         let engine = settings.engine.is_none().then(|| missing_engine(&log, text(&answer["scene"]))).flatten();
-        if let Some(message) = engine.or_else(|| log.error.as_deref().map(explain)) {
+        if let Some(message) = engine.or_else(|| log.error.as_deref().map(|error| explain(error, ocio.is_some()))) {
             child.kill().await;
             return Err(RenderError::Scene { version, message, log: log.text() });
         }
@@ -318,7 +318,8 @@ impl Worker {
             }
         };
         if let Some(error) = answer["error"].as_str().or(log.error.as_deref()) {
-            let message = format!("Blender {} failed at frame {unit}: {}", self.version, explain(error));
+            let message =
+                format!("Blender {} failed at frame {unit}: {}", self.version, explain(error, self.brings_colours()));
             if !poisons(error) && !log.error.as_deref().is_some_and(poisons) {
                 self.child = unfinished.child.take();
             }

@@ -334,7 +334,7 @@ async fn what_blender_says_before_it_opens_the_scene_is_not_held_against_the_sce
             assert_eq!(rendered.warnings, Vec::<String>::new());
         }
     }
-    let told = explain(complaint);
+    let told = explain(complaint, false);
     assert!(told.contains("scene view \"Filmic\" not found, setting default \"Standard\"); use a"), "{told}");
 }
 

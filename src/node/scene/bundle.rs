@@ -149,9 +149,8 @@ pub fn bundle(
         rewriter.sources.entry(format!("{home}/{place}")).or_insert_with(|| path.clone());
     }
     if let Some(ocio) = &trace.ocio {
-        let changed = || BundleError::Changed(ocio.path().into());
         let Rewriter { places, sources, wanted, .. } = &mut rewriter;
-        match ocio::copied(ocio, &trace.maps, wanted, places, sources)?.ok_or_else(changed)? {
+        match ocio::copied(ocio, &trace.maps, wanted, places, sources)? {
             Copied::File(place, path) => bundler.put_from_disk(&path, place.into(), Chunking::Fixed)?,
             Copied::Bytes(place, bytes) => {
                 bundler.put(ocio.path(), place.into(), &mut &*bytes, Chunking::ContentDefined, false)?;
@@ -286,7 +285,7 @@ fn stamp(path: &Path) -> Result<Stamp, BundleError> {
     Stamp::of(path).map_err(|source| BundleError::Unreadable { path: path.into(), source })
 }
 
-fn unchanged(path: &Path, before: &Stamp) -> Result<(), BundleError> {
+pub(super) fn unchanged(path: &Path, before: &Stamp) -> Result<(), BundleError> {
     if *before == stamp(path)? { Ok(()) } else { Err(BundleError::Changed(path.into())) }
 }
 

@@ -3,7 +3,9 @@
 //! The YAML is read by events with their places in the text, so that a copy differs from the original in the names alone.
 //! A copy is read again before it counts. Input is untrusted: nothing here recurses, and depth and length have bounds.
 
-use saphyr_parser::{Event, Parser, Span};
+use super::variables::{Filler, VALUE_MAX_BYTES};
+use saphyr_parser::{Event, Parser, ScalarStyle, Span};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -11,10 +13,10 @@ use std::ops::Range;
 pub const CONFIG_MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// Deepest nesting that is read, levels (guess; a transform of transforms is some ten).
 const DEPTH_MAX: usize = 200;
-/// Longest value once its variables are filled in, bytes (guess).
-const VALUE_MAX_BYTES: usize = 4096;
-/// How often what a variable stands for is looked through for further ones (guess).
-const NESTED_VARIABLES_MAX: usize = 8;
+/// Most folders that files are looked for in (guess).
+const FOLDERS_MAX: usize = 256;
+/// Longest name of a colour space that is told, bytes (guess).
+const NAME_MAX_BYTES: usize = 256;
 
 /// Why a text is no configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +33,15 @@ pub enum ConfigError {
     /// A name where no name can be put.
     #[error("line {0} names a file by a YAML alias or a block, which swarm does not follow")]
     Odd(usize),
+    /// A value that no path is as long as.
+    #[error("line {0} has a value that is longer than {VALUE_MAX_BYTES} bytes with its variables filled in")]
+    Long(usize),
+    /// Many long values.
+    #[error("its values are far too long with their variables filled in")]
+    Large,
+    /// More folders than any has.
+    #[error("its search path has more than {FOLDERS_MAX} folders")]
+    Folders,
 }
 
 /// A value and where it stands.
@@ -40,6 +51,13 @@ pub struct Value {
     line: usize,
     /// As YAML means it.
     pub text: String,
+}
+
+impl Value {
+    /// Where it is, for people.
+    pub fn line(&self) -> usize {
+        self.line
+    }
 }
 
 /// A file that a transform names.
@@ -62,8 +80,8 @@ pub struct Config {
     search_path: Vec<Value>,
     /// Whether the search path is a list, not folders between colons.
     listed: bool,
-    /// Variables with what they stand for unless the environment says otherwise; if there are any, no others count.
-    environment: BTreeMap<String, String>,
+    /// Variables with what they stand for unless the shell says otherwise. An empty list is one too: then none counts.
+    environment: Option<BTreeMap<String, String>>,
 }
 
 /// What is open at some point of the text.
@@ -75,7 +93,7 @@ enum Open {
 impl Config {
     /// Reads `text`.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let mut reader = Reader { text, ..Reader::new() };
+        let mut reader = Reader::of(text);
         for event in Parser::new_from_str(text) {
             let (event, span) = event.map_err(|error| {
                 // Nothing after an error counts.
@@ -89,63 +107,29 @@ impl Config {
         Ok(Self { text: text.to_owned(), ..reader.found })
     }
 
-    /// The folders that files are looked for in, in order, with variables filled in; empty: that of the configuration.
-    pub fn folders(&self, variables: &BTreeMap<String, String>) -> Vec<String> {
-        let values = self.search_path.iter().map(|value| self.filled(&value.text, variables));
-        let folders: Vec<String> = match self.listed {
-            true => values.collect(),
-            false => values.flat_map(|value| split_path(&value)).collect(),
-        };
-        folders.into_iter().filter(|folder| !folder.is_empty()).collect()
+    /// Fills in the variables of its values; `shell` tells what one is where the artist works.
+    pub fn filler<'a>(&'a self, shell: &'a mut dyn FnMut(&str) -> Option<Cow<'a, str>>) -> Filler<'a> {
+        Filler::new(self.environment.as_ref(), shell)
     }
 
-    /// `text` with variables in it replaced as OpenColorIO does: by the environment, else by the configuration.
-    pub fn filled(&self, text: &str, variables: &BTreeMap<String, String>) -> String {
-        let known = |name: &str| match self.environment.get(name) {
-            _ if self.environment.is_empty() => variables.get(name),
-            default => default.map(|default| variables.get(name).unwrap_or(default)),
-        };
-        let names: Vec<&String> = match self.environment.is_empty() {
-            true => variables.keys().collect(),
-            false => self.environment.keys().collect(),
-        };
-        let mut text = text.to_owned();
-        for _ in 0..NESTED_VARIABLES_MAX {
-            if !text.contains(['$', '%']) || text.len() > VALUE_MAX_BYTES {
-                break;
+    /// All of its values in which variables count.
+    pub fn values(&self) -> impl Iterator<Item = &Value> {
+        self.search_path.iter().chain(self.files.iter().map(|file| &file.src)).chain(&self.uses)
+    }
+
+    /// The folders that files are looked for in, in order; empty: that of the configuration.
+    pub fn folders(&self, filler: &mut Filler<'_>) -> Result<Vec<String>, ConfigError> {
+        let mut folders = Vec::new();
+        for value in &self.search_path {
+            let value = filler.fill(value)?;
+            let colons = if self.listed { 0 } else { value.matches(':').count() };
+            if folders.len() + colons >= FOLDERS_MAX {
+                return Err(ConfigError::Folders);
             }
-            let mut next = String::new();
-            let mut rest = text.as_str();
-            while let Some(at) = rest.find(['$', '%']) {
-                next.push_str(&rest[..at]);
-                rest = &rest[at..];
-                // Of names that begin alike the longest counts.
-                let forms = names.iter().filter_map(|name| {
-                    let forms = [format!("${{{name}}}"), format!("%{name}%"), format!("${name}")];
-                    let form = forms.into_iter().find(|form| !name.is_empty() && rest.starts_with(form.as_str()))?;
-                    Some((form.len(), known(name)?))
-                });
-                match forms.max_by_key(|(len, _)| *len) {
-                    Some((len, value)) => {
-                        next.push_str(value);
-                        rest = &rest[len..];
-                    }
-                    None => {
-                        next.push_str(&rest[..1]);
-                        rest = &rest[1..];
-                    }
-                }
-                if next.len() > VALUE_MAX_BYTES {
-                    break;
-                }
-            }
-            next.push_str(rest);
-            if next == text {
-                break;
-            }
-            text = next;
+            folders.extend(if self.listed { vec![value] } else { split_path(&value) });
         }
-        text
+        folders.retain(|folder| !folder.is_empty());
+        Ok(folders)
     }
 
     /// The text with other names for its files (those that are `None` stay) and for what its transforms use, and with its
@@ -195,25 +179,43 @@ fn split_path(path: &str) -> Vec<String> {
     folders
 }
 
-struct Reader<'a> {
-    text: &'a str,
-    /// Where each character begins, bytes; empty where all are of one.
+/// What YAML calls null, where it is not in quotes.
+const NULLS: [&str; 5] = ["", "~", "null", "Null", "NULL"];
+
+/// How a value is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Text,
+    /// Not at all.
+    Null,
+    /// In a way that no other can be put in the place of.
+    Odd,
+}
+
+struct Reader {
+    /// Where each character begins and the last one ends, bytes; empty where all are of one.
     starts: Vec<u32>,
     open: Vec<Open>,
     found: Config,
     has_version: bool,
 }
 
-impl<'a> Reader<'a> {
-    fn new() -> Self {
-        let (starts, open, found) = (Vec::new(), Vec::new(), Config::default());
-        Self { text: "", starts, open, found, has_version: false }
+impl Reader {
+    /// Of what is at most [`CONFIG_MAX_BYTES`] long.
+    fn of(text: &str) -> Self {
+        let all = || text.char_indices().map(|(at, _)| at).chain([text.len()]);
+        let starts =
+            if text.is_ascii() { Vec::new() } else { all().map(|at| u32::try_from(at).unwrap_or(u32::MAX)).collect() };
+        Self { starts, open: Vec::new(), found: Config::default(), has_version: false }
     }
 
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), ConfigError> {
         match event {
             Event::MappingStart(_, tag) => {
                 let tag = tag.map(|tag| tag.suffix.clone()).unwrap_or_default();
+                if matches!(&*self.open, [Open::Map { key: Some(key), .. }] if key == "environment") {
+                    self.found.environment.get_or_insert_default();
+                }
                 self.enter(Open::Map { tag, name: None, key: None }, span)
             }
             Event::SequenceStart(..) => {
@@ -226,11 +228,14 @@ impl<'a> Reader<'a> {
                 Ok(())
             }
             Event::Scalar(text, style, ..) => {
-                let is_block =
-                    matches!(style, saphyr_parser::ScalarStyle::Literal | saphyr_parser::ScalarStyle::Folded);
-                self.scalar(text.into_owned(), is_block, span)
+                let form = match style {
+                    ScalarStyle::Literal | ScalarStyle::Folded => Form::Odd,
+                    ScalarStyle::Plain if NULLS.contains(&&*text) => Form::Null,
+                    _ => Form::Text,
+                };
+                self.scalar(text.into_owned(), form, span)
             }
-            Event::Alias(_) => self.scalar(String::new(), true, span),
+            Event::Alias(_) => self.scalar(String::new(), Form::Odd, span),
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => {
                 Ok(())
             }
@@ -253,27 +258,31 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn scalar(&mut self, text: String, is_odd: bool, span: Span) -> Result<(), ConfigError> {
+    fn scalar(&mut self, text: String, form: Form, span: Span) -> Result<(), ConfigError> {
         if let Some(Open::Map { key: key @ None, .. }) = self.open.last_mut() {
             *key = Some(text);
             return Ok(());
         }
-        let value = |reader: &mut Self| match is_odd {
-            true => Err(ConfigError::Odd(span.start.line())),
-            false => Ok(Value { at: reader.bytes(span), line: span.start.line(), text: text.clone() }),
+        let value = |reader: &Self| match form {
+            Form::Odd => Err(ConfigError::Odd(span.start.line())),
+            Form::Text | Form::Null => {
+                Ok(Value { at: reader.bytes(span), line: span.start.line(), text: text.clone() })
+            }
         };
         match &mut *self.open {
+            [Open::Map { key: Some(key), .. }] if key == "ocio_profile_version" => self.has_version = true,
+            [Open::Map { key: Some(outer), .. }, Open::Map { key: Some(key), .. }] if outer == "environment" => {
+                let name = key.clone();
+                self.found.environment.get_or_insert_default().insert(name, text);
+            }
+            // A key without a value is as one that is not there.
+            _ if form == Form::Null => {}
             [Open::Map { key: Some(key), .. }, rest @ ..] if key == "search_path" && rest.len() <= 1 => {
                 let value = value(self)?;
                 self.found.search_path.push(value);
             }
-            [Open::Map { key: Some(key), .. }] if key == "ocio_profile_version" => self.has_version = true,
-            [Open::Map { key: Some(outer), .. }, Open::Map { key: Some(key), .. }] if outer == "environment" => {
-                let name = key.clone();
-                self.found.environment.insert(name, text);
-            }
             [.., Open::Map { tag, key: Some(key), name }] => match (&**tag, &**key) {
-                (_, "name") => *name = Some(text),
+                (_, "name") => *name = Some(text[..text.floor_char_boundary(NAME_MAX_BYTES)].to_owned()),
                 ("FileTransform", "src") => {
                     let names = self.open.iter().rev().find_map(|open| match open {
                         Open::Map { name, .. } => name.clone(),
@@ -282,7 +291,7 @@ impl<'a> Reader<'a> {
                     let src = value(self)?;
                     self.found.files.push(Named { src, of: names.unwrap_or_default() });
                 }
-                (_, "src" | "dst" | "looks" | "cccid") if !is_odd || text.contains(['$', '%']) => {
+                (_, "src" | "dst" | "looks" | "cccid") if form == Form::Text || text.contains(['$', '%']) => {
                     let value = value(self)?;
                     self.found.uses.push(value);
                 }
@@ -295,15 +304,11 @@ impl<'a> Reader<'a> {
     }
 
     /// Where a span is in the text, bytes. That of a text in quotes may take a comment behind it along.
-    fn bytes(&mut self, span: Span) -> Range<usize> {
-        let (start, end) = (span.start.index(), span.end.index());
-        if self.text.is_ascii() {
-            return start..end;
-        }
-        if self.starts.is_empty() {
-            self.starts = self.text.char_indices().map(|(at, _)| u32::try_from(at).unwrap_or(u32::MAX)).collect();
-        }
-        let byte = |at: usize| self.starts.get(at).map_or(self.text.len(), |at| *at as usize);
-        byte(start)..byte(end)
+    fn bytes(&self, span: Span) -> Range<usize> {
+        let byte = |at: usize| match self.starts.get(at).or(self.starts.last()) {
+            Some(at) => *at as usize,
+            None => at,
+        };
+        byte(span.start.index())..byte(span.end.index())
     }
 }

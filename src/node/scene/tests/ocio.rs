@@ -1,6 +1,7 @@
 //! The configuration of OpenColorIO that travels with a scene.
 
 use super::*;
+use crate::farm::id::BlobId;
 
 const CONFIG: &str = "\
 ocio_profile_version: 2
@@ -54,6 +55,20 @@ fn missing(trace: &Trace) -> Vec<String> {
     trace.missing.iter().filter(|file| file.kind == RefKind::Lut).map(ToString::to_string).collect()
 }
 
+/// A configuration in which no variable counts, though one is written in it.
+fn without_variables() -> String {
+    let text = CONFIG.replace("${SHARE}/", "").replace("${SHOT}_", "").replace("$SHOT", "a");
+    text.replace("src: no_file", "src: $SHOT 100%")
+}
+
+/// Packs a configuration where `choice` is.
+fn archive(choice: &OcioChoice, name: &str, config: &str) {
+    let mut archive = zip::ZipWriter::new(std::fs::File::create(&choice.config).unwrap());
+    archive.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+    std::io::Write::write_all(&mut archive, config.as_bytes()).unwrap();
+    archive.finish().unwrap();
+}
+
 /// The bundle laid out, and what `OCIO` is to be for it.
 fn bundled(main: &Path, trace: &Trace, dir: &Path) -> (Manifest, Option<PathBuf>) {
     let mut memory = Memory::default();
@@ -61,6 +76,14 @@ fn bundled(main: &Path, trace: &Trace, dir: &Path) -> (Manifest, Option<PathBuf>
     memory.lay_out(&manifest, dir);
     let ocio = ocio_of(&manifest, dir).unwrap().map(PathBuf::from);
     (manifest, ocio)
+}
+
+/// Reads the blobs of a bundle that is laid out.
+fn read_in(dir: &Path, manifest: &Manifest) -> impl Fn(BlobId, u64) -> std::io::Result<Vec<u8>> {
+    |id, _| {
+        let file = manifest.files.iter().find(|file| file.map.id() == id).unwrap();
+        std::fs::read(dir.join(&file.path))
+    }
 }
 
 /// Every file that a copy names, by how it names it, read from there.
@@ -82,7 +105,8 @@ fn a_configuration_travels_with_the_files_it_names_and_finds_them_there() {
     assert_eq!(kinds, [(RefKind::Ocio, ""), (lut, "Größe"), (lut, "Größe"), (lut, "Größe"), (lut, "Cold")]);
     let out = tempfile::tempdir().unwrap();
     let (manifest, ocio) = bundled(&main, &found, out.path());
-    assert!(has_ocio(&manifest));
+    let parts = ocio_files(&manifest, read_in(out.path(), &manifest)).unwrap();
+    assert_eq!((parts.len(), parts.contains_key("f/ocio/config.ocio")), (5, true), "{parts:?}");
     drop(dir);
     let ocio = ocio.unwrap();
     assert!(ocio.ends_with("f/ocio/config.ocio"), "{ocio:?}");
@@ -103,7 +127,8 @@ fn a_configuration_travels_with_the_files_it_names_and_finds_them_there() {
     let dir = tempfile::tempdir().unwrap();
     let (main, _) = laid(&dir, CONFIG);
     let (manifest, ocio) = bundled(&main, &trace(&main).unwrap(), out.path());
-    assert_eq!((has_ocio(&manifest), ocio), (false, None));
+    let parts = ocio_files(&manifest, read_in(out.path(), &manifest)).unwrap();
+    assert_eq!((parts.len(), ocio), (0, None));
 }
 
 #[test]
@@ -143,11 +168,12 @@ fn a_search_path_may_be_a_list_and_may_be_left_out() {
 #[test]
 fn archives_and_built_in_configurations_travel_as_they_are() {
     let dir = tempfile::tempdir().unwrap();
-    let (main, choice) = laid(&dir, "PK\u{3}\u{4}and so on");
+    let (main, choice) = laid(&dir, CONFIG);
+    archive(&choice, "Config.ocio", &without_variables());
     let out = tempfile::tempdir().unwrap();
     let (_, ocio) = bundled(&main, &traced(&main, choice.clone()).unwrap(), out.path());
     let ocio = ocio.unwrap();
-    assert!(ocio.ends_with("f/ocio/config.ocioz") && std::fs::read_to_string(ocio).unwrap().starts_with("PK"));
+    assert!(ocio.ends_with("f/ocio/config.ocioz") && std::fs::read(ocio).unwrap().starts_with(b"PK"));
     let name = "ocio://cg-config-v2.1.0_aces-v1.3_ocio-v2.3";
     let built_in = OcioChoice { config: name.into(), ..choice };
     let out = tempfile::tempdir().unwrap();
@@ -194,6 +220,117 @@ fn what_is_no_configuration_is_told_with_its_path_and_what_to_do() {
     std::fs::write(&choice.config, format!("{CONFIG}\n")).unwrap();
     let error = bundle(&main, &found, &mut Memory::default(), &mut |_| {}).unwrap_err();
     assert!(matches!(error, BundleError::Changed(path) if path == Path::new(&choice.config)));
+}
+
+#[test]
+fn an_archive_with_variables_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (main, choice) = laid(&dir, CONFIG);
+    let told = |name: &str, config: &str| {
+        archive(&choice, name, config);
+        traced(&main, choice.clone()).map(|found| found.ocio).map_err(|error| error.to_string())
+    };
+    let mine = |variable: &str| without_variables().replace("src: ../c.spimtx", &format!("src: \"{variable}\""));
+    for variable in ["$SHOT", "${SHOT}/x", "%SHOT%"] {
+        let error = told("config.ocio", &mine(variable)).unwrap_err();
+        assert!(error.contains("has the variable SHOT, which") && error.contains("unpack it"), "{error}");
+    }
+    let long = told("config.ocio", &mine(&format!("$SHOT{}", "x".repeat(5000)))).unwrap_err();
+    assert!(long.contains("longer than 4096 bytes"), "{long}");
+    // None that the configuration knows.
+    assert!(told("config.ocio", &mine("$OTHER")).is_ok());
+    let any = mine("$OTHER").replace("environment: {SHARE: /nowhere, SHOT: none}", "");
+    assert!(told("config.ocio", &any).unwrap_err().contains("variable OTHER"));
+    assert!(told("sub/config.ocio", &mine("a")).unwrap_err().contains("an archive without a config.ocio"));
+    std::fs::write(&choice.config, "PK\u{3}\u{4}and so on").unwrap();
+    let error = traced(&main, choice.clone()).unwrap_err().to_string();
+    assert!(error.contains("an archive that cannot be read"), "{error}");
+    // One that was packed anew in between.
+    archive(&choice, "config.ocio", &mine("a"));
+    let found = traced(&main, choice.clone()).unwrap();
+    archive(&choice, "config.ocio", &mine("$SHOT"));
+    let error = bundle(&main, &found, &mut Memory::default(), &mut |_| {}).unwrap_err();
+    assert!(matches!(error, BundleError::Changed(path) if path == Path::new(&choice.config)));
+}
+
+#[test]
+fn what_goes_along_of_a_shell_is_what_the_names_in_a_configuration_have_in_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let shell = |name: &str| match name {
+        "SHARE" => Some("$NEST/x".to_owned()),
+        "NEST" | "SHOT" | "OTHER" => Some(name.to_lowercase()),
+        _ => None,
+    };
+    let seen = |config: &str| {
+        let (_, choice) = laid(&dir, config);
+        ocio_variables(Path::new(&choice.config), shell).into_keys().collect::<Vec<_>>()
+    };
+    // In a comment and in what people read it is none.
+    let more = "# $OTHER\ndescription: ${OTHER}\nmore: !<FileTransform> {src: $SHOTx%OTHER%}\n";
+    let config = CONFIG.replace("description: |", "family: |").replace("src: no_file", "$OTHER") + more;
+    assert_eq!(seen(&config), ["SHARE", "SHOT"]);
+    let any = config.replace("environment: {SHARE: /nowhere, SHOT: none}", "");
+    assert_eq!(seen(&any), ["NEST", "OTHER", "SHARE", "SHOT"]);
+    assert_eq!(seen(&any.replace("%OTHER%", "")), ["NEST", "SHARE", "SHOT"]);
+    assert_eq!(seen("no: $SHOT"), [""; 0]);
+}
+
+/// OpenColorIO skips keys without a value.
+#[test]
+fn a_key_without_a_value_is_as_one_that_is_not_there() {
+    for null in ["", " ~", " null"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (head, tail) = CONFIG.split_once("search_path: \"luts").unwrap();
+        let tail = tail.split_once('\n').unwrap().1.replace("dst: \"$SHOT\"", &format!("dst:{null}"));
+        let more =
+            format!("more: [!<FileTransform> {{src:{null}}}, !<FileTransform> {{interpolation: best, src:{null} }}]\n");
+        let (main, choice) = laid(&dir, &[head, "search_path:", null, "\n", &tail, &more].concat());
+        write(&dir, "o/a.spi1d", b"here");
+        let found = traced(&main, choice).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let (_, ocio) = bundled(&main, &found, out.path());
+        let ocio = ocio.unwrap();
+        assert_eq!((missing(&found).len(), &*named(&ocio)[0]), (2, "here"), "{:?}", found.missing);
+        let text = std::fs::read_to_string(&ocio).unwrap();
+        assert!(text.contains(&format!("search_path:{null}\n")) && text.ends_with(&more), "{text}");
+    }
+}
+
+/// A path of 4 KB that 100,000 transforms name would be 400 MB for each list it is in.
+#[test]
+fn a_long_path_that_is_named_often_is_kept_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = "!<FileTransform> {src: $A},".repeat(100_000);
+    let long = format!("ocio_profile_version: 2\nenvironment: {{A: {}}}\nx: [{files}]\n", "a/".repeat(2000));
+    let (main, choice) = laid(&dir, &long);
+    assert_eq!(missing(&traced(&main, choice).unwrap()).len(), 1);
+    let large = long.replace("a/a/", "$B$B$B$B").replace("{A:", "{B: bbbb, A:");
+    let folders = format!("ocio_profile_version: 2\nsearch_path: \"{}\"\n", "a:".repeat(1_000_000));
+    for (config, told) in [
+        (large, "line 3 has a value that is longer than 4096 bytes"),
+        (folders, "its search path has more than 256 folders; correct it"),
+    ] {
+        let (main, choice) = laid(&dir, &config);
+        let error = traced(&main, choice).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+    }
+}
+
+#[test]
+fn a_table_that_is_found_elsewhere_than_before_or_no_more_is_told() {
+    let told = |change: &dyn Fn(&TempDir)| {
+        let dir = tempfile::tempdir().unwrap();
+        let (main, choice) = laid(&dir, CONFIG);
+        let found = traced(&main, choice).unwrap();
+        change(&dir);
+        match bundle(&main, &found, &mut Memory::default(), &mut |_| {}).unwrap_err() {
+            BundleError::Changed(path) => path.strip_prefix(dir.path()).unwrap().to_path_buf(),
+            error => panic!("{error}"),
+        }
+    };
+    let table = "share/more/b b.cube";
+    assert_eq!(told(&|dir| std::fs::remove_file(dir.path().join(table)).unwrap()), Path::new(table));
+    assert_eq!(told(&|dir| drop(write(dir, "o/luts/b b.cube", b"newer"))), Path::new(table));
 }
 
 /// Bytes that are nobody's configuration are an error, and what is taken for one can be copied or is refused in words.
