@@ -215,8 +215,7 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<Loo
     problems.extend(no_ocio.map(|error| Problem::from(scene_error(error), Path::new("OCIO"))));
     let variables = trace.ocio.iter().flat_map(|ocio| ocio.variables()).collect::<Vec<_>>().join(", ");
     if !variables.is_empty() {
-        let text =
-            format!("every machine that renders this is given, with the OCIO configuration, what {variables} is here");
+        let text = format!("machines that render this are given the values of {variables} with the OCIO configuration");
         problems.push(Problem::warning("ocio", &subject, text, ""));
     }
     if !info.has_view() {
