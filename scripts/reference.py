@@ -48,7 +48,10 @@ def shared_out(found, hosts):
 
 def frame_number(path):
     """Of an image named as in shot_0007.png or shot_-003.png."""
-    return int(re.search(r"-?\d+$", path.stem).group())
+    found = re.search(r"-?\d+$", path.stem)
+    if not found:
+        raise rig.Lost(f"{path.name} does not end in the number of a frame, so nothing says what to compare it with")
+    return int(found.group())
 
 
 def render(renderer, scene, frame, folder, **asked):
@@ -100,7 +103,8 @@ def difference(ours, theirs):
     if mine.tobytes() == their.tobytes():
         return 0
     # What is no number differs from all that has not the same bits.
-    apart = (abs(a - b) if a == a and b == b else float("inf") for a, b in zip(mine, their) if a != b)
+    bits = [array.array({1: "B", 2: "H", 4: "I"}[values.itemsize], values.tobytes()) for values in (mine, their)]
+    apart = (abs(a - b) if a == a and b == b else float("inf") for a, b, x, y in zip(mine, their, *bits) if x != y)
     return max(apart, default=0) * 255 / largest
 
 
@@ -115,8 +119,8 @@ def compare(renderer, scene, images, beside, **asked):
             frame = frame_number(image)
             own, others = render(renderer, scene, frame, pathlib.Path(work), suffix=image.suffix, **asked)
             found = difference(image, own)
-            mine = sorted(beside(frame), key=lambda path: path.name)
-            others.sort(key=lambda path: path.name)
+            # By their places: two nodes may call theirs alike.
+            mine, others = sorted(beside(frame)), sorted(others)
             if len(mine) != len(others):
                 raise rig.Lost(f"frame {frame} brings {len(mine)} files of File Output nodes, Blender's own {len(others)}")
             differences[frame] = max([found, *(difference(a, b) for a, b in zip(mine, others))])
