@@ -125,6 +125,7 @@ impl Frame {
             size: spec.size,
             threads: self.threads,
             ocio: scene::ocio_of(&manifest, dir)?,
+            gpus: None,
         };
         let command = by_hand(&self.renderer, &scene, self.number, &image, dir)?;
         Ok((command, blend, image))

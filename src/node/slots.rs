@@ -414,6 +414,7 @@ impl Run {
             size: work.spec.size,
             threads: self.threads,
             ocio,
+            gpus: None,
         };
         Ok(Worker::start(renderer, scene, &self.dir).await?)
     }
