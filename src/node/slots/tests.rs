@@ -64,6 +64,34 @@ async fn a_job_with_scripts_is_not_rendered_where_they_may_not_run_whatever_asks
 }
 
 #[tokio::test]
+async fn each_unit_has_the_gpu_of_a_free_slot() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut slots, _events) = slots(dir.path());
+    let gpu = |id: &str| DeviceInfo { backend: "CUDA".into(), name: "A".into(), id: id.into(), memory: None };
+    let spec = Arc::new(crate::wire::tests::spec());
+    let work = |frame| Work {
+        scene: (JobId([1; 16]), 0),
+        spec: spec.clone(),
+        unit: Unit::whole(frame),
+        epoch: 0,
+        fresh: false,
+        may_run_scripts: true,
+        time_limit: None,
+    };
+    let rendered_on = |slots: &mut Slots, frame| {
+        slots.render(work(frame));
+        slots.running[&(JobId([1; 16]), Unit::whole(frame))].gpu.clone()
+    };
+    assert_eq!(rendered_on(&mut slots, 1), None, "all share all");
+    slots.gpus = vec![gpu("a"), gpu("b")];
+    assert_eq!(rendered_on(&mut slots, 2), Some(gpu("a")));
+    assert_eq!(rendered_on(&mut slots, 3), Some(gpu("b")));
+    slots.stop(JobId([1; 16]), Unit::whole(2));
+    assert_eq!(rendered_on(&mut slots, 4), Some(gpu("a")));
+    slots.shut_down().await;
+}
+
+#[tokio::test]
 async fn a_test_frame_ends_when_the_slots_shut_down() {
     let dir = tempfile::tempdir().unwrap();
     let (mut slots, mut events) = slots(dir.path());
