@@ -383,6 +383,7 @@ impl Context<'_> {
             api: args.api,
             peers: args.peer,
             slots: args.slots,
+            gpu_mode: args.gpu_mode,
             blender: args.blender.iter().map(|path| self.cwd.join(path)).collect(),
             threads: args.threads,
             tags: args.tag,

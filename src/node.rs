@@ -17,6 +17,7 @@ mod effects;
 mod event;
 pub mod fail;
 mod format;
+mod gpus;
 mod holdings;
 pub mod http;
 mod identity;
@@ -52,6 +53,7 @@ use crate::farm::message::{Capability, Problem};
 use crate::farm::op::OP_VERSION;
 use crate::seal::{self, Sealer};
 pub use effects::Chunks;
+pub use gpus::GpuMode;
 pub use options::{NodeError, Options};
 
 use answer::{Stream, Until, Watcher};
@@ -495,14 +497,16 @@ impl Node {
                 }
             }
             Event::UnitFinished(finished) => {
-                let slots::Finished { scene, unit, run, input, worker } = *finished;
                 // Inside a command its own watcher tells.
-                if let Input::RenderFailed { unit, message, .. } = &input
+                if let Input::RenderFailed { job, unit, message, .. } = &finished.input
                     && !self.options.embedded
                 {
-                    tracing::warn!(job = %scene.0.short(), frame = unit.frame, "{message}");
+                    tracing::warn!(job = %job.short(), frame = unit.frame, "{message}");
                 }
-                if self.slots.finished(scene, unit, run, worker, self.clock.now()) {
+                if finished.has_lost_gpu {
+                    self.lose_gpu(finished.gpu.as_ref());
+                }
+                if let Some(input) = self.slots.finished(*finished, self.clock.now()) {
                     self.turn(input);
                 }
             }

@@ -4,6 +4,7 @@ use super::rules::{RuleArgs, tag};
 use crate::farm::frames::FrameSet;
 use crate::farm::job::{Device, Series};
 use crate::farm::overrides::Property;
+use crate::node::GpuMode;
 use crate::node::http::FormatChoice;
 use clap::builder::NonEmptyStringValueParser as Text;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -101,9 +102,12 @@ pub(crate) struct DaemonArgs {
     /// Address of another machine of the swarm, where it is not found by itself; may be repeated
     #[arg(long, value_name = "ADDR", value_parser = Text::new())]
     pub(crate) peer: Vec<String>,
-    /// Frames rendered here at the same time, each on all GPUs [default: 1]
+    /// Frames rendered here at the same time [default: 1, or one per GPU with --gpu-mode each]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) slots: Option<u32>,
+    /// What each of these is rendered on: all GPUs, or each on a GPU of its own
+    #[arg(long, value_parser = gpu_mode, default_value = "all", value_name = "all|each")]
+    pub(crate) gpu_mode: GpuMode,
     /// A Blender to use, or a Python with bpy; may be repeated
     #[arg(long, value_name = "PATH")]
     pub(crate) blender: Vec<PathBuf>,
@@ -427,6 +431,14 @@ fn fps(text: &str) -> Result<f64, String> {
     fps.ok_or_else(|| {
         format!("write frames per second between {} and {}, such as 24 or 23.976", FPS.start(), FPS.end())
     })
+}
+
+fn gpu_mode(text: &str) -> Result<GpuMode, String> {
+    match text {
+        "all" => Ok(GpuMode::All),
+        "each" => Ok(GpuMode::Each),
+        _ => Err("it is all or each".to_owned()),
+    }
 }
 
 fn device(text: &str) -> Result<Device, String> {

@@ -399,6 +399,7 @@ fn usage_errors_exit_with_2_and_are_json_when_json_is_asked_for() {
         ("submit x.blend --tag two,words", "a tag is one word"),
         ("daemon --api 0.0.0.0:1", "only served on this machine itself"),
         ("daemon --slots 0", "0 is not in"),
+        ("daemon --gpu-mode one", "all or each"),
     ] {
         let ran = stage.run(args);
         assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args}");

@@ -6,7 +6,7 @@ use super::http::{ApiCall, ApiError, ApiRequest, CollectRequest, ErrorKind, Repl
 use super::identity::{self, Invite};
 use super::prospect::Nobody;
 use super::render::{Available, Pinned, SeriesError, choose_series};
-use super::{ARRIVAL, Node, machine, output, settings, submit, trust, video, view};
+use super::{ARRIVAL, Node, gpus, machine, output, settings, submit, trust, video, view};
 use crate::farm::event::{Input, JobCommand};
 use crate::farm::fit::{Unfit, would_suit};
 use crate::farm::frames::FrameSet;
@@ -104,7 +104,7 @@ impl Node {
             }
             ApiRequest::Delete { job } => self.delete(&job),
             ApiRequest::Requeue { job, frames } => self.requeue(&job, frames),
-            ApiRequest::Nodes => Ok(view::nodes(&self.farm, now)),
+            ApiRequest::Nodes => Ok(self.with_slot_gpus(view::nodes(&self.farm, now))),
             ApiRequest::NodePause { drop } => {
                 let paused = self.set_paused(true);
                 if drop {
@@ -437,6 +437,10 @@ impl Node {
             false => check("blender", true, "this node does not render".into(), ""),
             true if found.is_empty() => check("blender", false, "no Blender was found".into(), fix),
             true => check("blender", true, found.join("; "), ""),
+        }
+        if self.capability.slots > 0 {
+            let slots = gpus::in_words(self.options.gpu_mode, self.capability.slots, &self.slots.gpus);
+            check("slots", true, slots, "");
         }
         for problem in &self.capability.problems {
             check(&problem.kind, false, problem.message.clone(), &problem.fix);

@@ -1,14 +1,15 @@
 //! What this machine tells the others that it can do, and how busy it is.
 
 use super::event::Event;
-use super::render::{Discovery, Renderer};
-use super::{HOUSEKEEPING, Node, machine};
+use super::render::{DeviceInfo, Discovery, Renderer};
+use super::{GpuMode, HOUSEKEEPING, Node, gpus, machine};
 use crate::farm::event::{Input, Load};
 use crate::farm::message::{GpuInfo, Problem};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 impl Node {
-    pub(super) fn discovered(&mut self, found: Discovery, gpus: Vec<machine::Gpu>) {
+    pub(super) fn discovered(&mut self, found: Discovery, cards: Vec<machine::Gpu>) {
         self.discovered = true;
         self.capability.renderers = found.renderers.iter().map(Renderer::info).collect();
         self.render_problems = found
@@ -24,7 +25,7 @@ impl Node {
             .filter(|device| device.backend != "CPU")
             .map(|device| device.backend.clone())
             .collect();
-        self.capability.gpus = gpus
+        self.capability.gpus = cards
             .into_iter()
             .map(|gpu| GpuInfo {
                 usable: !usable.is_empty(),
@@ -43,11 +44,38 @@ impl Node {
                 fix: "install a Blender from blender.org or the bpy package, and the maker's driver".into(),
             });
         }
+        if self.options.gpu_mode == GpuMode::Each {
+            self.slots.gpus = gpus::of_slots(&found.renderers, self.options.slots);
+            match self.slots.gpus.len() {
+                0 if found.renderers.is_empty() => {}
+                0 => self.capability.problems.push(gpus::none(self.capability.slots)),
+                slots => self.capability.slots = slots as u32,
+            }
+        }
         self.delivery.set_encoder(found.renderers.first().cloned());
         self.slots.renderers = found.renderers;
         self.tell_capability();
         self.answer_questions(self.clock.now());
         self.answer_doctors();
+    }
+
+    /// A slot whose GPU is gone takes no more units: the others of this machine, and other machines, render them.
+    pub(super) fn lose_gpu(&mut self, gpu: Option<&DeviceInfo>) {
+        let Some(gpu) = gpu.filter(|gpu| self.slots.gpus.contains(gpu)) else { return };
+        self.slots.gpus.retain(|other| other != gpu);
+        self.capability.slots = self.slots.gpus.len() as u32;
+        self.capability.problems.push(gpus::gone(gpu));
+        self.tell_capability();
+    }
+
+    /// What slots there are, where each has a GPU of its own; other machines are not told.
+    pub(super) fn with_slot_gpus(&self, mut nodes: Value) -> Value {
+        let all = nodes.as_array_mut().into_iter().flatten();
+        for own in all.filter(|node| node["self"] == true) {
+            own["gpu_mode"] = self.options.gpu_mode.to_string().into();
+            own["slot_gpus"] = gpus::to_json(&self.slots.gpus);
+        }
+        nodes
     }
 
     pub(super) fn tell_capability(&mut self) {

@@ -4,10 +4,10 @@
 
 use super::calls::has_frame;
 use super::http::{ApiError, ErrorKind, Reply};
-use super::render::{Renderer, WorkerScene, by_hand, choose_renderer};
+use super::render::{DeviceInfo, Renderer, WorkerScene, by_hand, choose_renderer};
 use super::slots::read_blob;
 use super::store::Store;
-use super::{Node, cause, output, scene, submit, view};
+use super::{Node, cause, gpus, output, scene, submit, view};
 use crate::farm::id::Unit;
 use crate::farm::job::JobSpec;
 use crate::wire;
@@ -70,7 +70,8 @@ impl Node {
                 outcome.device
             )
         });
-        Ok(Frame { number: frame, spec, renderer, threads: self.options.threads, farms })
+        let gpus = gpus::of_renderer(&renderer, self.slots.gpus.first());
+        Ok(Frame { number: frame, spec, renderer, threads: self.options.threads, gpus, farms })
     }
 }
 
@@ -79,6 +80,8 @@ struct Frame {
     number: i32,
     spec: Arc<JobSpec>,
     renderer: Renderer,
+    /// As a slot has them.
+    gpus: Option<Vec<DeviceInfo>>,
     threads: Option<u32>,
     /// How the farm did it, if it did.
     farms: Option<String>,
@@ -125,6 +128,7 @@ impl Frame {
             size: spec.size,
             threads: self.threads,
             ocio: scene::ocio_of(&manifest, dir)?,
+            gpus: self.gpus.clone(),
         };
         let command = by_hand(&self.renderer, &scene, self.number, &image, dir)?;
         Ok((command, blend, image))

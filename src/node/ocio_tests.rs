@@ -74,7 +74,7 @@ fn sent(blend: &Path, config: &Path, to: &Path) -> (Manifest, WorkerScene) {
 fn wanted(blend: &Path, ocio: Option<OsString>) -> WorkerScene {
     let settings = RenderSettings { device: Device::Cpu, ..RenderSettings::default() };
     let (format, size) = (ImageFormat::Png, (64, 36));
-    WorkerScene { blend: Some(blend.into()), settings, format, size, threads: Some(1), ocio }
+    WorkerScene { blend: Some(blend.into()), settings, format, size, threads: Some(1), ocio, gpus: None }
 }
 
 /// A frame as a node renders it.

@@ -1,5 +1,6 @@
 //! What a node is told at its start, and why it may not run.
 
+use super::gpus::GpuMode;
 use super::http::{ApiError, ErrorKind};
 use super::net::NetError;
 use super::store::StoreError;
@@ -23,6 +24,8 @@ pub struct Options {
     pub peers: Vec<String>,
     /// Frames rendered at the same time; 0: Blender is looked for and not used.
     pub slots: Option<u32>,
+    /// How those share the GPUs.
+    pub gpu_mode: GpuMode,
     /// Blenders to use beside those found.
     pub blender: Vec<PathBuf>,
     /// CPU threads of each Blender.
@@ -48,6 +51,7 @@ impl Options {
             api: None,
             peers: Vec::new(),
             slots: None,
+            gpu_mode: GpuMode::All,
             blender: Vec::new(),
             threads: None,
             tags: Vec::new(),

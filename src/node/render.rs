@@ -70,8 +70,10 @@ pub enum RendererKind {
 pub struct DeviceInfo {
     /// `CPU`, `CUDA`, `OPTIX`, `HIP`, `ONEAPI` or `METAL`.
     pub backend: String,
-    /// What its maker calls it.
+    /// What its maker calls it; equal cards have equal names.
     pub name: String,
+    /// Tells it from the others of its backend, by its place in the machine where Blender tells that.
+    pub id: String,
     /// Its memory in bytes, where Blender tells; no version does yet.
     pub memory: Option<u64>,
 }

@@ -40,7 +40,7 @@ async fn render(renderer: &Renderer, threads: Option<u32>, dir: &Path) -> Result
         ..RenderSettings::default()
     };
     let (size, format) = ((SIDE, SIDE), ImageFormat::Png);
-    let scene = WorkerScene { blend: None, settings, format, size, threads, ocio: None };
+    let scene = WorkerScene { blend: None, settings, format, size, threads, ocio: None, gpus: None };
     let mut worker = Worker::start(renderer, scene, dir).await.map_err(|error| UnitFailure::from(error).message)?;
     let out = dir.join("out").join(format!("self-test-{:016x}.png", rand::random::<u64>()));
     let kept = async { worker.draw(Unit::whole(1), &out, Some(LIMIT)).await?.keep().await }.await;

@@ -2,14 +2,15 @@
 //!
 //! A unit runs as a task that owns its worker, so that stopping the unit is dropping the task: the worker's Blender dies
 //! with it. The moment Blender has drawn a unit its worker is free for the next; the task goes on to check the image and
-//! to store it. A worker without a unit leaves after [`IDLE`].
+//! to store it. A worker without a unit leaves after [`IDLE`]. Where slots have a GPU each, a slot is known by it.
 
 use super::cause::is_full;
 use super::chunk::Chunking;
 use super::event::Event;
 use super::fail::fail_point;
+use super::gpus;
 use super::logs::{InHand, Logs};
-use super::render::{Renderer, UnitFailure, Worker, WorkerScene, choose_renderer};
+use super::render::{DeviceInfo, Renderer, UnitFailure, Worker, WorkerScene, choose_renderer};
 use super::scene;
 use super::self_test::self_test;
 use super::store::{Store, keep_private, make_private_dir};
@@ -46,6 +47,7 @@ pub type Scene = (JobId, u32);
 struct Idle {
     scene: Scene,
     worker: Worker,
+    gpu: Option<DeviceInfo>,
     /// The frame it was at last.
     frame: i32,
     since: Duration,
@@ -79,6 +81,8 @@ pub struct Free {
     pub run: u64,
     /// For the next unit.
     pub worker: Worker,
+    /// Its slot's, where slots have a GPU each.
+    pub gpu: Option<DeviceInfo>,
 }
 
 /// How a unit ended, with the worker if it lives and was not told [`Free`] before.
@@ -93,6 +97,19 @@ pub struct Finished {
     pub input: Input,
     /// For the next unit.
     pub worker: Option<Worker>,
+    /// Its slot's, where slots have a GPU each.
+    pub gpu: Option<DeviceInfo>,
+    /// Whether Blender, which knew that GPU, did not find it any more.
+    pub has_lost_gpu: bool,
+}
+
+/// A unit in hand.
+struct Running {
+    /// Names its task.
+    run: u64,
+    task: AbortHandle,
+    /// Of the slot that it takes: none once it is drawn.
+    gpu: Option<DeviceInfo>,
 }
 
 /// All slots.
@@ -104,8 +121,10 @@ pub struct Slots {
     events: mpsc::Sender<Event>,
     /// What was found on this machine.
     pub renderers: Vec<Renderer>,
+    /// The GPU of each slot, where each has one.
+    pub gpus: Vec<DeviceInfo>,
     idle: Vec<Idle>,
-    running: BTreeMap<(JobId, Unit), (u64, AbortHandle)>,
+    running: BTreeMap<(JobId, Unit), Running>,
     testing: Option<AbortHandle>,
     /// All that may hold a Blender besides `idle`: units, the test frame, and Blenders taking their leave.
     tasks: JoinSet<()>,
@@ -132,31 +151,35 @@ impl Slots {
             }
         }
         let storing = Arc::new(Semaphore::new(STORING_MAX));
-        let (renderers, idle, running, tasks) = (Vec::new(), Vec::new(), BTreeMap::new(), JoinSet::new());
-        Ok(Self { store, logs, dir, threads, events, renderers, idle, running, testing: None, tasks, runs: 0, storing })
+        let (renderers, gpus, idle) = (Vec::new(), Vec::new(), Vec::new());
+        let (running, testing, tasks, runs) = (BTreeMap::new(), None, JoinSet::new(), 0);
+        Ok(Self { store, logs, dir, threads, events, renderers, gpus, idle, running, testing, tasks, runs, storing })
     }
 
     /// Begins a unit.
     pub fn render(&mut self, work: Work) {
-        let key = (work.scene.0, work.unit);
+        self.stop(work.scene.0, work.unit);
+        let spec = &work.spec;
+        let renderer =
+            choose_renderer(&self.renderers, spec.series, spec.min_version, &spec.needs, spec.settings.device).cloned();
+        let gpu = self.free_gpu(work.scene, renderer.as_ref());
         let mut worker = None;
-        if let Some(at) = self.idle.iter().position(|idle| idle.scene == work.scene) {
+        let is_here = |idle: &Idle| idle.gpu == gpu;
+        if let Some(at) = self.idle.iter().position(|idle| idle.scene == work.scene && is_here(idle)) {
             let idle = self.idle.swap_remove(at);
             // A simulation goes forward only: what it came to beyond this frame would not go again.
             let is_past = work.spec.settings.simulate_from.is_some() && idle.frame >= work.unit.frame;
             // A fresh one is asked for when the unit failed before: what lives may be the reason.
             worker = (!work.fresh && !is_past && idle.worker.lives()).then_some(idle.worker);
-        } else if let Some(other) = self.idle.pop() {
+        } else if let Some(at) = self.idle.iter().rposition(is_here).or(self.idle.len().checked_sub(1)) {
             // Another job's Blender gives its memory back before a new one starts.
-            self.tasks.spawn(other.worker.close());
+            self.tasks.spawn(self.idle.swap_remove(at).worker.close());
         }
-        let spec = &work.spec;
-        let renderer =
-            choose_renderer(&self.renderers, spec.series, spec.min_version, &spec.needs, spec.settings.device).cloned();
         self.runs += 1;
         let run = Run {
             number: self.runs,
             renderer,
+            gpu: gpu.clone(),
             store: self.store.clone(),
             logs: self.logs.clone(),
             dir: self.dir.clone(),
@@ -164,48 +187,60 @@ impl Slots {
             events: self.events.clone(),
             storing: self.storing.clone(),
         };
-        let number = run.number;
+        let (key, number) = ((work.scene.0, work.unit), run.number);
         let task = self.tasks.spawn(run.unit(work, worker));
-        if let Some((_, old)) = self.running.insert(key, (number, task)) {
-            old.abort();
-        }
+        self.running.insert(key, Running { run: number, task, gpu });
+    }
+
+    /// The GPU of a slot for the next unit: nobody renders on it, this Blender knows it, it has the scene open.
+    fn free_gpu(&self, scene: Scene, renderer: Option<&Renderer>) -> Option<DeviceInfo> {
+        let rank = |gpu: &&DeviceInfo| {
+            let gpu = Some(*gpu);
+            let units = self.running.values().filter(|running| running.gpu.as_ref() == gpu).count();
+            let is_open = self.idle.iter().any(|idle| idle.scene == scene && idle.gpu.as_ref() == gpu);
+            (units, !knows(renderer, gpu), !is_open)
+        };
+        self.gpus.iter().min_by_key(rank).cloned()
     }
 
     /// Ends a unit at once; its Blender dies.
     pub fn stop(&mut self, job: JobId, unit: Unit) {
-        if let Some((_, task)) = self.running.remove(&(job, unit)) {
-            task.abort();
+        if let Some(running) = self.running.remove(&(job, unit)) {
+            running.task.abort();
         }
     }
 
     /// A worker is free; says whether its unit still counts (it was not stopped meanwhile).
     pub fn free(&mut self, free: Free, now: Duration) -> bool {
-        let Free { scene, unit, run, worker } = free;
-        self.keep_worker(scene, unit, Some(worker), now);
-        self.counts(scene.0, unit, run)
-    }
-
-    /// A unit ended; says whether that still counts (it was not stopped meanwhile).
-    pub fn finished(&mut self, scene: Scene, unit: Unit, run: u64, worker: Option<Worker>, now: Duration) -> bool {
-        let job = scene.0;
-        self.keep_worker(scene, unit, worker, now);
-        let counts = self.counts(job, unit, run);
-        if counts {
-            self.running.remove(&(job, unit));
+        let Free { scene, unit, run, worker, gpu } = free;
+        self.keep_idle(Idle { scene, worker, gpu, frame: unit.frame, since: now });
+        let counts = self.counts(scene.0, unit, run);
+        if counts && let Some(running) = self.running.get_mut(&(scene.0, unit)) {
+            running.gpu = None;
         }
         counts
     }
 
-    fn counts(&self, job: JobId, unit: Unit, run: u64) -> bool {
-        self.running.get(&(job, unit)).is_some_and(|(number, _)| *number == run)
+    /// A unit ended; gives what the farm is to hear, if that still counts (it was not stopped meanwhile).
+    pub fn finished(&mut self, finished: Finished, now: Duration) -> Option<Input> {
+        let Finished { scene, unit, run, input, worker, gpu, .. } = finished;
+        if let Some(worker) = worker {
+            self.keep_idle(Idle { scene, worker, gpu, frame: unit.frame, since: now });
+        }
+        let counts = self.counts(scene.0, unit, run);
+        if counts {
+            self.running.remove(&(scene.0, unit));
+        }
+        counts.then_some(input)
     }
 
-    fn keep_worker(&mut self, scene: Scene, unit: Unit, worker: Option<Worker>, now: Duration) {
-        if let Some(worker) = worker
-            && worker.lives()
-            && self.idle.len() < MAX_IDLE
-        {
-            self.idle.push(Idle { scene, worker, frame: unit.frame, since: now });
+    fn counts(&self, job: JobId, unit: Unit, run: u64) -> bool {
+        self.running.get(&(job, unit)).is_some_and(|running| running.run == run)
+    }
+
+    fn keep_idle(&mut self, idle: Idle) {
+        if idle.worker.lives() && self.idle.len() < MAX_IDLE {
+            self.idle.push(idle);
         }
     }
 
@@ -246,8 +281,8 @@ impl Slots {
 
     /// Ends everything; every Blender is gone when this returns.
     pub async fn shut_down(&mut self) {
-        for (_, (_, task)) in std::mem::take(&mut self.running) {
-            task.abort();
+        for running in std::mem::take(&mut self.running).into_values() {
+            running.task.abort();
         }
         if let Some(test) = self.testing.take() {
             test.abort();
@@ -257,10 +292,16 @@ impl Slots {
     }
 }
 
+/// Whether this Blender can render on that GPU, as far as it was found.
+fn knows(renderer: Option<&Renderer>, gpu: Option<&DeviceInfo>) -> bool {
+    renderer.and_then(|renderer| gpus::of_renderer(renderer, gpu)).is_some_and(|own| !own.is_empty())
+}
+
 /// What the task of a unit needs.
 struct Run {
     number: u64,
     renderer: Option<Renderer>,
+    gpu: Option<DeviceInfo>,
     store: Arc<Store>,
     logs: Arc<Logs>,
     dir: PathBuf,
@@ -287,7 +328,10 @@ impl Run {
             }
         };
         drop(in_hand);
-        let finished = Finished { scene: work.scene, unit, run: self.number, input, worker };
+        let has_lost_gpu = matches!(input, Input::RenderFailed { kind: FailureKind::WrongDevice, .. })
+            && knows(self.renderer.as_ref(), self.gpu.as_ref());
+        let (scene, run, gpu) = (work.scene, self.number, self.gpu);
+        let finished = Finished { scene, unit, run, input, worker, gpu, has_lost_gpu };
         // The loop is gone when this fails, and so is whoever would use the worker.
         let _ = self.events.send(Event::UnitFinished(Box::new(finished))).await;
     }
@@ -343,7 +387,7 @@ impl Run {
         let brings_colours = worker.brings_colours();
         // Held until all of it is stored; nobody closes it.
         let _stores = self.storing.acquire().await;
-        let free = Free { scene: work.scene, unit: work.unit, run: self.number, worker };
+        let free = Free { scene: work.scene, unit: work.unit, run: self.number, worker, gpu: self.gpu.clone() };
         let _ = self.events.send(Event::UnitDrawn(Box::new(free))).await;
         let done = drawn.keep().await.map_err(|failure| (failure, None))?;
         let warned: String = done.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
@@ -414,6 +458,7 @@ impl Run {
             size: work.spec.size,
             threads: self.threads,
             ocio,
+            gpus: gpus::of_renderer(renderer, self.gpu.as_ref()),
         };
         Ok(Worker::start(renderer, scene, &self.dir).await?)
     }
@@ -480,87 +525,4 @@ fn lay_out(store: &Store, dir: &Path, bundle: BlobId) -> io::Result<(PathBuf, Op
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn slots(dir: &Path) -> (Slots, mpsc::Receiver<Event>) {
-        let store = Store::open(&dir.join("data")).unwrap();
-        let (tell, events) = mpsc::channel(1);
-        let (scratch, logs) = (dir.join("scratch"), Logs::new(&dir.join("scratch")));
-        (Slots::new(store, logs, scratch, None, tell).unwrap(), events)
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn nobody_else_reads_scenes_and_frames() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().unwrap();
-        let scratch = dir.path().join("scratch");
-        let mode = || std::fs::metadata(&scratch).unwrap().permissions().mode() & 0o777;
-        slots(dir.path());
-        assert_eq!(mode(), 0o700);
-        // As one made by an earlier version is.
-        std::fs::set_permissions(&scratch, std::fs::Permissions::from_mode(0o755)).unwrap();
-        slots(dir.path());
-        assert_eq!(mode(), 0o700);
-    }
-
-    /// Those that Blender opens for writing must not be read-only, and must not be the store's own files.
-    #[cfg(unix)]
-    #[test]
-    fn the_frames_of_a_bake_are_laid_out_as_copies_that_may_be_written() {
-        use crate::farm::blob::{BundleFile, Manifest};
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("data")).unwrap();
-        let (_, map) = store.put_bytes(b"{}").unwrap();
-        let file = |path: &str| BundleFile { path: path.into(), executable: false, map: map.clone() };
-        let files = ["f/a/7/blobs/1.blob", "f/a/7/meta/1.json", "f/b/s.blend"].map(file).to_vec();
-        let manifest = Manifest { main: "f/b/s.blend".into(), files };
-        let (bundle, _) = store.put_bytes(&wire::encode_manifest(&manifest).unwrap()).unwrap();
-        let (main, _) = lay_out(&store, dir.path(), bundle).unwrap();
-        let root = main.ancestors().nth(3).unwrap();
-        let may_write = |path: &str| root.join(path).metadata().unwrap().permissions().mode() & 0o200 != 0;
-        let writable: Vec<bool> = manifest.files.iter().map(|file| may_write(&file.path)).collect();
-        assert_eq!(writable, [false, true, false]);
-        std::fs::write(root.join("f/a/7/meta/1.json"), "written").unwrap();
-        assert_eq!(read_blob(&store, map.id(), 10).unwrap(), b"{}");
-    }
-
-    #[tokio::test]
-    async fn a_job_with_scripts_is_not_rendered_where_they_may_not_run_whatever_asks_for_it() {
-        use crate::farm::scripts::Scripts;
-        let dir = tempfile::tempdir().unwrap();
-        let (mut slots, mut events) = slots(dir.path());
-        let mut spec = crate::wire::tests::spec();
-        spec.settings.scripts = Scripts { in_files: true, file: None };
-        let (scene, unit) = ((JobId([1; 16]), 0), Unit::whole(1));
-        let work = Work {
-            scene,
-            spec: Arc::new(spec),
-            unit,
-            epoch: 0,
-            fresh: false,
-            may_run_scripts: false,
-            time_limit: None,
-        };
-        slots.render(work);
-        let Some(Event::UnitFinished(finished)) = events.recv().await else { panic!("an end") };
-        let Input::RenderFailed { message, .. } = finished.input else { panic!("a failure") };
-        assert!(message.contains("this machine does not run them"), "{message}");
-    }
-
-    #[tokio::test]
-    async fn a_test_frame_ends_when_the_slots_shut_down() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut slots, mut events) = slots(dir.path());
-        // Full, so that the test is not over before it is stopped.
-        slots.events.try_send(Event::Swept).unwrap();
-        slots.self_test(&BTreeSet::new());
-        slots.shut_down().await;
-        drop(slots);
-        assert!(matches!(events.recv().await, Some(Event::Swept)));
-        assert!(events.recv().await.is_none());
-    }
-}
+mod tests;

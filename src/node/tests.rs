@@ -22,9 +22,13 @@ impl Running {
     }
 
     async fn start_in(dir: tempfile::TempDir) -> Self {
+        let options = Options { render: false, ..Options::embedded(dir.path().join("data")) };
+        Self::start_with(dir, options).await
+    }
+
+    async fn start_with(dir: tempfile::TempDir, options: Options) -> Self {
         let listen = vec![Ipv4Addr::LOCALHOST.into()];
-        let options =
-            Options { listen, port: Some(0), mdns: false, render: false, ..Options::embedded(dir.path().join("data")) };
+        let options = Options { listen, port: Some(0), mdns: false, ..options };
         let (stop, (ready, is_ready)) = (CancellationToken::new(), oneshot::channel());
         let task = tokio::spawn(run(options, ready, stop.clone()));
         is_ready.await.unwrap();
@@ -37,10 +41,14 @@ impl Running {
 
     /// Posts `body`; gives the status and the answer.
     async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        self.ask("POST", path, &body.to_string()).await
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
         let ApiFile { address, token, .. } = ApiFile::read(&self.data_dir()).unwrap().unwrap();
-        let (body, mut answer) = (body.to_string(), String::new());
+        let mut answer = String::new();
         let head = format!("Host: {address}\r\nAuthorization: Bearer {token}\r\nContent-Length: {}", body.len());
-        let request = format!("POST {path} HTTP/1.1\r\nConnection: close\r\n{head}\r\n\r\n{body}");
+        let request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n{head}\r\n\r\n{body}");
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -88,4 +96,35 @@ async fn of_the_swarm_left_behind_nothing_stays_but_which_jobs_are_retired() {
     assert_eq!(identity::inviters(&store).unwrap(), invite().addresses);
     assert_eq!(identity::peers(&store).unwrap(), vec![]);
     assert_eq!(store.load_ledger().unwrap(), vec![retired]);
+}
+
+/// Says what a Blender with two equal GPUs, newer than any, says when it is asked, and can do nothing else.
+#[cfg(unix)]
+const FAKE_BLENDER: &str = r#"#!/bin/sh
+while [ "$1" != -- ]; do shift; done
+gpu() { printf '{"backend": "OPTIX", "name": "A4000", "id": "%s"}' "$1"; }
+printf '\n\001swarm %s {"event": "probe", "version": [99, 0, 0], "file_version": 1, "build_hash": "fake",' "$3"
+printf ' "colour_folder": null, "denoiser": true, "options": [], "devices": [%s, %s]}\n' "$(gpu b)" "$(gpu a)"
+"#;
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_gpu_for_each_slot_there_are_as_many_slots_as_gpus_and_doctor_and_nodes_tell_them() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let blender = dir.path().join("blender");
+    std::fs::write(&blender, FAKE_BLENDER).unwrap();
+    std::fs::set_permissions(&blender, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let options = Options::embedded(dir.path().join("data"));
+    let options = Options { blender: vec![blender], gpu_mode: GpuMode::Each, ..options };
+    let node = Running::start_with(dir, options).await;
+    let (_, checks) = node.ask("GET", "/v1/doctor", "").await;
+    let slots = checks.as_array().unwrap().iter().find(|check| check["name"] == "slots").unwrap();
+    let told = "2 frames at the same time (--gpu-mode each): slot 1 on OPTIX A4000 (a), slot 2 on OPTIX A4000 (b)";
+    assert_eq!(slots["message"], told, "{checks}");
+    let (_, nodes) = node.ask("GET", "/v1/nodes", "").await;
+    let ids: Vec<_> = nodes[0]["slot_gpus"].as_array().unwrap().iter().map(|gpu| gpu["id"].as_str().unwrap()).collect();
+    assert_eq!((&nodes[0]["slots"], ids), (&json!(2), vec!["a", "b"]));
+    node.stop.cancel();
+    node.task.await.unwrap().unwrap();
 }

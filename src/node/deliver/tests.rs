@@ -237,6 +237,7 @@ async fn video_of(renderer: &Renderer, format: ImageFormat, depth: Option<u8>) -
         size: spec.size,
         threads: Some(1),
         ocio: None,
+        gpus: None,
     };
     let mut worker = Worker::start(renderer, scene, stage.folder.path()).await.unwrap();
     for frame in 1..=2 {

@@ -131,7 +131,7 @@ pub enum ApiRequest {
         /// Where to.
         target: CollectRequest,
     },
-    /// Array of nodes.
+    /// Array of nodes. The one of this machine also says `gpu_mode`, and in `slot_gpus` the GPU of each slot that has its own.
     Nodes,
     /// Start no frame on this machine until resumed. Answer: this node.
     NodePause {

@@ -82,6 +82,7 @@ mod tests {
                 size: (32, 18),
                 threads: Some(1),
                 ocio: None,
+                gpus: None,
             };
             let (ours, theirs) = (dir.path().join("by hand {7}.png"), dir.path().join("worker.png"));
             let mut worker = Worker::start(renderer, wanted.clone(), dir.path()).await.unwrap();

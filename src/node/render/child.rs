@@ -26,6 +26,7 @@ pub(super) const DRIVER: &str = concat!(
     include_str!("file_outputs.py"),
     include_str!("sound.py"),
     include_str!("views.py"),
+    include_str!("devices.py"),
     include_str!("driver.py")
 );
 

@@ -25,7 +25,6 @@ FORMAT_SETTINGS = ("media_type", "file_format", "color_mode", "color_depth", "qu
 # What the size of a frame follows from; the region only where frames are cropped to it.
 SIZE_SETTINGS = ("resolution_x", "resolution_y", "resolution_percentage", "use_crop_to_border")
 REGION_SETTINGS = ("use_border", "border_min_x", "border_max_x", "border_min_y", "border_max_y")
-GPU_BACKENDS = ("OPTIX", "CUDA", "HIP", "ONEAPI", "METAL")  # best first
 COMMANDS = queue.Queue(64)
 LIBC = None
 
@@ -108,22 +107,6 @@ def cycles_preferences():
     return addon.preferences if addon else None
 
 
-def backend_devices(prefs, backend):
-    """GPUs this backend can use now; being compiled in says nothing."""
-    try:
-        prefs.compute_device_type = backend
-    except TypeError:
-        return []
-    for refresh in ("refresh_devices", "get_devices"):
-        if hasattr(prefs, refresh):
-            try:
-                getattr(prefs, refresh)()
-                break
-            except Exception:
-                continue
-    return [device for device in prefs.devices if device.type == backend]
-
-
 def has_denoiser():
     try:
         import _cycles
@@ -153,7 +136,7 @@ def probe():
     prefs = cycles_preferences()
     if prefs is not None:
         for backend in GPU_BACKENDS:
-            devices += [{"backend": backend, "name": d.name} for d in backend_devices(prefs, backend)]
+            devices += [{"backend": backend, "name": d.name, "id": d.id} for d in backend_devices(prefs, backend)]
         try:
             prefs.compute_device_type = "NONE"
         except TypeError:
@@ -161,9 +144,10 @@ def probe():
         try:
             import _cycles
 
-            devices += [{"backend": "CPU", "name": d[0]} for d in _cycles.available_devices("CPU") if d[1] == "CPU"]
+            cpus = [d for d in _cycles.available_devices("CPU") if d[1] == "CPU"]
+            devices += [{"backend": "CPU", "name": d[0], "id": d[2]} for d in cpus]
         except Exception:
-            devices.append({"backend": "CPU", "name": "CPU"})
+            devices.append({"backend": "CPU", "name": "CPU", "id": "CPU"})
     options = app.build_options
     file_version = getattr(app, "version_file", app.version)
     say(
@@ -195,19 +179,16 @@ def set_engine(scene, wanted):
         raise Refused("error", "this Blender has no render engine `%s`" % engine)
 
 
-def set_device(scene, wanted):
+def set_device(scene, wanted, gpus):
     """Under factory settings no GPU is enabled, and a scene saved for one would quietly render on the CPU."""
     if scene.render.engine != "CYCLES":
         return scene.render.engine
     prefs = cycles_preferences()
     if wanted != "cpu" and prefs is not None:
-        for backend in GPU_BACKENDS:
-            usable = backend_devices(prefs, backend)
-            if usable:
-                for device in prefs.devices:
-                    device.use = device.type == backend
-                scene.cycles.device = "GPU"
-                return "%s %s" % (backend, " + ".join(device.name for device in usable))
+        used = use_gpus(prefs, gpus)
+        if used:
+            scene.cycles.device = "GPU"
+            return used
     if wanted == "gpu":
         raise Refused("device", "a GPU was asked for and Blender finds none that it can use here")
     scene.cycles.device = "CPU"
@@ -339,7 +320,7 @@ def open_scene(config):
     render.use_file_extension = True
     render.use_overwrite = True
     render.use_placeholder = False
-    device = set_device(scene, config["device"])
+    device = set_device(scene, config["device"], config.get("gpus"))
     check_denoiser(scene)
     warnings = list(missing_images())[:50]
     if getattr(bpy.app, "autoexec_fail", False):

@@ -60,6 +60,14 @@ pub enum RenderError {
         /// What it printed.
         log: String,
     },
+    /// The GPU that it was to render on is not there any more.
+    #[error("{message}; see `swarm doctor` on that machine")]
+    GpuGone {
+        /// Which.
+        message: String,
+        /// What it printed.
+        log: String,
+    },
     /// It died.
     #[error("Blender {version} {how} while opening the scene")]
     Died {
@@ -89,7 +97,7 @@ impl From<RenderError> for UnitFailure {
                 (FailureKind::CannotStart, String::new())
             }
             RenderError::Scene { log, .. } | RenderError::Replaced { log, .. } => (FailureKind::CannotStart, log),
-            RenderError::Device { log, .. } => (FailureKind::WrongDevice, log),
+            RenderError::Device { log, .. } | RenderError::GpuGone { log, .. } => (FailureKind::WrongDevice, log),
             RenderError::Died { log, .. } => (FailureKind::Crash, log),
             RenderError::Stalled { log, .. } => (FailureKind::Stalled, log),
         };

@@ -307,6 +307,7 @@ struct Answer {
 struct Device {
     backend: String,
     name: String,
+    id: String,
 }
 
 /// With the hash of its colours as they are now: a person may have put some in a folder that was not there.
@@ -366,7 +367,7 @@ async fn probe(path: &Path, kind: RendererKind, work_dir: &Path) -> Result<Rende
         colours: String::new(),
         denoiser: answer.denoiser,
         options: answer.options,
-        devices: devices.map(|d| DeviceInfo { backend: d.backend, name: d.name, memory: None }).collect(),
+        devices: devices.map(|d| DeviceInfo { backend: d.backend, name: d.name, id: d.id, memory: None }).collect(),
     })
 }
 

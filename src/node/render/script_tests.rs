@@ -50,6 +50,7 @@ fn wanted(blend: &Path, scripts: Scripts) -> WorkerScene {
         size: (64, 36),
         threads: Some(1),
         ocio: None,
+        gpus: None,
     }
 }
 

@@ -31,7 +31,8 @@ pub(in crate::node) async fn rendered(
     let dir = blend.parent().unwrap();
     let settings = RenderSettings { device: Device::Cpu, simulate_from, ..RenderSettings::default() };
     let (format, size) = (ImageFormat::Png, (64, 36));
-    let wanted = WorkerScene { blend: Some(blend.into()), settings, format, size, threads: Some(1), ocio: None };
+    let wanted =
+        WorkerScene { blend: Some(blend.into()), settings, format, size, threads: Some(1), ocio: None, gpus: None };
     let mut worker = Worker::start(renderer, wanted, dir).await.unwrap();
     let out = dir.join("out.png");
     for frame in frames {
@@ -112,7 +113,8 @@ async fn a_simulation_does_not_go_back() {
         let blend = scene(renderer, dir.path(), SHEET);
         let settings = RenderSettings { device: Device::Cpu, simulate_from: Some(1), ..RenderSettings::default() };
         let (format, size) = (ImageFormat::Png, (64, 36));
-        let wanted = WorkerScene { blend: Some(blend), settings, format, size, threads: Some(1), ocio: None };
+        let wanted =
+            WorkerScene { blend: Some(blend), settings, format, size, threads: Some(1), ocio: None, gpus: None };
         let mut worker = Worker::start(renderer, wanted, dir.path()).await.unwrap();
         let out = dir.path().join("out.png");
         worker.draw(Unit::whole(4), &out, None).await.unwrap();

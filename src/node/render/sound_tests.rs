@@ -73,6 +73,7 @@ async fn mixed(
         size: (64, 36),
         threads: Some(1),
         ocio: None,
+        gpus: None,
     };
     let dir = blend.parent().unwrap();
     let mut worker = Worker::start(renderer, scene, dir).await.unwrap();
@@ -173,8 +174,15 @@ async fn a_blender_that_is_gone_mixes_nothing_and_the_frame_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let settings = RenderSettings { engine: Some("CYCLES".into()), samples: Some(1), ..RenderSettings::default() };
     let settings = RenderSettings { resolution: Some((64, 36)), percent: Some(100), ..settings };
-    let scene =
-        WorkerScene { blend: None, settings, format: ImageFormat::Png, size: (64, 36), threads: Some(1), ocio: None };
+    let scene = WorkerScene {
+        blend: None,
+        settings,
+        format: ImageFormat::Png,
+        size: (64, 36),
+        threads: Some(1),
+        ocio: None,
+        gpus: None,
+    };
     let mut worker = Worker::start(renderer, scene, dir.path()).await.unwrap();
     let mut drawn = worker.draw(Unit::whole(1), &dir.path().join("1.png"), None).await.unwrap();
     worker.kill();

@@ -13,7 +13,7 @@ use super::log::{Lines, Log, poisons, progress};
 use super::memory::{Memory, SPARE_BYTES};
 use super::sound::flac_seconds;
 use super::views::{Views, suffixes};
-use super::{FailureKind, Renderer};
+use super::{DeviceInfo, FailureKind, Renderer};
 use crate::farm::id::{Part, Unit};
 use crate::farm::job::{Device, FrameRate, ImageFormat, RenderSettings};
 use crate::farm::op::Blank;
@@ -51,6 +51,8 @@ pub struct WorkerScene {
     pub threads: Option<u32>,
     /// The configuration of OpenColorIO that the scene brings; without one it has Blender's own colours.
     pub ocio: Option<OsString>,
+    /// GPUs that it may be rendered on, of one backend; all of the best if `None`.
+    pub gpus: Option<Vec<DeviceInfo>>,
 }
 
 impl WorkerScene {
@@ -67,7 +69,7 @@ impl WorkerScene {
             "resolution": settings.resolution, "device": device, "format": self.format.blender_name(),
             "depth": settings.depth, "threads": self.threads, "simulate_from": settings.simulate_from,
             "overrides": overrides_json(&settings.overrides), "use_scripts": settings.scripts.in_files,
-            "script": settings.scripts.file,
+            "script": settings.scripts.file, "gpus": self.gpus,
         })
     }
 }
@@ -185,6 +187,9 @@ impl Worker {
             child.kill().await;
             let message = explain(text(&answer["message"]), ocio.is_some());
             return Err(match answer["kind"].as_str() {
+                Some("device") if !scene.gpus.as_ref().is_none_or(Vec::is_empty) => {
+                    RenderError::GpuGone { message, log: log.text() }
+                }
                 Some("device") => RenderError::Device { message, log: log.text() },
                 _ => RenderError::Scene { version, message, log: log.text() },
             });

@@ -17,6 +17,7 @@ fn of(blend: &Path) -> WorkerScene {
         size: (64, 36),
         threads: Some(1),
         ocio: None,
+        gpus: None,
     }
 }
 
@@ -358,6 +359,14 @@ async fn a_scene_that_cannot_be_rendered_is_refused_with_the_reason() {
             let error = Worker::start(renderer, gpu, dir.path()).await.unwrap_err();
             assert_eq!(UnitFailure::from(error).kind, FailureKind::WrongDevice);
         }
+        let gone =
+            DeviceInfo { backend: "OPTIX".into(), name: "Gone".into(), id: "CUDA_Gone_OptiX".into(), memory: None };
+        let mut slot = WorkerScene { gpus: Some(vec![gone]), ..of(&blend) };
+        let error = Worker::start(renderer, slot.clone(), dir.path()).await.unwrap_err();
+        assert!(error.to_string().contains("OPTIX Gone (CUDA_Gone_OptiX)"), "{error}");
+        assert_eq!(UnitFailure::from(error).kind, FailureKind::WrongDevice);
+        slot.settings.device = Device::Cpu;
+        assert_eq!(Worker::start(renderer, slot, dir.path()).await.unwrap().device(), "CPU");
         let octane = "bpy.utils.register_class(type('X', (bpy.types.RenderEngine,), {'bl_idname': 'OCTANE', \
                       'bl_label': 'X'})); render.engine = 'OCTANE'";
         let (worker, _dir) = started(renderer, octane).await;
