@@ -121,7 +121,7 @@ mod tests {
             series: format!("4.{minor}").parse().unwrap(),
             file_version: 0,
             build_hash: String::new(),
-            colour_folder: None,
+            colour_folders: Vec::new(),
             colours: String::new(),
             denoiser: true,
             options: vec![],
