@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 import zlib
 
@@ -125,6 +126,9 @@ class Ending(unittest.TestCase):
         child = subprocess.Popen(["sleep", "60"], env={**os.environ, "SWARM_DATA_DIR": str(data)})
         self.addCleanup(child.wait)
         self.addCleanup(child.kill)
+        # Started is not yet to have its environment.
+        while sys.platform == "linux" and b"SWARM_DATA_DIR" not in pathlib.Path(f"/proc/{child.pid}/environ").read_bytes():
+            time.sleep(0.01)
         return child
 
     @unittest.skipUnless(sys.platform == "linux", "processes are found in /proc")
