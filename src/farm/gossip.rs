@@ -117,7 +117,7 @@ impl Farm {
             self.roster.distrust(suffix.actor);
             self.refold(suffix.log);
             // The one who told it may have only one half of it.
-            self.push(suffix.log, suffix.actor, at, None, effects);
+            self.push_fork(suffix.log, suffix.actor, at, effects);
             return true;
         }
         for (seq, op) in merged.new_ops {

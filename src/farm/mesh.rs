@@ -162,6 +162,15 @@ impl Farm {
         }
     }
 
+    /// Tells neighbours at once of both histories of an actor that signed two, from where they part.
+    pub(super) fn push_fork(&self, log: LogId, actor: ActorId, at: u64, effects: &mut Vec<Effect>) {
+        let told = self.told();
+        for push in pushes(self.ledger.suffix(log, actor, at).unwrap_or_default()) {
+            let message = Arc::new(push);
+            effects.extend(told.iter().map(|to| Effect::Send { to: *to, message: message.clone() }));
+        }
+    }
+
     /// A neighbour told of the first `length` ops of an actor, so it need not be told of them.
     pub(super) fn knows(&mut self, node: NodeId, log: LogId, actor: ActorId, length: u64) {
         if let Some(forward) = self.mesh.forwards.get_mut(&(log, actor)) {

@@ -169,7 +169,8 @@ fn sound_fits(found: &Found, to: &JobSpec, unit: Unit) -> bool {
     let is_plain = found.remark.is_none_or(|remark| remark.warnings.is_empty());
     let has_sound = found.outcome.outputs.iter().any(|output| output.role == OutputRole::Sound);
     match (brought, wanted) {
-        (brought, wanted) if brought == wanted => true,
+        // It may have failed for a reason that is over.
+        (brought, wanted) if brought == wanted => wanted.is_none() || has_sound || is_plain,
         (Some(_), None) => is_plain,
         // Mixed without a word and nothing came of it: nothing is to be heard in the scene.
         (Some(_), Some(_)) => is_plain && !has_sound,

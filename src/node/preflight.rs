@@ -391,8 +391,8 @@ pub(super) async fn check(
             rules: rules_of,
             nonce: 0,
             created_ms: super::clock::wall_ms(),
-            // What is not baked comes out as the frames before it were rendered.
-            reuse: (!request.no_reuse && !request.allow_unbaked).then_some(colours),
+            // What is not baked comes out as the frames before it were rendered, by one machine.
+            reuse: (!request.no_reuse && !request.allow_unbaked && simulate_from.is_none()).then_some(colours),
             author: None,
         })
     })();

@@ -226,6 +226,26 @@ fn of_two_revisions_at_once_one_wins_everywhere_and_results_of_the_other_do_not_
     assert!(collector.ended && collector.delivered[&unit] == a.unit(unit).version());
 }
 
+#[test]
+fn that_a_member_signed_two_histories_is_told_at_once_in_a_large_swarm_too() {
+    let mut trio = Trio::with(3, |a, b| a.abs_diff(b) == 1, Some((0, 1)));
+    let job = trio.submit(0, 3);
+    trio.wait(Duration::from_secs(5));
+    let liar = Sealer::from_seed(&[99; 32]);
+    let (first, second) = (trio.names[0], trio.names[1]);
+    let mut told = |trio: &mut Trio, priority| {
+        let says = Op::Set { lamport: 9, setting: JobSetting::Priority(priority), at_ms: 0 };
+        let message = Message::Push(signed(&liar, job, &[says])).into();
+        trio.give(first, Input::Received { from: second, message });
+    };
+    told(&mut trio, 1);
+    trio.wait(Duration::from_secs(1));
+    // No more time passes: what gathers, and what is compared, comes later.
+    told(&mut trio, 2);
+    let knows = |at: usize| trio.machines[&trio.names[at]].farm.ledger().forked().count() == 1;
+    assert!((0..3).all(knows));
+}
+
 /// Ops, retirement and forks reach everyone over neighbours alone.
 #[test]
 fn in_a_line_of_machines_the_last_hears_what_the_first_says_even_where_every_second_push_is_lost() {

@@ -393,6 +393,7 @@ fn the_frame_that_brings_the_sound_is_taken_over_where_the_same_is_to_be_heard_o
     assert_eq!(of(true, false, with(4, true), with(6, true)), None, "more is to be heard");
     assert_eq!(of(false, false, with(4, true), with(6, true)), Some(false), "nothing is heard in this scene");
     assert_eq!(of(false, true, with(4, true), with(6, true)), None);
+    assert_eq!(of(false, true, with(4, true), with(4, true)), None, "what it failed for may be over");
     assert_eq!(of(true, false, with(4, true), with(6, false)), Some(false));
     assert_eq!(of(false, false, with(4, false), with(4, true)), None, "nobody listened");
 }

@@ -7,7 +7,7 @@ use super::super::store::Store;
 use super::put::put_one;
 use crate::farm::job::{ImageFormat, JobSpec, OutputSpec};
 use crate::farm::op::{Output, OutputRole};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,7 +30,10 @@ impl Frame {
         let image = outputs.iter().find(|output| output.role == OutputRole::Image);
         let first = image.and_then(name).unwrap_or_else(|| to.file_name(frame, spec.format));
         let others = outputs.iter().filter(|output| output.role == OutputRole::Aux);
-        let others = others.filter_map(|output| Some((name(output)?, output.clone()))).collect();
+        // A result may name a file twice, or two that are one where names have no case: the first counts.
+        let mut seen = BTreeSet::from([first.to_lowercase()]);
+        let others = others.filter_map(|output| Some((name(output)?, output.clone())));
+        let others = others.filter(|(name, _)| seen.insert(name.to_lowercase())).collect();
         Self { first, others }
     }
 
@@ -124,6 +127,9 @@ mod tests {
             let (_, found, _) = frame(&here(), &[path, path]);
             assert_eq!((found.first.as_str(), found.others.len()), ("shot_0001.png", 0), "{path:?}");
         }
+        let twice = ["shot_0001_L.png", "shot_0001_R.png", "shot_0001_r.png", "shot_0001_L.png", "shot_00011.png"];
+        let (_, found, _) = frame(&here(), &twice);
+        assert_eq!((found.first.as_str(), found.others.len()), ("shot_0001_L.png", 1), "{:?}", found.others);
     }
 
     fn here() -> OutputSpec {
