@@ -233,7 +233,7 @@ fn that_a_member_signed_two_histories_is_told_at_once_in_a_large_swarm_too() {
     trio.wait(Duration::from_secs(5));
     let liar = Sealer::from_seed(&[99; 32]);
     let (first, second) = (trio.names[0], trio.names[1]);
-    let mut told = |trio: &mut Trio, priority| {
+    let told = |trio: &mut Trio, priority| {
         let says = Op::Set { lamport: 9, setting: JobSetting::Priority(priority), at_ms: 0 };
         let message = Message::Push(signed(&liar, job, &[says])).into();
         trio.give(first, Input::Received { from: second, message });
