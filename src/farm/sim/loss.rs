@@ -141,14 +141,15 @@ impl World {
         }
     }
 
-    /// What a machine is about to deliver: all of it on record in its store, or else some file that is neither there nor
-    /// held by anybody, so that only the folder may have it.
+    /// What a machine is about to deliver: all of it on record in its store, or else some file that is neither here nor
+    /// held by anybody as far as its farm can know, so that only the folder may have it. A store that died before its farm
+    /// could promise a file may have more on record.
     pub(super) fn check_delivery(&mut self, i: usize, job: JobId, unit: Unit, blobs: &[BlobId]) {
         let machine = &self.machines[i];
-        let state = machine.farm.as_ref().and_then(|farm| farm.jobs().get(&job));
-        let may_know = |blob: &BlobId| machine.blobs.whole.contains(blob) || machine.blobs.untold.contains(blob);
-        let is_held = |blob: &BlobId| state.is_some_and(|job| job.holding(*blob).next().is_some());
-        if !blobs.iter().all(may_know) && blobs.iter().all(|blob| may_know(blob) || is_held(blob)) {
+        let Some(farm) = &machine.farm else { return };
+        let on_record = |blob: &BlobId| machine.blobs.whole.contains(blob) || machine.blobs.untold.contains(blob);
+        let is_held = |blob: &BlobId| farm.jobs().get(&job).is_some_and(|job| job.holding(*blob).next().is_some());
+        if !blobs.iter().all(on_record) && blobs.iter().all(|blob| farm.local.contains(blob) || is_held(blob)) {
             self.fail(Invariant::OnlyWhatIsThere, format!("machine {i} delivers {job:?} {unit}"));
         }
     }
