@@ -534,6 +534,7 @@ impl Node {
             Event::Collect { job, output, stream } => self.collect(job, output, stream),
             Event::Load(load) => self.turn(Input::Load(load)),
             Event::Unnamed(look) => self.looked(look),
+            Event::LookedFor(found) => self.looked_for(found),
             Event::Swept => {
                 for (blob, map) in self.sweep.swept(self.clock.now()) {
                     self.perform(crate::farm::event::Effect::OpenBlob { blob, map });
