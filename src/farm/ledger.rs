@@ -269,6 +269,16 @@ impl Ledger {
         self.fresh.is_empty() && self.in_flight.is_empty()
     }
 
+    /// Own ops that are not durable yet.
+    pub fn pending(&self) -> impl Iterator<Item = Op> + '_ {
+        let in_flight = self.in_flight.iter().flat_map(|(_, runs)| runs).map(|(log, from, to)| (log, *from, *to));
+        let fresh = self.fresh.iter().map(|(log, from)| (log, *from, u64::MAX));
+        in_flight.chain(fresh).flat_map(|(log, from, to)| {
+            let track = self.logs.get(log).and_then(|log| log.tracks.get(&self.me));
+            track.into_iter().flat_map(move |track| track.decoded(from, to)).map(|(_, op)| op)
+        })
+    }
+
     /// The batch of this mark, and all before it, is stored: its ops, which may now be told and folded.
     pub fn durable(&mut self, mark: u64) -> Vec<(LogId, u64, Op)> {
         let mut ops = Vec::new();
