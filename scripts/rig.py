@@ -290,9 +290,9 @@ def present(nodes):
     return [node for node in nodes if node["state"] not in ("away", "lost")]
 
 
-def submit(host, scene, *options, seconds=120):
+def submit(host, scene, *options, seconds=120, environment=None):
     """Submits with --detach --json --no-reuse; returns the job id once another node holds the whole bundle."""
-    done = host.run("submit", scene, "--detach", "--no-reuse", "--json", *options, seconds=seconds)
+    done = host.run("submit", scene, "--detach", "--no-reuse", "--json", *options, seconds=seconds, environment=environment)
     events = list(events_of(done.stdout))
     jobs = [event["job"] for event in events if event.get("event") == "submitted"]
     if done.returncode != 0 or not jobs:

@@ -6,145 +6,23 @@
 What a scene needs lies below its folder, the files that the kind is about in `its/`.
 """
 
-import array
-import math
 import os
-import pathlib
 import shutil
 import struct
-import subprocess
 import sys
-import wave
-import zlib
 
 import bpy
 
-FRAMES = (1, 2)
+# Blender does not look for modules beside a script.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from trace_parts import *  # noqa: E402, F403
+
 KINDS = {}
 
 
 def kind(function):
     KINDS[function.__name__.replace("_", "-")] = function
     return function
-
-
-# --- Files that no Blender writes ------------------------------------------------------------------------------------
-
-def png(path, value=128):
-    def chunk(code, body):
-        return struct.pack(">I", len(body)) + code + body + struct.pack(">I", zlib.crc32(code + body))
-    pixels = zlib.compress((b"\0" + bytes([value] * 12)) * 4)
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, 2, 0, 0, 0))
-    write(path, b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
-
-
-def write(path, data):
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as file:
-        file.write(data if isinstance(data, bytes) else data.encode())
-
-
-def movie(path):
-    source = ["-f", "lavfi", "-i", "color=c=red:size=16x16:rate=24:duration=0.25"]
-    subprocess.run(["ffmpeg", "-v", "error", "-y", *source, "-c:v", "mpeg4", path], check=True)
-
-
-def tone(path):
-    with wave.open(path, "wb") as file:
-        file.setparams((1, 2, 8000, 0, "NONE", ""))
-        file.writeframes(array.array("h", (int(9000 * math.sin(i / 4)) for i in range(2000))).tobytes())
-
-
-def volume(path):
-    bpy.utils.expose_bundled_modules()
-    import openvdb
-    grid = openvdb.FloatGrid()
-    grid.name = "density"
-    grid.fill((0, 0, 0), (3, 3, 3), 1.0)
-    openvdb.write(path, grids=[grid])
-
-
-# --- What the scenes are made of -------------------------------------------------------------------------------------
-
-def new_scene():
-    bpy.ops.wm.read_factory_settings(use_empty=True)
-    scene = bpy.context.scene
-    scene.render.engine = "CYCLES"
-    scene.cycles.samples = 1
-    scene.cycles.use_denoising = False
-    scene.render.resolution_x, scene.render.resolution_y = 16, 9
-    scene.frame_start, scene.frame_end = FRAMES
-    camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
-    camera.location = (0, 0, 6)
-    scene.collection.objects.link(camera)
-    scene.camera = camera
-    return scene
-
-
-def plane(name="plane"):
-    bpy.ops.mesh.primitive_plane_add(size=4)
-    bpy.context.object.name = name
-    return bpy.context.object
-
-
-def nodes_of(thing):
-    """The nodes of a new material of `thing`, and its output."""
-    made = bpy.data.materials.new("material")
-    made.use_nodes = True
-    thing.data.materials.append(made)
-    return made.node_tree, next(node for node in made.node_tree.nodes if node.type == "OUTPUT_MATERIAL")
-
-
-def textured(image, thing=None):
-    tree, output = nodes_of(thing or plane())
-    node = tree.nodes.new("ShaderNodeTexImage")
-    node.image = image
-    node.image_user.frame_duration = 2
-    node.image_user.use_auto_refresh = True
-    tree.links.new(node.outputs["Color"], output.inputs["Surface"])
-    return node
-
-
-def geometry_nodes(thing, name="nodes"):
-    """A node group that passes geometry on, as a modifier of `thing`."""
-    tree = bpy.data.node_groups.new(name, "GeometryNodeTree")
-    for way in ("INPUT", "OUTPUT"):
-        tree.interface.new_socket("Geometry", in_out=way, socket_type="NodeSocketGeometry")
-    first, last = tree.nodes.new("NodeGroupInput"), tree.nodes.new("NodeGroupOutput")
-    tree.links.new(first.outputs["Geometry"], last.inputs["Geometry"])
-    modifier = thing.modifiers.new(name, "NODES")
-    modifier.node_group = tree
-    return modifier, tree, first, last
-
-
-def save(folder, name="shot.blend"):
-    os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, name)
-    bpy.ops.wm.save_as_mainfile(filepath=path, relative_remap=False)
-    return path
-
-
-def linked(path, collection, names):
-    with bpy.data.libraries.load(path, link=True, relative=False) as (_, to):
-        setattr(to, collection, names)
-    return getattr(to, collection)
-
-
-def relative(folder):
-    """Paths of the file as artists have them, from the scene."""
-    bpy.ops.wm.save_as_mainfile(filepath=os.path.join(folder, "shot.blend"))
-    bpy.ops.file.make_paths_relative()
-    bpy.ops.wm.save_mainfile()
-
-
-def set_field(path, struct_name, field, value):
-    """Sets what Python cannot, in a saved file."""
-    from blender_asset_tracer import blendfile
-    file = blendfile.BlendFile(pathlib.Path(path), mode="rb+")
-    for block in file.blocks:
-        if block.dna_type_name == struct_name:
-            block.set(field, value)
-    file.close()
 
 
 # --- The kinds -------------------------------------------------------------------------------------------------------
@@ -362,7 +240,7 @@ def Xform "root"
 }}
 """)
     # The same as a crate; what both name is text.
-    bpy.utils.expose_bundled_modules()
+    bundled_modules()
     from pxr import Sdf
     Sdf.Layer.FindOrOpen(f"{folder}/its/main/main.usda").Export(f"{folder}/its/main/crate.usdc")
     new_scene()
@@ -398,13 +276,67 @@ def external_multires(folder):
 
 @kind
 def physics_bake(folder):
-    new_scene()
+    scene = new_scene()
     save(folder)
     thing = plane()
     cache = thing.modifiers.new("cloth", "CLOTH").point_cache
     cache.use_disk_cache = True
     cache.frame_end = 2
+    # Within a frame it falls so far that it is seen, as it would not again.
+    scene.gravity.z, usual = -3000, scene.gravity.z
     bpy.ops.ptcache.bake_all(bake=True)
+    scene.gravity.z = usual
+
+
+def baked_cloth(folder, name):
+    """A cloth that is baked to disk in `folder/NAME.blend`, as is said there."""
+    # As in the last kind; the scenes that read it have the usual gravity.
+    new_scene().gravity.z = -3000
+    save(folder, f"{name}.blend")
+    cache = plane(name).modifiers.new("cloth", "CLOTH").point_cache
+    cache.use_disk_cache, cache.frame_end = True, FRAMES[-1]
+    # What external files are called by.
+    cache.name = name
+    bpy.ops.ptcache.bake_all(bake=True)
+    save(folder, f"{name}.blend")
+
+
+def external_cloth(name, path):
+    """A cloth that is read from what another baked."""
+    cache = plane(name).modifiers.new("cloth", "CLOTH").point_cache
+    cache.use_external, cache.name, cache.filepath, cache.frame_end = True, name, path, FRAMES[-1]
+    return cache
+
+
+@kind
+def external_cache(folder):
+    for name in ("flag", "sail", "tent"):
+        baked_cloth(f"{folder}/{name}", name)
+        shutil.move(f"{folder}/{name}/blendcache_{name}", f"{folder}/its/of {name}")
+        shutil.rmtree(f"{folder}/{name}")
+    # A library's is looked for from there, or from the scene.
+    new_scene()
+    save(f"{folder}/library", "sails.blend")
+    external_cloth("sail", "//../its/of sail")
+    # Blender notes only there that there are files.
+    shutil.copytree(f"{folder}/its/of tent", f"{folder}/library/its/of tent")
+    external_cloth("tent", "//its/of tent").use_library_path = False
+    save(f"{folder}/library", "sails.blend")
+    shutil.rmtree(f"{folder}/library/its")
+    # Nobody reads the first frame, and of this cache only strace knows.
+    os.remove(f"{folder}/its/of tent/tent_000001_00.bphys")
+    new_scene()
+    external_cloth("flag", f"{folder}/its/of flag")
+    for thing in linked(f"{folder}/library/sails.blend", "objects", ["sail", "tent"]):
+        bpy.context.scene.collection.objects.link(thing)
+
+
+@kind
+def library_cache(folder):
+    baked_cloth(f"{folder}/its", "flag")
+    new_scene()
+    (flag,) = linked(f"{folder}/its/flag.blend", "objects", ["flag"])
+    bpy.context.scene.collection.objects.link(flag)
 
 
 @kind
@@ -500,7 +432,7 @@ shader stripes(float Scale = 4, output color Color = 0) { Color = pattern(Scale 
     write(f"{folder}/its/pattern.h", '#include "more/colours.h"\ncolor pattern(float x) { return mod(x, 1) < 0.5 ? RED : 1; }\n')
     write(f"{folder}/its/more/colours.h", "#define RED color(1, 0, 0)\n")
     # Blender's own script for these nodes imports one of them.
-    bpy.utils.expose_bundled_modules()
+    bundled_modules()
     scene = new_scene()
     scene.cycles.shading_system = True
     tree, output = nodes_of(plane())

@@ -339,10 +339,13 @@ impl Farm {
         if self.ledger.is_retired(log) {
             return None;
         }
-        let told = |error: &AppendError| {
-            tracing::error!(job = %log.short(), cause = error.source().map(ToString::to_string), "{error}");
-        };
-        self.ledger.append(log, op).inspect_err(told).ok()
+        self.ledger.append(log, op).inspect_err(|error| unsaid(log, error)).ok()
+    }
+
+    /// Writes own ops down of which each counts for the next, all or none; whether they are.
+    fn say_all(&mut self, log: JobId, ops: &[op::Op]) -> bool {
+        !self.ledger.is_retired(log)
+            && self.ledger.append_all(log, &Vec::from_iter(ops)).inspect_err(|error| unsaid(log, error)).is_ok()
     }
 
     fn scheduler(&self, now: Duration) -> schedule::View<'_> {
@@ -358,6 +361,10 @@ impl Farm {
             is_patient: self.patient_until.is_none_or(|until| now < until),
         }
     }
+}
+
+fn unsaid(log: JobId, error: &AppendError) {
+    tracing::error!(job = %log.short(), cause = error.source().map(ToString::to_string), "{error}");
 }
 
 /// When the next heartbeat or digest is due: with up to a quarter more, so that machines do not fall into step.

@@ -496,20 +496,7 @@ impl Node {
                     self.turn(Input::Drawn { job, unit });
                 }
             }
-            Event::UnitFinished(finished) => {
-                // Inside a command its own watcher tells.
-                if let Input::RenderFailed { job, unit, message, .. } = &finished.input
-                    && !self.options.embedded
-                {
-                    tracing::warn!(job = %job.short(), frame = unit.frame, "{message}");
-                }
-                if finished.has_lost_gpu {
-                    self.lose_gpu(finished.gpu.as_ref());
-                }
-                if let Some(input) = self.slots.finished(*finished, self.clock.now()) {
-                    self.turn(input);
-                }
-            }
+            Event::UnitFinished(finished) => self.unit_finished(*finished),
             Event::Discovered(found, gpus) => self.discovered(*found, gpus),
             Event::WhoCan(question) => {
                 self.questions.push(question);
@@ -547,6 +534,7 @@ impl Node {
             Event::Collect { job, output, stream } => self.collect(job, output, stream),
             Event::Load(load) => self.turn(Input::Load(load)),
             Event::Unnamed(look) => self.looked(look),
+            Event::LookedFor(found) => self.looked_for(found),
             Event::Swept => {
                 for (blob, map) in self.sweep.swept(self.clock.now()) {
                     self.perform(crate::farm::event::Effect::OpenBlob { blob, map });

@@ -448,7 +448,7 @@ pub enum Effect {
         /// Whether there is a video.
         video: bool,
     },
-    /// The job's delivered outputs need no copy in the store.
+    /// Delivered outputs need no copy in the store: they may go once nothing is found to need them.
     Forget {
         /// Blobs.
         blobs: Vec<BlobId>,

@@ -6,14 +6,14 @@
 
 use super::config::{DIGEST_EVERY, HEARTBEAT, REPAIR_BYTES, SUSPECT_AFTER, TICK};
 use super::event::{Effect, Now, Token};
-use super::id::NodeId;
+use super::id::{BlobId, NodeId};
 use super::ledger::{MergeError, pushes};
 use super::message::{Heartbeat, InHand, LogDigests, LogId, Message, Suffix, Versions};
 use super::op::Op;
 use super::{Farm, jittered};
 use rand::Rng;
 use rand::seq::IteratorRandom;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Neighbours a digest goes to each time; in a large swarm, where digests rarely agree, one (guess).
@@ -131,17 +131,21 @@ impl Farm {
     /// Own ops are on disk: they count and are told.
     pub(super) fn persisted(&mut self, token: Token, effects: &mut Vec<Effect>) {
         let mut first: BTreeMap<LogId, u64> = BTreeMap::new();
+        let mut dropped: BTreeSet<BlobId> = BTreeSet::new();
         for (log, seq, op) in self.ledger.durable(token.0) {
             first.entry(log).or_insert(seq);
             if let Op::Drops { blobs } = &op {
-                // Only now that nobody can be told otherwise any more.
-                let spare = self.spare(log, blobs);
-                self.local.retain(|blob| !spare.contains(blob));
-                effects.push(Effect::Forget { blobs: spare });
+                dropped.extend(blobs);
             }
             let spoken_of = super::loss::blobs_of(&op);
             self.fold(log, self.me, seq, op);
             self.keep_word(log, &spoken_of);
+        }
+        // Only now that nobody can be told otherwise any more, and what came to be durable with it counts.
+        let spare = self.spare(&dropped);
+        if !spare.is_empty() {
+            self.local.retain(|blob| spare.binary_search(blob).is_err());
+            effects.push(Effect::Forget { blobs: spare });
         }
         for (log, from) in first {
             self.push(log, self.me, from, None, effects);

@@ -205,10 +205,15 @@ impl Ledger {
     /// Writes down a revision of a job, behind the scripts that it asks for: both or neither, since scripts left alone would
     /// be taken for those of the next.
     pub fn revise(&mut self, log: LogId, scripts: Scripts, revise: &Op) -> Result<(), AppendError> {
-        let encoded = |op: &Op| wire::encode_op(op).map_err(|source| AppendError::Op { log, source });
-        let before = if scripts.is_none() { None } else { Some(encoded(&Op::Scripts { scripts })?) };
-        let bytes = encoded(revise)?;
-        before.into_iter().chain([bytes]).try_for_each(|bytes| self.append_bytes(log, bytes).map(|_| ()))
+        let before = if scripts.is_none() { None } else { Some(Op::Scripts { scripts }) };
+        self.append_all(log, &Vec::from_iter(before.iter().chain([revise])))
+    }
+
+    /// Writes down own ops of which each counts for the next: all of them or none.
+    pub fn append_all(&mut self, log: LogId, ops: &[&Op]) -> Result<(), AppendError> {
+        let encoded = ops.iter().map(|op| wire::encode_op(op).map_err(|source| AppendError::Op { log, source }));
+        let encoded: Vec<Vec<u8>> = encoded.collect::<Result<_, _>>()?;
+        encoded.into_iter().try_for_each(|bytes| self.append_bytes(log, bytes).map(|_| ()))
     }
 
     /// Writes down an own op and gives its sequence number. It is seen by no one before it is durable.
@@ -267,6 +272,16 @@ impl Ledger {
     /// Whether everything appended is stored.
     pub fn is_durable(&self) -> bool {
         self.fresh.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// Own ops that are not durable yet.
+    pub fn pending(&self) -> impl Iterator<Item = Op> + '_ {
+        let in_flight = self.in_flight.iter().flat_map(|(_, runs)| runs).map(|(log, from, to)| (log, *from, *to));
+        let fresh = self.fresh.iter().map(|(log, from)| (log, *from, u64::MAX));
+        in_flight.chain(fresh).flat_map(|(log, from, to)| {
+            let track = self.logs.get(log).and_then(|log| log.tracks.get(&self.me));
+            track.into_iter().flat_map(move |track| track.decoded(from, to)).map(|(_, op)| op)
+        })
     }
 
     /// The batch of this mark, and all before it, is stored: its ops, which may now be told and folded.

@@ -16,6 +16,7 @@ use super::id::{BlobId, JobId, NodeId};
 use super::ledger::Row;
 use super::message::{LogId, Message};
 use super::op::{Op, RetireReason};
+use super::state::JobState;
 use super::transfer::Urgency;
 use super::{Farm, wire};
 use std::collections::{BTreeMap, BTreeSet};
@@ -157,12 +158,24 @@ impl Farm {
         missing.difference(&shared).for_each(|file| self.transfer.unwant(*file, Urgency::Bundle));
     }
 
-    /// Those of some blobs, which this machine lets go of in one job, that it has not said to have in another.
-    pub(super) fn spare(&self, job: JobId, blobs: &[BlobId]) -> Vec<BlobId> {
-        let promised: BTreeSet<BlobId> = self.promises.blobs().collect();
-        let others = || self.jobs.values().filter(|other| other.id != job);
-        let is_held = |blob: BlobId| others().any(|other| other.holding(blob).any(|node| node == self.me.node));
-        blobs.iter().copied().filter(|blob| !promised.contains(blob) && !is_held(*blob)).collect()
+    /// Those of some blobs, which this machine has let go of in a job, that nothing here needs any more: what any job says
+    /// is here or is about to, what another job's collector may yet deliver, what is fetched, and what bundles consist of as
+    /// far as that is known here. The files of whole bundles the store's sweep knows.
+    pub(super) fn spare(&self, blobs: &BTreeSet<BlobId>) -> Vec<BlobId> {
+        let bundles = self.bundles.iter().flat_map(|(id, bundle)| bundle.missing.iter().flatten().chain([id]));
+        let own = bundles.chain(&self.ready).chain(self.wanted.keys()).chain(self.fresh.values().flatten()).copied();
+        let said = self.ledger.pending().flat_map(|op| super::loss::blobs_of(&op));
+        let kept: BTreeSet<BlobId> = own.chain(said).chain(self.promises.blobs()).collect();
+        let needs = |job: &JobState, blob: BlobId| {
+            job.holding(blob).any(|node| node == self.me.node) || (self.collects(job.id) && job.speaks_of(blob))
+        };
+        let is_spare = |blob: &BlobId| !kept.contains(blob) && !self.jobs.values().any(|job| needs(job, *blob));
+        blobs.iter().copied().filter(is_spare).collect()
+    }
+
+    /// Whether a job is being brought together here.
+    fn collects(&self, job: JobId) -> bool {
+        self.collectors.get(&job).is_some_and(|collector| !collector.ended)
     }
 
     /// The bundles of all live jobs.
@@ -170,10 +183,14 @@ impl Farm {
         self.jobs.values().flat_map(|job| job.bundles()).collect()
     }
 
-    /// Every blob a live job names, not counting the files of bundles: what a store must keep.
+    /// Every blob a live job names, not counting the files of bundles: what a store must keep. Not what this machine let go
+    /// of in that job, and has no other use for.
     pub fn blobs_in_use(&self) -> BTreeSet<BlobId> {
-        let named = self.jobs.values().flat_map(|job| job.blobs());
-        let under_way = self.bundles.keys().chain(&self.ready).chain(&self.local);
-        named.chain(under_way.copied()).chain(self.promises.blobs()).collect()
+        let named = self.jobs.values().flat_map(|job| {
+            let is_kept = |blob: &BlobId| self.collects(job.id) || !job.has_let_go(self.me.node, *blob);
+            job.blobs().into_iter().filter(is_kept)
+        });
+        let under_way = self.bundles.keys().chain(&self.ready).chain(&self.local).chain(self.wanted.keys());
+        named.chain(self.bundles_in_use()).chain(under_way.copied()).chain(self.promises.blobs()).collect()
     }
 }

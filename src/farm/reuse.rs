@@ -4,7 +4,7 @@
 //! `Done`, behind a word that says where it comes from. So a `Done` means what it always does: its writer has the files,
 //! durably. It knows that since it started: it wrote them, or looked whether they are in its store. Nothing is fetched for it
 //! and no slot is wanted; a machine that is busy or paused announces as well. Others leave the unit to that machine for a
-//! moment (`LEFT_FOR`).
+//! moment (`LEFT_FOR`). Of a large job a part is looked at at a time, and no unit is begun before the part it is in was.
 //!
 //! What makes two units the same (`is_same`): frame and part, the bundle, all that is set on the scene, format and size,
 //! scripts, the build of the renderer and its backend. Whatever a render takes from outside of these would have to become
@@ -15,7 +15,9 @@
 //! - a unit above epoch 0, and any result of it: somebody wanted it anew, whether for its looks or because its files were
 //!   lost. One job in which it was is enough, since other results of it may be as wrong.
 //! - a blank image: it may be a mishap, which a second render shows. Warnings are no reason; they come along.
-//! - a frame that brings the video's sound, where other frames are to be heard than then.
+//! - a frame that brings the video's sound, where other frames are to be heard than then;
+//! - a frame that was rendered on another GPU than the job's rules ask for, or on a machine without its tags, or where that
+//!   is not known: they are about who renders, so that who announces need not be such a machine. Nor does it need the memory.
 
 use super::Farm;
 use super::event::Now;
@@ -27,6 +29,7 @@ use super::op::{Op, OutputRole, Reuse};
 use super::planted::{Bug, is_planted};
 use super::rendezvous::strength;
 use super::roster::Member;
+use super::rules::{Glob, Rules};
 use super::state::JobState;
 use super::unit::{Outcome, Remark};
 use super::why::hold;
@@ -34,8 +37,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A unit is left to the machine that has its result for so long from when the job may begin: it hears of the job and
-/// writes all it has down in that time (guess; a disk that is slow now and then takes most of it).
+/// A unit is left to the machine that has its result for so long from the first look at its part of the job: it hears of the
+/// job and writes all it has down in that time (guess; a disk that is slow now and then takes most of it).
 const LEFT_FOR: Duration = Duration::from_secs(5);
 /// Between looks for what can be taken over, each at [`UNITS_LOOKED_AT`](super::config::UNITS_LOOKED_AT) units of a job;
 /// a new job is looked at at once (guess).
@@ -57,12 +60,29 @@ pub struct Promises {
 }
 
 /// A job that takes results over.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Open {
     /// Since when it may begin.
     since: Duration,
     /// How often it was looked at.
     looks: u64,
+    /// The last unit of each part that was looked at, and when it first was.
+    parts: Vec<(Unit, Duration)>,
+    /// There is no part left that was not, or nothing to look for.
+    is_through: bool,
+}
+
+impl Open {
+    /// Until when a unit is left to others.
+    fn until(&self, unit: Unit) -> Duration {
+        let at = self.parts.partition_point(|(last, _)| *last < unit);
+        self.parts.get(at).map_or(self.since, |(_, since)| *since) + LEFT_FOR
+    }
+
+    /// Whether a unit is in a part that was not looked at yet.
+    fn is_ahead(&self, unit: Unit) -> bool {
+        !self.is_through && self.parts.last().is_none_or(|(last, _)| *last < unit)
+    }
 }
 
 #[derive(Debug)]
@@ -71,6 +91,8 @@ enum Promise {
     Own(Vec<BlobId>),
     /// Left to another machine until then.
     Other(Duration),
+    /// It cannot be announced here: rendered like any other.
+    Unsaid,
 }
 
 impl Promises {
@@ -79,8 +101,14 @@ impl Promises {
         match self.promised.get(&(job, unit)) {
             Some(Promise::Own(_)) => true,
             Some(Promise::Other(until)) => now < *until,
-            None => false,
+            Some(Promise::Unsaid) => false,
+            None => self.is_ahead(job, unit),
         }
+    }
+
+    /// Whether a unit, and so every later one, is in a part of its job that was not looked at yet.
+    pub fn is_ahead(&self, job: JobId, unit: Unit) -> bool {
+        self.open.get(&job).is_some_and(|open| open.is_ahead(unit))
     }
 
     /// Files of announced results that no job's state names yet.
@@ -89,7 +117,7 @@ impl Promises {
             .values()
             .flat_map(|promise| match promise {
                 Promise::Own(blobs) => blobs.as_slice(),
-                Promise::Other(_) => &[],
+                Promise::Other(_) | Promise::Unsaid => &[],
             })
             .copied()
     }
@@ -121,19 +149,32 @@ impl Promises {
         self.open.remove(&job);
     }
 
-    /// Which part of a job to look at, and until when its units are left to others; `None` while it may not begin. The first
+    /// Which part of a job to look at, and until when units are left to others; `None` while it may not begin. The first
     /// look is at the whole part, later ones may be at what is fresh alone.
-    fn looks_at(&mut self, job: JobId, is_whole: bool, may_begin: bool, now: Duration) -> Option<(u64, Duration)> {
+    fn looks_at(&mut self, job: &JobState, is_whole: bool, may_begin: bool, now: Duration) -> Option<(u64, Open)> {
         if !may_begin {
-            self.open.remove(&job);
+            self.open.remove(&job.id);
             return None;
         }
-        if !is_whole && !self.open.contains_key(&job) {
+        if !is_whole && !self.open.contains_key(&job.id) {
             return None;
         }
-        let open = self.open.entry(job).or_insert(Open { since: now, looks: 0 });
-        open.looks += u64::from(is_whole);
-        Some((open.looks.saturating_sub(1), open.since + LEFT_FOR))
+        let new = || Open { since: now, looks: 0, parts: Vec::new(), is_through: false };
+        let open = self.open.entry(job.id).or_insert_with(new);
+        let part = open.looks;
+        if is_whole {
+            open.looks += 1;
+            match job.some_units(part).last().filter(|last| open.is_ahead(*last)) {
+                Some(last) => open.parts.push((last, now)),
+                None => open.is_through = true,
+            }
+        }
+        Some((part, open.clone()))
+    }
+
+    /// There is nothing that could be taken over by a job.
+    fn finds_nothing(&mut self, job: JobId) {
+        self.open.entry(job).and_modify(|open| open.is_through = true);
     }
 }
 
@@ -217,7 +258,7 @@ impl Farm {
             promises.look_at = now.mono + LOOK_EVERY;
         }
         promises.promised.retain(|_, promise| match promise {
-            Promise::Own(_) => true,
+            Promise::Own(_) | Promise::Unsaid => true,
             Promise::Other(until) => now.mono < *until,
         });
         let mut own: Vec<(JobId, Unit, Vec<Op>)> = Vec::new();
@@ -227,17 +268,20 @@ impl Farm {
                 continue;
             };
             let may_begin = hold(job, &self.jobs, &self.roster, self.me.node, now.mono).is_ok();
-            let Some((part, until)) = promises.looks_at(job.id, is_whole, may_begin, now.mono) else { continue };
-            let Some(alike) = self.alike(job, spec, now.mono) else { continue };
+            let Some((part, open)) = promises.looks_at(job, is_whole, may_begin, now.mono) else { continue };
+            let Some(alike) = self.alike(job, spec, now.mono) else {
+                promises.finds_nothing(job.id);
+                continue;
+            };
             let all = job.some_units(part).filter(|_| is_whole);
             let units = all.chain(fresh.iter().copied().filter(|_| !is_whole));
             for unit in units.filter(|unit| job.unfinished().contains(unit)) {
                 let key = (job.id, unit);
-                let is_said = matches!(promises.promised.get(&key), Some(Promise::Own(_)));
-                if is_said || self.hands.contains_key(&key) || job.unit(unit).version() != (0, 0) {
+                let is_settled = matches!(promises.promised.get(&key), Some(Promise::Own(_) | Promise::Unsaid));
+                if is_settled || self.hands.contains_key(&key) || job.unit(unit).version() != (0, 0) {
                     continue;
                 }
-                let found = self.found(spec, unit, &alike);
+                let (found, until) = (self.found(job, spec, unit, &alike), open.until(unit));
                 let rank = |node: NodeId| (job.owner() == Some(node), strength(node, 1, job.id, unit, 0), node);
                 let Some((best, _)) = found.iter().max_by_key(|(node, _)| rank(*node)) else { continue };
                 // An own one that is not looked for yet is left to this machine itself for as long.
@@ -252,10 +296,11 @@ impl Farm {
         }
         self.promises = promises;
         for (job, unit, ops) in own {
-            let blobs = ops.iter().flat_map(super::loss::blobs_of).collect();
-            if ops.iter().all(|op| self.say(job, op).is_some()) {
-                self.promises.promised.insert((job, unit), Promise::Own(blobs));
-            }
+            let promise = match self.say_all(job, &ops) {
+                true => Promise::Own(ops.iter().flat_map(super::loss::blobs_of).collect()),
+                false => Promise::Unsaid,
+            };
+            self.promises.promised.insert((job, unit), promise);
         }
     }
 
@@ -270,14 +315,14 @@ impl Farm {
         }
         let machine = |(node, member): (NodeId, &'a Member)| {
             let capability = member.capability.as_ref().filter(|capability| capability.op_version >= REUSE_SINCE)?;
-            suits(&self.roster, node, spec, job.rules(), job.min_version).ok()?;
+            suits(&self.roster, node, spec, &Rules::default(), job.min_version).ok()?;
             Some((node, renderer(capability, spec)?))
         };
         Some(Alike { jobs, machines: self.roster.alive(now).filter_map(machine).collect() })
     }
 
     /// Who can announce a result for a unit, and which.
-    fn found<'a>(&self, spec: &JobSpec, unit: Unit, alike: &Alike<'a>) -> Vec<(NodeId, Found<'a>)> {
+    fn found<'a>(&self, job: &JobState, spec: &JobSpec, unit: Unit, alike: &Alike<'a>) -> Vec<(NodeId, Found<'a>)> {
         let was_wanted_anew = |(other, _): &(&JobState, &JobSpec)| other.unit(unit).version() != (0, 0);
         if alike.jobs.iter().any(was_wanted_anew) && !is_planted(Bug::RequeuedReused) {
             return Vec::new();
@@ -286,6 +331,9 @@ impl Farm {
         for (other, of) in &alike.jobs {
             for (actor, outcome, from) in other.results(unit) {
                 let from = from.unwrap_or(other.id);
+                if !self.is_asked_for(job.rules(), unit, outcome, from) {
+                    continue;
+                }
                 // What an earlier start had is no proof: it may have died before it could say what it lost.
                 let is_here = outcome.blobs().all(|blob| self.local.contains(&blob));
                 let result = Found { from, of, actor, outcome, remark: other.remark(unit, actor), is_here };
@@ -307,6 +355,24 @@ impl Farm {
         }
         found
     }
+
+    /// Whether a result, which was rendered for `from`, comes from such a card and such a machine as rules ask for.
+    fn is_asked_for(&self, rules: &Rules, unit: Unit, outcome: &Outcome, from: JobId) -> bool {
+        let is_tagged = || {
+            let results = self.jobs.get(&from).into_iter().flat_map(|first| first.results(unit));
+            let mut rendered = results.filter(|(_, one, taken)| taken.is_none() && one.blobs().eq(outcome.blobs()));
+            let by = rendered.next().and_then(|(actor, ..)| self.roster.member(actor.node)?.capability.as_ref());
+            by.is_some_and(|by| rules.tags.iter().all(|tag| by.tags.contains(tag)))
+        };
+        rules.gpu_name.as_ref().is_none_or(|glob| is_on(&outcome.device, glob))
+            && (rules.tags.is_empty() || is_tagged())
+    }
+}
+
+/// Whether a result tells of nothing but GPUs of this name.
+fn is_on(device: &str, glob: &Glob) -> bool {
+    let told = device.split_once(' ').filter(|(backend, _)| *backend != "CPU" && BACKENDS.contains(backend));
+    told.is_some_and(|(_, names)| names.split(" + ").all(|name| glob.matches(name)))
 }
 
 /// What is said of a result that is taken over: where from, the result under the names it has in its new job, and what was
@@ -326,4 +392,42 @@ fn words(spec: &JobSpec, unit: Unit, found: &Found) -> Vec<Op> {
         warnings: warnings.clone(),
     });
     [taken, done].into_iter().chain(remark).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::super::config::UNITS_LOOKED_AT;
+    use super::super::id::BootId;
+    use super::*;
+
+    #[test]
+    fn no_unit_of_a_large_job_is_begun_before_the_look_at_its_part() {
+        let part = UNITS_LOOKED_AT as i32;
+        let units = [1, part, part + 1, 2 * part + 1].map(Unit::whole);
+        let frames = super::super::frames::FrameSet::range(1, 2 * part + 5, 1).expect("frames");
+        let series = "4.5".parse().expect("a series");
+        let mut job = JobState::new(JobId([1; 16]));
+        let spec = Box::new(JobSpec::new(BlobId([7; 32]), frames, series));
+        job.apply(ActorId { node: NodeId([1; 32]), boot: BootId([1; 8]) }, 0, Op::Submit { min_version: 0, spec });
+        let at = |seconds| Duration::from_secs(seconds);
+        let mut promises = Promises::default();
+        let mut look = |now| {
+            let (part, open) = promises.looks_at(&job, true, true, at(now)).expect("it may begin");
+            (part, units.map(|unit| promises.covers(job.id, unit, at(now))), open)
+        };
+        assert_eq!(look(10).1, [false, false, true, true]);
+        let (second, covers, _) = look(12);
+        assert_eq!((second, covers), (1, [false, false, false, true]));
+        let (third, covers, open) = look(20);
+        assert_eq!((third, covers), (2, [false; 4]));
+        assert_eq!(units.map(|unit| open.until(unit)), [10, 10, 12, 20].map(|since| at(since) + LEFT_FOR));
+        assert_eq!(look(90).2.until(units[3]), at(20) + LEFT_FOR, "from the first look on");
+        // Where there is nothing to be looked for, nothing waits.
+        promises.forget(job.id);
+        promises.looks_at(&job, true, true, at(100)).expect("it may begin");
+        assert!(promises.covers(job.id, units[3], at(100)));
+        promises.finds_nothing(job.id);
+        assert!(!promises.covers(job.id, units[3], at(100)));
+    }
 }

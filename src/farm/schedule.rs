@@ -247,7 +247,8 @@ impl View<'_> {
 
     /// Such units, ascending.
     fn open<'s>(&'s self, job: &'s JobState) -> impl Iterator<Item = Unit> + 's {
-        job.unfinished().iter().copied().filter(|unit| self.is_open(job, *unit))
+        let looked_at = job.unfinished().iter().copied().take_while(|unit| !self.promises.is_ahead(job.id, *unit));
+        looked_at.filter(|unit| self.is_open(job, *unit))
     }
 
     /// Rule 1: open units of the window, those first for which this machine is the strongest.

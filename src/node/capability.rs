@@ -1,7 +1,7 @@
 //! What this machine tells the others that it can do, and how busy it is.
 
 use super::event::Event;
-use super::render::{DeviceInfo, Discovery, Renderer};
+use super::render::{Discovery, Renderer};
 use super::{GpuMode, HOUSEKEEPING, Node, gpus, machine};
 use crate::farm::event::{Input, Load};
 use crate::farm::message::{GpuInfo, Problem};
@@ -57,15 +57,6 @@ impl Node {
         self.tell_capability();
         self.answer_questions(self.clock.now());
         self.answer_doctors();
-    }
-
-    /// A slot whose GPU is gone takes no more units: the others of this machine, and other machines, render them.
-    pub(super) fn lose_gpu(&mut self, gpu: Option<&DeviceInfo>) {
-        let Some(gpu) = gpu.filter(|gpu| self.slots.gpus.contains(gpu)) else { return };
-        self.slots.gpus.retain(|other| other != gpu);
-        self.capability.slots = self.slots.gpus.len() as u32;
-        self.capability.problems.push(gpus::gone(gpu));
-        self.tell_capability();
     }
 
     /// What slots there are, where each has a GPU of its own; other machines are not told.

@@ -139,15 +139,8 @@ impl Node {
                     Vec::new()
                 });
             }
-            Effect::Forget { blobs } => {
-                let store = self.store.clone();
-                self.answer_later(move || {
-                    if let Err(error) = store.drop_blobs(&blobs) {
-                        tracing::warn!(%error, "copies in the store were not removed");
-                    }
-                    Vec::new()
-                });
-            }
+            // Some may be files of a bundle, which only the sweep knows, or be stored anew at this moment.
+            Effect::Forget { .. } => self.sweep.hurry(self.clock.now()),
         }
     }
 

@@ -7,12 +7,14 @@ use super::machine::Gpu;
 use super::prospect::Prospect;
 use super::render::{Discovery, Pinned};
 use super::slots::{Finished, Free};
+use super::store::Holdings;
 use super::submit::Prepared;
 use super::sweep::Look;
 use super::update::WhichJob;
 use crate::farm::event::{Input, Load};
 use crate::farm::id::JobId;
 use crate::farm::job::{Needs, OutputSpec, Series};
+use std::io;
 use tokio::sync::oneshot;
 
 /// Something a task has to say.
@@ -46,6 +48,8 @@ pub enum Event {
     FrameLogs(FrameLogs),
     /// How the machine is doing.
     Load(Load),
+    /// It was looked whether the store has what this machine said to have.
+    LookedFor(io::Result<Holdings>),
     /// The store was looked through for what no job names.
     Unnamed(Look),
     /// What was found to be needed by nobody is gone.

@@ -2,7 +2,9 @@
 //!
 //! A slot has a card. What a Blender calls that card is looked up for each Blender: not all know it by the same backend.
 
+use super::Node;
 use super::render::{DeviceInfo, Renderer};
+use super::slots::Finished;
 use crate::farm::message::Problem;
 use serde_json::{Value, json};
 use std::fmt;
@@ -61,6 +63,19 @@ fn name(gpu: &DeviceInfo) -> String {
     format!("{} {} ({})", gpu.backend, gpu.name, gpu.id)
 }
 
+impl Node {
+    /// A unit ended. A slot whose GPU was lost over it takes no more: the others of this machine, and other machines, render
+    /// what is left.
+    pub(super) fn look_at_gpu(&mut self, finished: &Finished) {
+        let lost = finished.gpu.as_ref().filter(|gpu| finished.has_lost_gpu && self.slots.gpus.contains(gpu));
+        let Some(gpu) = lost else { return };
+        self.slots.gpus.retain(|other| other != gpu);
+        self.capability.slots = self.slots.gpus.len() as u32;
+        self.capability.problems.push(gone(gpu));
+        self.tell_capability();
+    }
+}
+
 /// What slots render on, in words; `gpus` are of `slots` slots, or none.
 pub fn in_words(mode: GpuMode, slots: u32, gpus: &[DeviceInfo]) -> String {
     let own: Vec<String> =
@@ -91,7 +106,7 @@ pub fn none(slots: u32) -> Problem {
 }
 
 /// That a slot has no GPU any more.
-pub fn gone(gpu: &DeviceInfo) -> Problem {
+fn gone(gpu: &DeviceInfo) -> Problem {
     Problem {
         kind: "gpu-gone".into(),
         message: format!("Blender cannot use {} any more; its slot renders nothing", name(gpu)),

@@ -4,6 +4,7 @@
 //! with it. The moment Blender has drawn a unit its worker is free for the next; the task goes on to check the image and
 //! to store it. A worker without a unit leaves after [`IDLE`]. Where slots have a GPU each, a slot is known by it.
 
+use super::Node;
 use super::cause::is_full;
 use super::chunk::Chunking;
 use super::event::Event;
@@ -293,6 +294,22 @@ impl Slots {
 }
 
 /// Whether this Blender can render on that GPU, as far as it was found.
+impl Node {
+    /// A unit ended.
+    pub(super) fn unit_finished(&mut self, finished: Finished) {
+        // Inside a command its own watcher tells.
+        if let Input::RenderFailed { job, unit, message, .. } = &finished.input
+            && !self.options.embedded
+        {
+            tracing::warn!(job = %job.short(), frame = unit.frame, "{message}");
+        }
+        self.look_at_gpu(&finished);
+        if let Some(input) = self.slots.finished(finished, self.clock.now()) {
+            self.turn(input);
+        }
+    }
+}
+
 fn knows(renderer: Option<&Renderer>, gpu: Option<&DeviceInfo>) -> bool {
     renderer.and_then(|renderer| gpus::of_renderer(renderer, gpu)).is_some_and(|own| !own.is_empty())
 }

@@ -26,6 +26,7 @@ mod intake;
 mod partial;
 mod writer;
 
+pub use blobs::Holdings;
 pub(in crate::node) use files::{keep_private, make_private_dir};
 pub use intake::Intake;
 pub use partial::Partial;

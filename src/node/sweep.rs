@@ -1,6 +1,7 @@
-//! Freeing the store: blobs that no live job names any more.
+//! Freeing the store: blobs that no live job names any more, or that this machine let go of since others have them.
 //!
-//! Mark and sweep. Marked is what the farm says is in use, and the files of every bundle of a live job. What is unmarked
+//! Mark and sweep. Marked is what the farm says is in use, and the files of every bundle of a live job: a scene that reads
+//! the frames of another job has them for files. What is unmarked
 //! is looked at again [`GRACE`] later, so that what a renderer has just stored, and its job's log does not name yet, is
 //! never taken for garbage; only what no look between found a use for is dropped. A submission under way may count on
 //! old files that nobody names yet: nothing is dropped before it is written down, and it waits while something is.

@@ -45,6 +45,12 @@ impl JobState {
         last.filter(|(_, ((_, has), _))| **has).map(|(_, ((actor, _), _))| actor.node)
     }
 
+    /// Whether a node's last word of a blob is that it has it no more.
+    pub fn has_let_go(&self, node: NodeId, blob: BlobId) -> bool {
+        let mut words = self.holders.get(&blob).into_iter().flat_map(LiteMap::iter);
+        words.rfind(|(actor, _)| actor.node == node).is_some_and(|(_, has)| !has)
+    }
+
     /// Whether anybody ever said to have a blob, or not to have it any more.
     pub fn speaks_of(&self, blob: BlobId) -> bool {
         self.holders.contains_key(&blob)

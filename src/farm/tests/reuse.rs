@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::farm::job::{Colours, Device, ImageFormat};
+use crate::farm::message::GpuInfo;
 use crate::farm::op::{Blank, Reuse};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -426,4 +427,192 @@ fn the_word_before_a_result_counts_for_that_one_alone() {
     older.apply(actor(2), 0, Op::Unknown { kind: 19, body: vec![0] });
     older.apply(actor(2), 1, done(one));
     assert!(older.unit(one).has_result() && older.taken_count() == 0);
+}
+
+impl Trio {
+    /// Two machines of which the second rendered these frames of a job of the first, which has copies of them, and not under
+    /// their names yet; it is canceled. Both have a slot again.
+    fn with_two_copies(frames: i32, rendered: &[i32], change: impl Fn(&mut Rendered)) -> Self {
+        let mut trio = Self::new(2);
+        (0..2).for_each(|at| trio.slots(at, 0));
+        trio.at(0).is_slow = true;
+        let job = trio.submit_spec(0, again(frames));
+        trio.at(1).rendering = rendered.iter().map(|frame| (job, Unit::whole(*frame))).collect();
+        trio.ends(1, change);
+        trio.wait(SECOND);
+        let node = trio.names[0];
+        trio.give(node, Input::Command { job, command: JobCommand::Cancel("a".into()) });
+        trio.wait(SECOND);
+        let both = trio.names.iter().copied().collect();
+        let state = &trio.at(0).farm.jobs()[&job];
+        assert!(rendered.iter().all(|frame| state.holders(BlobId([*frame as u8; 32])) == both));
+        (0..2).for_each(|at| trio.describe(at, |own| own.slots = 1));
+        trio
+    }
+}
+
+#[test]
+fn every_part_of_a_large_job_is_announced_by_one_holder_alone() {
+    let part = UNITS_LOOKED_AT as i32;
+    let frames = [1, 6 * part + 2, 7 * part];
+    let mut trio = Trio::with_two_copies(7 * part, &frames, |_| {});
+    let job = trio.submit_spec(1, again(7 * part));
+    trio.wait(SECOND * 9);
+    assert_eq!(trio.taken(0, job), frames);
+    // The first would come first by a moment, if it did not leave it to the owner.
+    let state = &trio.at(0).farm.jobs()[&job];
+    let by = frames.map(|frame| state.results(Unit::whole(frame)).map(|(actor, ..)| actor.node).collect::<Vec<_>>());
+    assert_eq!(by, [(); 3].map(|()| vec![trio.names[1]]));
+}
+
+#[test]
+fn what_cannot_be_announced_is_not_begun_to_be_announced_again_and_again() {
+    let mut trio = Trio::new(1);
+    trio.has_rendered(0, again(2), |_| {});
+    let mut spec = again(2);
+    // With the number it is longer than a path may be.
+    spec.output.prefix = "x".repeat(crate::wire::MAX_PATH_BYTES - 2);
+    let job = trio.submit_spec(0, spec);
+    trio.wait(SECOND * 9);
+    assert_eq!((trio.taken(0, job).len(), trio.begun()), (0, BTreeSet::from([1])));
+    let mut ops = trio.at(0).farm.ledger().ops(job);
+    assert!(!ops.any(|(_, _, op)| matches!(op, Op::Reuse { word: Reuse::Taken { .. } })));
+}
+
+#[test]
+fn a_job_that_asks_for_a_gpu_takes_over_what_such_a_one_rendered_whoever_announces_it() {
+    let of = |device: &str, glob: &str, announces: bool| {
+        let mut trio = Trio::with_two_copies(2, &[1, 2], |result| result.device = device.into());
+        trio.kill(1);
+        trio.wait(SUSPECT_AFTER + SECOND);
+        let card = |name: &str| GpuInfo {
+            name: name.into(),
+            memory_bytes: 0,
+            driver: String::new(),
+            usable: true,
+            backend: "OPTIX".into(),
+        };
+        // Of itself this one would do for a job that wants its card, and for no other.
+        trio.describe(0, |own| {
+            own.gpus = vec![card("A4000")];
+            own.renderers[0].devices = if announces { vec!["OPTIX".into(), "CPU".into()] } else { vec!["CPU".into()] };
+        });
+        let mut spec = again(2);
+        spec.rules.gpu_name = Some(glob.parse().expect("a pattern"));
+        let job = trio.submit_spec(0, spec);
+        trio.wait(SECOND * 2);
+        trio.taken(0, job).len()
+    };
+    assert_eq!(of("OPTIX A4000", "A4000", true), 2);
+    assert_eq!(of("OPTIX NVIDIA A6000", "*A6000", true), 2);
+    assert_eq!(of("OPTIX A6000 + A6000", "A6000", true), 2);
+    assert_eq!(of("OPTIX A6000", "A4000", true), 0);
+    assert_eq!(of("OPTIX A4000 + A6000", "A4000", true), 0);
+    assert_eq!(of("CPU", "A4000", false), 0);
+    assert_eq!(of("BLENDER_EEVEE", "A4000", true), 0, "on whatever there was");
+}
+
+#[test]
+fn a_job_that_asks_for_tags_takes_over_what_a_machine_rendered_that_has_them() {
+    let of = |announcer: &str, renderer: &str, is_told: bool| {
+        let mut trio = Trio::with_two_copies(2, &[1, 2], |_| {});
+        let tag = |name: &str| [name.to_owned()].into_iter().filter(|tag| !tag.is_empty());
+        trio.describe(0, |own| own.tags = tag(announcer).collect());
+        trio.describe(1, |own| own.tags = tag(renderer).collect());
+        trio.wait(SECOND);
+        trio.kill(1);
+        trio.wait(SUSPECT_AFTER + SECOND);
+        let taken = trio.submit_spec(0, again(2));
+        trio.wait(SECOND);
+        assert_eq!(trio.taken(0, taken).len(), 2);
+        if !is_told {
+            let first = *trio.at(0).farm.jobs().keys().find(|job| **job != taken).expect("a job");
+            let node = trio.names[0];
+            trio.give(node, Input::Command { job: first, command: JobCommand::Delete });
+            trio.wait(SECOND);
+        }
+        let mut spec = again(2);
+        spec.rules.tags = tag("calibrated").collect();
+        spec.rules.min_memory_bytes = Some(u64::MAX);
+        let job = trio.submit_spec(0, spec);
+        trio.wait(SECOND * 2);
+        trio.taken(0, job).len()
+    };
+    assert_eq!(of("", "calibrated", true), 2, "also through a job that took it over");
+    assert_eq!(of("calibrated", "", true), 0);
+    assert_eq!(of("calibrated", "calibrated", false), 0, "nobody knows any more where it was rendered");
+}
+
+#[test]
+fn what_a_job_lets_go_of_stays_while_another_is_brought_together_from_it() {
+    let mut trio = Trio::new(2);
+    trio.describe(0, |own| own.slots = 0);
+    trio.at(0).is_slow = true;
+    let first = trio.submit_spec(0, again(2));
+    for _ in 0..4 {
+        trio.ends(1, |_| {});
+        trio.wait(SECOND);
+    }
+    // Its only holder, as far as it says, is the second.
+    let second = trio.submit_spec(0, again(2));
+    trio.wait(SECOND);
+    assert_eq!(trio.taken(0, second).len(), 2);
+    let node = trio.names[0];
+    let of = |input: &Input| match input {
+        Input::Delivered { job, .. } | Input::VideoFinished { job, .. } => *job == first,
+        _ => false,
+    };
+    for _ in 0..4 {
+        let (answers, kept): (Vec<Input>, Vec<Input>) =
+            std::mem::take(&mut trio.at(0).unanswered).into_iter().partition(of);
+        trio.at(0).unanswered = kept;
+        answers.into_iter().for_each(|input| trio.give(node, input));
+        trio.wait(SECOND);
+    }
+    let blobs: BTreeSet<BlobId> = [1, 2, 101, 102].map(|blob| BlobId([blob; 32])).into();
+    assert!(trio.at(0).farm.jobs()[&first].is_over() && !trio.at(0).farm.jobs()[&second].is_over());
+    assert!(trio.at(0).forgotten.is_empty() && trio.at(0).farm.blobs_in_use().is_superset(&blobs));
+    trio.at(0).is_slow = false;
+    trio.answer(0);
+    trio.wait(SECOND);
+    assert!(trio.at(0).farm.jobs()[&second].is_over());
+    assert_eq!(trio.at(0).forgotten, blobs);
+    assert!(trio.at(0).farm.blobs_in_use().is_disjoint(&blobs), "its store may free them");
+    assert!(trio.at(1).farm.blobs_in_use().is_superset(&blobs));
+}
+
+#[test]
+fn what_is_let_go_of_and_said_to_be_here_for_another_job_in_the_same_moment_stays() {
+    for is_earlier in [true, false] {
+        let mut trio = Trio::new(2);
+        let first = trio.has_rendered(1, again(1), |_| {});
+        let second = trio.submit_spec(0, spec(1));
+        let node = trio.names[1];
+        let now = Now { mono: trio.now, wall_ms: 0 };
+        let mut rng = StdRng::seed_from_u64(1);
+        let farm = &mut trio.machines.get_mut(&node).expect("a machine").farm;
+        let blobs = || vec![BlobId([1; 32])];
+        let mut tokens = Vec::new();
+        let mut forgotten = Vec::new();
+        let mut turn = |farm: &mut Farm, input: Input, tokens: &mut Vec<_>| {
+            for effect in farm.handle(now, input, &mut rng) {
+                match effect {
+                    Effect::Persist { token, .. } => tokens.extend(token),
+                    Effect::Forget { blobs } => forgotten.extend(blobs),
+                    _ => {}
+                }
+            }
+        };
+        farm.say(first, &Op::Drops { blobs: blobs() });
+        if !is_earlier {
+            // Of two batches the second is not durable yet when the first is.
+            turn(farm, Input::Tick, &mut tokens);
+        }
+        farm.say(second, &Op::Holds { blobs: blobs() });
+        turn(farm, Input::Tick, &mut tokens);
+        for token in std::mem::take(&mut tokens) {
+            turn(farm, Input::Persisted(token), &mut tokens);
+        }
+        assert!(forgotten.is_empty() && farm.blobs_in_use().contains(&BlobId([1; 32])), "{is_earlier}");
+    }
 }

@@ -1,10 +1,10 @@
 //! Files of File Output nodes, against the Blenders of this machine.
 #![allow(clippy::unwrap_used)]
 
-use super::tests::{renderers, scene};
+use super::tests::{renderers, scene, worker_scene};
 use super::*;
 use crate::farm::id::Unit;
-use crate::farm::job::{Device, ImageFormat, RenderSettings};
+use crate::farm::job::{Device, RenderSettings};
 use std::path::Path;
 
 /// `node(tree, path, format, slots)` adds a File Output node, linked to `source` unless that is none.
@@ -65,16 +65,7 @@ async fn with_nodes(renderer: &Renderer, dir: &Path, nodes: &str) -> Worker {
     let blend = scene(renderer, dir, &(NODES.to_owned() + nodes));
     std::fs::create_dir(dir.join("out")).unwrap();
     let settings = RenderSettings { device: Device::Cpu, ..RenderSettings::default() };
-    let wanted = WorkerScene {
-        blend: Some(blend),
-        settings,
-        format: ImageFormat::Png,
-        size: (64, 36),
-        threads: Some(1),
-        ocio: None,
-        gpus: None,
-    };
-    Worker::start(renderer, wanted, dir).await.unwrap()
+    Worker::start(renderer, worker_scene(&blend, settings), dir).await.unwrap()
 }
 
 /// The names of what is in a folder and below it, sorted.
@@ -191,10 +182,7 @@ async fn a_property_that_a_job_sets_on_a_file_output_node_stays_set_from_frame_t
         let set = r#"scene.node_tree.nodes["File Output"].base_path=//chosen"#.parse().unwrap();
         let overrides = crate::farm::overrides::Overrides { set: vec![set], ..Default::default() };
         let settings = RenderSettings { device: Device::Cpu, overrides, ..RenderSettings::default() };
-        let (format, size) = (ImageFormat::Png, (64, 36));
-        let wanted =
-            WorkerScene { blend: Some(blend), settings, format, size, threads: Some(1), ocio: None, gpus: None };
-        let mut worker = Worker::start(renderer, wanted, dir.path()).await.unwrap();
+        let mut worker = Worker::start(renderer, worker_scene(&blend, settings), dir.path()).await.unwrap();
         for frame in 1..=2 {
             let drawn = worker.draw(Unit::whole(frame), &dir.path().join("out.png"), None).await.unwrap();
             let rendered = drawn.keep().await.unwrap();

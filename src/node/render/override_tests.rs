@@ -1,10 +1,10 @@
 //! What a job chooses and sets in its file, against the Blenders of this machine.
 #![allow(clippy::unwrap_used)]
 
-use super::tests::{one_frame, pixels, renderers, scene};
+use super::tests::{one_frame, pixels, renderers, scene, worker_scene};
 use super::*;
 use crate::farm::id::Unit;
-use crate::farm::job::{Device, ImageFormat, RenderSettings};
+use crate::farm::job::{Device, RenderSettings};
 use crate::farm::overrides::Overrides;
 use std::path::Path;
 
@@ -66,10 +66,7 @@ fn overrides(scene: Option<&str>, camera: Option<&str>, view_layers: &[&str], se
 
 async fn worker(renderer: &Renderer, blend: &Path, overrides: Overrides) -> Result<Worker, RenderError> {
     let settings = RenderSettings { device: Device::Cpu, overrides, ..RenderSettings::default() };
-    let (format, size) = (ImageFormat::Png, (64, 36));
-    let wanted =
-        WorkerScene { blend: Some(blend.into()), settings, format, size, threads: Some(1), ocio: None, gpus: None };
-    Worker::start(renderer, wanted, blend.parent().unwrap()).await
+    Worker::start(renderer, worker_scene(blend, settings), blend.parent().unwrap()).await
 }
 
 /// What a new Blender renders of frame 3 and then of frame 7; the pixels of the last.

@@ -1,10 +1,10 @@
 //! Python that a job brings along, against the Blenders of this machine.
 #![allow(clippy::unwrap_used)]
 
-use super::tests::{pixels, renderers, scene};
+use super::tests::{pixels, renderers, scene, worker_scene};
 use super::*;
 use crate::farm::id::Unit;
-use crate::farm::job::{Device, ImageFormat, RenderSettings};
+use crate::farm::job::{Device, RenderSettings};
 use crate::farm::overrides::Overrides;
 use crate::farm::scripts::Scripts;
 use std::path::Path;
@@ -43,15 +43,7 @@ bpy.app.handlers.frame_change_post.append(away)
 fn wanted(blend: &Path, scripts: Scripts) -> WorkerScene {
     let overrides = Overrides { set: vec!["scene.cycles.max_bounces=3".parse().unwrap()], ..Overrides::default() };
     let settings = RenderSettings { device: Device::Cpu, overrides, scripts, ..RenderSettings::default() };
-    WorkerScene {
-        blend: Some(blend.into()),
-        settings,
-        format: ImageFormat::Png,
-        size: (64, 36),
-        threads: Some(1),
-        ocio: None,
-        gpus: None,
-    }
+    worker_scene(blend, settings)
 }
 
 async fn worker(renderer: &Renderer, blend: &Path, scripts: Scripts) -> Result<Worker, RenderError> {

@@ -1,10 +1,10 @@
 //! Simulations without a bake, against the Blenders of this machine.
 #![allow(clippy::unwrap_used)]
 
-use super::tests::{pixels, renderers, scene};
+use super::tests::{pixels, renderers, scene, worker_scene};
 use super::*;
 use crate::farm::id::Unit;
-use crate::farm::job::{Device, ImageFormat, RenderSettings};
+use crate::farm::job::{Device, RenderSettings};
 use std::path::Path;
 
 /// A sheet that falls on the cube.
@@ -30,10 +30,7 @@ pub(in crate::node) async fn rendered(
 ) -> Vec<u8> {
     let dir = blend.parent().unwrap();
     let settings = RenderSettings { device: Device::Cpu, simulate_from, ..RenderSettings::default() };
-    let (format, size) = (ImageFormat::Png, (64, 36));
-    let wanted =
-        WorkerScene { blend: Some(blend.into()), settings, format, size, threads: Some(1), ocio: None, gpus: None };
-    let mut worker = Worker::start(renderer, wanted, dir).await.unwrap();
+    let mut worker = Worker::start(renderer, worker_scene(blend, settings), dir).await.unwrap();
     let out = dir.join("out.png");
     for frame in frames {
         worker.draw(Unit::whole(*frame), &out, None).await.unwrap().keep().await.unwrap();
@@ -112,10 +109,7 @@ async fn a_simulation_does_not_go_back() {
         let dir = tempfile::tempdir().unwrap();
         let blend = scene(renderer, dir.path(), SHEET);
         let settings = RenderSettings { device: Device::Cpu, simulate_from: Some(1), ..RenderSettings::default() };
-        let (format, size) = (ImageFormat::Png, (64, 36));
-        let wanted =
-            WorkerScene { blend: Some(blend), settings, format, size, threads: Some(1), ocio: None, gpus: None };
-        let mut worker = Worker::start(renderer, wanted, dir.path()).await.unwrap();
+        let mut worker = Worker::start(renderer, worker_scene(&blend, settings), dir.path()).await.unwrap();
         let out = dir.path().join("out.png");
         worker.draw(Unit::whole(4), &out, None).await.unwrap();
         let failure = worker.draw(Unit::whole(3), &out, None).await.unwrap_err();

@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::sound::flac_seconds;
-use super::tests::{one_frame, pixels, renderers, scene};
+use super::tests::{one_frame, pixels, renderers, scene, worker_scene};
 use super::*;
 use crate::farm::id::Unit;
-use crate::farm::job::{FrameRate, ImageFormat, RenderSettings};
+use crate::farm::job::{FrameRate, RenderSettings};
 use crate::farm::overrides::Overrides;
 use crate::farm::soundtrack::Soundtrack;
 use std::path::Path;
@@ -66,15 +66,7 @@ async fn mixed(
     simulate_from: Option<i32>,
 ) -> (Option<(PathBuf, u64)>, Vec<String>, Worker) {
     let overrides = Overrides { scene: Some(name.into()), ..Overrides::default() };
-    let scene = WorkerScene {
-        blend: Some(blend.to_path_buf()),
-        settings: RenderSettings { overrides, simulate_from, ..RenderSettings::default() },
-        format: ImageFormat::Png,
-        size: (64, 36),
-        threads: Some(1),
-        ocio: None,
-        gpus: None,
-    };
+    let scene = worker_scene(blend, RenderSettings { overrides, simulate_from, ..RenderSettings::default() });
     let dir = blend.parent().unwrap();
     let mut worker = Worker::start(renderer, scene, dir).await.unwrap();
     let out = dir.join(format!("{name} {{3}}.png"));
@@ -174,15 +166,7 @@ async fn a_blender_that_is_gone_mixes_nothing_and_the_frame_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let settings = RenderSettings { engine: Some("CYCLES".into()), samples: Some(1), ..RenderSettings::default() };
     let settings = RenderSettings { resolution: Some((64, 36)), percent: Some(100), ..settings };
-    let scene = WorkerScene {
-        blend: None,
-        settings,
-        format: ImageFormat::Png,
-        size: (64, 36),
-        threads: Some(1),
-        ocio: None,
-        gpus: None,
-    };
+    let scene = WorkerScene { blend: None, ..worker_scene(dir.path(), settings) };
     let mut worker = Worker::start(renderer, scene, dir.path()).await.unwrap();
     let mut drawn = worker.draw(Unit::whole(1), &dir.path().join("1.png"), None).await.unwrap();
     worker.kill();

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::farm::job::{FrameRate, ImageFormat};
+use crate::farm::job::{FrameRate, ImageFormat, RenderSettings};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use tokio::sync::OnceCell;
@@ -51,6 +51,12 @@ pub(in crate::node) async fn renderers() -> &'static [Renderer] {
         println!("skipped: there is no Blender on this machine");
     }
     found
+}
+
+/// What a worker opens of such a scene: PNG, and one thread.
+pub(in crate::node) fn worker_scene(blend: &Path, settings: RenderSettings) -> WorkerScene {
+    let (format, size) = (ImageFormat::Png, (64, 36));
+    WorkerScene { blend: Some(blend.into()), settings, format, size, threads: Some(1), ocio: None, gpus: None }
 }
 
 fn run(mut command: Command, renderer: &Renderer) {

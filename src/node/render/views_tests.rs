@@ -1,7 +1,7 @@
 //! Scenes with several views, against the Blenders of this machine.
 #![allow(clippy::unwrap_used)]
 
-use super::tests::{one_frame, pixels, renderers, scene};
+use super::tests::{one_frame, pixels, renderers, scene, worker_scene};
 use super::*;
 use crate::farm::id::Unit;
 use crate::farm::job::{Device, ImageFormat, RenderSettings};
@@ -31,7 +31,7 @@ scene.camera = bpy.data.objects['Cam_C']
 
 fn of(blend: PathBuf, format: ImageFormat, size: (u32, u32)) -> WorkerScene {
     let settings = RenderSettings { device: Device::Cpu, ..RenderSettings::default() };
-    WorkerScene { blend: Some(blend), settings, format, size, threads: Some(1), ocio: None, gpus: None }
+    WorkerScene { format, size, ..worker_scene(&blend, settings) }
 }
 
 /// The file names in a folder, sorted.

@@ -1,7 +1,7 @@
 //! The worker against the Blenders of this machine.
 #![allow(clippy::unwrap_used)]
 
-use super::super::tests::{one_frame, pixels, renderers, scene};
+use super::super::tests::{one_frame, pixels, renderers, scene, worker_scene};
 use super::*;
 
 /// A frame that takes longer than any test waits for it, and prints its progress often.
@@ -10,15 +10,7 @@ const ENDLESS: &str = "scene.cycles.samples = 10_000_000; scene.cycles.use_adapt
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn of(blend: &Path) -> WorkerScene {
-    WorkerScene {
-        blend: Some(blend.to_path_buf()),
-        settings: RenderSettings::default(),
-        format: ImageFormat::Png,
-        size: (64, 36),
-        threads: Some(1),
-        ocio: None,
-        gpus: None,
-    }
+    worker_scene(blend, RenderSettings::default())
 }
 
 /// A worker on a scene changed by `change`, and the folder of both.

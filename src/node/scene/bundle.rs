@@ -214,7 +214,7 @@ impl Rewriter<'_> {
         };
         let mut edit = |field: &Field, text: String| {
             let range = match field {
-                Field::Fixed(range) => range.clone(),
+                Field::Fixed(range) | Field::FromMain(range) => range.clone(),
                 Field::Block(index) => blend.blocks().get(*index).map_or(0..0, |block| block.at..block.at + block.len),
                 Field::BesideItself | Field::BesideMain => return Ok(()),
             };
@@ -245,12 +245,13 @@ impl Rewriter<'_> {
             }
             let Found { directory, files, name, members, .. } = found;
             let place = match reference.field {
-                Field::Fixed(_) | Field::Block(_) => self.places.directory(&directory),
+                Field::Fixed(_) | Field::FromMain(_) | Field::Block(_) => self.places.directory(&directory),
                 Field::BesideItself => self.caches_of(path),
                 Field::BesideMain => self.caches_of(self.main),
             };
-            let relative =
-                if place == home { "//".into() } else { format!("//../{}/", place.trim_start_matches("f/")) };
+            // From the folder of every .blend of a bundle this way leads to the place.
+            let is_home = place == home && !matches!(reference.field, Field::FromMain(_));
+            let relative = if is_home { "//".into() } else { format!("//../{}/", place.trim_start_matches("f/")) };
             for (split, file) in files {
                 self.sources.insert(format!("{place}/{}", self.places.name(&directory, &split)), file);
             }

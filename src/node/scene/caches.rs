@@ -3,7 +3,7 @@
 //! | of | directory | files |
 //! |---|---|---|
 //! | particles, cloth, soft and rigid bodies, dynamic paint, with "disk cache" | `blendcache_NAME` beside NAME.blend; of linked ones beside their library, unless "library path" is off | `HEX_FRAME_INDEX.bphys`, HEX being the owner's name in hexadecimal, or the cache's own name as it is |
-//! | the same, "external" | the one stored | the cache's own name, `_FRAME.bphys` or `_FRAME_INDEX.bphys` |
+//! | the same, "external" | the one stored; of linked ones as seen from the library, unless "library path" is off | the cache's own name, `_FRAME.bphys` or `_FRAME_INDEX.bphys` |
 //! | fluids | the one stored | all of `config data guiding mesh noise particles` |
 //! | ocean modifier | the one stored | `disp_FRAME.exr`, `foam_`, `normal_`, `spray_`, `spray_inverse_` |
 //! | geometry nodes: bakes and simulation zones | a bake's own if it has one, else in the modifier's a folder called as the number of the bake (up to 3.6 none) | all of `meta` and `blobs` (up to 4.0 `bdata`) |
@@ -110,10 +110,12 @@ fn point_cache(found: &mut Found<'_>, blend: &Blend, holder: &Record<'_>, pointe
     let members = vec![Members::called(head, &[".bphys"])];
     let name = cache.span("name").filter(|_| !name.is_empty());
     let form = Form::Folder(Folder { members, name, needed: external || flag & BAKED != 0 });
+    let is_of_library = flag & NOT_BESIDE_LIBRARY == 0;
     if external {
-        return found.push(RefKind::Bake, &cache, &["path"], form);
+        let field = if is_of_library { Field::Fixed } else { Field::FromMain };
+        return found.push_as(RefKind::Bake, &cache, &["path"], field, form);
     }
-    let field = if flag & NOT_BESIDE_LIBRARY == 0 { Field::BesideItself } else { Field::BesideMain };
+    let field = if is_of_library { Field::BesideItself } else { Field::BesideMain };
     found.add(RefKind::Bake, cache.block, &[], field, form)
 }
 

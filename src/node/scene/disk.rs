@@ -98,9 +98,13 @@ impl Disk {
         reference: &Reference,
         budget: &mut Budget,
     ) -> Result<Found, SceneError> {
-        let base = blend_path.parent().unwrap_or(Path::new("/"));
+        let from = |blend: &Path| {
+            let base = blend.parent().unwrap_or(Path::new("/"));
+            located(base, &reference.stored, &self.maps)
+        };
         let path = match reference.field {
-            Field::Fixed(_) | Field::Block(_) => located(base, &reference.stored, &self.maps),
+            Field::Fixed(_) | Field::Block(_) => from(blend_path),
+            Field::FromMain(_) => from(&self.main),
             Field::BesideItself => caches_of(blend_path),
             Field::BesideMain => caches_of(&self.main),
         };

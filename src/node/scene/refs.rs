@@ -139,6 +139,8 @@ impl Members {
 pub(super) enum Field {
     /// In a field of fixed size: these bytes of the decompressed file.
     Fixed(Range<usize>),
+    /// The same, as seen from the .blend that is rendered, not from the one that stores it.
+    FromMain(Range<usize>),
     /// In the block with this index, which may be made longer.
     Block(usize),
     /// Nowhere: the directory is `blendcache_NAME` beside NAME.blend, which is this .blend.
@@ -278,9 +280,21 @@ pub(super) struct Found<'a> {
 
 impl Found<'_> {
     pub fn push(&mut self, kind: RefKind, record: &Record<'_>, fields: &[&str], form: Form) -> Result<(), SceneError> {
+        self.push_as(kind, record, fields, Field::Fixed, form)
+    }
+
+    /// The same, with what kind of field it is.
+    pub fn push_as(
+        &mut self,
+        kind: RefKind,
+        record: &Record<'_>,
+        fields: &[&str],
+        field: impl Fn(Range<usize>) -> Field,
+        form: Form,
+    ) -> Result<(), SceneError> {
         let stored = fields.iter().find_map(|name| Some((record.text(name)?, record.span(name)?)));
-        let Some((stored, field)) = stored.filter(|(stored, _)| !stored.is_empty()) else { return Ok(()) };
-        self.add(kind, record.block, stored, Field::Fixed(field), form)
+        let Some((stored, span)) = stored.filter(|(stored, _)| !stored.is_empty()) else { return Ok(()) };
+        self.add(kind, record.block, stored, field(span), form)
     }
 
     /// A path that is all of a block.

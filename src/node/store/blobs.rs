@@ -89,22 +89,26 @@ impl Store {
     ///
     /// # Errors
     /// The database cannot be read or written; the rest was not looked at.
-    pub fn look_for(&self, ids: &BTreeSet<BlobId>) -> io::Result<Vec<BlobId>> {
+    pub fn look_for(&self, ids: &BTreeSet<BlobId>) -> io::Result<Holdings> {
         let lengths: BTreeMap<BlobId, u64> = self.blobs()?.into_iter().collect();
-        let mut here = Vec::new();
+        let mut found = Holdings::default();
         for id in ids {
             let Some(length) = lengths.get(id) else {
                 lock(&self.gone).insert(*id);
                 continue;
             };
-            match fs::metadata(self.blob_path(*id)) {
+            let path = self.blob_path(*id);
+            match fs::metadata(&path) {
                 Ok(file) if file.len() != *length => self.lose(*id, OTHER_LENGTH)?,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => self.lose(*id, NO_FILE)?,
-                Ok(_) => here.push(*id),
-                Err(error) => tracing::warn!(blob = %id, %error, "the file of a blob cannot be looked at"),
+                Ok(_) => found.here.push(*id),
+                Err(error) => {
+                    found.unseen += 1;
+                    found.why.get_or_insert_with(|| at("look at", &path)(error));
+                }
             }
         }
-        Ok(here)
+        Ok(found)
     }
 
     /// A complete blob, open, or what happened to its file. Takes no lock of a blob.
@@ -267,6 +271,17 @@ impl Store {
         drop(held);
         Ok(())
     }
+}
+
+/// Which of some blobs are in the store.
+#[derive(Debug, Default)]
+pub struct Holdings {
+    /// These are.
+    pub here: Vec<BlobId>,
+    /// Of so many it cannot be told.
+    pub unseen: usize,
+    /// Why not, of the first of them.
+    pub why: Option<io::Error>,
 }
 
 /// Where each chunk of a blob begins.

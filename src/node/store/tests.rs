@@ -441,6 +441,23 @@ fn damage(store: &Store, id: BlobId, bytes: &[u8]) {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_blob_whose_file_cannot_be_looked_at_is_told_of_and_neither_here_nor_gone() {
+    let (_dir, store) = fresh();
+    let [one, two] = ["one", "two"].map(|text| store.put_bytes(text.as_bytes()).unwrap().0);
+    let path = store.blob_path(one);
+    let kept = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let found = store.look_for(&BTreeSet::from([one, two])).unwrap();
+    assert_eq!((found.here, found.unseen, store.take_gone()), (vec![two], 1, vec![]));
+    assert!(found.why.unwrap().to_string().contains(&path.display().to_string()));
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, kept).unwrap();
+    assert_eq!(store.look_for(&BTreeSet::from([one])).unwrap().here, [one]);
+}
+
+#[test]
 fn a_blob_whose_file_is_gone_or_damaged_is_forgotten_and_told_of_once() {
     let (dir, store) = fresh();
     let put = |text: &str| store.put_bytes(text.as_bytes()).unwrap().0;
@@ -472,7 +489,7 @@ fn a_blob_whose_file_is_gone_or_damaged_is_forgotten_and_told_of_once() {
     }
     let (sound, unknown) = (put("sound"), BlobId([1; 32]));
     assert_eq!(store.read_checked(sound, 0).unwrap(), b"sound");
-    assert_eq!(store.look_for(&BTreeSet::from([sound, unknown])).unwrap(), [sound]);
+    assert_eq!(store.look_for(&BTreeSet::from([sound, unknown])).unwrap().here, [sound]);
     assert_eq!(store.take_gone(), [unknown]);
     // What came back is not gone.
     fs::remove_file(store.blob_path(sound)).unwrap();

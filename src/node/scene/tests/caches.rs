@@ -113,6 +113,27 @@ fn the_disk_cache_of_a_linked_object_lies_beside_its_library_or_the_scene() {
 }
 
 #[test]
+fn the_external_cache_of_a_linked_object_is_as_seen_from_its_library_or_the_scene() {
+    for (flag, path, folder) in
+        [(0, "//c", "lib/c"), (NOT_BESIDE_LIBRARY, "//c", "main/c"), (NOT_BESIDE_LIBRARY, "//../lib", "lib")]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir, &format!("{folder}/sail_000001_00.bphys"), folder.as_bytes());
+        let values = [("flag", Int(EXTERNAL | flag)), ("name", Text(b"sail")), ("path", Text(path.as_bytes()))];
+        write(&dir, "lib/l.blend", &object(USUAL, "Cam", |file| particles(file, &values)));
+        write(&dir, "main/strip/s 0001.png", b"1");
+        write(&dir, "main/strip/s 0002.png", b"2");
+        let main = write(&dir, "main/m.blend", &scene(USUAL, true, &[], &[b"//../lib/l.blend"]));
+        let (_, after, _out) = laid_out(dir, &main);
+        let found: Vec<_> = after.files.iter().filter(|file| file.kind == RefKind::Bake).collect();
+        assert_eq!(
+            found.iter().map(|file| std::fs::read(&file.resolved).unwrap()).collect::<Vec<_>>(),
+            [folder.as_bytes()]
+        );
+    }
+}
+
+#[test]
 fn an_external_cache_travels_from_the_folder_chosen_under_a_name_every_system_takes() {
     for (name, files) in [("smoke", "smoke"), ("mein größter", "_")] {
         let dir = tempfile::tempdir().unwrap();

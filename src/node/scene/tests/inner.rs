@@ -67,7 +67,12 @@ fn rendered(scene: &Path, out: &Path) -> Vec<u8> {
     image::open(out.with_file_name(name)).unwrap().to_rgb8().into_raw()
 }
 
-const SCENES: &str = include_str!("../../../../scripts/trace_scenes.py");
+/// Runs the script of scenes, which has a module beside it.
+const SCENES: &str = concat!(
+    "import runpy\nrunpy.run_path(r'",
+    env!("CARGO_MANIFEST_DIR"),
+    "/scripts/trace_scenes.py', run_name='__main__')\n"
+);
 
 /// The scene of one kind, in `FOLDER/KIND/`; `None` where there is no bpy.
 fn made(dir: &TempDir, kind: &str) -> Option<PathBuf> {
