@@ -126,6 +126,7 @@ mod tests {
             denoiser: true,
             options: vec![],
             devices,
+            sandbox: None,
         }
     }
 

@@ -73,6 +73,7 @@ async fn with_nodes(renderer: &Renderer, dir: &Path, nodes: &str) -> Worker {
         threads: Some(1),
         ocio: None,
         gpus: None,
+        disk: Disk::default(),
     };
     Worker::start(renderer, wanted, dir).await.unwrap()
 }
@@ -192,8 +193,16 @@ async fn a_property_that_a_job_sets_on_a_file_output_node_stays_set_from_frame_t
         let overrides = crate::farm::overrides::Overrides { set: vec![set], ..Default::default() };
         let settings = RenderSettings { device: Device::Cpu, overrides, ..RenderSettings::default() };
         let (format, size) = (ImageFormat::Png, (64, 36));
-        let wanted =
-            WorkerScene { blend: Some(blend), settings, format, size, threads: Some(1), ocio: None, gpus: None };
+        let wanted = WorkerScene {
+            blend: Some(blend),
+            settings,
+            format,
+            size,
+            threads: Some(1),
+            ocio: None,
+            gpus: None,
+            disk: Disk::default(),
+        };
         let mut worker = Worker::start(renderer, wanted, dir.path()).await.unwrap();
         for frame in 1..=2 {
             let drawn = worker.draw(Unit::whole(frame), &dir.path().join("out.png"), None).await.unwrap();

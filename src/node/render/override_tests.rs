@@ -67,8 +67,16 @@ fn overrides(scene: Option<&str>, camera: Option<&str>, view_layers: &[&str], se
 async fn worker(renderer: &Renderer, blend: &Path, overrides: Overrides) -> Result<Worker, RenderError> {
     let settings = RenderSettings { device: Device::Cpu, overrides, ..RenderSettings::default() };
     let (format, size) = (ImageFormat::Png, (64, 36));
-    let wanted =
-        WorkerScene { blend: Some(blend.into()), settings, format, size, threads: Some(1), ocio: None, gpus: None };
+    let wanted = WorkerScene {
+        blend: Some(blend.into()),
+        settings,
+        format,
+        size,
+        threads: Some(1),
+        ocio: None,
+        gpus: None,
+        disk: Disk::default(),
+    };
     Worker::start(renderer, wanted, blend.parent().unwrap()).await
 }
 

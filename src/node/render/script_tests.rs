@@ -51,6 +51,7 @@ fn wanted(blend: &Path, scripts: Scripts) -> WorkerScene {
         threads: Some(1),
         ocio: None,
         gpus: None,
+        disk: Disk::default(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Simulations without a bake, against the Blenders of this machine.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(target_os = "linux")]
+use super::sandbox::tests::sandboxed;
 use super::tests::{pixels, renderers, scene};
 use super::*;
 use crate::farm::id::Unit;
@@ -31,8 +33,16 @@ pub(in crate::node) async fn rendered(
     let dir = blend.parent().unwrap();
     let settings = RenderSettings { device: Device::Cpu, simulate_from, ..RenderSettings::default() };
     let (format, size) = (ImageFormat::Png, (64, 36));
-    let wanted =
-        WorkerScene { blend: Some(blend.into()), settings, format, size, threads: Some(1), ocio: None, gpus: None };
+    let wanted = WorkerScene {
+        blend: Some(blend.into()),
+        settings,
+        format,
+        size,
+        threads: Some(1),
+        ocio: None,
+        gpus: None,
+        disk: Disk::default(),
+    };
     let mut worker = Worker::start(renderer, wanted, dir).await.unwrap();
     let out = dir.join("out.png");
     for frame in frames {
@@ -100,6 +110,12 @@ async fn whatever_is_simulated_comes_out_as_if_baked() {
         let unbaked = scene(renderer, plain.path(), &[ALL_ELSE, PLAYED_ON_DISK].concat());
         let baked = scene(renderer, baked.path(), &[ALL_ELSE, BAKED_ALL].concat());
         let wanted = rendered(renderer, &baked, None, &[8]).await;
+        // Paint goes on from what is beside the .blend, in a folder that came with it; first, since what it writes is nobody
+        // else's.
+        #[cfg(target_os = "linux")]
+        if let Some(sandboxed) = sandboxed(renderer, tempfile::tempdir().unwrap().path()).await {
+            assert!(rendered(&sandboxed, &unbaked, Some(1), &[8]).await == wanted, "in a sandbox");
+        }
         assert!(rendered(renderer, &unbaked, None, &[7, 8]).await != wanted, "as they come");
         assert!(rendered(renderer, &unbaked, Some(1), &[8]).await == wanted, "by way of frames not rendered");
         assert!(rendered(renderer, &unbaked, Some(1), &[2, 5, 8]).await == wanted, "some of them rendered");
@@ -113,8 +129,16 @@ async fn a_simulation_does_not_go_back() {
         let blend = scene(renderer, dir.path(), SHEET);
         let settings = RenderSettings { device: Device::Cpu, simulate_from: Some(1), ..RenderSettings::default() };
         let (format, size) = (ImageFormat::Png, (64, 36));
-        let wanted =
-            WorkerScene { blend: Some(blend), settings, format, size, threads: Some(1), ocio: None, gpus: None };
+        let wanted = WorkerScene {
+            blend: Some(blend),
+            settings,
+            format,
+            size,
+            threads: Some(1),
+            ocio: None,
+            gpus: None,
+            disk: Disk::default(),
+        };
         let mut worker = Worker::start(renderer, wanted, dir.path()).await.unwrap();
         let out = dir.path().join("out.png");
         worker.draw(Unit::whole(4), &out, None).await.unwrap();

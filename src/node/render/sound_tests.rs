@@ -74,6 +74,7 @@ async fn mixed(
         threads: Some(1),
         ocio: None,
         gpus: None,
+        disk: Disk::default(),
     };
     let dir = blend.parent().unwrap();
     let mut worker = Worker::start(renderer, scene, dir).await.unwrap();
@@ -182,6 +183,7 @@ async fn a_blender_that_is_gone_mixes_nothing_and_the_frame_is_kept() {
         threads: Some(1),
         ocio: None,
         gpus: None,
+        disk: Disk::default(),
     };
     let mut worker = Worker::start(renderer, scene, dir.path()).await.unwrap();
     let mut drawn = worker.draw(Unit::whole(1), &dir.path().join("1.png"), None).await.unwrap();

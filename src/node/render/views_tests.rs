@@ -31,7 +31,16 @@ scene.camera = bpy.data.objects['Cam_C']
 
 fn of(blend: PathBuf, format: ImageFormat, size: (u32, u32)) -> WorkerScene {
     let settings = RenderSettings { device: Device::Cpu, ..RenderSettings::default() };
-    WorkerScene { blend: Some(blend), settings, format, size, threads: Some(1), ocio: None, gpus: None }
+    WorkerScene {
+        blend: Some(blend),
+        settings,
+        format,
+        size,
+        threads: Some(1),
+        ocio: None,
+        gpus: None,
+        disk: Disk::default(),
+    }
 }
 
 /// The file names in a folder, sorted.
