@@ -212,6 +212,17 @@ class Host:
     def tail(self, lines=15):
         return "\n".join(self.log().splitlines()[-lines:])
 
+    def blenders(self):
+        """Blenders of this host that serve a scene, by their driver's command line (`driver-….py serve`); not the sandbox
+        that one runs in, which has the same and is called bwrap."""
+        found = []
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if b"serve" in words and os.path.basename(words[0]) != b"bwrap":
+                    found.append(pid)
+        return found
+
     def processes(self):
         """Processes that have this host's data directory in their environment: the daemon, and what it started."""
         mark = f"SWARM_DATA_DIR={self.data}\0".encode()

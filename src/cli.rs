@@ -389,6 +389,7 @@ impl Context<'_> {
             tags: args.tag,
             mdns: !args.no_mdns,
             render: !args.no_render,
+            sandbox: !args.no_sandbox,
             embedded: false,
         }
     }

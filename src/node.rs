@@ -11,6 +11,7 @@ mod capability;
 mod cause;
 pub mod chunk;
 mod clock;
+mod confinement;
 mod debug;
 mod deliver;
 mod effects;
@@ -67,6 +68,7 @@ use net::{NetConfig, NetEvent, NetHandle, PortChoice};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rejoin::Rejoin;
+use render::Confinement;
 use slots::Slots;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -211,6 +213,7 @@ struct Node {
     capability: Capability,
     discovered: bool,
     render_problems: Vec<Problem>,
+    confinement: Confinement,
     questions: Vec<WhoCan>,
     log_questions: Vec<logs::Question>,
     doctors: Vec<Reply>,
@@ -254,7 +257,7 @@ impl Node {
             mdns: options.mdns,
             known: identity::peers(&store)?,
         };
-        let scratch = options.data_dir.join("scratch");
+        let scratch = confinement::real(&options.data_dir).join("scratch");
         let logs = Logs::new(&scratch);
         let chunks = Arc::new(effects::Chunks(store.clone()));
         let source = Arc::new(logs::Source { chunks: chunks.clone(), logs: logs.clone() });
@@ -300,6 +303,7 @@ impl Node {
             capability,
             discovered: !options.render,
             render_problems: Vec::new(),
+            confinement: Confinement::default(),
             questions: Vec::new(),
             log_questions: Vec::new(),
             doctors: Vec::new(),
@@ -318,12 +322,7 @@ impl Node {
 
     async fn run(mut self, world: &mut World, stop: &CancellationToken) -> Exit {
         if self.options.render {
-            let (given, tell) = (self.options.blender.clone(), self.tell.clone());
-            let cache = self.options.data_dir.join("renderers.json");
-            tokio::spawn(async move {
-                let found = render::discover(&given, &cache).await;
-                let _ = tell.send(Event::Discovered(Box::new(found), machine::gpus().await)).await;
-            });
+            confinement::look_for_blenders(&self.options, self.tell.clone());
         }
         capability::watch_load(self.tell.clone());
         self.tell_capability();

@@ -123,6 +123,9 @@ pub(crate) struct DaemonArgs {
     /// Render nothing on this machine
     #[arg(long)]
     pub(crate) no_render: bool,
+    /// Run Blender as this user, with this user's files and network, also where there is a sandbox for it
+    #[arg(long)]
+    pub(crate) no_sandbox: bool,
 }
 
 #[derive(Debug, Args)]

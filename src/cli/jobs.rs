@@ -181,6 +181,11 @@ pub(crate) fn debug(answer: &Value, console: &mut Console<'_>) -> io::Result<()>
             "the command runs the job's scripts, which may do whatever you may; they are beside the scene and in it",
         )?;
     }
+    if answer["sandboxed"] == true {
+        console.line(
+            "it runs Blender as you, with your files and the network; the farm here runs it in a sandbox, where it has neither",
+        )?;
+    }
     console.line(plain(text(answer, "command_line")))
 }
 

@@ -79,10 +79,15 @@ pub(crate) fn checks(checks: &Value, console: &mut Console<'_>) -> io::Result<()
     let checks = items(checks, "");
     let width = checks.iter().map(|check| text(check, "name").chars().count()).max().unwrap_or(0);
     for check in checks {
-        let mark = if is_ok(check) { "ok  " } else { "FAIL" };
+        let fix = text(check, "fix");
+        let mark = match is_ok(check) {
+            true if fix.is_empty() => "ok  ",
+            true => "warn",
+            false => "FAIL",
+        };
         console.line(plain(&format!("{mark}  {:width$}  {}", text(check, "name"), text(check, "message"))))?;
-        if !is_ok(check) && !text(check, "fix").is_empty() {
-            console.line(plain(&format!("      {:width$}  → {}", "", text(check, "fix"))))?;
+        if !fix.is_empty() {
+            console.line(plain(&format!("      {:width$}  → {fix}", "")))?;
         }
     }
     Ok(())
@@ -120,4 +125,27 @@ fn gpus(list: &[Value]) -> String {
     }
     let each = |(name, count): &(String, usize)| if *count > 1 { format!("{count} × {name}") } else { name.clone() };
     counted.iter().map(each).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_check_that_is_well_but_for_what_could_be_mended_is_a_warning() {
+        let all = json!([
+            {"name": "disk", "ok": true, "message": "room", "fix": ""},
+            {"name": "sandbox", "ok": true, "message": "none", "fix": "install it"},
+            {"name": "ffmpeg", "ok": false, "message": "none", "fix": "install it too"},
+        ]);
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut console = Console { out: &mut out, err: &mut err, json: false, screen: None };
+        checks(&all, &mut console).unwrap();
+        let mends = ["→ install it", "→ install it too"].map(|fix| format!("               {fix}"));
+        let lines = ["ok    disk     room", "warn  sandbox  none", &mends[0], "FAIL  ffmpeg   none", &mends[1]];
+        assert_eq!(String::from_utf8(out).unwrap().lines().collect::<Vec<_>>(), lines);
+        assert!(is_ok(&all[1]) && !is_ok(&all[2]));
+    }
 }

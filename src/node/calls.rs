@@ -6,7 +6,7 @@ use super::http::{ApiCall, ApiError, ApiRequest, CollectRequest, ErrorKind, Repl
 use super::identity::{self, Invite};
 use super::prospect::Nobody;
 use super::render::{Available, Pinned, SeriesError, choose_series};
-use super::{ARRIVAL, Node, gpus, machine, output, settings, submit, trust, video, view};
+use super::{ARRIVAL, Node, confinement, gpus, machine, output, settings, submit, trust, video, view};
 use crate::farm::event::{Input, JobCommand};
 use crate::farm::fit::{Unfit, would_suit};
 use crate::farm::frames::FrameSet;
@@ -104,7 +104,7 @@ impl Node {
             }
             ApiRequest::Delete { job } => self.delete(&job),
             ApiRequest::Requeue { job, frames } => self.requeue(&job, frames),
-            ApiRequest::Nodes => Ok(self.with_slot_gpus(view::nodes(&self.farm, now))),
+            ApiRequest::Nodes => Ok(self.with_confinement(self.with_slot_gpus(view::nodes(&self.farm, now)))),
             ApiRequest::NodePause { drop } => {
                 let paused = self.set_paused(true);
                 if drop {
@@ -442,7 +442,7 @@ impl Node {
             let slots = gpus::in_words(self.options.gpu_mode, self.capability.slots, &self.slots.gpus);
             check("slots", true, slots, "");
         }
-        for problem in &self.capability.problems {
+        for problem in self.capability.problems.iter().filter(|problem| problem.kind != confinement::KIND) {
             check(&problem.kind, false, problem.message.clone(), &problem.fix);
         }
         let ffmpeg = video::ffmpeg_available();
@@ -464,8 +464,7 @@ impl Node {
         };
         check("swarm", true, message, "");
         check("scripts", true, trust::told(&self.farm), "");
-        let sandbox = "Blender runs as this user, not in a sandbox: join only machines you trust";
-        check("sandbox", true, sandbox.into(), "");
+        checks.push(self.confinement_check());
         Value::Array(checks)
     }
 }

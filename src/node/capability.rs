@@ -2,7 +2,7 @@
 
 use super::event::Event;
 use super::render::{Discovery, Renderer};
-use super::{GpuMode, HOUSEKEEPING, Node, gpus, machine};
+use super::{GpuMode, HOUSEKEEPING, Node, confinement, gpus, machine};
 use crate::farm::event::{Input, Load};
 use crate::farm::message::{GpuInfo, Problem};
 use serde_json::Value;
@@ -18,6 +18,9 @@ impl Node {
             .map(|problem| Problem { kind: problem.kind, message: problem.message, fix: problem.fix })
             .collect();
         self.capability.problems = self.render_problems.clone();
+        // Whatever runs outside of one, there are Blenders.
+        self.render_problems.retain(|problem| problem.kind != confinement::KIND);
+        self.confinement = found.confinement;
         let usable: Vec<String> = found
             .renderers
             .iter()
@@ -54,6 +57,7 @@ impl Node {
         }
         self.delivery.set_encoder(found.renderers.first().cloned());
         self.slots.renderers = found.renderers;
+        self.log_confinement();
         self.tell_capability();
         self.answer_questions(self.clock.now());
         self.answer_doctors();

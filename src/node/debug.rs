@@ -4,7 +4,7 @@
 
 use super::calls::has_frame;
 use super::http::{ApiError, ErrorKind, Reply};
-use super::render::{DeviceInfo, Renderer, WorkerScene, by_hand, choose_renderer};
+use super::render::{DeviceInfo, Disk, Renderer, WorkerScene, by_hand, choose_renderer};
 use super::slots::read_blob;
 use super::store::Store;
 use super::{Node, cause, gpus, output, scene, submit, view};
@@ -111,6 +111,7 @@ impl Frame {
             "blender": self.renderer.version_text(),
             "farm": self.farms,
             "scripts": !self.spec.settings.scripts.is_none(),
+            "sandboxed": self.renderer.sandbox.is_some(),
         }))
     }
 
@@ -129,6 +130,7 @@ impl Frame {
             threads: self.threads,
             ocio: scene::ocio_of(&manifest, dir)?,
             gpus: self.gpus.clone(),
+            disk: Disk::default(),
         };
         let command = by_hand(&self.renderer, &scene, self.number, &image, dir)?;
         Ok((command, blend, image))

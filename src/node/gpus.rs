@@ -141,6 +141,7 @@ mod tests {
             denoiser: true,
             options: vec![],
             devices,
+            sandbox: None,
         }
     }
 

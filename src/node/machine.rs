@@ -18,8 +18,8 @@ const MAX_GPU_BYTES: u64 = 16 << 10;
 const MAX_GPUS: usize = 64;
 /// Most characters of a name from outside that are passed on (guess).
 const MAX_NAME_CHARS: usize = 128;
-/// How deep children of children are looked for: a wrapper script, Blender, its helpers (guess).
-const MAX_CHILD_DEPTH: u32 = 4;
+/// How deep children of children are looked for: a sandbox of two processes, a wrapper script, Blender, its helpers (guess).
+const MAX_CHILD_DEPTH: u32 = 6;
 /// Where Linux keeps the identity of an installation.
 const MACHINE_ID_FILE: &str = "/etc/machine-id";
 /// A machine id is 32 hexadecimal digits (machine-id(5)).

@@ -3,7 +3,7 @@
 
 use super::chunk::{Chunking, chunk};
 use super::render::tests::{pixels, renderers, scene};
-use super::render::{Renderer, RendererKind, UnitFailure, Worker, WorkerScene, by_hand};
+use super::render::{Disk, Renderer, RendererKind, UnitFailure, Worker, WorkerScene, by_hand};
 use super::scene as traced;
 use crate::farm::blob::{BlobMap, Manifest};
 use crate::farm::id::{ChunkId, Unit};
@@ -74,7 +74,16 @@ fn sent(blend: &Path, config: &Path, to: &Path) -> (Manifest, WorkerScene) {
 fn wanted(blend: &Path, ocio: Option<OsString>) -> WorkerScene {
     let settings = RenderSettings { device: Device::Cpu, ..RenderSettings::default() };
     let (format, size) = (ImageFormat::Png, (64, 36));
-    WorkerScene { blend: Some(blend.into()), settings, format, size, threads: Some(1), ocio, gpus: None }
+    WorkerScene {
+        blend: Some(blend.into()),
+        settings,
+        format,
+        size,
+        threads: Some(1),
+        ocio,
+        gpus: None,
+        disk: Disk::default(),
+    }
 }
 
 /// A frame as a node renders it.

@@ -36,6 +36,8 @@ pub struct Options {
     pub mdns: bool,
     /// Render here; otherwise not even look for Blender.
     pub render: bool,
+    /// Render in a sandbox where there is one.
+    pub sandbox: bool,
     /// Inside another command.
     pub embedded: bool,
 }
@@ -57,6 +59,7 @@ impl Options {
             tags: Vec::new(),
             mdns: true,
             render: true,
+            sandbox: true,
             embedded: true,
         }
     }

@@ -4,7 +4,8 @@
 //! and asks each what it can do. A [`Worker`] is one such process that has opened one scene and renders unit after unit;
 //! [`choose_series`] decides which release series a job is rendered with; [`check_image`] is why a result is believed:
 //! Blender's exit code, and its word that it saved a file, are not. [`encode_with_blender`] makes the video where there
-//! is no ffmpeg.
+//! is no ffmpeg. On Linux those that open a file or images do so in a [`Sandbox`], if there is one ([`confine`]); asking one
+//! what it can do opens nothing, and is done outside first, where a GPU's driver may set itself up.
 //!
 //! Never here: deciding what to render next, or what a failure means for a job. A Blender never outlives its [`Worker`],
 //! nor the daemon, however either ends.
@@ -13,6 +14,7 @@ mod by_hand;
 mod check;
 mod child;
 mod colours;
+mod confined;
 mod drawn;
 mod encode;
 mod error;
@@ -24,6 +26,7 @@ mod log;
 mod memory;
 #[cfg(test)]
 mod override_tests;
+mod sandbox;
 #[cfg(test)]
 mod script_tests;
 mod series;
@@ -32,6 +35,7 @@ pub(super) mod simulation_tests;
 mod sound;
 #[cfg(test)]
 mod sound_tests;
+mod take;
 mod views;
 #[cfg(test)]
 mod views_tests;
@@ -39,12 +43,14 @@ mod worker;
 
 pub use by_hand::by_hand;
 pub use check::{CheckError, PIXELS_MAX, check_image};
+pub use confined::confine;
 pub use drawn::Drawn;
 pub use encode::{EncodeError, encode_with_blender};
 pub use error::{RenderError, UnitFailure};
 pub use files::{FileOutput, FileOutputs};
 pub use find::{Discovery, Search, discover, discover_in};
 pub use log::{Lines, split_log};
+pub use sandbox::{Confinement, Disk, Sandbox};
 pub use series::{Available, Pinned, SeriesError, choose_renderer, choose_series};
 pub use views::{View, Views};
 pub use worker::{Rendered, Worker, WorkerScene};
@@ -54,6 +60,7 @@ use crate::farm::message::RendererInfo;
 pub use crate::farm::op::FailureKind;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// How a renderer is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +111,9 @@ pub struct Renderer {
     pub options: Vec<String>,
     /// What it can compute on now, best backend first, the CPU last.
     pub devices: Vec<DeviceInfo>,
+    /// What it runs in when it opens a file or images; without one it may do whatever this user may.
+    #[serde(skip)]
+    pub sandbox: Option<Arc<Sandbox>>,
 }
 
 impl Renderer {

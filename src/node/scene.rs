@@ -38,7 +38,7 @@ mod zones;
 pub use bakes::Bake;
 pub use bundle::{BlobSink, BundleError, BundleProgress, BundleStats, bundle};
 pub use include::place_beside;
-pub use layout::{is_opened_for_writing, lay_out};
+pub use layout::{is_opened_for_writing, lay_out, opened_for_writing};
 pub use maps::PathMap;
 pub use ocio::{Ocio, OcioChoice, ocio_files, ocio_of, ocio_variables, trace_ocio};
 pub use read::{SceneInfo, read};

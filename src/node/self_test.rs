@@ -3,7 +3,7 @@
 //! A machine whose failures others could render asks for it before it trusts itself again. It goes the way of every
 //! frame (process, driver, device, image checked), so that a broken driver or installation fails here too.
 
-use super::render::{Renderer, UnitFailure, Worker, WorkerScene};
+use super::render::{Disk, Renderer, UnitFailure, Worker, WorkerScene};
 use crate::farm::id::Unit;
 use crate::farm::job::{Device, ImageFormat, RenderSettings};
 use std::path::Path;
@@ -40,7 +40,8 @@ async fn render(renderer: &Renderer, threads: Option<u32>, dir: &Path) -> Result
         ..RenderSettings::default()
     };
     let (size, format) = ((SIDE, SIDE), ImageFormat::Png);
-    let scene = WorkerScene { blend: None, settings, format, size, threads, ocio: None, gpus: None };
+    let scene =
+        WorkerScene { blend: None, settings, format, size, threads, ocio: None, gpus: None, disk: Disk::default() };
     let mut worker = Worker::start(renderer, scene, dir).await.map_err(|error| UnitFailure::from(error).message)?;
     let out = dir.join("out").join(format!("self-test-{:016x}.png", rand::random::<u64>()));
     let kept = async { worker.draw(Unit::whole(1), &out, Some(LIMIT)).await?.keep().await }.await;

@@ -10,11 +10,13 @@ use super::chunk::Chunking;
 use super::event::Event;
 use super::fail::fail_point;
 use super::gpus;
+use super::leftover::remove_tree;
 use super::logs::{InHand, Logs};
-use super::render::{DeviceInfo, Renderer, UnitFailure, Worker, WorkerScene, choose_renderer};
+use super::render::{DeviceInfo, Disk, Renderer, UnitFailure, Worker, WorkerScene, choose_renderer};
 use super::scene;
 use super::self_test::self_test;
 use super::store::{Store, keep_private, make_private_dir};
+use crate::farm::blob::Manifest;
 use crate::farm::event::{Input, Rendered};
 use crate::farm::id::{BlobId, JobId, Unit};
 use crate::farm::job::{JobSpec, Series};
@@ -145,11 +147,9 @@ impl Slots {
         make_private_dir(&dir)?;
         keep_private(&dir)?;
         // What an earlier run left half-rendered counts for nothing, and its scenes are laid out anew when they are wanted.
-        for gone in ["out", "scenes"] {
-            match std::fs::remove_dir_all(dir.join(gone)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => std::fs::create_dir_all(dir.join(gone))?,
-            }
+        for gone in ["out", "scenes", "cells"] {
+            remove_tree(&dir.join(gone))?;
+            std::fs::create_dir_all(dir.join(gone))?;
         }
         let storing = Arc::new(Semaphore::new(STORING_MAX));
         let (renderers, gpus, idle) = (Vec::new(), Vec::new(), Vec::new());
@@ -465,7 +465,7 @@ impl Run {
         let (store, dir, bundle) = (self.store.clone(), self.dir.clone(), work.spec.bundle);
         let laid_out = tokio::task::spawn_blocking(move || lay_out(&store, &dir, bundle)).await;
         let laid_out = laid_out.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-        let (blend, ocio) = laid_out.map_err(|error| {
+        let LaidOut { blend, ocio, disk } = laid_out.map_err(|error| {
             failure(format!("the scene could not be laid out in {}: {error}", self.dir.display()), String::new())
         })?;
         let scene = WorkerScene {
@@ -476,6 +476,8 @@ impl Run {
             threads: self.threads,
             ocio,
             gpus: gpus::of_renderer(renderer, self.gpu.as_ref()),
+            // Nothing is played forward that could be kept beside a library.
+            disk: if work.spec.settings.simulate_from.is_none() { Disk { blends: Vec::new(), ..disk } } else { disk },
         };
         Ok(Worker::start(renderer, scene, &self.dir).await?)
     }
@@ -514,13 +516,33 @@ pub fn read_blob(store: &Store, blob: BlobId, limit_bytes: u64) -> io::Result<Ve
     Ok(bytes)
 }
 
-/// Lays a bundle out as files, once; gives the .blend to open, and what `OCIO` is to be for it.
-fn lay_out(store: &Store, dir: &Path, bundle: BlobId) -> io::Result<(PathBuf, Option<OsString>)> {
+/// A bundle as files.
+struct LaidOut {
+    /// To open.
+    blend: PathBuf,
+    /// What `OCIO` is to be for it.
+    ocio: Option<OsString>,
+    /// What a sandboxed Blender is to have of it.
+    disk: Disk,
+}
+
+impl LaidOut {
+    fn of(manifest: &Manifest, place: PathBuf) -> io::Result<Self> {
+        let blends = manifest.files.iter().filter(|file| file.path.ends_with(".blend"));
+        let blends = blends.map(|file| place.join(&file.path)).collect();
+        let (blend, ocio) = (place.join(&manifest.main), scene::ocio_of(manifest, &place)?);
+        let writes = scene::opened_for_writing(manifest).into_iter().map(|path| place.join(path)).collect();
+        Ok(Self { blend, ocio, disk: Disk { reads: vec![place], writes, blends } })
+    }
+}
+
+/// Lays a bundle out as files, once.
+fn lay_out(store: &Store, dir: &Path, bundle: BlobId) -> io::Result<LaidOut> {
     let bytes = read_blob(store, bundle, wire::MANIFEST_MAX_BYTES as u64)?;
     let manifest = wire::decode_manifest(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     let place = dir.join("scenes").join(bundle.to_string());
     if place.is_dir() {
-        return Ok((place.join(&manifest.main), scene::ocio_of(&manifest, &place)?));
+        return LaidOut::of(&manifest, place);
     }
     // Two slots may come here at once: each lays out its own, the first to be whole gets the name.
     let half = dir.join("scenes").join(format!("{bundle}.{:016x}", rand::random::<u64>()));
@@ -538,7 +560,7 @@ fn lay_out(store: &Store, dir: &Path, bundle: BlobId) -> io::Result<(PathBuf, Op
             return Err(error);
         }
     }
-    Ok((place.join(&manifest.main), scene::ocio_of(&manifest, &place)?))
+    LaidOut::of(&manifest, place)
 }
 
 #[cfg(test)]

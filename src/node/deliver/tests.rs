@@ -2,7 +2,7 @@
 //! With a real store; a folder that does not answer is one whose files are named pipes that nobody writes to.
 
 use super::super::chunk::Chunking;
-use super::super::render::{Worker, WorkerScene, discover};
+use super::super::render::{Disk, Worker, WorkerScene, discover};
 use super::super::video::find_ffmpeg;
 use super::*;
 use crate::farm::frames::FrameSet;
@@ -238,6 +238,7 @@ async fn video_of(renderer: &Renderer, format: ImageFormat, depth: Option<u8>) -
         threads: Some(1),
         ocio: None,
         gpus: None,
+        disk: Disk::default(),
     };
     let mut worker = Worker::start(renderer, scene, stage.folder.path()).await.unwrap();
     for frame in 1..=2 {

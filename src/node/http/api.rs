@@ -131,7 +131,8 @@ pub enum ApiRequest {
         /// Where to.
         target: CollectRequest,
     },
-    /// Array of nodes. The one of this machine also says `gpu_mode`, and in `slot_gpus` the GPU of each slot that has its own.
+    /// Array of nodes. The one of this machine also says `gpu_mode`, and in `slot_gpus` the GPU of each slot that has its own;
+    /// in `sandbox` `{state, message}`, state one of `on some broken off none`; and whether each Blender is `sandboxed`.
     Nodes,
     /// Start no frame on this machine until resumed. Answer: this node.
     NodePause {
@@ -154,7 +155,7 @@ pub enum ApiRequest {
     Settings,
     /// Set something for the whole swarm. Answer: as of `Settings`.
     Setting(SwarmSetting),
-    /// Array of `{name, ok, message, fix}`.
+    /// Array of `{name, ok, message, fix}`. One that is `ok` and has a `fix` is a warning.
     Doctor,
     /// `{"code"}`.
     Invite,

@@ -59,6 +59,7 @@ fn in_colours_of(scene: &WorkerScene) -> Vec<OsString> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::Disk;
     use super::super::tests::{pixels, renderers, scene};
     use super::super::worker::Worker;
     use super::*;
@@ -83,6 +84,7 @@ mod tests {
                 threads: Some(1),
                 ocio: None,
                 gpus: None,
+                disk: Disk::default(),
             };
             let (ours, theirs) = (dir.path().join("by hand {7}.png"), dir.path().join("worker.png"));
             let mut worker = Worker::start(renderer, wanted.clone(), dir.path()).await.unwrap();

@@ -4,7 +4,8 @@
 //! waits. Its group is killed when this value is dropped; should the daemon be killed, the end of stdin (and on Linux
 //! the death signal) ends it.
 
-use super::{Renderer, RendererKind, log};
+use super::sandbox::Cell;
+use super::{RendererKind, log};
 use crate::node::polite;
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
@@ -40,6 +41,9 @@ const LEAVE: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(1);
 /// How deep descendants of a child are looked for: a wrapper script, Blender, its helpers (guess).
 const MAX_DEPTH: usize = 16;
+/// What bubblewrap adds to the signal that ended a program.
+#[cfg(unix)]
+const SIGNALLED: i32 = 128;
 
 /// What OpenColorIO takes from the environment and may change pixels (its documentation; `OCIO` is measured).
 pub(super) const OCIO_VARIABLES: [&str; 5] =
@@ -79,13 +83,27 @@ pub(super) enum Event {
 
 /// How a child ended.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Gone(Option<ExitStatus>);
+pub(super) struct Gone {
+    status: Option<ExitStatus>,
+    sandboxed: bool,
+}
+
+impl Gone {
+    /// The signal that ended it.
+    #[cfg(unix)]
+    fn signal(&self) -> Option<i32> {
+        let status = self.status?;
+        // As shells do, bubblewrap passes a signal on as a code (its main loop, `propagate_exit_status`).
+        let told = status.code().filter(|code| self.sandboxed && (SIGNALLED + 1..=SIGNALLED + 64).contains(code));
+        std::os::unix::process::ExitStatusExt::signal(&status).or(told.map(|code| code - SIGNALLED))
+    }
+}
 
 impl std::fmt::Display for Gone {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Some(status) = self.0 else { return write!(f, "ended") };
+        let Some(status) = self.status else { return write!(f, "ended") };
         #[cfg(unix)]
-        if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        if let Some(signal) = self.signal() {
             return match signal {
                 9 => write!(f, "was killed (signal 9; the system does that when memory runs out)"),
                 4 | 6 | 7 | 8 | 11 => write!(f, "crashed (signal {signal})"),
@@ -202,11 +220,13 @@ pub(super) struct Child {
     mark: String,
     group: Arc<Group>,
     status: Option<ExitStatus>,
+    sandboxed: bool,
 }
 
 impl Child {
-    /// Starts the driver in `mode`. Its script is kept in `work_dir`, which is also its working folder. `ocio` is the
-    /// configuration of OpenColorIO, Blender's own without one.
+    /// Starts the driver in `mode`. Its script is kept in `work_dir`, which is also its working folder without `cell`: the
+    /// sandbox that it runs in, made for the same renderer. `ocio` is the configuration of OpenColorIO, Blender's own
+    /// without one.
     pub async fn start(
         path: &Path,
         kind: RendererKind,
@@ -214,6 +234,7 @@ impl Child {
         threads: Option<u32>,
         ocio: Option<&OsStr>,
         work_dir: &Path,
+        cell: Option<&Cell>,
     ) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let path = std::path::absolute(path)?;
@@ -222,9 +243,11 @@ impl Child {
         // Not a secret, only something that no scene prints by accident.
         let seed = format!("{}/{}/{:?}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed), script);
         let token = blake3::hash(seed.as_bytes()).to_hex()[..16].to_string();
-        let mut command = Command::new(&path);
+        let mut command = cell.map_or_else(|| Command::new(&path), |cell| cell.command(Some(&script)));
         command.args(arguments(kind, threads, &script));
-        command.args([mode.word(), &token, &std::process::id().to_string()]);
+        // In a sandbox the parent is its first process, which ends with bubblewrap, and that with us.
+        let parent = if cell.is_some() { 1 } else { std::process::id() };
+        command.args([mode.word(), &token, &parent.to_string()]);
         command.current_dir(&work_dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.kill_on_drop(true);
         for variable in OCIO_VARIABLES {
@@ -242,12 +265,8 @@ impl Child {
         }
         let stdin = process.stdin.take();
         let mark = format!("\u{1}swarm {token} ");
-        Ok(Self { process, stdin, lines, mark, group: Arc::new(Group(AtomicU32::new(id))), status: None })
-    }
-
-    /// As [`Child::start`], of a renderer that is known and its own colours.
-    pub async fn of(renderer: &Renderer, mode: Mode, threads: Option<u32>, work_dir: &Path) -> io::Result<Self> {
-        Self::start(&renderer.path, renderer.kind, mode, threads, None, work_dir).await
+        let (group, sandboxed) = (Arc::new(Group(AtomicU32::new(id))), cell.is_some());
+        Ok(Self { process, stdin, lines, mark, group, status: None, sandboxed })
     }
 
     /// Its process group.
@@ -280,7 +299,7 @@ impl Child {
         };
         let Some(line) = line else {
             self.reap().await;
-            return Event::Gone(Gone(self.status));
+            return Event::Gone(Gone { status: self.status, sandboxed: self.sandboxed });
         };
         match line.strip_prefix(&self.mark).map(serde_json::from_str) {
             Some(Ok(answer)) => Event::Answer(answer),

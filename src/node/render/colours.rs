@@ -171,6 +171,7 @@ mod tests {
             denoiser: true,
             options: Vec::new(),
             devices: Vec::new(),
+            sandbox: None,
         };
         let texts = |hash, colours| [false, true].map(|brings| renderer(hash, colours).rendered_text(brings));
         assert_eq!(texts("ab12", "01234567"), ["4.5.1 ab12 colours 01234567", "4.5.1 ab12"]);

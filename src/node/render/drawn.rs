@@ -7,16 +7,19 @@
 use super::error::UnitFailure;
 use super::files::{FileOutputs, Folder};
 use super::log::Log;
+use super::sandbox::Cell;
+use super::take::{take_file, take_folder};
 use super::views::{Views, look_at_others, view_in};
 use super::worker::Rendered;
 use super::{FailureKind, check_image};
 use crate::farm::job::ImageFormat;
 use crate::farm::op::Blank;
-use crate::node::leftover::{Leftover, remove};
+use crate::node::leftover::{Leftover, remove, remove_tree};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What Blender has drawn and nobody has looked at yet. Dropped, it goes.
 #[derive(Debug)]
@@ -30,14 +33,21 @@ pub struct Drawn {
     pub(super) seconds: f64,
     pub(super) device: String,
     pub(super) log: Log,
+    /// What it was drawn in, until it is taken from there.
+    pub(super) _cell: Option<Arc<Cell>>,
 }
 
 impl Drawn {
     /// Checks the image and puts it in its place.
     pub async fn keep(self) -> Result<Rendered, UnitFailure> {
-        let Self { parts, views, out, format, size, seconds, device, log } = self;
+        let Self { parts, views, out, format, size, seconds, device, log, _cell: cell } = self;
         let to = out.clone();
-        let kept = tokio::task::spawn_blocking(move || keep(parts, views, &to, format, size)).await;
+        let kept = tokio::task::spawn_blocking(move || {
+            let kept = keep(parts, views, &to, format, size);
+            drop(cell);
+            kept
+        });
+        let kept = kept.await;
         match kept.unwrap_or_else(|error| Err((FailureKind::BadOutput, error.to_string()))) {
             Ok(Kept { bytes, blank, views, preview, files, sound }) => {
                 let (log, warnings) = (log.text(), log.warnings);
@@ -59,27 +69,62 @@ pub(super) struct Parts {
     pub files: Folder,
     /// Whole, if there is one.
     pub sound: Option<Leftover>,
+    /// Where they are looked at, if Blender is not to get at them then.
+    pub to: Option<PathBuf>,
 }
 
 impl Parts {
-    /// Those of the image `out`. What an earlier attempt left under their names is removed.
-    pub fn of(out: &Path, format: ImageFormat) -> io::Result<Self> {
-        let preview = format.has_preview().then(|| part_of(&preview_of(out), "jpg")).transpose()?;
-        let image = part_of(out, format.extension())?;
+    /// Those of the image `out`, in the folder `apart` if Blender may write to no other. What an earlier attempt left under
+    /// their names is removed.
+    pub fn of(out: &Path, format: ImageFormat, apart: Option<PathBuf>) -> io::Result<Self> {
+        let apart = apart.as_deref();
+        let preview = format.has_preview().then(|| part_of(&preview_of(out), "jpg", apart)).transpose()?;
+        let image = part_of(out, format.extension(), apart)?;
         let folder = |name: &str| {
             let folder = Folder(image.0.with_extension(name));
-            match std::fs::remove_dir_all(&folder.0) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                Ok(()) | Err(_) => Ok(folder),
-            }
+            remove_tree(&folder.0).map(|()| folder)
         };
         let (views, files) = (folder("views")?, folder("files")?);
-        Ok(Self { image, views, preview, files, sound: None })
+        let to = apart.map(|_| std::path::absolute(out)).transpose()?;
+        let to = to.and_then(|out| out.parent().map(Path::to_path_buf));
+        Ok(Self { image, views, preview, files, sound: None, to })
     }
 
     /// Where Blender is to write the sound that goes with the image `out`.
-    pub fn sound_of(out: &Path) -> io::Result<Leftover> {
-        part_of(&sound_of(out), "flac")
+    pub fn sound_of(out: &Path, apart: Option<&Path>) -> io::Result<Leftover> {
+        part_of(&sound_of(out), "flac", apart)
+    }
+
+    /// The same where Blender does not get at them.
+    fn taken(self) -> io::Result<Self> {
+        let Some(to) = self.to.clone() else { return Ok(self) };
+        let image = taken_file(self.image, &to)?;
+        let preview = self.preview.map(|preview| taken_file(preview, &to)).transpose()?;
+        let (views, files) = (taken_folder(self.views, &to)?, taken_folder(self.files, &to)?);
+        Ok(Self { image, views, preview, files, sound: self.sound, to: None })
+    }
+}
+
+/// A file, if there is one, in the folder `to`, where what an earlier attempt left under its name is removed.
+fn taken_file(part: Leftover, to: &Path) -> io::Result<Leftover> {
+    let taken = Leftover(to.join(part.0.file_name().unwrap_or_default()));
+    remove(&taken.0)?;
+    take_file(&part.0, &taken.0)?;
+    Ok(taken)
+}
+
+fn taken_folder(part: Folder, to: &Path) -> io::Result<Folder> {
+    let taken = Folder(to.join(part.0.file_name().unwrap_or_default()));
+    remove_tree(&taken.0)?;
+    take_folder(&part.0, &taken.0)?;
+    Ok(taken)
+}
+
+/// The sound of the image `out` beside it, if Blender wrote it elsewhere.
+pub(super) fn taken_sound(part: Leftover, out: &Path) -> io::Result<Leftover> {
+    match std::path::absolute(out)?.parent() {
+        Some(to) if Some(to) != part.0.parent() => taken_file(part, to),
+        Some(_) | None => Ok(part),
     }
 }
 
@@ -93,14 +138,15 @@ fn sound_of(out: &Path) -> PathBuf {
     out.with_extension("sound.flac")
 }
 
-/// The name Blender writes under, beside `out`. It has the extension that Blender would give it otherwise.
-fn part_of(out: &Path, extension: &str) -> io::Result<Leftover> {
+/// The name Blender writes under, beside `out` or in the folder `apart`. It has the extension that Blender would give it
+/// otherwise.
+fn part_of(out: &Path, extension: &str, apart: Option<&Path>) -> io::Result<Leftover> {
     let out = std::path::absolute(out)?;
     let mut name = OsString::from(".");
     name.push(out.file_name().ok_or(io::ErrorKind::InvalidInput)?);
     name.push(".part.");
     name.push(extension);
-    let part = out.with_file_name(name);
+    let part = apart.map_or_else(|| out.with_file_name(&name), |apart| apart.join(&name));
     if part.to_str().is_none() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "its path is not UTF-8"));
     }
@@ -124,7 +170,11 @@ pub(super) type Refusal = (FailureKind, String);
 
 /// Checks what Blender left and moves it to its names.
 fn keep(parts: Parts, views: Vec<String>, out: &Path, format: ImageFormat, size: (u32, u32)) -> Result<Kept, Refusal> {
-    let Parts { image: part, views: folder, preview, files, sound } = parts;
+    let taken = parts.taken().map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => (FailureKind::BadOutput, format!("of what Blender wrote, {error}")),
+        _ => (FailureKind::NoOutput, format!("what Blender wrote cannot be taken: {error}")),
+    })?;
+    let Parts { image: part, views: folder, preview, files, sound, to: _ } = taken;
     let from = views.first().map(|first| view_in(&folder.0, first, format)).unwrap_or(part.0.clone());
     let (image, blank) = look(&from, "image", format, size)?;
     let views = look_at_others(folder, views, format, size)?;

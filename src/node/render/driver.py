@@ -80,6 +80,11 @@ def tie_to_parent():
     except Exception:
         pass
     try:
+        # Whoever started us does so too, but a sandbox may be starting a process just then, which is missed.
+        os.setpriority(os.PRIO_PGRP, 0, 19)
+    except (AttributeError, OSError):
+        pass  # Windows
+    try:
         with open("/proc/self/oom_score_adj", "w") as score:
             score.write("500")  # out of memory, Blender goes before the artist's programs
     except OSError:

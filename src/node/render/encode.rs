@@ -3,9 +3,11 @@
 
 use super::Renderer;
 use super::child::{Child, Event, Mode};
+use super::files::Folder;
 use super::log::Log;
+use super::sandbox::{Cell, Disk};
 use crate::farm::job::FrameRate;
-use crate::node::leftover::Leftover;
+use crate::node::leftover::{Leftover, remove_tree};
 use serde_json::json;
 use std::ffi::OsString;
 use std::fs::File;
@@ -68,9 +70,24 @@ pub async fn encode_with_blender(
     let out = std::path::absolute(out).map_err(cannot)?;
     // Blender would take a `#` of the name for frame numbers.
     let name = blake3::hash(out.as_os_str().as_encoded_bytes()).to_hex();
-    let part = Leftover(out.with_file_name(OsString::from(format!(".swarm-{}.part.mp4", &name[..16]))));
+    let part = out.with_file_name(OsString::from(format!(".swarm-{}.part.mp4", &name[..16])));
+    // In a sandbox it may write to a folder of its own, beside the video and so on the same disk.
+    let folder = Folder(part.with_extension("folder"));
+    remove_tree(&folder.0).map_err(cannot)?;
+    let part = Leftover(if renderer.sandbox.is_some() { folder.0.join("video.mp4") } else { part });
     let part_text = text(&part.0).map_err(cannot)?;
-    let mut child = Child::of(renderer, Mode::Encode, None, work_dir).await.map_err(EncodeError::Start)?;
+    let cell = match &renderer.sandbox {
+        None => None,
+        Some(sandbox) => {
+            std::fs::create_dir(&folder.0).map_err(cannot)?;
+            let (reads, writes) = (sandbox.shown_for(&frames), vec![folder.0.clone()]);
+            let disk = Disk { reads, writes, blends: Vec::new() };
+            let work_dir = std::path::absolute(work_dir).map_err(EncodeError::Start)?;
+            Some(Cell::new(sandbox, renderer, &disk, None, &work_dir).map_err(EncodeError::Start)?)
+        }
+    };
+    let started = Child::start(&renderer.path, renderer.kind, Mode::Encode, None, None, work_dir, cell.as_ref());
+    let mut child = started.await.map_err(EncodeError::Start)?;
     let base = f64::from(rate.base_millionths) / 1e6;
     let config = json!({ "frames": frames, "fps": rate.fps, "base": base, "out": part_text });
     // If it is gone or hangs, what follows says so.
@@ -96,6 +113,10 @@ pub async fn encode_with_blender(
 /// Checks that the boxes of an MP4 (ISO 14496-12) fill the file and that its index is among them: it is written last.
 fn check_mp4(path: &Path) -> Result<(), String> {
     let boxes = || -> io::Result<bool> {
+        // Nobody writes there any more, but a link may have been left.
+        if !path.symlink_metadata()?.is_file() {
+            return Err(io::Error::other("it is no file"));
+        }
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
         let (mut at, mut has_index) = (0, false);

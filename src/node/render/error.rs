@@ -1,7 +1,7 @@
 //! Why a unit was not rendered, and Blender's words for a person.
 
 use super::FailureKind;
-use super::log::{Log, cut};
+use super::log::{Log, SANDBOX, cut};
 use std::io;
 use std::path::PathBuf;
 
@@ -112,6 +112,12 @@ pub(super) fn explain(error: &str, brings_colours: bool) -> String {
         return "the scene is denoised with OpenImageDenoise and this Blender was built without it; use a Blender from \
                 blender.org or the bpy package, or switch denoising off in the scene"
             .into();
+    }
+    if let Some(what) = error.strip_prefix(SANDBOX) {
+        return format!(
+            "its sandbox cannot be made: {}; start swarm again, and see `swarm doctor`",
+            cut(what.trim(), 500)
+        );
     }
     if error.contains("Cannot render, no camera") {
         return "no camera: the scene has no active camera; choose one in the scene's properties and save the file"

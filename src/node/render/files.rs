@@ -8,6 +8,7 @@ use super::check::check_file;
 use super::drawn::Refusal;
 use crate::farm::job::MAX_VIEWS;
 use crate::farm::op::MAX_OUTPUTS;
+use crate::node::leftover::remove_tree;
 use crate::wire::{FILE_OUTPUTS, MAX_FILE_OUTPUT_BYTES, MAX_OP_BYTES, is_file_output};
 use std::fs::File;
 use std::io;
@@ -19,7 +20,7 @@ const FILES_MAX: usize = 64;
 const _: () = assert!(FILES_MAX + MAX_VIEWS + 3 <= MAX_OUTPUTS);
 const _: () = assert!(FILES_MAX * MAX_FILE_OUTPUT_BYTES <= MAX_OP_BYTES / 2);
 /// Most files and folders looked through (guess: each file in folders of its own).
-const ENTRIES_MAX: usize = 4 * FILES_MAX;
+pub(super) const ENTRIES_MAX: usize = 4 * FILES_MAX;
 
 /// A file that a File Output node wrote for a frame, checked.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ pub(super) struct Folder(pub PathBuf);
 impl Drop for Folder {
     fn drop(&mut self) {
         // Usually there is none.
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = remove_tree(&self.0);
     }
 }
 

@@ -9,6 +9,7 @@
 use super::child::{Child, DRIVER, Event, Mode};
 use super::colours::colours_of;
 use super::log::Log;
+use super::sandbox::{Cell, Confinement};
 use super::{DeviceInfo, Problem, Renderer, RendererKind};
 use crate::farm::job::Series;
 use futures::StreamExt;
@@ -48,6 +49,8 @@ pub struct Discovery {
     pub renderers: Vec<Renderer>,
     /// What a person should mend.
     pub problems: Vec<Problem>,
+    /// Whether there is a sandbox for them.
+    pub confinement: Confinement,
 }
 
 /// Where to look.
@@ -138,7 +141,7 @@ fn identity(path: &Path, kind: RendererKind) -> Option<PathBuf> {
 
 /// What must not have changed for a kept answer to hold: the executable, for Python its `bpy`, our driver, the GPU's.
 /// Where the environment says that its files are counts too. `None`: no answer is kept.
-fn stamp(path: &Path, kind: RendererKind, variable: impl Fn(&str) -> Option<OsString>) -> Option<String> {
+pub(super) fn stamp(path: &Path, kind: RendererKind, variable: impl Fn(&str) -> Option<OsString>) -> Option<String> {
     let mut files = vec![path.to_path_buf()];
     if kind == RendererKind::Python {
         let lib = path.parent()?.parent()?.join("lib");
@@ -146,6 +149,10 @@ fn stamp(path: &Path, kind: RendererKind, variable: impl Fn(&str) -> Option<OsSt
         files.extend(pythons.iter().map(|python| python.join("site-packages/bpy/__init__.so")));
     }
     if kind == RendererKind::Executable && starts_another(path) {
+        return None;
+    }
+    // CUDA makes it by a program of root's, which does nothing in a sandbox: so it is asked outside, once after each boot.
+    if Path::new("/dev/nvidiactl").exists() && !Path::new("/dev/nvidia-uvm").exists() {
         return None;
     }
     let mut hasher = blake3::Hasher::new();
@@ -240,7 +247,7 @@ pub async fn discover_in(search: Search, cache_file: &Path) -> Discovery {
             async move {
                 let answer = match kept {
                     Some(renderer) => Ok(renderer),
-                    None => probe(&path, kind, work_dir).await,
+                    None => probe(&path, kind, work_dir, None).await,
                 };
                 // Not kept: nothing of the executable changes with them.
                 let answer = match answer {
@@ -311,14 +318,19 @@ struct Device {
 }
 
 /// With the hash of its colours as they are now: a person may have put some in a folder that was not there.
-async fn with_colours(renderer: Renderer) -> Renderer {
+pub(super) async fn with_colours(renderer: Renderer) -> Renderer {
     let folders = renderer.colour_folders.clone();
     let colours = tokio::task::spawn_blocking(move || colours_of(&folders)).await.unwrap_or_default();
     Renderer { colours, ..renderer }
 }
 
-/// Asks one renderer what it can do. Whatever it does, it is gone afterwards.
-async fn probe(path: &Path, kind: RendererKind, work_dir: &Path) -> Result<Renderer, Problem> {
+/// Asks one renderer what it can do, in a sandbox if there is one. Whatever it does, it is gone afterwards.
+pub(super) async fn probe(
+    path: &Path,
+    kind: RendererKind,
+    work_dir: &Path,
+    cell: Option<&Cell>,
+) -> Result<Renderer, Problem> {
     let cannot = |why: String| {
         let what = match kind {
             RendererKind::Executable => "the Blender",
@@ -332,8 +344,8 @@ async fn probe(path: &Path, kind: RendererKind, work_dir: &Path) -> Result<Rende
         };
         problem("blender-cannot-start", format!("{what} at {} cannot be used: {why}", path.display()), fix)
     };
-    let mut child =
-        Child::start(path, kind, Mode::Probe, None, None, work_dir).await.map_err(|error| cannot(error.to_string()))?;
+    let child = Child::start(path, kind, Mode::Probe, None, None, work_dir, cell).await;
+    let mut child = child.map_err(|error| cannot(error.to_string()))?;
     let mut log = Log::default();
     let answer = tokio::time::timeout(PROBE, async {
         loop {
@@ -368,6 +380,7 @@ async fn probe(path: &Path, kind: RendererKind, work_dir: &Path) -> Result<Rende
         denoiser: answer.denoiser,
         options: answer.options,
         devices: devices.map(|d| DeviceInfo { backend: d.backend, name: d.name, id: d.id, memory: None }).collect(),
+        sandbox: None,
     })
 }
 

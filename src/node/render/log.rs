@@ -35,6 +35,9 @@ const LASTING: &str = "OpenColorIO Error";
 /// Lines that contain one of these are errors, whatever Blender says after.
 const ERRORS: &[&str] = &[LASTING, "Render error", "Error: Cannot ", "cannot save", "Build without OpenImageDenoise"];
 
+/// How bubblewrap begins what it says, where it cannot start Blender at all.
+pub(super) const SANDBOX: &str = "bwrap: ";
+
 /// Errors after which this Blender is not trusted with another frame: what it holds of a GPU, or of memory, is in doubt.
 const POISONS: &[&str] = &[
     "CUDA error",
@@ -73,6 +76,7 @@ pub(super) fn classify(line: &str) -> Line {
         return Line::Plain;
     }
     if ERRORS.iter().chain(POISONS).any(|word| line.contains(word))
+        || line.starts_with(SANDBOX)
         || (["Color management:", "color_management |"].iter().any(|word| line.contains(word))
             && line.contains("not found"))
     {

@@ -1,6 +1,8 @@
 //! Simulations without a bake, against the Blenders of this machine.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(target_os = "linux")]
+use super::sandbox::tests::sandboxed;
 use super::tests::{pixels, renderers, scene, worker_scene};
 use super::*;
 use crate::farm::id::Unit;
@@ -97,6 +99,12 @@ async fn whatever_is_simulated_comes_out_as_if_baked() {
         let unbaked = scene(renderer, plain.path(), &[ALL_ELSE, PLAYED_ON_DISK].concat());
         let baked = scene(renderer, baked.path(), &[ALL_ELSE, BAKED_ALL].concat());
         let wanted = rendered(renderer, &baked, None, &[8]).await;
+        // Paint goes on from what is beside the .blend, in a folder that came with it; first, since what it writes is nobody
+        // else's.
+        #[cfg(target_os = "linux")]
+        if let Some(sandboxed) = sandboxed(renderer, tempfile::tempdir().unwrap().path()).await {
+            assert!(rendered(&sandboxed, &unbaked, Some(1), &[8]).await == wanted, "in a sandbox");
+        }
         assert!(rendered(renderer, &unbaked, None, &[7, 8]).await != wanted, "as they come");
         assert!(rendered(renderer, &unbaked, Some(1), &[8]).await == wanted, "by way of frames not rendered");
         assert!(rendered(renderer, &unbaked, Some(1), &[2, 5, 8]).await == wanted, "some of them rendered");

@@ -56,7 +56,16 @@ pub(in crate::node) async fn renderers() -> &'static [Renderer] {
 /// What a worker opens of such a scene: PNG, and one thread.
 pub(in crate::node) fn worker_scene(blend: &Path, settings: RenderSettings) -> WorkerScene {
     let (format, size) = (ImageFormat::Png, (64, 36));
-    WorkerScene { blend: Some(blend.into()), settings, format, size, threads: Some(1), ocio: None, gpus: None }
+    WorkerScene {
+        blend: Some(blend.into()),
+        settings,
+        format,
+        size,
+        threads: Some(1),
+        ocio: None,
+        gpus: None,
+        disk: Disk::default(),
+    }
 }
 
 fn run(mut command: Command, renderer: &Renderer) {

@@ -6,11 +6,12 @@
 //! half-way, Blender is killed and the next unit needs a new worker.
 
 use super::child::{Child, Event, Gone, Group, Mode, cpu_ticks, memory_bytes};
-use super::drawn::{Drawn, Parts};
+use super::drawn::{Drawn, Parts, taken_sound};
 use super::error::{RenderError, UnitFailure, explain, missing_engine};
 use super::files::FileOutputs;
 use super::log::{Lines, Log, poisons, progress};
 use super::memory::{Memory, SPARE_BYTES};
+use super::sandbox::{Cell, Disk};
 use super::sound::flac_seconds;
 use super::views::{Views, suffixes};
 use super::{DeviceInfo, FailureKind, Renderer};
@@ -53,6 +54,8 @@ pub struct WorkerScene {
     pub ocio: Option<OsString>,
     /// GPUs that it may be rendered on, of one backend; all of the best if `None`.
     pub gpus: Option<Vec<DeviceInfo>>,
+    /// What it needs of the disk where it is sandboxed, but for what is in the folder of the .blend.
+    pub disk: Disk,
 }
 
 impl WorkerScene {
@@ -117,7 +120,9 @@ pub struct Rendered {
 /// One Blender with one scene. Dropping it kills Blender.
 #[derive(Debug)]
 pub struct Worker {
+    // In this order: Blender is gone before its sandbox is.
     child: Option<Child>,
+    cell: Option<Arc<Cell>>,
     version: String,
     scene: WorkerScene,
     device: String,
@@ -158,7 +163,13 @@ impl Worker {
         let blend = blend.and_then(|(text, _)| text);
         let cannot = |source| RenderError::Spawn { path: renderer.path.clone(), source };
         let (path, kind, ocio) = (&renderer.path, renderer.kind, scene.ocio.as_deref());
-        let started = Child::start(path, kind, Mode::Serve, scene.threads, ocio, work_dir).await;
+        let work_dir = std::path::absolute(work_dir).map_err(cannot)?;
+        let cell = renderer.sandbox.as_ref().map(|sandbox| {
+            let cell = Cell::new(sandbox, renderer, &scene.disk, scene.blend.as_deref(), &work_dir);
+            cell.map(Arc::new)
+        });
+        let cell = cell.transpose().map_err(cannot)?;
+        let started = Child::start(path, kind, Mode::Serve, scene.threads, ocio, &work_dir, cell.as_deref()).await;
         let mut child = started.map_err(cannot)?;
         let settings = &scene.settings;
         // If it is gone already, what follows says how.
@@ -213,7 +224,7 @@ impl Worker {
         let (progress, _) = watch::channel(0.0);
         let warnings = log.warnings;
         let (lines, memory) = (Lines::default(), Memory::new(SPARE_BYTES));
-        Ok(Self { child: Some(child), version, scene, device, warnings, progress, lines, memory, stall })
+        Ok(Self { child: Some(child), cell, version, scene, device, warnings, progress, lines, memory, stall })
     }
 
     /// What it renders with, as in [`Rendered::device`].
@@ -255,7 +266,8 @@ impl Worker {
             Ok((seconds, parts, views)) => {
                 self.warnings.iter().for_each(|warning| log.warn(warning));
                 let (device, format, size) = (self.device.clone(), self.scene.format, self.scene.size);
-                Ok(Drawn { parts, views, out: out.to_path_buf(), format, size, seconds, device, log })
+                let (out, cell) = (out.to_path_buf(), self.cell.clone());
+                Ok(Drawn { parts, views, out, format, size, seconds, device, log, _cell: cell })
             }
             Err((kind, message)) => {
                 Err(UnitFailure { kind, message, log: log.text(), worker_lives: self.child.is_some() })
@@ -274,7 +286,8 @@ impl Worker {
         if unit.part != Part::Whole {
             return failed(FailureKind::Error, format!("this version of swarm renders whole frames, not {unit}"));
         }
-        let parts = Parts::of(out, self.scene.format).map_err(|error| {
+        let apart = self.cell.as_ref().map(|cell| cell.out());
+        let parts = Parts::of(out, self.scene.format, apart).map_err(|error| {
             (FailureKind::Error, format!("the image cannot be written to {}: {error}", out.display()))
         })?;
         // It leaves `self` for as long as the render runs: dropped half-way, it is killed.
@@ -353,7 +366,8 @@ impl Worker {
     }
 
     async fn mix_logged(&mut self, drawn: &mut Drawn, sound: &Soundtrack) -> Result<Option<Leftover>, String> {
-        let part = Parts::sound_of(&drawn.out).map_err(|error| error.to_string())?;
+        let apart = self.cell.as_ref().map(|cell| cell.out());
+        let part = Parts::sound_of(&drawn.out, apart.as_deref()).map_err(|error| error.to_string())?;
         // As with a render: dropped half-way, Blender is killed before its file goes.
         let mut child = self.child.take().ok_or("this Blender was stopped")?;
         let rate = sound.rate.per_second();
@@ -383,6 +397,8 @@ impl Worker {
             self.child = Some(child);
         }
         warnings.iter().for_each(|warning| drawn.log.warn(text(warning)));
+        let part =
+            taken_sound(part, &drawn.out).map_err(|error| format!("what Blender mixed cannot be used: {error}"))?;
         match flac_seconds(&part.0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(format!("what Blender mixed cannot be used: {error}")),

@@ -284,7 +284,8 @@ async fn the_end_of_stdin_ends_blender_in_the_middle_of_a_frame() {
     for renderer in renderers().await {
         let dir = tempfile::tempdir().unwrap();
         let blend = scene(renderer, dir.path(), ENDLESS);
-        let mut child = Child::of(renderer, Mode::Serve, Some(1), dir.path()).await.unwrap();
+        let mut child =
+            Child::start(&renderer.path, renderer.kind, Mode::Serve, Some(1), None, dir.path(), None).await.unwrap();
         child.send(&json!({ "blend": blend, "device": "cpu", "format": "PNG" })).await.unwrap();
         let (out, files) = (dir.path().join("never.png"), dir.path().join("files"));
         child.send(&json!({ "frame": 1, "out": out, "files": files })).await.unwrap();

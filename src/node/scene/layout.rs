@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// Longest path in a bundle, bytes (measured: ours are at most some 150).
 pub const PATH_MAX_BYTES: usize = 240;
+/// Most files and folders of a bundle that a sandboxed Blender may write to: each costs a mount (guess).
+const WRITTEN_MAX: usize = 500;
 
 /// Creates the directories of the bundle under `dir` and calls `place` for each file with where it shall be. Returns
 /// the path of the .blend to open.
@@ -40,6 +42,21 @@ pub fn lay_out(
 pub fn is_opened_for_writing(path: &str) -> bool {
     let (folder, name) = path.rsplit_once('/').unwrap_or_default();
     folder.ends_with("/meta") && name.ends_with(".json") || name.ends_with(".oso")
+}
+
+/// What of a bundle a sandboxed Blender may write to for that: whole folders where nothing else is in them, else files, at
+/// most so many that each can be mounted.
+pub fn opened_for_writing(manifest: &Manifest) -> BTreeSet<&str> {
+    let paths = || manifest.files.iter().map(|file| file.path.as_str());
+    let mixed: BTreeSet<&str> = paths()
+        .filter(|path| !is_opened_for_writing(path))
+        .flat_map(|path| path.match_indices('/').map(|(end, _)| &path[..end]))
+        .collect();
+    let opened = paths().filter(|path| is_opened_for_writing(path)).map(|path| {
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        if mixed.contains(folder) { path } else { folder }
+    });
+    opened.collect::<BTreeSet<&str>>().into_iter().take(WRITTEN_MAX).collect()
 }
 
 /// Whether every path of a manifest is one this program gives out; if not, a sentence that names the first bad one.
@@ -111,6 +128,18 @@ mod tests {
         for path in ["f/0b/t.png", "f/0b/7/meta/u"] {
             assert_eq!(std::fs::read_to_string(dir.path().join(path)).unwrap(), path);
         }
+    }
+
+    #[test]
+    fn what_blender_opens_for_writing_is_told_by_folders_unless_something_else_is_in_them() {
+        let files =
+            ["f/0a/s.blend", "f/0b/7/meta/1.json", "f/0b/7/meta/2.json", "f/0c/x.osl", "f/0c/x.oso", "f/0d/y.oso"];
+        let told = |files: &[&str]| {
+            opened_for_writing(&manifest(files, "f/0a/s.blend")).into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&files), ["f/0b/7/meta", "f/0c/x.oso", "f/0d"]);
+        let with_another = [&files[..], &["f/0b/7/meta/deeper/image.png"]].concat();
+        assert_eq!(told(&with_another)[..2], ["f/0b/7/meta/1.json", "f/0b/7/meta/2.json"]);
     }
 
     #[test]

@@ -38,9 +38,11 @@ fn the_frames_of_a_bake_are_laid_out_as_copies_that_may_be_written() {
     let files = ["f/a/7/blobs/1.blob", "f/a/7/meta/1.json", "f/b/s.blend"].map(file).to_vec();
     let manifest = Manifest { main: "f/b/s.blend".into(), files };
     let (bundle, _) = store.put_bytes(&wire::encode_manifest(&manifest).unwrap()).unwrap();
-    let (main, _) = lay_out(&store, dir.path(), bundle).unwrap();
+    let LaidOut { blend: main, disk, .. } = lay_out(&store, dir.path(), bundle).unwrap();
     let root = main.ancestors().nth(3).unwrap();
     let may_write = |path: &str| root.join(path).metadata().unwrap().permissions().mode() & 0o200 != 0;
+    let (reads, writes) = (vec![root.to_path_buf()], vec![root.join("f/a/7/meta")]);
+    assert_eq!(disk, Disk { reads, writes, blends: vec![main.clone()] });
     let writable: Vec<bool> = manifest.files.iter().map(|file| may_write(&file.path)).collect();
     assert_eq!(writable, [false, true, false]);
     std::fs::write(root.join("f/a/7/meta/1.json"), "written").unwrap();
