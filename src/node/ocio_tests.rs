@@ -2,12 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use super::chunk::{Chunking, chunk};
-use super::render::tests::{pixels, renderers, scene};
-use super::render::{Disk, Renderer, RendererKind, UnitFailure, Worker, WorkerScene, by_hand};
+use super::render::tests::{pixels, renderers, scene, worker_scene};
+use super::render::{Renderer, RendererKind, UnitFailure, Worker, WorkerScene, by_hand};
 use super::scene as traced;
 use crate::farm::blob::{BlobMap, Manifest};
 use crate::farm::id::{ChunkId, Unit};
-use crate::farm::job::{Device, ImageFormat, RenderSettings};
+use crate::farm::job::{Device, RenderSettings};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -73,17 +73,7 @@ fn sent(blend: &Path, config: &Path, to: &Path) -> (Manifest, WorkerScene) {
 
 fn wanted(blend: &Path, ocio: Option<OsString>) -> WorkerScene {
     let settings = RenderSettings { device: Device::Cpu, ..RenderSettings::default() };
-    let (format, size) = (ImageFormat::Png, (64, 36));
-    WorkerScene {
-        blend: Some(blend.into()),
-        settings,
-        format,
-        size,
-        threads: Some(1),
-        ocio,
-        gpus: None,
-        disk: Disk::default(),
-    }
+    WorkerScene { ocio, ..worker_scene(blend, settings) }
 }
 
 /// A frame as a node renders it.
