@@ -18,15 +18,21 @@ pub(super) const CURRENT: (u16, u16, u16) = (4, 5, 1);
 /// The Blender of a machine that fits no job.
 const OTHER: (u16, u16, u16) = (4, 2, 9);
 
-/// Ops by log, actor and sequence number: one of a million on a thousand disks is to take little.
-type Ops = BTreeMap<(LogId, ActorId), Vec<Option<Arc<[u8]>>>>;
+/// What a disk has of an actor's log.
+#[derive(Default)]
+struct Kept {
+    /// By sequence number: one op of a million on a thousand disks is to take little.
+    ops: Vec<Option<Arc<[u8]>>>,
+    head: Option<Vec<u8>>,
+}
+
+type Logs = BTreeMap<(LogId, ActorId), Kept>;
 
 /// Rows as a disk has them: those written are there after a crash, the others are not. A write that nobody waits for is
 /// not synced: until the next that is, a crash may take it back.
 #[derive(Default)]
 pub(super) struct Disk {
-    ops: Ops,
-    heads: BTreeMap<(LogId, ActorId), Vec<u8>>,
+    logs: Logs,
     retired: BTreeSet<LogId>,
     forks: BTreeMap<(LogId, ActorId), Vec<u8>>,
     idle: BTreeMap<LogId, u64>,
@@ -44,7 +50,7 @@ pub(super) struct Disk {
 
 /// What a row replaced.
 enum Undo {
-    Retired(LogId, Ops, BTreeMap<(LogId, ActorId), Vec<u8>>),
+    Retired(LogId, Logs),
     Op(LogId, ActorId, u64),
     Head(LogId, ActorId, Option<Vec<u8>>),
 }
@@ -87,7 +93,7 @@ impl Disk {
             for row in rows {
                 match row {
                     Row::Op { log, actor, seq, bytes } => {
-                        let ops = self.ops.entry((log, actor)).or_default();
+                        let ops = &mut self.logs.entry((log, actor)).or_default().ops;
                         let place = seq as usize;
                         ops.resize(ops.len().max(place + 1), None);
                         if ops[place].replace(bytes).is_none() {
@@ -95,20 +101,17 @@ impl Disk {
                         }
                     }
                     Row::Head { log, actor, bytes } => {
-                        let before = self.heads.insert((log, actor), bytes);
+                        let before = self.logs.entry((log, actor)).or_default().head.replace(bytes);
                         undo.push(Undo::Head(log, actor, before));
                     }
                     Row::Retired { log } => {
-                        let (ops, kept) =
-                            std::mem::take(&mut self.ops).into_iter().partition(|((of, _), _)| *of == log);
-                        self.ops = kept;
-                        let (heads, kept) =
-                            std::mem::take(&mut self.heads).into_iter().partition(|((of, _), _)| *of == log);
-                        self.heads = kept;
+                        let (gone, kept) =
+                            std::mem::take(&mut self.logs).into_iter().partition(|((of, _), _)| *of == log);
+                        self.logs = kept;
                         self.forks.retain(|(of, _), _| *of != log);
                         self.idle.remove(&log);
                         if self.retired.insert(log) {
-                            undo.push(Undo::Retired(log, ops, heads));
+                            undo.push(Undo::Retired(log, gone));
                         }
                     }
                     Row::Fork { log, actor, bytes } => {
@@ -136,23 +139,19 @@ impl Disk {
         let lost = self.unsynced.split_off(keep.unwrap_or(usize::MAX).min(self.unsynced.len()));
         for undo in lost.into_iter().rev().flat_map(|undo| undo.into_iter().rev()) {
             match undo {
-                Undo::Retired(log, ops, heads) => {
+                Undo::Retired(log, gone) => {
                     self.retired.remove(&log);
-                    self.ops.extend(ops);
-                    self.heads.extend(heads);
+                    self.logs.extend(gone);
                 }
                 Undo::Op(log, actor, seq) => {
-                    let ops = self.ops.entry((log, actor)).or_default();
+                    let ops = &mut self.logs.entry((log, actor)).or_default().ops;
                     ops.get_mut(seq as usize).into_iter().for_each(|op| *op = None);
                     ops.truncate(ops.iter().rposition(Option::is_some).map_or(0, |last| last + 1));
-                    if ops.is_empty() {
-                        self.ops.remove(&(log, actor));
-                    }
                 }
-                Undo::Head(log, actor, Some(before)) => drop(self.heads.insert((log, actor), before)),
-                Undo::Head(log, actor, None) => drop(self.heads.remove(&(log, actor))),
+                Undo::Head(log, actor, before) => self.logs.entry((log, actor)).or_default().head = before,
             }
         }
+        self.logs.retain(|_, kept| !kept.ops.is_empty() || kept.head.is_some());
         self.unsynced.clear();
         self.writing.clear();
         self.waiting.clear();
@@ -160,14 +159,15 @@ impl Disk {
     }
 
     pub fn rows(&self) -> Vec<Row> {
-        let ops = self.ops.iter().flat_map(|((log, actor), ops)| {
+        let ops = self.logs.iter().flat_map(|((log, actor), kept)| {
             let (log, actor) = (*log, *actor);
             let op =
                 move |(seq, bytes): (u64, &Option<Arc<[u8]>>)| Some(Row::Op { log, actor, seq, bytes: bytes.clone()? });
-            (0..).zip(ops).filter_map(op)
+            (0..).zip(&kept.ops).filter_map(op)
         });
-        let heads = self.heads.iter();
-        let heads = heads.map(|((log, actor), bytes)| Row::Head { log: *log, actor: *actor, bytes: bytes.clone() });
+        let heads = self.logs.iter().filter_map(|((log, actor), kept)| {
+            kept.head.clone().map(|bytes| Row::Head { log: *log, actor: *actor, bytes })
+        });
         let forks = self.forks.iter();
         let forks = forks.map(|((log, actor), bytes)| Row::Fork { log: *log, actor: *actor, bytes: bytes.clone() });
         let heads = heads.chain(forks);
@@ -177,19 +177,18 @@ impl Disk {
 
     /// Logs of which only the id is to be left, and that have rows nevertheless.
     pub fn undead(&self) -> Option<LogId> {
-        let all = self.ops.keys().map(|(log, _)| log).chain(self.heads.keys().map(|(log, _)| log));
-        all.chain(self.idle.keys()).find(|log| self.retired.contains(log)).copied()
+        self.logs.keys().map(|(log, _)| log).chain(self.idle.keys()).find(|log| self.retired.contains(log)).copied()
     }
 
     /// Ops of an actor that would survive a crash now.
     pub fn length(&self, log: LogId, actor: ActorId) -> u64 {
-        self.ops.get(&(log, actor)).map_or(0, |ops| ops.len() as u64)
+        self.logs.get(&(log, actor)).map_or(0, |kept| kept.ops.len() as u64)
     }
 
     /// How far the disk has each log of an actor, as it would be after a crash now.
     pub fn lengths_of(&self, me: ActorId) -> Vec<(LogId, u64)> {
-        let logs: Vec<LogId> = self.heads.keys().filter(|(_, actor)| *actor == me).map(|(log, _)| *log).collect();
-        logs.into_iter().map(|log| (log, self.length(log, me))).collect()
+        let own = self.logs.iter().filter(|((_, actor), kept)| *actor == me && kept.head.is_some());
+        own.map(|((log, _), kept)| (*log, kept.ops.len() as u64)).collect()
     }
 }
 

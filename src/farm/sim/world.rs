@@ -94,9 +94,9 @@ impl World {
             self.note(|| format!("machine {i} dies after {whole} of {} effects", effects.len()));
             effects.truncate(whole);
         }
-        let mut last = None;
+        let mut sent = Vec::new();
         for effect in effects {
-            self.perform(i, effect, &mut last);
+            self.perform(i, effect, &mut sent);
         }
         let nothing = Touched::default();
         self.check_touched(i, if is_news { told } else { &nothing }, &touched);
@@ -111,14 +111,14 @@ impl World {
         self.plan(after, Event::Input { to: i, life, input: Box::new(input) });
     }
 
-    /// `last` is the message sent before, with its bytes: what is told to everyone is encoded once.
-    fn perform(&mut self, i: usize, effect: Effect, last: &mut Option<(Arc<Message>, Packet)>) {
+    /// `sent` are the messages sent before, with their bytes: what is told to several is encoded once.
+    fn perform(&mut self, i: usize, effect: Effect, sent: &mut Vec<(Arc<Message>, Packet)>) {
         if self.log.is_some() && !matches!(&effect, Effect::Send { .. } | Effect::Persist { .. }) {
             self.note(|| format!("machine {i} -> {}", event::short(&effect)));
         }
         match effect {
             Effect::Persist { token, rows } => self.persist(i, token, rows),
-            Effect::Send { to, message } => self.send(i, to, message, last),
+            Effect::Send { to, message } => self.send(i, to, message, sent),
             Effect::Disconnect { node } => {
                 let Some(&other) = self.by_node.get(&node) else { return };
                 let Some(link) = self.net.open_at(i, other) else { return };
@@ -248,11 +248,11 @@ impl World {
         if let Some(me) = self.machines[i].farm.as_ref().map(|farm| farm.me())
             && !self.liars.contains_key(&i)
         {
-            let hears = |other: &usize| *other != i && self.is_listening(*other);
-            let others: BTreeSet<usize> = (0..self.machines.len()).filter(hears).collect();
+            // Most writes are of what others said.
             for (log, seq) in self.machines[i].disk.writing_of(me) {
-                let spread = Spread { since: self.now, lacking: others.clone() };
-                self.spreading.insert((log, me, seq), spread);
+                let hears = |other: &usize| *other != i && self.is_listening(*other);
+                let lacking: BTreeSet<usize> = (0..self.machines.len()).filter(hears).collect();
+                self.spreading.insert((log, me, seq), Spread { since: self.now, lacking });
             }
         }
         let tokens = self.machines[i].disk.commit();
@@ -273,13 +273,13 @@ impl World {
         self.machines[i].is_up() && self.machines[i].asleep_until <= self.now && !self.liars.contains_key(&i)
     }
 
-    fn send(&mut self, i: usize, to: NodeId, message: Arc<Message>, last: &mut Option<(Arc<Message>, Packet)>) {
+    fn send(&mut self, i: usize, to: NodeId, message: Arc<Message>, sent: &mut Vec<(Arc<Message>, Packet)>) {
         self.check_message(i, &message);
         let Some(&other) = self.by_node.get(&to) else { return };
         let is_status = message.is_status();
-        let packet = match last {
-            Some((before, packet)) if Arc::ptr_eq(before, &message) => packet.clone(),
-            _ => {
+        let packet = match sent.iter().rev().find(|(before, _)| Arc::ptr_eq(before, &message)) {
+            Some((_, packet)) => packet.clone(),
+            None => {
                 let mut packet = match wire::encode(&message) {
                     Ok(bytes) => Packet::new(&bytes),
                     Err(error) => return self.fail(Invariant::NothingSoundIsRefused, error.to_string()),
@@ -292,7 +292,7 @@ impl World {
                 }
                 // The same, and its ops are shared by everyone: a thousand farms keep each once.
                 packet.message = Some(message.clone());
-                *last = Some((message, packet.clone()));
+                sent.push((message, packet.clone()));
                 packet
             }
         };
