@@ -152,6 +152,8 @@ pub struct Farm {
     fenced_until: Option<Duration>,
     /// What was told in the last heartbeat, to tell changes early.
     told: Vec<message::InHand>,
+    /// Whether anything was begun since then.
+    has_begun: bool,
     /// Whom it talks to, in a large swarm.
     mesh: mesh::Mesh,
     /// Own capability changed and was not yet told.
@@ -220,6 +222,7 @@ impl Farm {
             counter: 1,
             fenced_until: None,
             told: Vec::new(),
+            has_begun: false,
             mesh: mesh::Mesh::default(),
             capability_is_new: false,
         };

@@ -93,6 +93,9 @@ pub const MESH_DRAWS: usize = 4;
 pub const PUSH_EVERY: Duration = Duration::from_millis(50);
 /// Between batches of signs of life handed on above that: a handful of hops is well under [`SUSPECT_AFTER`].
 pub const RELAY_EVERY: Duration = Duration::from_millis(500);
+/// Between digests above that: they hardly ever agree, since something is always on its way, and then cost two lists of
+/// everyone. TODO-FIGURE
+pub const FEW_DIGEST_EVERY: Duration = Duration::from_secs(2);
 /// Bytes asked for and not yet arrived, per peer. DESIGN §4.
 pub const IN_FLIGHT_PER_PEER_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes asked for and not yet arrived, in all. DESIGN §4.

@@ -4,7 +4,7 @@
 //! digest; where digests differ, hashes per log follow, then lengths per actor, then the missing suffixes. No answer is
 //! ever waited for.
 
-use super::config::{DIGEST_EVERY, HEARTBEAT, REPAIR_BYTES, SUSPECT_AFTER, TICK};
+use super::config::{DIGEST_EVERY, FEW_DIGEST_EVERY, HEARTBEAT, REPAIR_BYTES, SUSPECT_AFTER, TICK};
 use super::event::{Effect, Now, Token};
 use super::id::{BlobId, NodeId};
 use super::ledger::{MergeError, pushes};
@@ -42,14 +42,11 @@ impl Farm {
         match message {
             Message::Heartbeat(beat) => {
                 // Everyone's, every two seconds: what follows waits for the next review, a tick away at most.
-                let boot = beat.boot;
-                if self.roster.heartbeat(from, beat, now.mono) {
-                    self.hand_on_beat(boot);
-                }
+                self.roster.heartbeat(from, beat, now.mono);
                 false
             }
             Message::Beats(beats) => {
-                self.relayed_beats(beats, now.mono);
+                self.roster.relayed_beats(beats, now.mono);
                 false
             }
             Message::Capability(capability) => {
@@ -205,11 +202,13 @@ impl Farm {
     pub(super) fn gossip(&mut self, now: Now, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
         let began = |hand: &InHand| !self.told.iter().any(|told| (told.job, told.unit) == (hand.job, hand.unit));
         // A unit begun is news, told at most every tick; progress waits for the next heartbeat.
-        let early = || now.mono + HEARTBEAT >= self.heartbeat_at + TICK && self.in_hand().any(|hand| began(&hand));
+        let is_time = now.mono + HEARTBEAT >= self.heartbeat_at + TICK;
+        let early = || is_time && self.has_begun && self.in_hand().any(|hand| began(&hand));
         if now.mono >= self.heartbeat_at || early() {
             let in_hand: Vec<InHand> = self.in_hand().collect();
             self.heartbeat_at = jittered(now.mono, HEARTBEAT - HEARTBEAT / 8, rng);
             self.told = in_hand.clone();
+            self.has_begun = false;
             self.roster.set_own_work(in_hand);
             self.draw(now.mono, rng);
             self.counter += 1;
@@ -227,7 +226,8 @@ impl Farm {
         }
         self.hand_on(now, effects);
         if now.mono >= self.digest_at {
-            self.digest_at = jittered(now.mono, DIGEST_EVERY, rng);
+            let every = if self.is_partial() { FEW_DIGEST_EVERY } else { DIGEST_EVERY };
+            self.digest_at = jittered(now.mono, every, rng);
             let digest = Arc::new(Message::Digest(self.ledger.digest()));
             let to = match self.is_partial() {
                 true => self.roster.connected_nodes().iter().copied().choose(&mut &mut *rng).into_iter().collect(),

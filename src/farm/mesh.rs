@@ -9,7 +9,7 @@
 use super::Farm;
 use super::config::{FULL_MESH, MESH_DRAWS, PUSH_EVERY, RELAY_EVERY};
 use super::event::{Effect, Now};
-use super::id::{ActorId, BootId, NodeId};
+use super::id::{ActorId, NodeId};
 use super::ledger::pushes;
 use super::message::{LogId, Message};
 use super::roster::Member;
@@ -52,8 +52,6 @@ pub(super) struct Mesh {
     drawn: BTreeSet<NodeId>,
     /// Those, and the ones that drew it, as of the last heartbeat.
     told: Vec<NodeId>,
-    /// Starts of members whose signs of life are to be handed on.
-    beats: BTreeSet<BootId>,
     relay_at: Duration,
     forwards: BTreeMap<(LogId, ActorId), Forward>,
     push_at: Duration,
@@ -66,7 +64,6 @@ impl Default for Mesh {
             draws: MESH_DRAWS,
             drawn: BTreeSet::new(),
             told: Vec::new(),
-            beats: BTreeSet::new(),
             relay_at: Duration::ZERO,
             forwards: BTreeMap::new(),
             push_at: Duration::ZERO,
@@ -108,6 +105,7 @@ impl Farm {
     pub(super) fn draw(&mut self, now: Duration, rng: &mut dyn Rng) {
         if !self.is_partial() {
             self.mesh.drawn.clear();
+            self.roster.drop_beats();
             return;
         }
         let connected = self.roster.connected_nodes();
@@ -120,20 +118,6 @@ impl Farm {
         }
         self.mesh.drawn = drawn;
         self.mesh.told = self.few(now);
-    }
-
-    /// A member gave a sign of life that others may not have seen.
-    pub(super) fn hand_on_beat(&mut self, of: BootId) {
-        if self.is_partial() {
-            self.mesh.beats.insert(of);
-        }
-    }
-
-    /// Signs of life that a neighbour hands on.
-    pub(super) fn relayed_beats(&mut self, beats: &[(BootId, u64)], now: Duration) {
-        for boot in self.roster.relayed_beats(beats, now) {
-            self.hand_on_beat(boot);
-        }
     }
 
     /// Tells neighbours of ops from `from` on: at once, or with the next batch.
@@ -193,30 +177,27 @@ impl Farm {
 
     /// Hands on what has gathered and is due.
     pub(super) fn hand_on(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if !self.mesh.beats.is_empty() && now.mono >= self.mesh.relay_at {
+        if self.has_beats() && now.mono >= self.mesh.relay_at {
             self.mesh.relay_at = now.mono + RELAY_EVERY;
-            let mut boots = std::mem::take(&mut self.mesh.beats);
-            if let Some(later) = boots.iter().nth(MAX_BEATS).copied() {
-                self.mesh.beats = boots.split_off(&later);
-            }
-            let counter = |boot: BootId| Some((boot, self.roster.counter(boot)?));
-            let beats: Vec<(BootId, u64)> = boots.into_iter().filter_map(counter).collect();
-            let message = Arc::new(Message::Beats(beats));
+            let message = Arc::new(Message::Beats(self.roster.take_beats(MAX_BEATS)));
             effects.extend(self.told().into_iter().map(|to| Effect::Send { to, message: message.clone() }));
         }
         if !self.mesh.forwards.is_empty() && now.mono >= self.mesh.push_at {
             self.mesh.push_at = now.mono + PUSH_EVERY;
             let forwards = std::mem::take(&mut self.mesh.forwards);
-            let news: Vec<_> = forwards.iter().map(|(of, forward)| (*of, forward, self.origin(of.1))).collect();
+            // What is the same for all that are told.
+            let all = forwards.iter().map(|((log, actor), forward)| {
+                (*log, *actor, forward, self.ledger.length(*log, *actor), self.origin(*actor))
+            });
+            let news: Vec<(LogId, ActorId, &Forward, u64, Option<&Member>)> = all.collect();
             // Most lack the same: it is put together once.
             let mut batches: BTreeMap<Vec<Tail>, Vec<Arc<Message>>> = BTreeMap::new();
             for to in self.told() {
-                let lacks = |((log, actor), forward, origin): &((LogId, ActorId), &Forward, Option<&Member>)| {
+                let lacked = news.iter().filter_map(|&(log, actor, forward, length, origin)| {
                     let from = forward.first_for(to);
-                    let lacks = from < self.ledger.length(*log, *actor) && !Self::is_told_by(*actor, *origin, to);
-                    lacks.then_some((*log, *actor, from))
-                };
-                let lacked: Vec<Tail> = news.iter().filter_map(lacks).collect();
+                    (from < length && !Self::is_told_by(actor, origin, to)).then_some((log, actor, from))
+                });
+                let lacked: Vec<Tail> = lacked.collect();
                 let batch = batches.entry(lacked).or_insert_with_key(|lacked| {
                     let suffixes =
                         lacked.iter().filter_map(|(log, actor, from)| self.ledger.suffix(*log, *actor, *from));
@@ -227,9 +208,14 @@ impl Farm {
         }
     }
 
+    /// Whether members gave signs of life that others may not have seen.
+    fn has_beats(&self) -> bool {
+        self.roster.has_beats() && self.is_partial()
+    }
+
     /// When something gathered is to be handed on.
     pub(super) fn hand_on_at(&self) -> Option<Duration> {
-        let relay = (!self.mesh.beats.is_empty()).then_some(self.mesh.relay_at);
+        let relay = self.has_beats().then_some(self.mesh.relay_at);
         let push = (!self.mesh.forwards.is_empty()).then_some(self.mesh.push_at);
         relay.into_iter().chain(push).min()
     }

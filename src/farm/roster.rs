@@ -20,8 +20,8 @@ use std::time::Duration;
 pub struct Member {
     /// Which start of it was last heard.
     pub boot: Option<BootId>,
-    /// When it was last heard, on our clock; `None` before the first word of this run.
-    pub heard: Option<Duration>,
+    /// Its place in [`Roster::heard`].
+    place: usize,
     /// Whether a connection stands.
     pub connected: bool,
     /// When the last one ended, unless one stands or none ever stood.
@@ -47,23 +47,9 @@ pub struct Member {
 }
 
 impl Member {
-    /// Whether it was heard lately and is not gone.
-    fn lives(&self, now: Duration) -> bool {
-        // Whom others still hear lives, though the connection to it ended.
-        let ended = self.left.filter(|left| self.heard.is_none_or(|heard| heard <= *left));
-        self.heard.is_some_and(|heard| now.saturating_sub(heard) < SUSPECT_AFTER)
-            && ended.is_none_or(|left| now.saturating_sub(left) < GONE_AFTER)
-    }
-
     /// Whether it itself lately told what it has in hand.
     pub fn tells(&self, now: Duration) -> bool {
         self.told.is_some_and(|told| now.saturating_sub(told) < SUSPECT_AFTER)
-    }
-
-    /// Whether the connection ended while it was being heard, and nobody has heard it since.
-    fn broke_off(&self) -> bool {
-        let (Some(left), Some(heard)) = (self.left, self.heard) else { return false };
-        heard <= left && left - heard < BROKE_OFF_WITHIN
     }
 }
 
@@ -72,6 +58,9 @@ impl Member {
 pub struct Roster {
     me: ActorId,
     members: BTreeMap<NodeId, Member>,
+    /// When each member was last heard, by its place, on our clock; `None` before the first word of this run. Apart from
+    /// all that only a look at a member asks for: in a large swarm a hundred are heard of for each that is looked at.
+    heard: Vec<Option<Duration>>,
     /// Starts caught signing two histories: what they claim binds nobody, since what they do is not taken any more.
     liars: BTreeSet<ActorId>,
     /// Whose scripts each machine runs.
@@ -92,6 +81,7 @@ impl Roster {
         Self {
             me,
             members,
+            heard: vec![None],
             liars: BTreeSet::new(),
             trusts: Trusts::default(),
             settings: Settings::default(),
@@ -146,36 +136,55 @@ impl Roster {
         name.unwrap_or_else(|| node.short())
     }
 
+    /// A member to be changed; a new one where nothing is known of it.
+    fn member_mut(&mut self, node: NodeId) -> &mut Member {
+        self.members.entry(node).or_insert_with(|| {
+            self.heard.push(None);
+            Member { place: self.heard.len() - 1, ..Member::default() }
+        })
+    }
+
+    /// Whether a member was heard lately and is not gone.
+    fn lives(&self, member: &Member, now: Duration) -> bool {
+        let heard = self.heard[member.place];
+        // Whom others still hear lives, though the connection to it ended.
+        let ended = member.left.filter(|left| heard.is_none_or(|heard| heard <= *left));
+        heard.is_some_and(|heard| now.saturating_sub(heard) < SUSPECT_AFTER)
+            && ended.is_none_or(|left| now.saturating_sub(left) < GONE_AFTER)
+    }
+
     /// Remembers somebody from an earlier run, without taking it for alive.
     pub fn remember(&mut self, node: NodeId, capability: Capability) {
-        self.members.entry(node).or_default().capability.get_or_insert(capability);
+        self.member_mut(node).capability.get_or_insert(capability);
     }
 
     /// This machine's own description changed.
     pub fn set_own(&mut self, capability: Capability) {
-        self.members.entry(self.me.node).or_default().capability = Some(capability);
+        self.member_mut(self.me.node).capability = Some(capability);
     }
 
     /// This machine's own work, so that it counts like anyone's.
     pub fn set_own_work(&mut self, in_hand: Vec<InHand>) {
-        self.members.entry(self.me.node).or_default().in_hand = in_hand;
+        self.member_mut(self.me.node).in_hand = in_hand;
     }
 
     /// How this machine is doing.
     pub fn set_own_load(&mut self, load: Load) {
-        let own = self.members.entry(self.me.node).or_default();
+        let own = self.member_mut(self.me.node);
         own.load_percent = load.percent;
         (own.free_memory_bytes, own.at_desk) = (load.free_memory_bytes, load.at_desk);
     }
 
     /// A connection stands.
     pub fn connected(&mut self, node: NodeId, boot: BootId, now: Duration) {
-        let member = self.members.entry(node).or_default();
+        let place = self.member_mut(node).place;
+        self.heard[place] = Some(now);
+        let Some(member) = self.members.get_mut(&node) else { return };
         if member.boot != Some(boot) {
             if let Some(old) = member.boot {
                 self.starts.remove(old);
             }
-            self.starts.insert(boot, Start { node, at: now, told: 0 });
+            self.starts.insert(boot, Start { member: place, at: now, told: 0 });
             member.boot = Some(boot);
             member.in_hand.clear();
             member.since.clear();
@@ -183,8 +192,7 @@ impl Roster {
         if node != self.me.node {
             self.connected.insert(node);
         }
-        (member.connected, member.left) = (true, None);
-        (member.heard, member.spoke) = (Some(now), Some(now));
+        (member.connected, member.left, member.spoke) = (true, None, Some(now));
     }
 
     /// It does not any more. The node may still be heard through others, or come back within the suspicion time.
@@ -198,7 +206,7 @@ impl Roster {
     /// Any valid message of it.
     pub fn heard(&mut self, node: NodeId, now: Duration) {
         if let Some(member) = self.members.get_mut(&node) {
-            (member.heard, member.spoke) = (Some(now), Some(now));
+            (self.heard[member.place], member.spoke) = (Some(now), Some(now));
         }
     }
 
@@ -212,14 +220,14 @@ impl Roster {
     /// nothing.
     pub fn heartbeat(&mut self, node: NodeId, beat: &Heartbeat, now: Duration) -> bool {
         let Some(member) = self.members.get_mut(&node) else { return false };
-        if !self.starts.told(node, beat.boot, beat.counter, now) {
+        if !self.starts.told(member.place, beat.boot, beat.counter, now) {
             return false;
         }
         member.since.retain(|key, _| beat.in_hand.iter().any(|hand| (hand.job, hand.unit) == *key));
         for hand in &beat.in_hand {
             member.since.entry((hand.job, hand.unit)).or_insert(now);
         }
-        (member.heard, member.told) = (Some(now), Some(now));
+        (self.heard[member.place], member.told) = (Some(now), Some(now));
         member.load_percent = beat.load_percent;
         member.in_hand.clone_from(&beat.in_hand);
         (member.free_memory_bytes, member.at_desk) = (beat.free_memory_bytes, beat.at_desk);
@@ -230,19 +238,24 @@ impl Roster {
         true
     }
 
-    /// Heartbeats as somebody else heard them, in ascending order of starts; those that are news.
-    pub fn relayed_beats(&mut self, beats: &[(BootId, u64)], now: Duration) -> Vec<BootId> {
-        let news = self.starts.relayed(beats, now);
-        let heard = |(boot, node)| {
-            self.members.get_mut(&node)?.heard = Some(now);
-            Some(boot)
-        };
-        news.into_iter().filter_map(heard).collect()
+    /// Heartbeats as somebody else heard them, in ascending order of starts.
+    pub fn relayed_beats(&mut self, beats: &[(BootId, u64)], now: Duration) {
+        self.starts.relayed(beats, now, |member| self.heard[member] = Some(now));
     }
 
-    /// The counter of the last heartbeat of a member's present start, to be handed on.
-    pub fn counter(&self, boot: BootId) -> Option<u64> {
-        self.starts.counter(boot)
+    /// Whether there are heartbeats, of members or as others heard them, to be handed on.
+    pub fn has_beats(&self) -> bool {
+        self.starts.has_news()
+    }
+
+    /// So many of them at most, in ascending order of starts; the rest remains for the next time.
+    pub fn take_beats(&mut self, most: usize) -> Vec<(BootId, u64)> {
+        self.starts.take_news(most)
+    }
+
+    /// None of them is handed on.
+    pub fn drop_beats(&mut self) {
+        self.starts.drop_news();
     }
 
     /// Whether a member itself lately told what it has in hand: in a large swarm few do.
@@ -258,22 +271,20 @@ impl Roster {
     /// What it can do changed.
     pub fn capability(&mut self, node: NodeId, capability: Capability) {
         if node != self.me.node {
-            self.members.entry(node).or_default().capability = Some(capability);
+            self.member_mut(node).capability = Some(capability);
         }
     }
 
     /// After a suspend of this machine nobody is judged by the time it missed.
     pub fn restart_suspicion(&mut self, now: Duration) {
-        for member in self.members.values_mut() {
-            if member.connected {
-                member.heard = Some(now);
-            }
+        for member in self.members.values().filter(|member| member.connected) {
+            self.heard[member.place] = Some(now);
         }
     }
 
     /// Whether a node counts: heard within [`SUSPECT_AFTER`] and not gone for [`GONE_AFTER`], or this one.
     pub fn is_alive(&self, node: NodeId, now: Duration) -> bool {
-        node == self.me.node || self.members.get(&node).is_some_and(|member| member.lives(now))
+        node == self.me.node || self.members.get(&node).is_some_and(|member| self.lives(member, now))
     }
 
     /// An actor signed two histories.
@@ -283,39 +294,46 @@ impl Roster {
 
     /// Whether an actor counts: its node does, has not started anew since, and did not lie.
     pub fn is_live_actor(&self, actor: ActorId, now: Duration) -> bool {
-        let is_it =
-            |member: &Member| member.boot == Some(actor.boot) && (actor.node == self.me.node || member.lives(now));
+        let is_it = |member: &Member| {
+            member.boot == Some(actor.boot) && (actor.node == self.me.node || self.lives(member, now))
+        };
         self.members.get(&actor.node).is_some_and(is_it) && !self.liars.contains(&actor)
     }
 
     /// Whether an actor's process is known to have ended: its node has started anew since, or the connection to it broke
     /// while it was being heard. One that only fell silent may be on the other side of a cut, and render on.
     pub fn has_ended(&self, actor: ActorId) -> bool {
-        self.members.get(&actor.node).is_some_and(|member| member.boot != Some(actor.boot) || member.broke_off())
+        self.members.get(&actor.node).is_some_and(|member| member.boot != Some(actor.boot))
+            || self.broke_off(actor.node)
     }
 
-    /// Whether the connection to a node broke while it was being heard, as when its process ends.
+    /// Whether the connection to a node broke while it was being heard, as when its process ends, and nobody has heard it
+    /// since.
     pub fn broke_off(&self, node: NodeId) -> bool {
-        self.members.get(&node).is_some_and(Member::broke_off)
+        let Some(member) = self.members.get(&node) else { return false };
+        let (Some(left), Some(heard)) = (member.left, self.heard[member.place]) else { return false };
+        heard <= left && left - heard < BROKE_OFF_WITHIN
     }
 
     /// Those that count, this machine included, by id.
     pub fn alive(&self, now: Duration) -> impl Iterator<Item = (NodeId, &Member)> {
-        let counts = move |(node, member): &(NodeId, &Member)| *node == self.me.node || member.lives(now);
+        let counts = move |(node, member): &(NodeId, &Member)| *node == self.me.node || self.lives(member, now);
         self.members.iter().map(|(node, member)| (*node, member)).filter(counts)
     }
 
     /// How long nothing has been heard of a node: since the start of this run where nothing ever was.
     pub fn silence(&self, node: NodeId, now: Duration) -> Duration {
-        let heard = self.members.get(&node).and_then(|member| member.heard);
+        let heard = self.members.get(&node).and_then(|member| self.heard[member.place]);
         if node == self.me.node { Duration::ZERO } else { now.saturating_sub(heard.unwrap_or_default()) }
     }
 
     /// Those that vanished lately, by id: dead, or on the other side of a cut.
     pub fn missing(&self, now: Duration) -> impl Iterator<Item = (NodeId, &Member)> {
-        let lately = move |member: &Member| member.heard.is_some_and(|heard| now.saturating_sub(heard) < MISSED_FOR);
-        let vanished =
-            move |(node, member): &(NodeId, &Member)| lately(member) && *node != self.me.node && !member.lives(now);
+        let lately =
+            move |member: &Member| self.heard[member.place].is_some_and(|heard| now.saturating_sub(heard) < MISSED_FOR);
+        let vanished = move |(node, member): &(NodeId, &Member)| {
+            lately(member) && *node != self.me.node && !self.lives(member, now)
+        };
         self.members.iter().map(|(node, member)| (*node, member)).filter(vanished)
     }
 
@@ -326,8 +344,9 @@ impl Roster {
 
     /// Those of them that do not count any more.
     pub fn silent(&self, now: Duration) -> impl Iterator<Item = NodeId> + '_ {
-        let is_silent =
-            move |(node, member): &(&NodeId, &Member)| member.connected && **node != self.me.node && !member.lives(now);
+        let is_silent = move |(node, member): &(&NodeId, &Member)| {
+            member.connected && **node != self.me.node && !self.lives(member, now)
+        };
         self.members.iter().filter(is_silent).map(|(node, _)| *node)
     }
 

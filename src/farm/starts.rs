@@ -1,14 +1,14 @@
 //! What is known of each start of a member: whose it is, and how far it has counted its heartbeats.
 
 use super::config::{BEATS_AHEAD, DOUBT_AFTER, SUSPECT_AFTER, TICK};
-use super::id::{BootId, NodeId};
+use super::id::BootId;
 use std::time::Duration;
 
 /// Of one start.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
-    /// Whose.
-    pub node: NodeId,
+    /// Whose: its place among the members.
+    pub member: usize,
     /// When its last heartbeat was heard of, on our clock; before the first, when the connection came to stand.
     pub at: Duration,
     /// Counter of the last heartbeat that came from the member itself; 0 before the first.
@@ -46,17 +46,22 @@ pub(super) struct Starts {
     /// Of each, the counter of its last heartbeat, heard of the member or through others; 0 before the first.
     counters: Vec<u64>,
     starts: Vec<Start>,
+    /// Of each, whether that heartbeat is to be handed on.
+    news: Vec<bool>,
+    /// Whether any is.
+    has_news: bool,
 }
 
 impl Starts {
     /// A start that was not known, or is known anew.
     pub fn insert(&mut self, boot: BootId, start: Start) {
         match self.boots.binary_search(&boot) {
-            Ok(place) => (self.counters[place], self.starts[place]) = (0, start),
+            Ok(place) => (self.counters[place], self.starts[place], self.news[place]) = (0, start, false),
             Err(place) => {
                 self.boots.insert(place, boot);
                 self.counters.insert(place, 0);
                 self.starts.insert(place, start);
+                self.news.insert(place, false);
             }
         }
     }
@@ -66,31 +71,27 @@ impl Starts {
             self.boots.remove(place);
             self.counters.remove(place);
             self.starts.remove(place);
+            self.news.remove(place);
         }
     }
 
-    /// The counter of its last heartbeat, if there was one.
-    pub fn counter(&self, boot: BootId) -> Option<u64> {
-        let place = self.boots.binary_search(&boot).ok()?;
-        Some(self.counters[place]).filter(|counter| *counter > 0)
-    }
-
-    /// A heartbeat of the member itself; whether it is news. One of another node's start, or an old one, says nothing. Only
-    /// its own earlier ones make it old: whatever others told, the member knows better.
-    pub fn told(&mut self, node: NodeId, boot: BootId, counter: u64, now: Duration) -> bool {
+    /// A heartbeat of the member itself; whether it is news. One of another member's start, or an old one, says nothing.
+    /// Only its own earlier ones make it old: whatever others told, the member knows better.
+    pub fn told(&mut self, member: usize, boot: BootId, counter: u64, now: Duration) -> bool {
         let Ok(place) = self.boots.binary_search(&boot) else { return false };
         let start = &mut self.starts[place];
-        let is_new = start.node == node && counter > start.told;
+        let is_new = start.member == member && counter > start.told;
         if is_new {
             (start.at, start.told, self.counters[place]) = (now, counter, counter);
+            (self.news[place], self.has_news) = (true, true);
         }
         is_new
     }
 
-    /// Heartbeats as somebody else heard them, in ascending order of starts; those that are news, and whose they are. Both
-    /// lists are walked side by side; what is out of order is not found.
-    pub fn relayed(&mut self, beats: &[(BootId, u64)], now: Duration) -> Vec<(BootId, NodeId)> {
-        let (mut place, mut news) = (0, Vec::new());
+    /// Heartbeats as somebody else heard them, in ascending order of starts; `heard` is told of the members of whom that is
+    /// news. Both lists are walked side by side; what is out of order is not found.
+    pub fn relayed(&mut self, beats: &[(BootId, u64)], now: Duration, mut heard: impl FnMut(usize)) {
+        let mut place = 0;
         for &(boot, counter) in beats {
             place += self.boots[place..].iter().take_while(|known| **known < boot).count();
             if self.boots.get(place) != Some(&boot) {
@@ -99,10 +100,33 @@ impl Starts {
             let (known, start) = (&mut self.counters[place], &mut self.starts[place]);
             if *known != counter && start.is_news(*known, counter, now) {
                 (*known, start.at) = (counter, now);
-                news.push((boot, start.node));
+                (self.news[place], self.has_news) = (true, true);
+                heard(start.member);
             }
             place += 1;
         }
-        news
+    }
+
+    /// Whether some are to be handed on.
+    pub fn has_news(&self) -> bool {
+        self.has_news
+    }
+
+    /// Those to be handed on, in ascending order of starts; no more than so many, the rest remains for the next time.
+    pub fn take_news(&mut self, most: usize) -> Vec<(BootId, u64)> {
+        let mut taken = Vec::new();
+        let mut news = self.news.iter_mut().zip(self.boots.iter().zip(&self.counters)).filter(|(is_news, _)| **is_news);
+        for (is_news, (boot, counter)) in news.by_ref().take(most) {
+            *is_news = false;
+            taken.push((*boot, *counter));
+        }
+        self.has_news = news.next().is_some();
+        taken
+    }
+
+    /// None is to be handed on.
+    pub fn drop_news(&mut self) {
+        self.news.fill(false);
+        self.has_news = false;
     }
 }

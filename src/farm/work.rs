@@ -166,6 +166,7 @@ impl Farm {
         let Some(hand) = self.hands.get_mut(&(job, unit)) else { return };
         let revision = self.jobs.get(&job).map_or(0, |state| state.unit(unit).revision());
         (hand.started, hand.revision) = (Some(now.mono), revision);
+        self.has_begun = true;
         let fresh = self.jobs.get(&job).is_some_and(|state| state.unit(unit).failures_of(self.me.node) > 0);
         effects.push(Effect::Render { job, unit, epoch: hand.epoch, revision, fresh });
     }

@@ -89,7 +89,9 @@ impl Far {
     }
 
     fn is_told_of(&mut self, counter: u64) -> bool {
-        !self.roster.relayed_beats(&[(actor(2).boot, counter)], self.now).is_empty()
+        self.roster.drop_beats();
+        self.roster.relayed_beats(&[(actor(2).boot, counter)], self.now);
+        self.roster.has_beats()
     }
 
     fn lives(&self) -> bool {
@@ -106,8 +108,27 @@ fn whatever_others_tell_of_a_member_its_own_word_counts() {
         assert!(far.tells(Far::COUNTED + 1), "{wrong}");
         far.now += HEARTBEAT;
         assert!(far.tells(Far::COUNTED + 2), "{wrong}");
-        assert_eq!(far.roster.counter(actor(2).boot), Some(Far::COUNTED + 2), "and is what is handed on");
+        assert_eq!(far.roster.take_beats(9), [(actor(2).boot, Far::COUNTED + 2)], "and is what is handed on");
+        assert!(far.roster.take_beats(9).is_empty(), "once");
     }
+}
+
+#[test]
+fn signs_of_life_that_one_message_cannot_hold_are_handed_on_with_the_next() {
+    let mut far = Far::new();
+    far.roster.drop_beats();
+    far.roster.connected(actor(3).node, actor(3).boot, far.now);
+    let beats = [(actor(2).boot, Far::COUNTED + 1), (actor(3).boot, 1)];
+    far.roster.relayed_beats(&beats, far.now);
+    far.roster.relayed_beats(&beats, far.now);
+    assert_eq!(far.roster.take_beats(1), beats[..1]);
+    assert!(far.roster.has_beats());
+    assert_eq!(far.roster.take_beats(1), beats[1..]);
+    assert!(!far.roster.has_beats(), "each once");
+    far.roster.relayed_beats(&[(actor(3).boot, 2)], far.now);
+    far.roster.disconnected(actor(3).node, far.now);
+    far.roster.connected(actor(3).node, actor(4).boot, far.now);
+    assert!(far.roster.take_beats(9).is_empty(), "nothing of a start that is no more");
 }
 
 #[test]
