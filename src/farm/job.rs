@@ -11,6 +11,7 @@ use super::scripts::Scripts;
 use super::views::{Views, is_view_suffix};
 use crate::wire::is_file_output;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// Release series of Blender, `major.minor`: one per job, since series differ in pixels.
@@ -363,6 +364,17 @@ impl JobSpec {
         image.and_then(|image| self.view_of(frame, &image.path)).unwrap_or(self.views.first())
     }
 
+    /// Whether images of its frames go where those of another job go that is collected to `there`, under the same names.
+    pub fn meets(&self, other: &Self, there: &OutputSpec) -> bool {
+        let names = |spec: &Self, to: &OutputSpec| -> BTreeSet<String> {
+            let views = spec.views.suffixes().iter();
+            views.map(|view| to.view_name(self.frames.first(), spec.format, view)).collect()
+        };
+        self.output.directory == there.directory
+            && !names(self, &self.output).is_disjoint(&names(other, there))
+            && self.frames.iter().any(|frame| other.frames.contains(frame))
+    }
+
     /// The same outputs of a frame as they are called here, which were called as in `from`, a job of the same views.
     pub fn renamed<'a>(
         &'a self,
@@ -448,6 +460,34 @@ mod tests {
             assert_eq!(output.suffix_of(7, ImageFormat::Png, path), None, "{path:?}");
         }
     }
+    #[test]
+    fn jobs_meet_where_one_image_of_a_frame_they_share_has_one_name() {
+        let frames = |first, last| FrameSet::range(first, last, 1).expect("frames");
+        let spec = JobSpec::new(BlobId([1; 32]), frames(1, 9), Series { major: 4, minor: 5 });
+        let of = |prefix: &str, views: &[&str]| {
+            let views = views.iter().map(|view| (*view).to_owned()).collect::<Vec<_>>();
+            let output = OutputSpec { prefix: prefix.into(), ..spec.output.clone() };
+            JobSpec { views: Views::of(&views).expect("views"), output, ..spec.clone() }
+        };
+        let (mono, stereo) = (of("shot_", &[""]), of("shot_", &["_L", "_R"]));
+        let meet = |one: &JobSpec, other: &JobSpec| {
+            let both = (one.meets(other, &other.output), other.meets(one, &one.output));
+            assert_eq!(both.0, both.1);
+            both.0
+        };
+        assert!(meet(&mono, &mono) && meet(&stereo, &of("shot_", &["_C", "_R"])));
+        assert!(!meet(&mono, &stereo), "shot_0001.png, and shot_0001_L.png with shot_0001_R.png");
+        assert!(meet(
+            &stereo,
+            &JobSpec { output: OutputSpec { suffix: "_R".into(), ..mono.output.clone() }, ..mono.clone() }
+        ));
+        assert!(!meet(&stereo, &of("cut_", &["_L", "_R"])));
+        assert!(!meet(&stereo, &JobSpec { format: ImageFormat::Exr, ..stereo.clone() }));
+        assert!(!meet(&stereo, &JobSpec { frames: frames(10, 11), ..stereo.clone() }));
+        let elsewhere = OutputSpec { directory: "/elsewhere".into(), ..stereo.output.clone() };
+        assert!(!stereo.meets(&stereo, &elsewhere));
+    }
+
     #[test]
     fn a_job_has_the_images_it_declared_and_no_others() {
         let spec =

@@ -320,13 +320,9 @@ impl Node {
         let live = self.farm.collectors().iter().filter(|(_, collector)| !collector.ended);
         let others = live.filter_map(|(id, collector)| Some((id, collector, self.farm.jobs().get(id)?.spec.as_ref()?)));
         for (id, collector, other) in others {
-            let names = |output: &OutputSpec, format| output.file_name(spec.frames.first(), format);
             let (ours, theirs) = (&spec.output, &collector.output);
-            let frames = ours.directory == theirs.directory
-                && names(ours, spec.format) == names(theirs, other.format)
-                && spec.frames.iter().any(|frame| other.frames.contains(frame));
             let (what, flag) = match () {
-                () if frames => ("frames", "--output"),
+                () if spec.meets(other, theirs) => ("frames", "--output"),
                 () if ours.video.is_some() && ours.video == theirs.video => ("its video", "--video"),
                 () if ours.zip.is_some() && ours.zip == theirs.zip => ("a ZIP file", "--name"),
                 () => continue,
