@@ -6,7 +6,7 @@ use crate::farm::collect::VideoState;
 use crate::farm::frames::FrameSet;
 use crate::farm::id::{JobId, NodeId, Unit};
 use crate::farm::message::Capability;
-use crate::farm::op::{Blank, OutputRole};
+use crate::farm::op::{Blank, Output, OutputRole};
 use crate::farm::rules::Rules;
 use crate::farm::state::JobState;
 use crate::farm::unit::Outcome;
@@ -266,7 +266,7 @@ pub fn frames(farm: &Farm, job: &JobState, frame: Option<i32>, now: Duration) ->
                 "seconds": outcome.map(|outcome| f64::from(outcome.millis) / 1000.0),
                 "attempts": state.failures.len() + state.results.len(),
                 "reused": job.taken(unit).map(|from| from.to_string()),
-                "outputs": outcome.map(output_names).unwrap_or_default(),
+                "outputs": outcome.map(|outcome| output_names(job, unit, outcome)).unwrap_or_default(),
                 "warnings": warnings(job, unit, &|node| node_name(farm, node)),
                 "error": error.filter(|_| word != "done"),
             })
@@ -275,10 +275,19 @@ pub fn frames(farm: &Farm, job: &JobState, frame: Option<i32>, now: Duration) ->
     Value::Array(frames)
 }
 
-/// The files of a result that go to the job's output.
-fn output_names(outcome: &Outcome) -> Vec<&str> {
-    let outputs = outcome.outputs.iter().filter(|output| matches!(output.role, OutputRole::Image | OutputRole::Aux));
-    outputs.map(|output| &*output.path).collect()
+/// The files of a result that go to the job's output, by the names they have there. The image has the name of a view of the
+/// job's, whatever the machine that rendered it calls it.
+fn output_names(job: &JobState, unit: Unit, outcome: &Outcome) -> Vec<String> {
+    let image = job
+        .spec
+        .as_ref()
+        .map(|spec| spec.output.view_name(unit.frame, spec.format, spec.shown(unit.frame, &outcome.outputs)));
+    let name = |output: &Output| match output.role {
+        OutputRole::Image => Some(image.clone().unwrap_or_else(|| output.path.clone())),
+        OutputRole::Aux => Some(output.path.clone()),
+        OutputRole::Preview | OutputRole::Sound => None,
+    };
+    outcome.outputs.iter().filter_map(name).collect()
 }
 
 /// What people should know of a frame that is rendered.
@@ -448,7 +457,7 @@ mod tests {
     use super::*;
     use crate::farm::id::{ActorId, BlobId, BootId};
     use crate::farm::job::JobSpec;
-    use crate::farm::op::{Op, Output};
+    use crate::farm::op::Op;
 
     /// A job of which these frames are rendered, each blank or not.
     fn job(rendered: &[(i32, Option<Blank>)]) -> JobState {
@@ -473,12 +482,13 @@ mod tests {
         let output = |path: &str, role| Output { path: path.into(), blob: BlobId([1; 32]), bytes: 1, role };
         let (device, build) = ("CPU".into(), "b".into());
         let outputs = vec![
-            output("f_0001.exr", OutputRole::Image),
-            output("f_0001.exr.preview.jpg", OutputRole::Preview),
+            output("plate.exr", OutputRole::Image),
+            output("shot_0001.png.preview.jpg", OutputRole::Preview),
             output("file-outputs/z0001.exr", OutputRole::Aux),
         ];
         let outcome = Outcome { revision: 0, outputs, millis: 1, device, build };
-        assert_eq!(output_names(&outcome), ["f_0001.exr", "file-outputs/z0001.exr"]);
+        // As they are called in the folder of the frames.
+        assert_eq!(output_names(&job(&[]), Unit::whole(1), &outcome), ["shot_0001.png", "file-outputs/z0001.exr"]);
     }
 
     #[test]
@@ -518,7 +528,7 @@ mod tests {
         assert_eq!(warnings(&job, Unit::whole(3), &name), [told]);
         assert_eq!(warnings(&job, Unit::whole(1), &name), Vec::<String>::new());
         let (_, outcome) = job.unit(Unit::whole(3)).current_results().next().unwrap();
-        assert_eq!(output_names(outcome), ["shot_0003.png"]);
+        assert_eq!(output_names(&job, Unit::whole(3), outcome), ["shot_0003.png"]);
     }
 
     #[test]
