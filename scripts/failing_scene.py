@@ -99,6 +99,12 @@ def views(scene, cube):
     only_then(scene, "render.use_multiview", False, True)
 
 
+def stereo(scene, cube):
+    """Two images of every frame, of two eyes that are far apart."""
+    scene.render.use_multiview = True
+    scene.camera.data.stereo.interocular_distance = 1
+
+
 def heavy(scene, cube):
     """Frames of some megabytes that do not compress, as OpenEXR."""
     scene.render.resolution_x, scene.render.resolution_y = 1280, 720
@@ -153,7 +159,7 @@ def main():
     for frame in (1, 8):
         cube.rotation_euler.z = frame / 3
         cube.keyframe_insert("rotation_euler", frame=frame)
-    kinds = (nothing, segfault, endless, memory, leave, views, heavy, driver, black, sheet)
+    kinds = (nothing, segfault, endless, memory, leave, views, stereo, heavy, driver, black, sheet)
     changes = {kind.__name__: kind for kind in kinds}[KIND](scene, cube)
     bpy.ops.wm.save_as_mainfile(filepath=os.path.abspath(OUTPUT), compress=False)
     if changes:

@@ -60,6 +60,7 @@ mod tests;
 pub mod transfer;
 pub mod unit;
 pub mod verdict;
+pub mod views;
 pub mod why;
 mod work;
 

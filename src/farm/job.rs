@@ -8,7 +8,10 @@ use super::op::{Output, OutputRole};
 use super::overrides::Overrides;
 use super::rules::Rules;
 use super::scripts::Scripts;
+use super::views::{Views, is_view_suffix};
+use crate::wire::is_file_output;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// Release series of Blender, `major.minor`: one per job, since series differ in pixels.
@@ -187,9 +190,8 @@ impl OutputSpec {
         format!("{}{view}.{}", self.stem(frame), format.extension())
     }
 
-    /// The suffix of the view that a result calls `path`; empty for a frame that is one file. `None` if it is called as no
-    /// image of the frame.
-    pub fn view_of<'a>(&self, frame: i32, format: ImageFormat, path: &'a str) -> Option<&'a str> {
+    /// What the name `path` has between the frame's own and the extension. `None` if it is called as no image of the frame.
+    fn suffix_of<'a>(&self, frame: i32, format: ImageFormat, path: &'a str) -> Option<&'a str> {
         let view = path.strip_prefix(self.stem(frame).as_str())?.strip_suffix(format.extension())?.strip_suffix('.')?;
         is_view_suffix(view).then_some(view)
     }
@@ -211,23 +213,6 @@ impl OutputSpec {
             OutputRole::Aux => None,
         }
     }
-
-    /// The same outputs of a frame as they are called here, which were called as `from` says.
-    pub fn renamed<'a>(
-        &'a self,
-        from: &'a Self,
-        frame: i32,
-        format: ImageFormat,
-        outputs: &'a [Output],
-    ) -> impl Iterator<Item = Output> + 'a {
-        let image = outputs.iter().find(|output| output.role == OutputRole::Image);
-        let first = image.and_then(|image| from.view_of(frame, format, &image.path)).unwrap_or_default();
-        outputs.iter().map(move |output| {
-            let other = || Some(self.view_name(frame, format, from.view_of(frame, format, &output.path)?));
-            let path = self.path_of(frame, format, first, output.role).or_else(other);
-            Output { path: path.unwrap_or_else(|| output.path.clone()), ..output.clone() }
-        })
-    }
 }
 
 /// Whose colours the frames of a job are in.
@@ -237,21 +222,6 @@ pub enum Colours {
     Renderer,
     /// The job's: its bundle brings them.
     Job,
-}
-
-/// Longest suffix of a view, bytes: Blender's own limit.
-const MAX_VIEW_SUFFIX_BYTES: usize = 63;
-
-/// Most views of a frame that have a file each (guess: stereo has two, a rig of cameras for a light field some dozens).
-pub const MAX_VIEWS: usize = 64;
-
-/// Whether a view may have this suffix in file names, on every system, behind the number of a frame: with a digit first, it
-/// could be called as another frame is. None at all is one too.
-pub fn is_view_suffix(suffix: &str) -> bool {
-    let is_odd = |c: char| c.is_control() || matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|');
-    suffix.len() <= MAX_VIEW_SUFFIX_BYTES
-        && !suffix.contains(is_odd)
-        && !suffix.starts_with(|c: char| c.is_ascii_digit())
 }
 
 /// What a renderer must be able to do for a job.
@@ -304,6 +274,9 @@ pub struct JobSpec {
     /// its own says so, [`Op::Reuse`](super::op::Op::Reuse).
     #[serde(skip)]
     pub reuse: Option<Colours>,
+    /// Which files a frame is. An op of its own declares them, [`Op::Views`](super::op::Op::Views).
+    #[serde(skip)]
+    pub views: Views,
     /// The machine whose word this is: who submitted it, or revised it. The fold knows by whose log it is.
     #[serde(skip)]
     pub author: Option<NodeId>,
@@ -365,8 +338,56 @@ impl JobSpec {
             nonce: 0,
             created_ms: 0,
             reuse: None,
+            views: Views::default(),
             author: None,
         }
+    }
+
+    /// The suffix of the view that a result of a frame calls `path`; empty for a frame that is one file. `None` if the job has
+    /// no such image.
+    pub fn view_of<'a>(&self, frame: i32, path: &'a str) -> Option<&'a str> {
+        self.output.suffix_of(frame, self.format, path).filter(|suffix| self.views.has(suffix))
+    }
+
+    /// Whether the job has such a file of a frame. The image of a frame goes under a name of the job's own whatever it is
+    /// called, and preview and sound under none.
+    pub fn has_file(&self, frame: i32, output: &Output) -> bool {
+        match output.role {
+            OutputRole::Image | OutputRole::Preview | OutputRole::Sound => true,
+            OutputRole::Aux => is_file_output(&output.path) || self.view_of(frame, &output.path).is_some(),
+        }
+    }
+
+    /// The view that the image of a result shows: the first, unless its name tells of another.
+    pub fn shown<'a>(&'a self, frame: i32, outputs: &'a [Output]) -> &'a str {
+        let image = outputs.iter().find(|output| output.role == OutputRole::Image);
+        image.and_then(|image| self.view_of(frame, &image.path)).unwrap_or(self.views.first())
+    }
+
+    /// Whether images of its frames go where those of another job go that is collected to `there`, under the same names.
+    pub fn meets(&self, other: &Self, there: &OutputSpec) -> bool {
+        let names = |spec: &Self, to: &OutputSpec| -> BTreeSet<String> {
+            let views = spec.views.suffixes().iter();
+            views.map(|view| to.view_name(self.frames.first(), spec.format, view)).collect()
+        };
+        self.output.directory == there.directory
+            && !names(self, &self.output).is_disjoint(&names(other, there))
+            && self.frames.iter().any(|frame| other.frames.contains(frame))
+    }
+
+    /// The same outputs of a frame as they are called here, which were called as in `from`, a job of the same views.
+    pub fn renamed<'a>(
+        &'a self,
+        from: &'a Self,
+        frame: i32,
+        outputs: &'a [Output],
+    ) -> impl Iterator<Item = Output> + 'a {
+        let (first, format) = (from.shown(frame, outputs), self.format);
+        outputs.iter().map(move |output| {
+            let other = || Some(self.output.view_name(frame, format, from.view_of(frame, &output.path)?));
+            let path = self.output.path_of(frame, format, first, output.role).or_else(other);
+            Output { path: path.unwrap_or_else(|| output.path.clone()), ..output.clone() }
+        })
     }
 }
 
@@ -393,25 +414,32 @@ mod tests {
     fn outputs_that_another_job_has_are_called_as_the_own_ones() {
         let spec =
             JobSpec::new(BlobId([1; 32]), FrameSet::range(7, 7, 1).expect("a frame"), Series { major: 4, minor: 5 });
-        let here = OutputSpec { prefix: "wide_".into(), ..spec.output.clone() };
+        let of = |views: &[&str]| {
+            let views = views.iter().map(|view| (*view).to_owned()).collect::<Vec<_>>();
+            JobSpec { views: Views::of(&views).expect("views"), format: ImageFormat::Exr, ..spec.clone() }
+        };
         let output = |(path, role): &(&str, OutputRole)| {
             let (path, blob) = ((*path).to_owned(), BlobId([1; 32]));
             Output { path, blob, bytes: 1, role: *role }
         };
-        let renamed = |paths: &[(&str, OutputRole)]| -> Vec<String> {
+        let renamed = |there: &JobSpec, paths: &[(&str, OutputRole)]| -> Vec<String> {
             let outputs: Vec<Output> = paths.iter().map(output).collect();
-            here.renamed(&spec.output, 7, ImageFormat::Exr, &outputs).map(|output| output.path).collect()
+            let here = OutputSpec { prefix: "wide_".into(), ..there.output.clone() };
+            let here = JobSpec { output: here, ..there.clone() };
+            here.renamed(there, 7, &outputs).map(|output| output.path).collect()
         };
+        let (mono, stereo) = (of(&[""]), of(&["_L", "_R"]));
         let beside = ("file-outputs/z0007.exr", OutputRole::Aux);
         let preview = ("shot_0007_L.exr.preview.jpg", OutputRole::Preview);
         let views = [("shot_0007_L.exr", OutputRole::Image), ("shot_0007_R.exr", OutputRole::Aux), preview, beside];
         let called = ["wide_0007_L.exr", "wide_0007_R.exr", "wide_0007_L.exr.preview.jpg", beside.0];
-        assert_eq!(renamed(&views), called);
+        assert_eq!(renamed(&stereo, &views), called);
         let sound = ("shot_0007.exr.sound.flac", OutputRole::Sound);
         let one = [("shot_0007.exr", OutputRole::Image), sound, beside];
-        assert_eq!(renamed(&one), ["wide_0007.exr", "wide_0007.exr.sound.flac", beside.0]);
+        assert_eq!(renamed(&mono, &one), ["wide_0007.exr", "wide_0007.exr.sound.flac", beside.0]);
         // An older build, or another machine, may call an image anything.
-        assert_eq!(renamed(&[("../x", OutputRole::Image)]), ["wide_0007.exr"]);
+        assert_eq!(renamed(&mono, &[("../x", OutputRole::Image)]), ["wide_0007.exr"]);
+        assert_eq!(renamed(&stereo, &[("shot_0007.exr", OutputRole::Image)]), ["wide_0007_L.exr"]);
     }
 
     #[test]
@@ -422,14 +450,63 @@ mod tests {
         for view in ["", "_L", ".rechts", "_ä.b"] {
             let name = output.view_name(7, ImageFormat::Png, view);
             assert_eq!(name, format!("shot_0007_v2{view}.png"));
-            assert_eq!(output.view_of(7, ImageFormat::Png, &name), Some(view));
+            assert_eq!(output.suffix_of(7, ImageFormat::Png, &name), Some(view));
         }
         let long = format!("shot_0007_v2{}.png", "n".repeat(64));
         let others =
             ["", "7.png", "shot_0008_v2_L.png", "shot_0007_v21.png", "shot_0007_v2_L.exr", "shot_0007_v2png", &long];
         let hostile = ["shot_0007_v2/../../x.png", "shot_0007_v2\\x.png", "shot_0007_v2:x.png", "shot_0007_v2\n.png"];
         for path in others.into_iter().chain(hostile) {
-            assert_eq!(output.view_of(7, ImageFormat::Png, path), None, "{path:?}");
+            assert_eq!(output.suffix_of(7, ImageFormat::Png, path), None, "{path:?}");
+        }
+    }
+    #[test]
+    fn jobs_meet_where_one_image_of_a_frame_they_share_has_one_name() {
+        let frames = |first, last| FrameSet::range(first, last, 1).expect("frames");
+        let spec = JobSpec::new(BlobId([1; 32]), frames(1, 9), Series { major: 4, minor: 5 });
+        let of = |prefix: &str, views: &[&str]| {
+            let views = views.iter().map(|view| (*view).to_owned()).collect::<Vec<_>>();
+            let output = OutputSpec { prefix: prefix.into(), ..spec.output.clone() };
+            JobSpec { views: Views::of(&views).expect("views"), output, ..spec.clone() }
+        };
+        let (mono, stereo) = (of("shot_", &[""]), of("shot_", &["_L", "_R"]));
+        let meet = |one: &JobSpec, other: &JobSpec| {
+            let both = (one.meets(other, &other.output), other.meets(one, &one.output));
+            assert_eq!(both.0, both.1);
+            both.0
+        };
+        assert!(meet(&mono, &mono) && meet(&stereo, &of("shot_", &["_C", "_R"])));
+        assert!(!meet(&mono, &stereo), "shot_0001.png, and shot_0001_L.png with shot_0001_R.png");
+        assert!(meet(
+            &stereo,
+            &JobSpec { output: OutputSpec { suffix: "_R".into(), ..mono.output.clone() }, ..mono.clone() }
+        ));
+        assert!(!meet(&stereo, &of("cut_", &["_L", "_R"])));
+        assert!(!meet(&stereo, &JobSpec { format: ImageFormat::Exr, ..stereo.clone() }));
+        assert!(!meet(&stereo, &JobSpec { frames: frames(10, 11), ..stereo.clone() }));
+        let elsewhere = OutputSpec { directory: "/elsewhere".into(), ..stereo.output.clone() };
+        assert!(!stereo.meets(&stereo, &elsewhere));
+    }
+
+    #[test]
+    fn a_job_has_the_images_it_declared_and_no_others() {
+        let spec =
+            JobSpec::new(BlobId([1; 32]), FrameSet::range(7, 7, 1).expect("a frame"), Series { major: 4, minor: 5 });
+        let stereo = JobSpec { views: Views::of(&["_L".into(), "_R".into()]).expect("views"), ..spec.clone() };
+        let has = |spec: &JobSpec, path: &str| {
+            let output = Output { path: path.into(), blob: BlobId([1; 32]), bytes: 1, role: OutputRole::Aux };
+            spec.has_file(7, &output)
+        };
+        for (path, in_mono, in_stereo) in [
+            ("shot_0007.png", true, false),
+            ("shot_0007_R.png", false, true),
+            ("shot_0007-plate.png", false, false),
+            ("shot_0007_r.png", false, false),
+            ("shot_0008_R.png", false, false),
+            ("file-outputs/z0007.exr", true, true),
+            ("notes.txt", false, false),
+        ] {
+            assert_eq!((has(&spec, path), has(&stereo, path)), (in_mono, in_stereo), "{path}");
         }
     }
 }

@@ -12,6 +12,7 @@ use super::op::{Blank, ClaimKind, FailureKind, JobSetting, Op, Output, OutputRol
 use super::roster::Roster;
 use super::scripts::Scripts;
 use super::state::JobState;
+use super::views::Views;
 use crate::seal::{Sealer, swarm_id};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -54,7 +55,16 @@ fn any_op() -> impl Strategy<Value = Op> {
         prop::sample::select(crate::wire::tests::settings()),
     ];
     let done = |(epoch, revision, unit, blobs, millis): (u32, u32, Unit, Vec<BlobId>, u32)| {
-        let output = |(i, blob)| Output { path: format!("{i}.png"), blob, bytes: 1, role: OutputRole::Image };
+        // The second is a view of the job, or none, as the frame has it.
+        let output = |(i, blob)| match i {
+            0 => Output { path: "0.png".into(), blob, bytes: 1, role: OutputRole::Image },
+            _ => Output {
+                path: format!("shot_000{millis}_R.png", millis = millis % 5),
+                blob,
+                bytes: 1,
+                role: OutputRole::Aux,
+            },
+        };
         let outputs = blobs.into_iter().enumerate().map(output).collect();
         Op::Done { epoch, revision, unit, outputs, millis, device: "CPU".into(), build: "b".into() }
     };
@@ -85,6 +95,7 @@ fn any_op() -> impl Strategy<Value = Op> {
             Op::Scripts { scripts: Scripts { in_files, file: Some(format!("{n}.py")) } }
         }),
         1 => "[ab]".prop_map(|path| Op::Zip { path }),
+        1 => "_[LR]".prop_map(|view| Op::Views { views: Views::of(&[view]).unwrap() }),
         2 => (0u32..2, unit(), any::<bool>()).prop_map(|(epoch, unit, is_wanted)| {
             let taken = Reuse::Taken { epoch, unit, from: JobId([8; 16]) };
             Op::Reuse { word: if is_wanted { Reuse::Wanted { colours: Colours::Renderer } } else { taken } }
@@ -134,6 +145,7 @@ fn write(plan: &[(usize, Op, bool)]) -> (LogId, Vec<Ledger>) {
     let mut writers: Vec<Ledger> = (1..=WRITERS as u8).map(ledger).collect();
     let mut spec = crate::wire::tests::spec();
     spec.frames = "1-4".parse().unwrap();
+    spec.views = Views::of(&["_L".into(), "_R".into()]).unwrap();
     let log = writers[0].submit(spec).unwrap();
     write_in(log, &mut writers, plan);
     (log, writers)

@@ -179,8 +179,8 @@ impl Ledger {
         self.me
     }
 
-    /// Writes down the `Submit` of a new job, in a new log. The same spec twice is the same job. What it asks to be run
-    /// comes first: whoever knows of the job then knows of that too.
+    /// Writes down the `Submit` of a new job, in a new log. The same spec twice is the same job. What belongs to
+    /// it comes first: whoever knows of the job then knows of that too.
     pub fn submit(&mut self, spec: JobSpec) -> Result<LogId, AppendError> {
         let encoded = |op: &Op| wire::encode_op(op).map_err(|source| AppendError::Op { log: SWARM_LOG, source });
         let scripts = spec.settings.scripts.clone();
@@ -191,6 +191,9 @@ impl Ledger {
         }
         if let Some(colours) = spec.reuse {
             ops.push(encoded(&Op::Reuse { word: Reuse::Wanted { colours } })?);
+        }
+        if !spec.views.is_one_file() {
+            ops.push(encoded(&Op::Views { views: spec.views.clone() })?);
         }
         let before = ops.len() as u64;
         let bytes = encoded(&Op::Submit { min_version, spec: Box::new(spec) })?;

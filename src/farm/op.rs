@@ -10,6 +10,7 @@ use super::id::{BlobId, JobId, NodeId, Unit};
 use super::job::{Colours, JobSpec, Revision};
 use super::rules::{Chunk, Glob, Order, Rules, gigabytes, span};
 use super::scripts::Scripts;
+use super::views::Views;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -246,6 +247,12 @@ pub enum Op {
     Scripts {
         /// What.
         scripts: Scripts,
+    },
+    /// Which files a frame of the next `Submit` of the writer in this log is; without this before it, one, called by its number
+    /// alone.
+    Views {
+        /// Which.
+        views: Views,
     },
     /// All results are wanted in a ZIP file too, on the submitting machine. Counts as written by the job's submitter.
     Zip {

@@ -197,7 +197,7 @@ fn is_same(one: &JobSpec, other: &JobSpec) -> bool {
     // The device that is asked for shows in the backend; whether there is sound is asked of the one frame that brings it.
     let pixels = |spec: &JobSpec| {
         let settings = RenderSettings { device: Device::default(), silent: false, ..spec.settings.clone() };
-        (spec.bundle, settings, spec.series, spec.format, spec.size)
+        (spec.bundle, settings, spec.series, spec.format, spec.size, spec.views.clone())
     };
     pixels(one) == pixels(other)
 }
@@ -379,7 +379,7 @@ fn is_on(device: &str, glob: &Glob) -> bool {
 /// remarkable about it.
 fn words(spec: &JobSpec, unit: Unit, found: &Found) -> Vec<Op> {
     let sounds = spec.soundtrack().is_some_and(|sound| Unit::whole(sound.first) == unit);
-    let renamed = spec.output.renamed(&found.of.output, unit.frame, spec.format, &found.outcome.outputs);
+    let renamed = spec.renamed(found.of, unit.frame, &found.outcome.outputs);
     let outputs = renamed.filter(|output| sounds || output.role != OutputRole::Sound).collect();
     let Outcome { millis, device, build, .. } = found.outcome;
     let (device, build) = (device.to_string(), build.to_string());

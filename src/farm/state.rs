@@ -3,9 +3,10 @@
 //! The fold: [`JobState::apply`] takes each op of each actor once, in that actor's order; ops of different actors may
 //! come in any order and give the same state, because what an actor says is kept under the actor and compared only when
 //! read. Nothing here knows who is alive; `schedule` and `collect` put that together with the roster. Who holds
-//! which blobs is in `held`.
+//! which blobs is in `held`, what is no file of the job in `strangers`.
 
 mod held;
+mod strangers;
 
 use super::config::UNITS_LOOKED_AT;
 use super::id::{ActorId, BlobId, JobId, NodeId, Part, Unit};
@@ -16,6 +17,7 @@ use super::planted::{Bug, is_planted};
 use super::rules::Rules;
 use super::scripts::Scripts;
 use super::unit::{Attempt, Claim, Outcome, Remark, Revised, RevisionKey, UnitState};
+use super::views::Views;
 use litemap::LiteMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -93,6 +95,8 @@ pub struct JobState {
     asked: BTreeMap<ActorId, Scripts>,
     /// What the next `Submit` or `Done` of each writer is.
     reuses: BTreeMap<ActorId, Reuse>,
+    /// Which files a frame of the next `Submit` of each writer is.
+    views: BTreeMap<ActorId, Views>,
     /// Results, by (unit, actor, sequence number), that were taken over from another job, and from which.
     taken: BTreeMap<(Unit, ActorId, u64), JobId>,
     /// Per blob and actor: whether the actor's last word was that it has it.
@@ -109,6 +113,8 @@ pub struct JobState {
     failures: BTreeMap<NodeId, usize>,
     /// What is remarkable about results, by (unit, epoch, actor): few.
     remarks: BTreeMap<(Unit, u32, ActorId), Remark>,
+    /// What results had that is no file of the job, by (unit, epoch, actor): the least name of each.
+    strangers: BTreeMap<(Unit, u32, ActorId), String>,
 }
 
 static NO_UNIT: UnitState =
@@ -143,6 +149,7 @@ impl JobState {
             lamport: 0,
             asked: BTreeMap::new(),
             reuses: BTreeMap::new(),
+            views: BTreeMap::new(),
             taken: BTreeMap::new(),
             holders: BTreeMap::new(),
             drops: false,
@@ -151,6 +158,7 @@ impl JobState {
             speed_of_all: (0, 0),
             failures: BTreeMap::new(),
             remarks: BTreeMap::new(),
+            strangers: BTreeMap::new(),
         }
     }
 
@@ -159,6 +167,7 @@ impl JobState {
         match op {
             Op::Scripts { scripts } => drop(self.asked.insert(actor, scripts)),
             Op::Reuse { word } => drop(self.reuses.insert(actor, word)),
+            Op::Views { views } => drop(self.views.insert(actor, views)),
             Op::Submit { min_version, mut spec } => {
                 (spec.settings.scripts, spec.author) =
                     (self.asked.remove(&actor).unwrap_or_default(), Some(actor.node));
@@ -166,6 +175,7 @@ impl JobState {
                     Some(Reuse::Wanted { colours }) => Some(colours),
                     Some(Reuse::Taken { .. }) | None => None,
                 };
+                spec.views = self.views.remove(&actor).unwrap_or_default();
                 // The ledger lets only the actor the job is named after write this, once.
                 let units = spec.frames.iter().map(Unit::whole);
                 self.unfinished = units.filter(|unit| !self.unit(*unit).has_result()).collect();
@@ -174,6 +184,7 @@ impl JobState {
                 (self.min_version, self.submitter, self.spec) = (min_version, Some(actor), Some(Arc::from(spec)));
                 self.apply_settings();
                 self.respec();
+                self.sift_all();
                 self.count_shares();
             }
             // Others have no say in what is written on that machine. The submitter's comes after its `Submit`.
@@ -209,6 +220,7 @@ impl JobState {
                     }
                 }
                 self.hold(actor, outputs.iter().map(|output| output.blob), true);
+                let outputs = self.sift((unit, epoch, actor), outputs);
                 self.raise(unit, epoch);
                 let (device, build) = (self.name(device), self.name(build));
                 self.drop_claim(unit, &actor);

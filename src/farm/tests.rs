@@ -25,6 +25,7 @@ mod bundles;
 mod ledger;
 mod loss;
 mod mesh;
+mod retire;
 mod reuse;
 mod revisions;
 mod scripts;

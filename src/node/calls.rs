@@ -1,11 +1,12 @@
 //! What the API asks, answered from the farm.
 
 use super::answer::{Stream, Until, Watcher};
+use super::capability::{is_looking, is_of_renderers};
 use super::event::{Choice, Event, Found, WhoCan};
 use super::http::{ApiCall, ApiError, ApiRequest, CollectRequest, ErrorKind, Reply, SetRequest, VideoChoice};
 use super::identity::{self, Invite};
 use super::prospect::Nobody;
-use super::render::{Available, Pinned, SeriesError, choose_series};
+use super::render::{Available, NO_BLENDER, Pinned, SeriesError, choose_series};
 use super::{ARRIVAL, Node, confinement, gpus, machine, output, settings, submit, trust, video, view};
 use crate::farm::event::{Input, JobCommand};
 use crate::farm::fit::{Unfit, would_suit};
@@ -287,11 +288,15 @@ impl Node {
         Ok(view::node(&self.farm, self.identity.node, self.clock.now()))
     }
 
-    /// Answers who could render a scene, as far as it can be told now.
+    /// Answers who could render a scene, as far as it can be told now. That nobody can is told once nobody looks for its
+    /// Blenders any more.
     pub(super) fn answer_questions(&mut self, now: Duration) {
+        let mut others = self.farm.roster().alive(now).filter_map(|(_, member)| member.capability.as_ref());
+        let others_look = others.any(is_looking);
         for question in std::mem::take(&mut self.questions) {
             let answer = self.who_can(&question);
-            let settled = self.discovered && (answer.found.is_ok() || now >= ARRIVAL);
+            let may_change = |error: &ApiError| now < ARRIVAL || (others_look && is_of_renderers(error.kind));
+            let settled = self.discovered && !answer.found.as_ref().is_err_and(may_change);
             if settled {
                 let _ = question.reply.send(answer);
             } else if !question.reply.is_closed() {
@@ -320,13 +325,9 @@ impl Node {
         let live = self.farm.collectors().iter().filter(|(_, collector)| !collector.ended);
         let others = live.filter_map(|(id, collector)| Some((id, collector, self.farm.jobs().get(id)?.spec.as_ref()?)));
         for (id, collector, other) in others {
-            let names = |output: &OutputSpec, format| output.file_name(spec.frames.first(), format);
             let (ours, theirs) = (&spec.output, &collector.output);
-            let frames = ours.directory == theirs.directory
-                && names(ours, spec.format) == names(theirs, other.format)
-                && spec.frames.iter().any(|frame| other.frames.contains(frame));
             let (what, flag) = match () {
-                () if frames => ("frames", "--output"),
+                () if spec.meets(other, theirs) => ("frames", "--output"),
                 () if ours.video.is_some() && ours.video == theirs.video => ("its video", "--video"),
                 () if ours.zip.is_some() && ours.zip == theirs.zip => ("a ZIP file", "--name"),
                 () => continue,
@@ -369,7 +370,7 @@ impl Node {
             .map(|renderer| Available { series: renderer.series(), denoiser: renderer.denoiser })
             .collect();
         choose_series(question.file, question.min_version, &question.needs, &available, pinned).map_err(|error| {
-            let broken = self.render_problems.iter().find(|problem| problem.kind != "no-blender");
+            let broken = self.render_problems.iter().find(|problem| problem.kind != NO_BLENDER);
             let kind = match &error {
                 SeriesError::NoBlender => match broken {
                     Some(problem) => {

@@ -1,12 +1,25 @@
 //! What this machine tells the others that it can do, and how busy it is.
 
 use super::event::Event;
-use super::render::{Discovery, Renderer};
+use super::http::ErrorKind;
+use super::render::{Discovery, NO_BLENDER, Renderer};
 use super::{GpuMode, HOUSEKEEPING, Node, confinement, gpus, machine};
 use crate::farm::event::{Input, Load};
-use crate::farm::message::{GpuInfo, Problem};
+use crate::farm::message::{Capability, GpuInfo, Problem};
 use serde_json::Value;
 use tokio::sync::mpsc;
+
+/// Whether a machine that renders has not said yet which Blenders it has: they are asked anew after a start. One that finds
+/// none says that.
+pub(super) fn is_looking(told: &Capability) -> bool {
+    told.slots > 0 && told.renderers.is_empty() && !told.problems.iter().any(|problem| problem.kind == NO_BLENDER)
+}
+
+/// Whether a refusal tells of the Blenders that machines have, so that another may come of those still looked for.
+pub(super) fn is_of_renderers(kind: ErrorKind) -> bool {
+    use ErrorKind::{BlenderBroken, NoBlender, NoDenoiser, NoGpu, NoSeries};
+    matches!(kind, NoBlender | NoSeries | BlenderBroken | NoDenoiser | NoGpu)
+}
 
 impl Node {
     pub(super) fn discovered(&mut self, found: Discovery, cards: Vec<machine::Gpu>) {
@@ -94,4 +107,21 @@ pub(super) fn watch_load(tell: mpsc::Sender<Event>) {
             let _ = tell.try_send(Event::Load(now));
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::tests::capability;
+
+    #[test]
+    fn a_machine_looks_for_its_blenders_until_it_tells_of_one_or_that_it_has_none() {
+        let fresh = Capability { renderers: Vec::new(), problems: Vec::new(), ..capability() };
+        let problem = |kind: &str| Problem { kind: kind.into(), message: String::new(), fix: String::new() };
+        let with = |problems| Capability { problems, ..fresh.clone() };
+        assert!(is_looking(&fresh) && is_looking(&with(vec![problem("disk")])));
+        assert!(!is_looking(&with(vec![problem("blender-cannot-start"), problem(NO_BLENDER)])));
+        assert!(!is_looking(&capability()), "it has one");
+        assert!(!is_looking(&Capability { slots: 0, ..fresh }), "it does not render");
+    }
 }

@@ -23,6 +23,7 @@ use crate::farm::id::BlobId;
 use crate::farm::job::{Colours, FrameRate, ImageFormat, JobSpec, OutputSpec, RenderSettings, Series};
 use crate::farm::rules::{Chunk, Rules, gigabytes};
 use crate::farm::scripts::Scripts;
+use crate::farm::views::Views;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -393,6 +394,8 @@ pub(super) async fn check(
             created_ms: super::clock::wall_ms(),
             // What is not baked comes out as the frames before it were rendered, by one machine.
             reuse: (!request.no_reuse && !request.allow_unbaked && simulate_from.is_none()).then_some(colours),
+            // Where they cannot be files of one frame, it is refused.
+            views: Views::of(&looked.info.suffixes(chosen.format)).unwrap_or_default(),
             author: None,
         })
     })();

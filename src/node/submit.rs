@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// Longest wait for a series while this node has just started and its own Blenders are still being asked.
+/// Longest wait for a series while this node, or another, has just started and its Blenders are still being asked.
 const PROBE_WAIT: Duration = Duration::from_secs(90);
 
 /// A submission ready to be written down.
@@ -292,9 +292,10 @@ pub(super) async fn who_can(
     match tokio::time::timeout(PROBE_WAIT, answer).await {
         Ok(Ok(choice)) => choice,
         Ok(Err(_)) => stopping(),
-        Err(_) => {
-            cannot(ErrorKind::BlenderBroken, "this machine's Blenders did not answer in time; see `swarm doctor`")
-        }
+        Err(_) => cannot(
+            ErrorKind::BlenderBroken,
+            "the Blenders of a machine here did not answer in time; see `swarm doctor`, and `swarm nodes` for one that has none yet",
+        ),
     }
 }
 

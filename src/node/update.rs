@@ -16,7 +16,7 @@ use super::{Node, view};
 use crate::farm::frames::FrameSet;
 use crate::farm::id::{BlobId, JobId, Part};
 use crate::farm::job::{Colours, Device, JobSpec, RenderSettings, Revision};
-use crate::farm::op::{OutputRole, UnitSet};
+use crate::farm::op::UnitSet;
 use crate::farm::scripts::Scripts;
 use crate::wire;
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,8 +49,6 @@ pub struct Known {
     job: JobId,
     /// As it was submitted.
     spec: Arc<JobSpec>,
-    /// What the names of a frame's files end in, before the extension; `None` before the first is rendered.
-    suffixes: Option<BTreeSet<String>>,
 }
 
 impl Node {
@@ -67,15 +65,7 @@ impl Node {
         let spec =
             state.and_then(|state| Some(JobSpec { rules: state.rules().clone(), ..(**state.spec.as_ref()?).clone() }));
         let spec = Arc::new(spec.ok_or_else(gone)?);
-        let suffixes = state.and_then(|state| {
-            let unit = state.finished().next()?;
-            let (_, outcome, _) = state.results(unit).next()?;
-            let images =
-                outcome.outputs.iter().filter(|output| matches!(output.role, OutputRole::Image | OutputRole::Aux));
-            let suffixes = images.filter_map(|output| spec.output.view_of(unit.frame, spec.format, &output.path));
-            Some(suffixes.map(str::to_owned).collect())
-        });
-        Ok(Known { job, spec, suffixes })
+        Ok(Known { job, spec })
     }
 }
 
@@ -91,7 +81,7 @@ pub async fn update(
     let stopping = || ApiError::new(ErrorKind::Busy, "the daemon is stopping; submit again when it runs");
     let ask = WhichJob { text: text.to_owned(), reply };
     events.send(Event::WhichJob(ask)).await.map_err(|_| stopping())?;
-    let Known { job, spec, suffixes } = answer.await.map_err(|_| stopping())??;
+    let Known { job, spec } = answer.await.map_err(|_| stopping())??;
     let frames = frames(&request, &spec)?;
     // They say what of the file is looked at.
     request.overrides = request.overrides.over(&spec.settings.overrides);
@@ -101,7 +91,7 @@ pub async fn update(
     looked.tell_of_views(&request, spec.format);
     settle(&looked.problems, stream).await?;
     let Looked { info, trace, scripts, .. } = looked;
-    files_are_the_jobs(job, suffixes.as_ref(), &info.suffixes(spec.format))?;
+    files_are_the_jobs(job, spec.views.suffixes(), &info.suffixes(spec.format))?;
     let (output, format, taken, needed) = (spec.output.clone(), spec.format, frames.clone(), trace.paths());
     let views = info.suffixes(format);
     blocking(move || output::spare(&output, &taken, (format, &views), &needed)).await??;
@@ -144,16 +134,14 @@ pub async fn update(
     Ok(Update { job, units, revision, by: request.user })
 }
 
-/// Refuses an update whose frames would have files of other names than those there are: these would stay as they are, beside
-/// the new ones.
-fn files_are_the_jobs(job: JobId, had: Option<&BTreeSet<String>>, views: &[String]) -> Result<(), ApiError> {
-    let views: BTreeSet<&str> = views.iter().map(String::as_str).collect();
-    // A view alone has its suffix or none, as the series has it.
-    let is_one = |had: &BTreeSet<String>| had.len() == 1 && views.contains("");
-    let differs = |had: &&BTreeSet<String>| {
-        !had.iter().all(|suffix| views.contains(suffix.as_str())) || (had.len() != views.len() && !is_one(had))
-    };
-    let Some(had) = had.filter(differs) else { return Ok(()) };
+/// Refuses an update whose frames would have files of other names than the job declared: nobody takes them, and those there
+/// are would stay as they are.
+fn files_are_the_jobs(job: JobId, had: &[String], views: &[String]) -> Result<(), ApiError> {
+    let set = |views| -> BTreeSet<&str> { <[String]>::iter(views).map(String::as_str).collect() };
+    let (had, views) = (set(had), set(views));
+    if had == views {
+        return Ok(());
+    }
     let named = |suffixes: Vec<&str>| match &*suffixes {
         [""] => "one file".to_owned(),
         suffixes => format!("files that end in {}", suffixes.join(", ")),
@@ -163,7 +151,7 @@ fn files_are_the_jobs(job: JobId, had: Option<&BTreeSet<String>>, views: &[Strin
          job",
         named(views.into_iter().collect()),
         job.short(),
-        named(had.iter().map(String::as_str).collect())
+        named(had.into_iter().collect())
     );
     Err(ApiError::new(ErrorKind::BadRequest, text))
 }
@@ -305,23 +293,16 @@ mod tests {
     #[test]
     fn an_update_has_files_of_the_names_that_the_jobs_frames_have() {
         let told = |had: &[&str], views: &[&str]| {
-            let had: BTreeSet<String> = had.iter().map(|suffix| (*suffix).to_owned()).collect();
-            let views: Vec<String> = views.iter().map(|suffix| (*suffix).to_owned()).collect();
-            let known = (!had.is_empty()).then_some(&had);
-            files_are_the_jobs(JobId([1; 16]), known, &views).err().map(|error| error.message)
+            let owned = |views: &[&str]| -> Vec<String> { views.iter().map(|suffix| (*suffix).to_owned()).collect() };
+            files_are_the_jobs(JobId([1; 16]), &owned(had), &owned(views)).err().map(|error| error.message)
         };
-        for (had, views) in [
-            (&[][..], &["_L", "_R"][..]),
-            (&[""], &[""]),
-            (&["_L", "_R"], &["_R", "_L"]),
-            (&["_L"], &["_L", ""]),
-            (&[""], &["_L", ""]),
-        ] {
+        for (had, views) in [(&[""][..], &[""][..]), (&["_L", "_R"], &["_R", "_L"]), (&["_L", ""], &["_L", ""])] {
             assert_eq!(told(had, views), None, "{had:?} {views:?}");
         }
         let text = told(&[""], &["_L", "_R"]).unwrap();
         assert!(text.contains("would be files that end in _L, _R, those of job 01010101 are one file"), "{text}");
-        for (had, views) in [(&["_L", "_R"][..], &[""][..]), (&["_L", "_R"], &["_L"]), (&["_L"], &["_L", "_R"])] {
+        for (had, views) in [(&["_L", "_R"][..], &[""][..]), (&["_L", "_R"], &["_L", ""]), (&["_L", ""], &["_L", "_R"])]
+        {
             assert!(told(had, views).is_some(), "{had:?} {views:?}");
         }
     }

@@ -6,7 +6,7 @@ use crate::farm::collect::VideoState;
 use crate::farm::frames::FrameSet;
 use crate::farm::id::{JobId, NodeId, Unit};
 use crate::farm::message::Capability;
-use crate::farm::op::{Blank, OutputRole};
+use crate::farm::op::{Blank, Output, OutputRole};
 use crate::farm::rules::Rules;
 use crate::farm::state::JobState;
 use crate::farm::unit::Outcome;
@@ -20,6 +20,10 @@ use std::time::Duration;
 const FRAMES_MAX_CHARS: usize = 80;
 /// Most builds named in a warning (guess).
 const BUILDS_MAX: usize = 8;
+/// Most machines told of that sent what they should not (guess).
+const STRANGERS_MAX: usize = 8;
+/// Longest name of such a file, characters (guess: longer than any that Blender gives).
+const STRANGER_MAX_CHARS: usize = 80;
 
 /// What people call a node.
 pub fn node_name(farm: &Farm, node: NodeId) -> String {
@@ -141,7 +145,8 @@ pub fn job(farm: &Farm, job: &JobState, now: Duration) -> Value {
     })
 }
 
-/// That frames come from different builds of a series: their pixels may differ.
+/// That frames come from different builds of a series, so that their pixels may differ, and which machines sent what is no file
+/// of the job.
 fn job_warnings(job: &JobState, name: &dyn Fn(NodeId) -> String) -> Vec<String> {
     let mut builds: BTreeMap<&str, NodeId> = BTreeMap::new();
     for unit in job.all_units() {
@@ -151,12 +156,25 @@ fn job_warnings(job: &JobState, name: &dyn Fn(NodeId) -> String) -> Vec<String> 
             builds.entry(&outcome.build).or_insert(actor.node);
         }
     }
-    if builds.len() < 2 {
-        return Vec::new();
+    let mut warnings = Vec::new();
+    if builds.len() > 1 {
+        let told: Vec<String> = builds.iter().map(|(build, node)| format!("{build} on {}", name(*node))).collect();
+        let told = told.join(", ");
+        warnings
+            .push(format!("frames were rendered by different builds of Blender, so their pixels may differ: {told}"));
     }
-    let told: Vec<String> = builds.iter().map(|(build, node)| format!("{build} on {}", name(*node))).collect();
-    let told = told.join(", ");
-    vec![format!("frames were rendered by different builds of Blender, so their pixels may differ: {told}")]
+    let strangers = job.strangers().into_iter().take(STRANGERS_MAX);
+    warnings.extend(strangers.map(|(node, (unit, file, results))| {
+        let more = if results > 1 { format!(" and {} more", results - 1) } else { String::new() };
+        format!("frame {}{more}: {}", unit.frame, stranger(&name(node), file))
+    }));
+    warnings
+}
+
+/// That a machine sent what the job does not have.
+fn stranger(node: &str, file: &str) -> String {
+    let file: String = file.chars().take(STRANGER_MAX_CHARS).collect();
+    format!("{node} sent `{}`, which is no file of the job and is put nowhere", file.escape_debug())
 }
 
 fn slots(farm: &Farm, job: &JobState, now: Duration) -> u64 {
@@ -248,8 +266,8 @@ pub fn frames(farm: &Farm, job: &JobState, frame: Option<i32>, now: Duration) ->
                 "seconds": outcome.map(|outcome| f64::from(outcome.millis) / 1000.0),
                 "attempts": state.failures.len() + state.results.len(),
                 "reused": job.taken(unit).map(|from| from.to_string()),
-                "outputs": outcome.map(output_names).unwrap_or_default(),
-                "warnings": warnings(job, unit),
+                "outputs": outcome.map(|outcome| output_names(job, unit, outcome)).unwrap_or_default(),
+                "warnings": warnings(job, unit, &|node| node_name(farm, node)),
                 "error": error.filter(|_| word != "done"),
             })
         })
@@ -257,15 +275,31 @@ pub fn frames(farm: &Farm, job: &JobState, frame: Option<i32>, now: Duration) ->
     Value::Array(frames)
 }
 
-/// The files of a result that go to the job's output.
-fn output_names(outcome: &Outcome) -> Vec<&str> {
-    let outputs = outcome.outputs.iter().filter(|output| matches!(output.role, OutputRole::Image | OutputRole::Aux));
-    outputs.map(|output| &*output.path).collect()
+/// The files of a result that go to the job's output, by the names they have there. The image has the name of a view of the
+/// job's, whatever the machine that rendered it calls it.
+fn output_names(job: &JobState, unit: Unit, outcome: &Outcome) -> Vec<String> {
+    let image = job
+        .spec
+        .as_ref()
+        .map(|spec| spec.output.view_name(unit.frame, spec.format, spec.shown(unit.frame, &outcome.outputs)));
+    let name = |output: &Output| match output.role {
+        OutputRole::Image => Some(image.clone().unwrap_or_else(|| output.path.clone())),
+        OutputRole::Aux => Some(output.path.clone()),
+        OutputRole::Preview | OutputRole::Sound => None,
+    };
+    outcome.outputs.iter().filter_map(name).collect()
 }
 
-/// What people should know of a frame that is rendered. One that shows nothing is told when its neighbours show something:
-/// a fade or an empty scene is black for longer.
-fn warnings(job: &JobState, unit: Unit) -> Vec<String> {
+/// What people should know of a frame that is rendered.
+fn warnings(job: &JobState, unit: Unit, name: &dyn Fn(NodeId) -> String) -> Vec<String> {
+    let strangers = job.strangers_of(unit).take(STRANGERS_MAX);
+    let strangers = strangers.map(|(node, file)| stranger(&name(node), file));
+    remarks(job, unit).into_iter().chain(strangers).collect()
+}
+
+/// What the renderer warned of. A frame that shows nothing is told when its neighbours show something: a fade or an empty
+/// scene is black for longer.
+fn remarks(job: &JobState, unit: Unit) -> Vec<String> {
     let remark = |unit: Unit| {
         let (actor, _) = job.unit(unit).current_results().next()?;
         Some(job.remark(unit, actor))
@@ -423,7 +457,7 @@ mod tests {
     use super::*;
     use crate::farm::id::{ActorId, BlobId, BootId};
     use crate::farm::job::JobSpec;
-    use crate::farm::op::{Op, Output};
+    use crate::farm::op::Op;
 
     /// A job of which these frames are rendered, each blank or not.
     fn job(rendered: &[(i32, Option<Blank>)]) -> JobState {
@@ -448,12 +482,13 @@ mod tests {
         let output = |path: &str, role| Output { path: path.into(), blob: BlobId([1; 32]), bytes: 1, role };
         let (device, build) = ("CPU".into(), "b".into());
         let outputs = vec![
-            output("f_0001.exr", OutputRole::Image),
-            output("f_0001.exr.preview.jpg", OutputRole::Preview),
+            output("plate.exr", OutputRole::Image),
+            output("shot_0001.png.preview.jpg", OutputRole::Preview),
             output("file-outputs/z0001.exr", OutputRole::Aux),
         ];
         let outcome = Outcome { revision: 0, outputs, millis: 1, device, build };
-        assert_eq!(output_names(&outcome), ["f_0001.exr", "file-outputs/z0001.exr"]);
+        // As they are called in the folder of the frames.
+        assert_eq!(output_names(&job(&[]), Unit::whole(1), &outcome), ["shot_0001.png", "file-outputs/z0001.exr"]);
     }
 
     #[test]
@@ -472,10 +507,35 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_sends_what_is_no_file_of_the_job_is_named_and_none_of_it_is_told_as_an_output() {
+        let mut job = job(&[(1, None)]);
+        let other = ActorId { node: NodeId([2; 32]), boot: BootId([1; 8]) };
+        let output = |path: &str, role| Output { path: path.into(), blob: BlobId([2; 32]), bytes: 1, role };
+        for frame in [3, 5] {
+            let outputs = vec![
+                output(&format!("shot_{frame:04}.png"), OutputRole::Image),
+                output(&format!("shot_{frame:04}-plate.png"), OutputRole::Aux),
+            ];
+            let (unit, device, build) = (Unit::whole(frame), "CPU".into(), "b".into());
+            job.apply(other, 0, Op::Done { epoch: 0, revision: 0, unit, outputs, millis: 1, device, build });
+        }
+        let name = |node: NodeId| node.short();
+        let told = format!(
+            "{} sent `shot_0003-plate.png`, which is no file of the job and is put nowhere",
+            other.node.short()
+        );
+        assert_eq!(job_warnings(&job, &name), [format!("frame 3 and 1 more: {told}")]);
+        assert_eq!(warnings(&job, Unit::whole(3), &name), [told]);
+        assert_eq!(warnings(&job, Unit::whole(1), &name), Vec::<String>::new());
+        let (_, outcome) = job.unit(Unit::whole(3)).current_results().next().unwrap();
+        assert_eq!(output_names(&job, Unit::whole(3), outcome), ["shot_0003.png"]);
+    }
+
+    #[test]
     fn a_blank_frame_is_told_where_the_frames_beside_it_show_something() {
         let black = Some(Blank::Black);
         let told = |rendered: &[(i32, Option<Blank>)], frame| {
-            let warnings = warnings(&job(rendered), Unit::whole(frame));
+            let warnings = remarks(&job(rendered), Unit::whole(frame));
             assert_eq!(warnings.first().map(String::as_str), Some("w"), "what the renderer said comes first");
             warnings.len() > 1
         };
@@ -484,8 +544,8 @@ mod tests {
         assert!(told(&[(5, black), (7, None), (9, None)], 5), "one beside it is not rendered yet");
         assert!(!told(&[(3, None), (5, black), (7, black)], 5), "a fade");
         assert!(!told(&[(5, black)], 5), "nothing to compare with");
-        assert_eq!(warnings(&job(&[(3, None), (5, black)]), Unit::whole(3)), Vec::<String>::new());
-        let clear = warnings(&job(&[(3, None), (5, Some(Blank::Transparent))]), Unit::whole(5));
+        assert_eq!(remarks(&job(&[(3, None), (5, black)]), Unit::whole(3)), Vec::<String>::new());
+        let clear = remarks(&job(&[(3, None), (5, Some(Blank::Transparent))]), Unit::whole(5));
         assert!(clear[1].contains("transparent all over"), "{clear:?}");
     }
 }

@@ -49,6 +49,7 @@ mod kind {
     pub const SCRIPTS: u16 = 17;
     pub const ZIP: u16 = 18;
     pub const REUSE: u16 = 19;
+    pub const VIEWS: u16 = 20;
     /// First of the job's rules, which go on to 41.
     pub const SET_MAX_NODES: u16 = 32;
     pub const SET_TAGS: u16 = 33;
@@ -65,7 +66,7 @@ mod kind {
     pub const TRUST: u16 = 66;
     pub const SETTING: u16 = 67;
 
-    pub const KNOWN: [u16; 33] = [
+    pub const KNOWN: [u16; 34] = [
         SUBMIT,
         CLAIM,
         RELEASE,
@@ -85,6 +86,7 @@ mod kind {
         SCRIPTS,
         ZIP,
         REUSE,
+        VIEWS,
         SET_MAX_NODES,
         SET_TAGS,
         SET_GPU_NAME,
@@ -128,6 +130,7 @@ fn write_op(op: &Op, into: &mut Vec<u8>) -> Result<u16, WireError> {
         Op::Scripts { scripts } => body!(kind::SCRIPTS, scripts),
         Op::Zip { path } => body!(kind::ZIP, path),
         Op::Reuse { word } => body!(kind::REUSE, word),
+        Op::Views { views } => body!(kind::VIEWS, views),
         Op::Claim { epoch, units, kind, score } => body!(kind::CLAIM, &(epoch, units, kind, score)),
         Op::Release { units } => body!(kind::RELEASE, units),
         Op::Done { epoch, revision, unit, outputs, millis, device, build } => {
@@ -213,6 +216,7 @@ pub fn decode_op(bytes: &[u8]) -> Result<Op, WireError> {
         kind::SCRIPTS => read!("a Scripts", scripts => Op::Scripts { scripts }),
         kind::ZIP => read!("a Zip", path => Op::Zip { path }),
         kind::REUSE => read!("a Reuse", word => Op::Reuse { word }),
+        kind::VIEWS => read!("a Views", views => Op::Views { views }),
         kind::CLAIM => read!("a Claim", (epoch, units, kind, score) => Op::Claim { epoch, units, kind, score }),
         kind::RELEASE => read!("a Release", units => Op::Release { units }),
         kind::DONE => read!("a Done", (epoch, revision, unit, outputs, millis, device, build) => {
@@ -312,6 +316,7 @@ pub fn check_op(op: &Op) -> Result<(), WireError> {
         Op::Collected { .. } | Op::Retire { .. } | Op::Trust { .. } => Ok(()),
         Op::Cancel { by, .. } => text(by),
         Op::Zip { path } => text(path),
+        Op::Views { views } => sound(views.is_sound(), "its views cannot be files of one frame"),
         Op::Reuse { word: Reuse::Wanted { .. } } => Ok(()),
         Op::Reuse { word: Reuse::Taken { unit, .. } } => sound(part_is_sound(unit.part), "its unit cannot be"),
         Op::Member { name, .. } => text(name),

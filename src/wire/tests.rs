@@ -9,6 +9,7 @@ use crate::farm::op::*;
 use crate::farm::overrides::*;
 use crate::farm::rules::*;
 use crate::farm::scripts::Scripts;
+use crate::farm::views::Views;
 use crate::fuzz::{ROUNDS, fuzz};
 
 mod formats;
@@ -108,6 +109,7 @@ pub(crate) fn ops() -> Vec<Op> {
         Op::Reuse { word: Reuse::Wanted { colours: Colours::Renderer } },
         Op::Reuse { word: Reuse::Wanted { colours: Colours::Job } },
         Op::Reuse { word: Reuse::Taken { epoch: 0, unit, from: JobId([7; 16]) } },
+        Op::Views { views: Views::of(&["_L".into(), "_R".into()]).unwrap() },
         Op::Member { node: NodeId([6; 32]), name: text() },
         Op::Evict { node: NodeId([6; 32]), heads: vec![([1; 8], 5)] },
         Op::Trust { node: NodeId([6; 32]), trusted: true },
@@ -295,6 +297,13 @@ fn what_breaks_a_limit_is_neither_written_nor_read() {
         write_body("a test", &mut bytes, &(frames, Part::Whole)).unwrap();
         bytes[2] = (bytes.len() - 6) as u8;
         assert!(matches!(decode_op(&bytes), Err(WireError::Unsound { .. })));
+    }
+    // Views that cannot be files of one frame.
+    for views in [vec![], vec!["_l", "_L"], vec!["/../x"], vec!["1"]] {
+        let mut bytes = vec![20, 0, 0, 0, 0, 0];
+        write_body("a test", &mut bytes, &views).unwrap();
+        bytes[2] = (bytes.len() - 6) as u8;
+        assert!(matches!(decode_op(&bytes), Err(WireError::Unsound { .. })), "{views:?}");
     }
     let mut bytes = encode_op(&RETIRE).unwrap();
     bytes.push(0);

@@ -2,6 +2,8 @@
 use super::*;
 use crate::farm::id::{JobId, NodeId};
 use crate::farm::op::UnitSet;
+use crate::farm::state::JobState;
+use crate::farm::views::Views;
 use proptest::prelude::*;
 
 const SWARM: Hash = [9; 32];
@@ -194,6 +196,22 @@ fn a_submit_lives_in_the_log_made_from_it_alone() {
     settle(&mut a);
     let suffix = a.suffix(OTHER_LOG, a.me(), 0).unwrap().remove(0);
     assert!(matches!(b.merge(&suffix), Err(MergeError::NotItsJob { .. })));
+}
+
+#[test]
+fn the_views_of_a_scene_with_several_stand_before_its_submit_and_mono_jobs_are_written_as_ever() {
+    let mut a = ledger(1);
+    let views = Views::of(&["_L".into(), "_R".into()]).unwrap();
+    let stereo = JobSpec { views: views.clone(), ..wire::tests::spec() };
+    let (mono, stereo) = (a.submit(wire::tests::spec()).unwrap(), a.submit(stereo).unwrap());
+    settle(&mut a);
+    let of = |log| a.ops(log).map(|(_, _, op)| op).collect::<Vec<_>>();
+    assert!(matches!(of(mono).as_slice(), [Op::Submit { .. }]));
+    let [Op::Views { views: declared }, Op::Submit { .. }] = &of(stereo)[..] else { panic!("{:?}", of(stereo)) };
+    assert_eq!(*declared, views);
+    let mut job = JobState::new(stereo);
+    a.ops(stereo).for_each(|(actor, seq, op)| job.apply(actor, seq, op));
+    assert_eq!(job.spec.unwrap().views, views, "as it is for whoever hears of it");
 }
 
 #[test]

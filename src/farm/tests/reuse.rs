@@ -5,12 +5,12 @@ use crate::farm::job::{Colours, Device, ImageFormat};
 use crate::farm::message::GpuInfo;
 use crate::farm::op::{Blank, Reuse};
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 /// What results of [`capability`] name as their build.
 const BUILD: &str = "4.5.0 b";
 
 /// A job without a video, which takes over what there is.
-fn again(frames: i32) -> JobSpec {
+pub(super) fn again(frames: i32) -> JobSpec {
     let mut spec = JobSpec { reuse: Some(Colours::Renderer), ..spec(frames) };
     spec.output.video = None;
     spec
@@ -33,7 +33,7 @@ fn result(frame: i32) -> Rendered {
 
 impl Trio {
     /// Ends whatever a machine renders, as `change` has it.
-    fn ends(&mut self, at: usize, change: impl Fn(&mut Rendered)) {
+    pub(super) fn ends(&mut self, at: usize, change: impl Fn(&mut Rendered)) {
         let node = self.names[at];
         for (job, unit) in std::mem::take(&mut self.at(at).rendering) {
             let mut result = result(unit.frame);
@@ -45,7 +45,7 @@ impl Trio {
     }
 
     /// Renders all there is, on the machine at `at` alone.
-    fn has_rendered(&mut self, at: usize, spec: JobSpec, change: impl Fn(&mut Rendered)) -> JobId {
+    pub(super) fn has_rendered(&mut self, at: usize, spec: JobSpec, change: impl Fn(&mut Rendered)) -> JobId {
         (0..self.names.len()).filter(|other| *other != at).for_each(|other| self.slots(other, 0));
         let job = self.submit_spec(at, spec);
         for _ in 0..12 {
@@ -59,7 +59,7 @@ impl Trio {
     }
 
     /// Frames of a job that are taken over, as the machine at `at` knows.
-    fn taken(&mut self, at: usize, job: JobId) -> Vec<i32> {
+    pub(super) fn taken(&mut self, at: usize, job: JobId) -> Vec<i32> {
         let state = &self.at(at).farm.jobs()[&job];
         state.all_units().filter(|unit| state.taken(*unit).is_some()).map(|unit| unit.frame).collect()
     }
@@ -541,78 +541,4 @@ fn a_job_that_asks_for_tags_takes_over_what_a_machine_rendered_that_has_them() {
     assert_eq!(of("", "calibrated", true), 2, "also through a job that took it over");
     assert_eq!(of("calibrated", "", true), 0);
     assert_eq!(of("calibrated", "calibrated", false), 0, "nobody knows any more where it was rendered");
-}
-
-#[test]
-fn what_a_job_lets_go_of_stays_while_another_is_brought_together_from_it() {
-    let mut trio = Trio::new(2);
-    trio.describe(0, |own| own.slots = 0);
-    trio.at(0).is_slow = true;
-    let first = trio.submit_spec(0, again(2));
-    for _ in 0..4 {
-        trio.ends(1, |_| {});
-        trio.wait(SECOND);
-    }
-    // Its only holder, as far as it says, is the second.
-    let second = trio.submit_spec(0, again(2));
-    trio.wait(SECOND);
-    assert_eq!(trio.taken(0, second).len(), 2);
-    let node = trio.names[0];
-    let of = |input: &Input| match input {
-        Input::Delivered { job, .. } | Input::VideoFinished { job, .. } => *job == first,
-        _ => false,
-    };
-    for _ in 0..4 {
-        let (answers, kept): (Vec<Input>, Vec<Input>) =
-            std::mem::take(&mut trio.at(0).unanswered).into_iter().partition(of);
-        trio.at(0).unanswered = kept;
-        answers.into_iter().for_each(|input| trio.give(node, input));
-        trio.wait(SECOND);
-    }
-    let blobs: BTreeSet<BlobId> = [1, 2, 101, 102].map(|blob| BlobId([blob; 32])).into();
-    assert!(trio.at(0).farm.jobs()[&first].is_over() && !trio.at(0).farm.jobs()[&second].is_over());
-    assert!(trio.at(0).forgotten.is_empty() && trio.at(0).farm.blobs_in_use().is_superset(&blobs));
-    trio.at(0).is_slow = false;
-    trio.answer(0);
-    trio.wait(SECOND);
-    assert!(trio.at(0).farm.jobs()[&second].is_over());
-    assert_eq!(trio.at(0).forgotten, blobs);
-    assert!(trio.at(0).farm.blobs_in_use().is_disjoint(&blobs), "its store may free them");
-    assert!(trio.at(1).farm.blobs_in_use().is_superset(&blobs));
-}
-
-#[test]
-fn what_is_let_go_of_and_said_to_be_here_for_another_job_in_the_same_moment_stays() {
-    for is_earlier in [true, false] {
-        let mut trio = Trio::new(2);
-        let first = trio.has_rendered(1, again(1), |_| {});
-        let second = trio.submit_spec(0, spec(1));
-        let node = trio.names[1];
-        let now = Now { mono: trio.now, wall_ms: 0 };
-        let mut rng = StdRng::seed_from_u64(1);
-        let farm = &mut trio.machines.get_mut(&node).expect("a machine").farm;
-        let blobs = || vec![BlobId([1; 32])];
-        let mut tokens = Vec::new();
-        let mut forgotten = Vec::new();
-        let mut turn = |farm: &mut Farm, input: Input, tokens: &mut Vec<_>| {
-            for effect in farm.handle(now, input, &mut rng) {
-                match effect {
-                    Effect::Persist { token, .. } => tokens.extend(token),
-                    Effect::Forget { blobs } => forgotten.extend(blobs),
-                    _ => {}
-                }
-            }
-        };
-        farm.say(first, &Op::Drops { blobs: blobs() });
-        if !is_earlier {
-            // Of two batches the second is not durable yet when the first is.
-            turn(farm, Input::Tick, &mut tokens);
-        }
-        farm.say(second, &Op::Holds { blobs: blobs() });
-        turn(farm, Input::Tick, &mut tokens);
-        for token in std::mem::take(&mut tokens) {
-            turn(farm, Input::Persisted(token), &mut tokens);
-        }
-        assert!(forgotten.is_empty() && farm.blobs_in_use().contains(&BlobId([1; 32])), "{is_earlier}");
-    }
 }

@@ -1,7 +1,7 @@
 //! What the images of frames are called: one for each frame, or one for each of its views.
 //!
-//! A result says by its paths which views it has. Wherever it goes, only what tells a view from the others is taken from
-//! there, and nothing that leads out of the folder of the frames.
+//! A result says by its paths which views it has, and only those that the job declared are taken: whatever else a machine
+//! sends would get a name that it chose, and be put in the place of a file of the user's own.
 
 use super::super::store::Store;
 use super::put::put_one;
@@ -23,16 +23,12 @@ pub(super) struct Frame {
 impl Frame {
     /// What a result of `frame` has, by the names it gets in `to`.
     pub fn of(spec: &JobSpec, to: &OutputSpec, frame: i32, outputs: &[Output]) -> Self {
-        let name = |output: &Output| {
-            let view = spec.output.view_of(frame, spec.format, &output.path)?;
-            Some(to.view_name(frame, spec.format, view))
-        };
-        let image = outputs.iter().find(|output| output.role == OutputRole::Image);
-        let first = image.and_then(name).unwrap_or_else(|| to.file_name(frame, spec.format));
+        let name = |view: &str| to.view_name(frame, spec.format, view);
+        let first = name(spec.shown(frame, outputs));
         let others = outputs.iter().filter(|output| output.role == OutputRole::Aux);
         // A result may name a file twice, or two that are one where names have no case: the first counts.
         let mut seen = BTreeSet::from([first.to_lowercase()]);
-        let others = others.filter_map(|output| Some((name(output)?, output.clone())));
+        let others = others.filter_map(|output| Some((name(spec.view_of(frame, &output.path)?), output.clone())));
         let others = others.filter(|(name, _)| seen.insert(name.to_lowercase())).collect();
         Self { first, others }
     }
@@ -81,10 +77,13 @@ mod tests {
     use crate::farm::frames::FrameSet;
     use crate::farm::id::BlobId;
     use crate::farm::job::Series;
+    use crate::farm::views::Views;
 
-    /// A result of frame 1 with files of these names, the first of which is the image.
-    fn frame(to: &OutputSpec, paths: &[&str]) -> (JobSpec, Frame, Vec<Output>) {
+    /// A result of frame 1 with files of these names, the first of which is the image, of a job with these views.
+    fn frame(to: &OutputSpec, views: &[&str], paths: &[&str]) -> (JobSpec, Frame, Vec<Output>) {
         let spec = JobSpec::new(BlobId([7; 32]), FrameSet::range(1, 5, 1).unwrap(), Series { major: 4, minor: 5 });
+        let views: Vec<String> = views.iter().map(|view| (*view).to_owned()).collect();
+        let spec = JobSpec { views: Views::of(&views).unwrap(), ..spec };
         let output = |(at, path): (usize, &&str)| {
             let role = if at == 0 { OutputRole::Image } else { OutputRole::Aux };
             Output { path: (*path).to_owned(), blob: BlobId([at as u8; 32]), bytes: 1, role }
@@ -97,8 +96,8 @@ mod tests {
     #[test]
     fn views_keep_their_suffixes_wherever_a_job_is_collected() {
         let paths = ["shot_0001_L.png", "shot_0001_R.png", "file-outputs/z0001.exr", "shot_0001.png"];
-        let to = OutputSpec { prefix: "other-".into(), suffix: "b".into(), ..frame(&here(), &paths).0.output };
-        let (spec, found, outputs) = frame(&to, &paths);
+        let to = OutputSpec { prefix: "other-".into(), suffix: "b".into(), ..here() };
+        let (spec, found, outputs) = frame(&to, &["_L", "_R", ""], &paths);
         assert_eq!(found.first, "other-0001b_L.png");
         let others: Vec<&str> = found.others.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(others, ["other-0001b_R.png", "other-0001b.png"]);
@@ -109,7 +108,7 @@ mod tests {
         assert_eq!(images.names(&to, 1, spec.format), ["other-0001b_L.png", "other-0001b_R.png", "other-0001b.png"]);
         assert_eq!(images.names(&to, 2, spec.format), ["other-0002b.png"]);
         // Rendered anew from a scene that has one view.
-        images.set(&to, 1, spec.format, &frame(&to, &["shot_0001.png"]).1);
+        images.set(&to, 1, spec.format, &frame(&to, &[""], &["shot_0001.png"]).1);
         assert_eq!(images.names(&to, 1, spec.format), ["other-0001b.png"]);
     }
 
@@ -124,12 +123,29 @@ mod tests {
             "/shot_0001.png",
         ];
         for path in hostile {
-            let (_, found, _) = frame(&here(), &[path, path]);
+            let (_, found, _) = frame(&here(), &[""], &[path, path]);
             assert_eq!((found.first.as_str(), found.others.len()), ("shot_0001.png", 0), "{path:?}");
         }
         let twice = ["shot_0001_L.png", "shot_0001_R.png", "shot_0001_r.png", "shot_0001_L.png", "shot_00011.png"];
-        let (_, found, _) = frame(&here(), &twice);
+        let (_, found, _) = frame(&here(), &["_L", "_R"], &twice);
         assert_eq!((found.first.as_str(), found.others.len()), ("shot_0001_L.png", 1), "{:?}", found.others);
+    }
+
+    #[test]
+    fn a_view_that_the_job_did_not_declare_is_taken_from_nobody() {
+        let at = |views: &[&str], paths: &[&str]| {
+            let (_, found, _) = frame(&here(), views, paths);
+            let others = found.others.iter().map(|(name, _)| name.clone());
+            [found.first.clone()].into_iter().chain(others).collect::<Vec<_>>()
+        };
+        let plate = ["shot_0001.png", "shot_0001-plate.png"];
+        assert_eq!(at(&[""], &plate), ["shot_0001.png"]);
+        assert_eq!(at(&[""], &plate[1..]), ["shot_0001.png"], "as its image");
+        assert_eq!(
+            at(&["_L", "_R"], &["shot_0001_L.png", "shot_0001-plate.png", "shot_0001.png"]),
+            ["shot_0001_L.png"]
+        );
+        assert_eq!(at(&["_L", "_R"], &plate), ["shot_0001_L.png"], "the first view, where people look for it");
     }
 
     fn here() -> OutputSpec {

@@ -8,6 +8,7 @@ use super::*;
 use crate::farm::frames::FrameSet;
 use crate::farm::id::BlobId;
 use crate::farm::job::{ImageFormat, RenderSettings, Series};
+use crate::farm::views::Views;
 use std::process::Command as Process;
 use tempfile::TempDir;
 
@@ -201,6 +202,32 @@ async fn file_outputs_are_delivered_with_their_frame_and_a_hostile_one_is_not() 
     deliver(&mut stage, 2, "../z0002.exr");
     assert!(matches!(stage.event().await, Input::Delivered { .. }));
     assert!(!stage.folder.path().join("z0002.exr").exists());
+}
+
+#[tokio::test]
+async fn a_result_with_a_view_that_the_job_did_not_declare_replaces_no_file_of_the_users_own() {
+    let mut stage = Stage::new();
+    let spec = stage.spec("out");
+    let views = Views::of(&["_L".into(), "_R".into()]).unwrap();
+    let stereo = JobSpec { views, ..stage.spec("stereo") };
+    for (at, spec, sent) in [(1, &spec, ["", "-plate", "_R"]), (2, &stereo, ["_R", "-plate", "_L"])] {
+        let path = |view: &str| Path::new(&spec.output.directory).join(spec.output.view_name(1, spec.format, view));
+        std::fs::create_dir_all(&spec.output.directory).unwrap();
+        std::fs::write(path("-plate"), "years of work").unwrap();
+        let mut output = |(nth, view): (usize, &&str)| {
+            let role = if nth == 0 { OutputRole::Image } else { OutputRole::Aux };
+            let (blob, map) = stage.store.put_bytes(view.as_bytes()).unwrap();
+            Output { path: spec.output.view_name(1, spec.format, view), blob, bytes: map.bytes(), role }
+        };
+        let outputs = sent.iter().enumerate().map(&mut output).collect();
+        let (job, to) = ((JobId([at; 16]), 1), &spec.output);
+        stage.delivery.deliver(job, Arc::new(spec.clone()), to, (Unit::whole(1), 0), outputs);
+        let Input::Delivered { .. } = stage.event().await else { panic!("not delivered") };
+        assert_eq!(std::fs::read_to_string(path("-plate")).unwrap(), "years of work");
+        for view in ["", "_L", "_R"] {
+            assert_eq!(path(view).exists(), spec.views.has(view), "{view:?} of {:?}", spec.views);
+        }
+    }
 }
 
 /// The brightness of each frame of a video, and its size.

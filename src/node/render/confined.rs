@@ -4,9 +4,10 @@
 //! sandbox would fail every frame. It renders outside, and that is told. What was found to work is kept in a file, as what
 //! renderers answer is; what did not is tried again at each start.
 
-use super::find::{probe, stamp, with_colours};
+use super::find::{PROBES_AT_ONCE, probe, stamp, with_colours};
 use super::sandbox::{Cell, Disk, Sandbox, outside};
 use super::{Confinement, Discovery, Renderer, RendererKind};
+use futures::StreamExt;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,11 +20,22 @@ pub async fn confine(mut found: Discovery, confinement: Confinement, file: &Path
     if let Confinement::On(sandbox) = &confinement {
         let old = kept(file);
         let mut new = BTreeMap::new();
-        for renderer in &mut found.renderers {
+        let stamped = found.renderers.into_iter().map(|renderer| {
             let stamp = stamp(&renderer.path, renderer.kind, |name| std::env::var_os(name));
             let stamp = stamp.zip(sandbox.stamp()).map(|(own, sandbox)| format!("{own} {sandbox}"));
             let is_known = stamp.is_some() && old.get(&renderer.path) == stamp.as_ref();
-            let tried = if is_known { Ok(()) } else { fits(renderer, sandbox, file).await };
+            (renderer, stamp, is_known)
+        });
+        let tried = several_at_once(stamped.collect(), |(renderer, stamp, is_known)| {
+            // Its own: what is borrowed here may not be sent to another thread.
+            let (sandbox, file) = (sandbox.clone(), file.to_path_buf());
+            async move {
+                let tried = if is_known { Ok(()) } else { fits(&renderer, &sandbox, &file).await };
+                (renderer, stamp, tried)
+            }
+        });
+        found.renderers = Vec::new();
+        for (mut renderer, stamp, tried) in tried.await {
             match tried {
                 Ok(()) => {
                     renderer.sandbox = Some(sandbox.clone());
@@ -38,6 +50,7 @@ pub async fn confine(mut found: Discovery, confinement: Confinement, file: &Path
                     ));
                 }
             }
+            found.renderers.push(renderer);
         }
         if new != old
             && let Err(error) = keep(&new, file)
@@ -51,6 +64,11 @@ pub async fn confine(mut found: Discovery, confinement: Confinement, file: &Path
     });
     found.confinement = confinement;
     found
+}
+
+/// What comes of each, in their order: a few are asked at once, as many as are looked for at once.
+async fn several_at_once<T, F: Future>(all: Vec<T>, ask: impl FnMut(T) -> F) -> Vec<F::Output> {
+    futures::stream::iter(all).map(ask).buffered(PROBES_AT_ONCE).collect().await
 }
 
 /// Why a renderer is to render outside.
@@ -92,4 +110,32 @@ fn keep(what: &BTreeMap<PathBuf, String>, file: &Path) -> std::io::Result<()> {
     let part = file.with_extension(format!("part-{}", std::process::id()));
     std::fs::write(&part, serde_json::to_vec_pretty(what)?)?;
     std::fs::rename(&part, file)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+    use tokio::sync::Barrier;
+
+    #[tokio::test]
+    async fn a_few_are_asked_at_once_and_no_more_and_what_comes_of_them_keeps_its_order() {
+        let (meet, now, most) =
+            (Arc::new(Barrier::new(PROBES_AT_ONCE)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let all: Vec<usize> = (0..2 * PROBES_AT_ONCE).collect();
+        let asked = several_at_once(all.clone(), |nth| {
+            let (meet, now, most) = (meet.clone(), now.clone(), most.clone());
+            async move {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                // Asked in turn, the first waits for ever.
+                meet.wait().await;
+                now.fetch_sub(1, Ordering::SeqCst);
+                nth
+            }
+        });
+        let asked = tokio::time::timeout(Duration::from_secs(60), asked).await.unwrap();
+        assert_eq!((asked, most.load(Ordering::SeqCst)), (all, PROBES_AT_ONCE));
+    }
 }

@@ -6,8 +6,8 @@
 use super::FailureKind;
 use super::check::check_file;
 use super::drawn::Refusal;
-use crate::farm::job::MAX_VIEWS;
 use crate::farm::op::MAX_OUTPUTS;
+use crate::farm::views::MAX_VIEWS;
 use crate::node::leftover::remove_tree;
 use crate::wire::{FILE_OUTPUTS, MAX_FILE_OUTPUT_BYTES, MAX_OP_BYTES, is_file_output};
 use std::fs::File;

@@ -21,10 +21,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+/// What the problem is called that a machine which finds none has.
+pub const NO_BLENDER: &str = "no-blender";
 /// How long a Blender may take to answer; about 1 s is usual, a cold disk or a GPU driver takes longer (guess).
 const PROBE: Duration = Duration::from_secs(60);
 /// Probes at once (guess): each starts a Blender.
-const PROBES_AT_ONCE: usize = 2;
+pub(super) const PROBES_AT_ONCE: usize = 2;
 /// Most candidates looked at (guess).
 const CANDIDATES_MAX: usize = 64;
 /// Largest cache file read, bytes (guess).
@@ -277,7 +279,7 @@ pub async fn discover_in(search: Search, cache_file: &Path) -> Discovery {
     }
     if found.renderers.is_empty() {
         found.problems.push(problem(
-            "no-blender",
+            NO_BLENDER,
             "no Blender was found on this machine, so it renders nothing".into(),
             "install Blender, or run scripts/setup, or name one with --blender PATH",
         ));

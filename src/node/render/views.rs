@@ -6,7 +6,8 @@
 use super::FailureKind;
 use super::drawn::{Refusal, look};
 use super::files::Folder;
-use crate::farm::job::{ImageFormat, MAX_VIEWS, is_view_suffix};
+use crate::farm::job::ImageFormat;
+use crate::farm::views::{MAX_VIEWS, is_view_suffix};
 use serde_json::Value;
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,8 @@
 //! Blender counts the same views when it renders; here they are known before, to size a frame and to name what is replaced.
 
 use super::dna::Record;
-use crate::farm::job::{ImageFormat, MAX_VIEWS, is_view_suffix};
+use crate::farm::job::ImageFormat;
+use crate::farm::views::{MAX_VIEWS, is_view_suffix};
 
 /// `RenderData.scemode`: several views are rendered (measured with 3.4 and 4.5).
 const SCEMODE_MULTIVIEW: i64 = 1 << 21;

@@ -26,7 +26,7 @@ macro_rules! names {
     };
 }
 
-names!(Op, OPS, op: Submit Claim Release Done Failed Holds Drops Lost Requeue Set Cancel Revise Collected Retire Remark Scripts Zip Reuse Member
+names!(Op, OPS, op: Submit Claim Release Done Failed Holds Drops Lost Requeue Set Cancel Revise Collected Retire Remark Scripts Zip Reuse Views Member
     Evict Trust Setting Unknown);
 names!(JobSetting, SETTINGS, setting: Paused Priority MaxNodes Tags GpuName MinMemory Order Chunk Retries TimeLimit
     Deadline After);
