@@ -307,6 +307,9 @@ pub struct JobSpec {
     /// The machine whose word this is: who submitted it, or revised it. The fold knows by whose log it is.
     #[serde(skip)]
     pub author: Option<NodeId>,
+    /// The frame whose renderer mixes the sound, if that is not the first: those before it were there. The fold knows.
+    #[serde(skip)]
+    pub mixed_with: Option<i32>,
 }
 
 /// What later units of a job come from, instead of what was submitted.
@@ -366,6 +369,7 @@ impl JobSpec {
             created_ms: 0,
             reuse: None,
             author: None,
+            mixed_with: None,
         }
     }
 }

@@ -134,7 +134,7 @@ fn write(plan: &[(usize, Op, bool)]) -> (LogId, Vec<Ledger>) {
     let mut writers: Vec<Ledger> = (1..=WRITERS as u8).map(ledger).collect();
     let mut spec = crate::wire::tests::spec();
     spec.frames = "1-4".parse().unwrap();
-    let log = writers[0].submit(spec).unwrap();
+    let log = writers[0].submit(&[], spec).unwrap();
     write_in(log, &mut writers, plan);
     (log, writers)
 }

@@ -182,8 +182,8 @@ fn ops_in_my_own_name_that_i_did_not_write_are_refused() {
 #[test]
 fn a_submit_lives_in_the_log_made_from_it_alone() {
     let (mut a, mut b) = (ledger(1), ledger(2));
-    let log = a.submit(wire::tests::spec()).unwrap();
-    assert_eq!(a.submit(wire::tests::spec()).unwrap(), log, "the same spec is the same job");
+    let log = a.submit(&[], wire::tests::spec()).unwrap();
+    assert_eq!(a.submit(&[], wire::tests::spec()).unwrap(), log, "the same spec is the same job");
     settle(&mut a);
     assert_eq!(a.ops(log).count(), 1);
     repair(&mut b, &a);
