@@ -27,6 +27,7 @@ mod hostile;
 pub mod id;
 mod input;
 pub mod job;
+pub mod kept;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod laws;

@@ -22,6 +22,7 @@ mod gpus;
 mod holdings;
 pub mod http;
 mod identity;
+mod kept;
 mod leftover;
 mod logs;
 pub mod machine;
@@ -502,7 +503,7 @@ impl Node {
                 self.answer_questions(self.clock.now());
             }
             Event::Prospect(question) => {
-                let _ = question.reply.send(self.outlook(&question.spec, question.scene_bytes));
+                let _ = question.reply.send(self.outlook(&question.spec, question.kept, question.scene_bytes));
             }
             Event::WhichJob(question) => {
                 let answer = self.to_update(&question.text);
@@ -515,7 +516,7 @@ impl Node {
                 let call = self.next_call;
                 let submit::Prepared { what, detach, held } = *prepared;
                 // Asked again: another may have been submitted meanwhile.
-                if let submit::What::Job(spec) = &what
+                if let submit::What::Job(spec, _) = &what
                     && let Some(error) = self.in_the_way(spec)
                 {
                     stream.try_fail(error);
@@ -523,7 +524,7 @@ impl Node {
                 }
                 self.submissions.insert(call, Submission { stream, detach, _held: held });
                 self.turn(match what {
-                    submit::What::Job(spec) => Input::Submit { call, spec },
+                    submit::What::Job(spec, kept) => Input::Submit { call, spec, kept },
                     submit::What::Update(Update { job, units, revision, by }) => {
                         Input::Revise { call, job, units, revision, by }
                     }

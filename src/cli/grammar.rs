@@ -205,13 +205,16 @@ pub(crate) struct SubmitArgs {
     /// Render every frame anew, also those that another job has of the same scene with the same settings
     #[arg(long)]
     pub(crate) no_reuse: bool,
+    /// Render only frames that are not in the output folder; those that are, whole and of the right size, stay as they are
+    #[arg(long)]
+    pub(crate) keep_existing: bool,
     /// Render frames of this job from FILE, all or those of --frames; the others stay, and the video is made anew
     #[arg(
         long,
         value_name = "JOB",
         value_parser = Text::new(),
         conflicts_with_all =
-            ["name", "fps", "format", "series", "priority", "output", "VideoArgs", "no_audio", "ZipArgs", "RuleArgs", "paused"]
+            ["name", "fps", "format", "series", "priority", "output", "VideoArgs", "no_audio", "ZipArgs", "RuleArgs", "paused", "keep_existing"]
     )]
     pub(crate) update: Option<String>,
 }

@@ -62,6 +62,9 @@ pub(crate) fn show(job: &Value, cwd: &Path, console: &mut Console<'_>) -> io::Re
     if number(job, "reused") > 0 {
         progress.push_str(&format!(", {} reused", number(job, "reused")));
     }
+    if number(job, "kept") > 0 {
+        progress.push_str(&format!(", {} kept", number(job, "kept")));
+    }
     let state = match (text(job, "state"), text(job, "reason")) {
         (state, "") => state.to_owned(),
         (state, reason) => format!("{state}: {reason}"),
@@ -112,8 +115,9 @@ pub(crate) fn frames(frames: &Value, console: &mut Console<'_>) -> io::Result<()
     let frames = items(frames, "");
     let mut groups: BTreeMap<(u8, &str, &str), Vec<&Value>> = BTreeMap::new();
     for frame in frames {
-        let state = text(frame, "state");
-        groups.entry((state_rank(state), state, text(frame, "node"))).or_default().push(frame);
+        let (state, node) = (text(frame, "state"), text(frame, "node"));
+        let (word, node) = if frame["kept"] == true { ("kept", "") } else { (state, node) };
+        groups.entry((state_rank(state), word, node)).or_default().push(frame);
     }
     let mut table = Table::new(&["STATE", "MACHINE", "COUNT", "FRAMES", "MEAN", "DEVICE", "BLENDER"]);
     for ((_, state, node), group) in &groups {

@@ -105,7 +105,7 @@ impl Progress {
         match text(event, "state") {
             "done" => {
                 self.rendered_here.insert(frame);
-                if event["reused"] == true {
+                if event["reused"] == true || event["kept"] == true {
                     return Ok(()); // whoever has it had nothing to do
                 }
                 if self.machines.insert(node.to_owned())
@@ -128,11 +128,11 @@ impl Progress {
             return Ok(()); // the error that follows says so
         }
         let mut line = count(done, "frame");
-        match number(event, "frames_reused") {
-            0 => {}
-            1 if done == 1 => line.push_str(", reused,"),
-            reused if reused == done => line.push_str(", all of them reused,"),
-            reused => drop(write!(line, ", {reused} of them reused,")),
+        match (number(event, "frames_reused"), number(event, "frames_kept")) {
+            (0, 0) => {}
+            (reused, 0) => line.push_str(&without_work(reused, done, "reused")),
+            (0, kept) => line.push_str(&without_work(kept, done, "kept")),
+            (reused, kept) => drop(write!(line, ", {reused} of them reused and {kept} kept,")),
         }
         if !self.rendered_here.is_empty() {
             // The node may know better than a watcher that came late.
@@ -160,6 +160,15 @@ fn machines(names: &BTreeSet<String>) -> String {
 
 pub(crate) fn say(console: &mut Console<'_>, line: String) -> io::Result<()> {
     writeln!(console.err, "{}", plain_lines(&line))
+}
+
+/// Of how many frames of a job nobody had work, in the middle of its last line.
+fn without_work(frames: u64, of: u64, how: &str) -> String {
+    match frames {
+        1 if of == 1 => format!(", {how},"),
+        _ if frames == of => format!(", all of them {how},"),
+        _ => format!(", {frames} of them {how},"),
+    }
 }
 
 /// Why a finished job is not a success, for the error line; `None` when it is one.
@@ -286,28 +295,34 @@ mod tests {
     }
 
     #[track_caller]
-    fn ends(rendered: &[bool], frames_reused: u64, expected: &str) {
+    fn ends(rendered: &[bool], (frames_reused, frames_kept): (u64, u64), expected: &str) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut console = Console { out: &mut out, err: &mut err, json: false, screen: None };
         let mut progress = Progress::new(None, PathBuf::from("/home"));
         for (frame, is_rendered) in rendered.iter().enumerate() {
-            let event = json!({"event": "frame", "frame": frame, "state": "done", "node": "a", "reused": !is_rendered});
+            let is_kept = !is_rendered && frames_reused == 0;
+            let event = json!({"event": "frame", "frame": frame, "state": "done", "node": "a",
+                "reused": !is_rendered && !is_kept, "kept": is_kept});
             progress.event(&event, &mut console).unwrap();
         }
         let frames = rendered.len();
         let finished = json!({
-            "event": "finished", "frames_done": frames, "frames_reused": frames_reused, "output": "/home/o", "seconds": 3.0,
+            "event": "finished", "frames_done": frames, "frames_reused": frames_reused, "frames_kept": frames_kept,
+            "output": "/home/o", "seconds": 3.0,
         });
         progress.event(&finished, &mut console).unwrap();
         assert_eq!(String::from_utf8(out).unwrap().trim_end(), expected);
     }
 
     #[test]
-    fn the_last_line_says_how_many_frames_were_reused() {
-        ends(&[true, true], 0, "2 frames in 0:03 on 1 machine → o");
-        ends(&[false, true, false], 2, "3 frames, 2 of them reused, in 0:03 on 1 machine → o");
-        ends(&[false, false], 2, "2 frames, all of them reused, in 0:03 → o");
-        ends(&[false], 1, "1 frame, reused, in 0:03 → o");
+    fn the_last_line_says_how_many_frames_were_reused_or_kept() {
+        ends(&[true, true], (0, 0), "2 frames in 0:03 on 1 machine → o");
+        ends(&[false, true, false], (2, 0), "3 frames, 2 of them reused, in 0:03 on 1 machine → o");
+        ends(&[false, false], (2, 0), "2 frames, all of them reused, in 0:03 → o");
+        ends(&[false], (1, 0), "1 frame, reused, in 0:03 → o");
+        ends(&[false, true], (0, 1), "2 frames, 1 of them kept, in 0:03 on 1 machine → o");
+        ends(&[false, false], (0, 2), "2 frames, all of them kept, in 0:03 → o");
+        ends(&[false, false, true], (1, 1), "3 frames, 1 of them reused and 1 kept, in 0:03 on 1 machine → o");
     }
 
     #[test]

@@ -41,6 +41,7 @@ pub(crate) fn request(args: SubmitArgs, cwd: &Path) -> Result<SubmitRequest, Fai
         map: args.map.into_iter().map(|(from, to)| map(from, &to, cwd)).collect::<Result<_, _>>()?,
         allow_unbaked: args.allow_unbaked,
         no_reuse: args.no_reuse,
+        keep_existing: args.keep_existing,
         update: args.update,
         scripts: args.overrides.scripts,
         script: args.overrides.script.as_deref().map(|script| there(script, cwd)).transpose()?,

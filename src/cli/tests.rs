@@ -154,6 +154,7 @@ fn an_update_names_a_job_and_changes_nothing_of_the_whole() {
         "--video v.mp4",
         "--no-video",
         "--no-audio",
+        "--keep-existing",
     ];
     for flag in whole.into_iter().chain(["--paused", "--max-nodes 2", "--deadline 1h", "--tag t", "--after last"]) {
         assert_eq!(stage.run(&format!("submit {} --update last {flag}", stage.blend())).code, 2, "{flag}");
@@ -164,7 +165,7 @@ fn an_update_names_a_job_and_changes_nothing_of_the_whole() {
 fn what_was_typed_arrives_as_the_request() {
     let stage = Stage::with_daemon(Script::Complete);
     let args = "--frames -3--1,5 --engine cycles --samples 4 --resolution 640x480 --percent 10 --fps 23.976 --device gpu --format png16 \
-                --series 4.5 --priority 80 --output /o/f_#### --no-video --no-audio --name N --allow-missing --allow-unbaked --no-reuse --include data --include /x --scripts";
+                --series 4.5 --priority 80 --output /o/f_#### --no-video --no-audio --name N --allow-missing --allow-unbaked --no-reuse --keep-existing --include data --include /x --scripts";
     let here = stage.dir.path().to_str().unwrap().to_owned();
     let map = format!(r"--map P:\={here} --map \\srv\vol={here}");
     let chosen = "--scene B --camera Cam.001 --view-layer front --view-layer back";
@@ -177,7 +178,7 @@ fn what_was_typed_arrives_as_the_request() {
     assert_eq!((request.fps, request.device, request.priority), (Some(23.976), Device::Gpu, Some(80)));
     assert_eq!((request.series, request.format), (Some(Series { major: 4, minor: 5 }), Some(FormatChoice::Png16)));
     assert_eq!(request.output.as_deref(), Some(Path::new("/o/f_####")));
-    assert_eq!((&request.video, request.no_reuse), (&VideoChoice::None, true));
+    assert_eq!((&request.video, request.no_reuse, request.keep_existing), (&VideoChoice::None, true, true));
     assert!(request.allow_missing && request.allow_unbaked && request.no_audio && request.scripts);
     assert!(request.file.is_absolute() && !request.detach);
     assert_eq!(request.include, [std::env::current_dir().unwrap().join("data"), "/x".into()]);

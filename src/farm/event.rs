@@ -6,6 +6,7 @@
 use super::blob::BlobMap;
 use super::id::{BlobId, BootId, JobId, NodeId, Unit};
 use super::job::{JobSpec, OutputSpec, Revision};
+use super::kept::KeptFrame;
 use super::ledger::Row;
 use super::message::{Capability, Message};
 use super::op::{Blank, FailureKind, JobSetting, Output, UnitSet};
@@ -125,6 +126,8 @@ pub enum Input {
         call: u64,
         /// The job.
         spec: Box<JobSpec>,
+        /// Frames that are there already, their files in the store.
+        kept: Vec<KeptFrame>,
     },
     /// Somebody here wants units of a job from something else, whose bundle is in the store.
     Revise {

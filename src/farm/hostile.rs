@@ -33,7 +33,7 @@ fn farm() -> (Farm, JobId, Duration) {
     let inputs = [
         Input::Capability(Box::new(super::tests::capability())),
         Input::Connected { node: NodeId([2; 32]), boot: BOOT },
-        Input::Submit { call: 1, spec },
+        Input::Submit { call: 1, spec, kept: Vec::new() },
     ];
     for input in inputs {
         for effect in farm.handle(at, input, &mut rng) {
@@ -144,7 +144,7 @@ fn whatever_a_neighbour_says_a_farm_goes_on() {
 #[test]
 fn whatever_the_store_gives_back_a_ledger_loads() {
     let mut written = Ledger::new(Sealer::Cheap(NodeId([1; 32])), BOOT, swarm());
-    let job = written.submit(crate::wire::tests::spec()).unwrap();
+    let job = written.submit(&[], crate::wire::tests::spec()).unwrap();
     for op in &wire::tests::ops()[1..] {
         written.append(job, op).unwrap();
     }

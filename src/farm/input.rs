@@ -4,6 +4,7 @@ use super::collect::{Collector, Ending, VideoState};
 use super::event::{Effect, Input, JobCommand, Now, Rendered};
 use super::id::{ActorId, BlobId, JobId, Unit};
 use super::job::{JobSpec, Revision};
+use super::kept::KeptFrame;
 use super::message::{Capability, SWARM_LOG};
 use super::op::{JobSetting, Op, RetireReason, UnitSet};
 use super::state::JobState;
@@ -76,8 +77,8 @@ impl Farm {
                 }
                 false
             }
-            Input::Submit { call, spec } => {
-                self.submit(call, *spec, rng, effects);
+            Input::Submit { call, spec, kept } => {
+                self.submit(call, *spec, kept, rng, effects);
                 true
             }
             Input::Revise { call, job, units, revision, by } => {
@@ -301,11 +302,21 @@ impl Farm {
         }
     }
 
-    fn submit(&mut self, call: u64, mut spec: JobSpec, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
+    fn submit(
+        &mut self,
+        call: u64,
+        mut spec: JobSpec,
+        kept: Vec<KeptFrame>,
+        rng: &mut dyn Rng,
+        effects: &mut Vec<Effect>,
+    ) {
         spec.nonce = rng.random();
         let zip = spec.output.zip.take();
-        match self.ledger.submit(spec) {
+        let outputs: Vec<BlobId> = kept.iter().flat_map(|frame| &frame.outputs).map(|output| output.blob).collect();
+        let kept: Vec<Op> = kept.into_iter().map(KeptFrame::done).collect();
+        match self.ledger.submit(&kept, spec) {
             Ok(job) => {
+                self.stored(&outputs, effects);
                 if let Some(path) = zip {
                     self.say(job, &Op::Zip { path });
                 }
@@ -373,13 +384,8 @@ impl Farm {
     }
 
     fn rendered(&mut self, job: JobId, unit: Unit, epoch: u32, result: Rendered, effects: &mut Vec<Effect>) {
-        self.local.extend(result.outputs.iter().map(|output| output.blob));
-        self.gone.retain(|blob| !self.local.contains(blob));
-        for output in &result.outputs {
-            // The same bytes as another's, which were being fetched.
-            self.transfer.done(output.blob);
-            self.blob_complete(output.blob, effects);
-        }
+        let blobs: Vec<BlobId> = result.outputs.iter().map(|output| output.blob).collect();
+        self.stored(&blobs, effects);
         self.end_hand(job, unit);
         let Rendered { outputs, millis, device, build, blank, warnings } = result;
         let known = self.jobs.get(&job).map_or(0, |state| state.unit(unit).revision());
@@ -387,6 +393,17 @@ impl Farm {
         self.say(job, &Op::Done { epoch, revision, unit, outputs, millis, device, build });
         if blank.is_some() || !warnings.is_empty() {
             self.say(job, &Op::Remark { epoch, unit, blank, warnings });
+        }
+    }
+
+    /// Files of results came into the store otherwise than from other machines.
+    fn stored(&mut self, blobs: &[BlobId], effects: &mut Vec<Effect>) {
+        self.local.extend(blobs);
+        self.gone.retain(|blob| !self.local.contains(blob));
+        for blob in blobs {
+            // The same bytes as another's, which were being fetched.
+            self.transfer.done(*blob);
+            self.blob_complete(*blob, effects);
         }
     }
 

@@ -280,6 +280,9 @@ pub struct JobSpec {
     /// The machine whose word this is: who submitted it, or revised it. The fold knows by whose log it is.
     #[serde(skip)]
     pub author: Option<NodeId>,
+    /// The frame whose renderer mixes the sound, if that is not the first: those before it were there. The fold knows.
+    #[serde(skip)]
+    pub mixed_with: Option<i32>,
 }
 
 /// What later units of a job come from, instead of what was submitted.
@@ -340,6 +343,7 @@ impl JobSpec {
             reuse: None,
             views: Views::default(),
             author: None,
+            mixed_with: None,
         }
     }
 

@@ -146,7 +146,7 @@ fn write(plan: &[(usize, Op, bool)]) -> (LogId, Vec<Ledger>) {
     let mut spec = crate::wire::tests::spec();
     spec.frames = "1-4".parse().unwrap();
     spec.views = Views::of(&["_L".into(), "_R".into()]).unwrap();
-    let log = writers[0].submit(spec).unwrap();
+    let log = writers[0].submit(&[], spec).unwrap();
     write_in(log, &mut writers, plan);
     (log, writers)
 }

@@ -179,13 +179,13 @@ impl Ledger {
         self.me
     }
 
-    /// Writes down the `Submit` of a new job, in a new log. The same spec twice is the same job. What belongs to
-    /// it comes first: whoever knows of the job then knows of that too.
-    pub fn submit(&mut self, spec: JobSpec) -> Result<LogId, AppendError> {
+    /// Writes down the `Submit` of a new job, in a new log. The same spec twice is the same job. What belongs to it comes
+    /// first, and before that the results that are there: whoever knows of the job then knows of those too.
+    pub fn submit(&mut self, results: &[Op], spec: JobSpec) -> Result<LogId, AppendError> {
         let encoded = |op: &Op| wire::encode_op(op).map_err(|source| AppendError::Op { log: SWARM_LOG, source });
         let scripts = spec.settings.scripts.clone();
         let min_version = scripts.op_version();
-        let mut ops = Vec::new();
+        let mut ops = results.iter().map(encoded).collect::<Result<Vec<_>, _>>()?;
         if !scripts.is_none() {
             ops.push(encoded(&Op::Scripts { scripts })?);
         }

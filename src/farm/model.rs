@@ -236,7 +236,7 @@ impl Small {
         let bundle = spec.bundle;
         let mut ledgers: Vec<Ledger> =
             (0..NODES).map(|index| Ledger::new(Sealer::Cheap(node(index)), BootId([1; 8]), SWARM)).collect();
-        let job = ledgers[0].submit(spec).expect("a legal job");
+        let job = ledgers[0].submit(&[], spec).expect("a legal job");
         let mark = ledgers[0].take_rows().expect("the job").mark;
         let submit = ledgers[0].durable(mark).remove(0).2;
         let submitter = actor(0, 1);

@@ -281,7 +281,8 @@ pub enum Op {
         /// Which.
         units: UnitSet,
     },
-    /// The writer rendered a unit, or took it over from another job, and holds its outputs durably.
+    /// The writer rendered a unit, took it over from another job, or had it before it submitted its own (see
+    /// [`KEPT`](super::kept::KEPT)), and holds its outputs durably.
     Done {
         /// Epoch it was rendered for.
         epoch: u32,

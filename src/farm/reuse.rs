@@ -16,6 +16,7 @@
 //!   lost. One job in which it was is enough, since other results of it may be as wrong.
 //! - a blank image: it may be a mishap, which a second render shows. Warnings are no reason; they come along.
 //! - a frame that brings the video's sound, where other frames are to be heard than then;
+//! - a frame that was there before its job (`kept`): what it shows is its owner's to know, and its build nobody's;
 //! - a frame that was rendered on another GPU than the job's rules ask for, or on a machine without its tags, or where that
 //!   is not known: they are about who renders, so that who announces need not be such a machine. Nor does it need the memory.
 
@@ -204,8 +205,7 @@ fn is_same(one: &JobSpec, other: &JobSpec) -> bool {
 
 /// Whether a result has the sound that `unit` is to bring along in `to`, or can be had without.
 fn sound_fits(found: &Found, to: &JobSpec, unit: Unit) -> bool {
-    let brings = |spec: &JobSpec| spec.soundtrack().filter(|sound| Unit::whole(sound.first) == unit);
-    let (brought, wanted) = (brings(found.of), brings(to));
+    let (brought, wanted) = (found.of.sound_with(unit), to.sound_with(unit));
     // Whatever is wrong with the sound is told as a warning of this frame.
     let is_plain = found.remark.is_none_or(|remark| remark.warnings.is_empty());
     let has_sound = found.outcome.outputs.iter().any(|output| output.role == OutputRole::Sound);
@@ -378,7 +378,7 @@ fn is_on(device: &str, glob: &Glob) -> bool {
 /// What is said of a result that is taken over: where from, the result under the names it has in its new job, and what was
 /// remarkable about it.
 fn words(spec: &JobSpec, unit: Unit, found: &Found) -> Vec<Op> {
-    let sounds = spec.soundtrack().is_some_and(|sound| Unit::whole(sound.first) == unit);
+    let sounds = spec.sound_with(unit).is_some();
     let renamed = spec.renamed(found.of, unit.frame, &found.outcome.outputs);
     let outputs = renamed.filter(|output| sounds || output.role != OutputRole::Sound).collect();
     let Outcome { millis, device, build, .. } = found.outcome;

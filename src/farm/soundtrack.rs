@@ -1,13 +1,15 @@
 //! The sound of a job's video: of which frames it is, and whether there is any.
 //!
-//! One machine mixes it, the one that renders the first frame, and it travels as an output of that.
+//! One machine mixes it, the one that renders the first frame (of those that were not there before the job), and it travels
+//! as an output of that.
 
+use super::id::Unit;
 use super::job::{FrameRate, JobSpec};
 
 /// The sound of a video: what is heard in the scene from one frame to the end of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Soundtrack {
-    /// First frame, whose renderer mixes it.
+    /// First frame.
     pub first: i32,
     /// Last frame.
     pub last: i32,
@@ -28,6 +30,11 @@ impl JobSpec {
     pub fn soundtrack(&self) -> Option<Soundtrack> {
         let wanted = self.output.video.is_some() && self.may_sound();
         wanted.then(|| Soundtrack { first: self.frames.first(), last: self.frames.last(), rate: self.rate })
+    }
+
+    /// The sound that a frame brings along, if it is the one that does.
+    pub fn sound_with(&self, unit: Unit) -> Option<Soundtrack> {
+        self.soundtrack().filter(|sound| unit == Unit::whole(self.mixed_with.unwrap_or(sound.first)))
     }
 
     /// Whether a video of it, which was not wanted when it was submitted, lacks the sound for that alone.

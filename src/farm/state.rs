@@ -11,6 +11,7 @@ mod strangers;
 use super::config::UNITS_LOOKED_AT;
 use super::id::{ActorId, BlobId, JobId, NodeId, Part, Unit};
 use super::job::{JobSpec, Revision};
+use super::kept::KEPT;
 use super::op::{JobSetting, Op, RetireReason, Reuse, UnitSet};
 use super::order::{depth, places};
 use super::planted::{Bug, is_planted};
@@ -105,7 +106,8 @@ pub struct JobState {
     drops: bool,
     /// Devices and renderers named in results: few, each kept once.
     names: BTreeSet<Arc<str>>,
-    /// Frames rendered and their milliseconds, per node that has a result: none of one that only took over what another job has.
+    /// Frames rendered and their milliseconds, per node that has a result: none of one that only took over what another job has, or was
+    /// there before.
     speed: BTreeMap<NodeId, (u32, u64)>,
     /// The sum of them.
     speed_of_all: (u32, u64),
@@ -176,6 +178,7 @@ impl JobState {
                     Some(Reuse::Taken { .. }) | None => None,
                 };
                 spec.views = self.views.remove(&actor).unwrap_or_default();
+                spec.mixed_with = self.first_not_kept(&spec, actor, seq);
                 // The ledger lets only the actor the job is named after write this, once.
                 let units = spec.frames.iter().map(Unit::whole);
                 self.unfinished = units.filter(|unit| !self.unit(*unit).has_result()).collect();
@@ -213,6 +216,8 @@ impl JobState {
                     Some(Reuse::Taken { epoch: of, unit: taken, from }) if (of, taken) == (epoch, unit) => {
                         self.taken.insert((unit, actor, seq), from);
                     }
+                    // It was there before.
+                    Some(Reuse::Taken { .. } | Reuse::Wanted { .. }) | None if build == KEPT => {}
                     Some(Reuse::Taken { .. } | Reuse::Wanted { .. }) | None => {
                         for speed in [own, &mut self.speed_of_all] {
                             *speed = (speed.0.saturating_add(1), speed.1.saturating_add(u64::from(millis)));
@@ -455,7 +460,7 @@ impl JobState {
         (frames > 0).then(|| millis / u64::from(frames))
     }
 
-    /// Frames and milliseconds per node; none of one that only took over what another job has.
+    /// Frames and milliseconds per node; none of one that only took over what another job has, or was there before.
     pub fn speeds(&self) -> &BTreeMap<NodeId, (u32, u64)> {
         &self.speed
     }

@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 mod bundles;
+mod kept;
 mod ledger;
 mod loss;
 mod mesh;
@@ -252,7 +253,7 @@ impl Trio {
         let node = self.names[at];
         self.at(at).store.insert(spec.bundle);
         let before: BTreeSet<JobId> = self.at(at).farm.jobs().keys().copied().collect();
-        self.give(node, Input::Submit { call: 1, spec: Box::new(spec) });
+        self.give(node, Input::Submit { call: 1, spec: Box::new(spec), kept: Vec::new() });
         self.wait(STEP);
         *self.machines[&node].farm.jobs().keys().find(|job| !before.contains(job)).expect("a job")
     }

@@ -246,7 +246,8 @@ impl Watcher {
 
     fn frame_event(&self, farm: &Farm, job: &JobState, unit: Unit, word: &str, node: Option<NodeId>) -> Value {
         let state = job.unit(unit);
-        let seconds = state.current_results().next().map(|(_, outcome)| f64::from(outcome.millis) / 1000.0);
+        let rendered = state.current_results().next().filter(|(_, outcome)| !outcome.is_kept());
+        let seconds = rendered.map(|(_, outcome)| f64::from(outcome.millis) / 1000.0);
         let failure = state.current_failures().last();
         let mut event = json!({"event": "frame", "frame": unit.frame, "state": word, "seconds": seconds});
         if word == "retry" || word == "failed" {
@@ -257,6 +258,7 @@ impl Watcher {
         } else {
             event["node"] = json!(node.map(|node| view::node_name(farm, node)));
             event["reused"] = json!(job.taken(unit).is_some());
+            event["kept"] = json!(job.is_kept(unit));
         }
         event
     }
@@ -275,6 +277,7 @@ impl Watcher {
             "frames_done": view["frames"]["done"],
             "frames_failed": view["frames"]["failed"],
             "frames_reused": view["reused"],
+            "frames_kept": view["kept"],
             "missing": missing,
             "output": collector.map(|collector| collector.output.directory.clone()),
             "video": video.and_then(|collector| collector.output.video.clone()),

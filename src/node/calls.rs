@@ -348,7 +348,11 @@ impl Node {
         let pinned = question.pinned.or(set);
         let found = || {
             let after = question.after.as_ref().map(|name| view::find(&self.farm, name)).transpose()?;
-            let (series, warning) = self.series_for(question, pinned)?;
+            let (series, warning) = match self.series_for(question, pinned) {
+                // Nothing is rendered with it.
+                Err(_) if !question.renders => (pinned.map_or(question.file, Pinned::series), None),
+                found => found?,
+            };
             Ok(Found { series, warning, after })
         };
         Choice { pinned, found: found() }

@@ -63,6 +63,9 @@ impl Node {
             return Err(ApiError::new(ErrorKind::NoSeries, text));
         };
         let farms = unit.current_results().next().map(|(by, outcome)| {
+            if outcome.is_kept() {
+                return "it was kept as it lay in the output folder".to_owned();
+            }
             format!(
                 "{} rendered it with Blender {} on {}",
                 view::node_name(&self.farm, by.node),

@@ -135,7 +135,7 @@ impl Delivery {
         let image = Place { role: OutputRole::Image, path: Path::new(&to.directory).join(&images.first) };
         let preview = (spec.format.has_preview() && to.video.is_some())
             .then(|| Place { role: OutputRole::Preview, path: preview_at(&self.work_dir(job), unit.frame) });
-        let has_sound = to.video.is_some() && spec.soundtrack().is_some_and(|sound| sound.first == unit.frame);
+        let has_sound = to.video.is_some() && spec.sound_with(unit).is_some();
         let sound = has_sound.then(|| Place { role: OutputRole::Sound, path: sound_at(&self.work_dir(job)) });
         let beside: Vec<Place> = preview.into_iter().chain(sound).collect();
         self.begin((job, collection), spec, to);

@@ -124,8 +124,9 @@ impl Node {
                 let to = self.farm.collectors().get(&job).map(|collector| collector.output.clone());
                 let state = self.farm.jobs().get(&job);
                 if let (Some(state), Some(spec), Some(to)) = (state, self.job_spec(job), to) {
-                    let has_log =
-                        |unit: &Unit| state.unit(*unit).has_result() || !state.unit(*unit).failures.is_empty();
+                    // Of a frame that was there before nobody printed anything.
+                    let is_rendered = |unit| state.unit(unit).current_results().any(|(_, outcome)| !outcome.is_kept());
+                    let has_log = |unit: &Unit| is_rendered(*unit) || !state.unit(*unit).failures.is_empty();
                     let logs = state.all_units().filter(has_log).map(|unit| unit.frame).collect();
                     self.delivery.zip((job, collection), spec, &to, logs, video);
                 }

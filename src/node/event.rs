@@ -68,6 +68,8 @@ pub struct WhoCan {
     pub pinned: Option<Pinned>,
     /// Whether only GPUs will do.
     pub gpu: bool,
+    /// Whether anything is to be rendered at all.
+    pub renders: bool,
     /// The job that is to come first, as the person named it.
     pub after: Option<String>,
     /// Who, or why nobody can.

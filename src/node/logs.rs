@@ -431,6 +431,10 @@ impl Node {
             let attempts = unit_state.failures.len();
             for (actor, outcome, taken) in state.results(unit) {
                 let (node, log) = match taken {
+                    None if outcome.is_kept() => {
+                        let text = "it lay in the output folder before the job and was kept, so nobody rendered it";
+                        (actor.node, LogText::Nowhere(text.into()))
+                    }
                     // Whoever took it over printed nothing.
                     Some(from) => self.log_of_taken(from, actor.node, unit, outcome),
                     None => (actor.node, self.log_of(id, actor.node, unit.frame)),

@@ -5,22 +5,24 @@
 
 mod answer;
 mod chosen;
+mod existing;
 mod python;
 
 pub(super) use answer::unreadable;
+pub(super) use existing::tell;
 
 use super::answer::Stream;
 use super::event::{Choice, Event, Found};
 use super::format;
 use super::http::{ApiError, ErrorKind, SubmitRequest, VideoChoice};
-use super::output;
+use super::kept::Kept;
 use super::prospect::{Outlook, Prospect};
 use super::render::{PIXELS_MAX, Pinned};
 use super::scene::{self, Missing, OcioChoice, PathMap, RefKind, SceneError, SceneInfo, Survey, Trace, TraceOptions};
 use super::submit::{blocking, frames, name, needs, no_sound, output_of, rate, scene_error, settings, who_can};
 use crate::farm::frames::FrameSet;
 use crate::farm::id::BlobId;
-use crate::farm::job::{Colours, FrameRate, ImageFormat, JobSpec, OutputSpec, RenderSettings, Series};
+use crate::farm::job::{Colours, FrameRate, ImageFormat, JobSpec, RenderSettings, Series};
 use crate::farm::rules::{Chunk, Rules, gigabytes};
 use crate::farm::scripts::Scripts;
 use crate::farm::views::Views;
@@ -317,6 +319,8 @@ pub(super) struct Checked {
     pinned: Option<Pinned>,
     /// What the swarm says to it.
     outlook: Option<Outlook>,
+    /// Frames that are there already.
+    kept: Kept,
 }
 
 /// Makes every check of a submission.
@@ -343,27 +347,30 @@ pub(super) async fn check(
     let silent = looked.silent(request, frames.as_ref(), rate);
     let output = frames.as_ref().map(|frames| output_of(request, &looked.info, frames));
     let output = output.and_then(|output| looked.keep(request, output));
+    let mut kept = Kept::default();
     if let (Some(output), Some(frames)) = (&output, &frames) {
-        looked.check_output(request, output.clone(), frames.clone(), chosen.format).await?;
+        kept = looked.check_output(request, output.clone(), frames.clone(), (chosen.format, size), stream).await?;
     }
+    looked.refuse_to_keep(request, simulate_from, chosen.format, output.as_ref());
+    let renders = frames.as_ref().is_none_or(|frames| kept.len() < frames.len());
     looked.warn_of_changes(request);
     looked.tell_of_views(request, chosen.format);
     // What is refused anyway waits for no machine, unless all there is to say is asked for.
     if !request.check && looked.problems.iter().any(Problem::is_error) {
-        return Ok(Checked { looked, spec: None, series: None, pinned: None, outlook: None });
+        return Ok(Checked { looked, spec: None, series: None, pinned: None, outlook: None, kept });
     }
     let needs = needs(&looked.info, settings.as_ref().unwrap_or(&RenderSettings::default()));
-    let Choice { pinned, found } = who_can(request, &looked.info, &needs, events).await;
+    let Choice { pinned, found } = who_can(request, &looked.info, &needs, renders, events).await;
     let found = looked.keep(request, found);
     let series = found.as_ref().map(|found| found.series);
     if let Some(Found { series, warning: Some(warning), .. }) = &found {
         looked.problems.push(Problem::warning("series", series.to_string(), warning, ""));
     }
-    if let Some(series) = series.filter(|series| !format::writes(*series, chosen.format)) {
+    if let Some(series) = series.filter(|series| renders && !format::writes(*series, chosen.format)) {
         looked.problems.push(unwritten(request, series, chosen.format));
         chosen = format::FALLBACK;
         if let (Some(output), Some(frames)) = (&output, &frames) {
-            looked.check_output(request, output.clone(), frames.clone(), chosen.format).await?;
+            kept = looked.check_output(request, output.clone(), frames.clone(), (chosen.format, size), stream).await?;
         }
     }
     let rules = request.rules.clone().settings(found.as_ref().and_then(|found| found.after));
@@ -397,21 +404,25 @@ pub(super) async fn check(
             // Where they cannot be files of one frame, it is refused.
             views: Views::of(&looked.info.suffixes(chosen.format)).unwrap_or_default(),
             author: None,
+            mixed_with: None,
         })
     })();
     let outlook = match &whole {
-        Some(spec) => Some(looked.ask(spec, events).await?),
+        Some(spec) => {
+            looked.tell_unmixed(request, spec, kept.len());
+            Some(looked.ask(spec, kept.len(), events).await?)
+        }
         None => None,
     };
-    Ok(Checked { looked, spec: whole, series, pinned, outlook })
+    Ok(Checked { looked, spec: whole, series, pinned, outlook, kept })
 }
 
 impl Checked {
-    /// Refuses the submission, or tells the warnings; the scene's files and the job.
-    pub async fn settle(self, request: &SubmitRequest, stream: &Stream) -> Result<(Trace, JobSpec), ApiError> {
+    /// Refuses the submission, or tells the warnings; the scene's files, the job, and the frames that are there.
+    pub async fn settle(self, request: &SubmitRequest, stream: &Stream) -> Result<(Trace, JobSpec, Kept), ApiError> {
         settle(&self.looked.problems, stream).await?;
         let lost = || ApiError::new(ErrorKind::Internal, format!("{} was not checked", request.file.display()));
-        Ok((self.looked.trace, self.spec.ok_or_else(lost)?))
+        Ok((self.looked.trace, self.spec.ok_or_else(lost)?, self.kept))
     }
 }
 
@@ -458,47 +469,12 @@ impl Looked {
         why.is_some()
     }
 
-    /// Whether results can be written, and take the place of nothing they must not.
-    async fn check_output(
-        &mut self,
-        request: &SubmitRequest,
-        output: OutputSpec,
-        frames: FrameSet,
-        format: ImageFormat,
-    ) -> Result<(), ApiError> {
-        let needed = self.trace.paths();
-        let (at, views) = (output.directory.clone(), self.info.suffixes(format));
-        let (written, there, others) = blocking(move || {
-            let written =
-                output::spare(&output, &frames, (format, &views), &needed).and_then(|()| output::check(&output));
-            let path = |frame, view: &String| Path::new(&output.directory).join(output.view_name(frame, format, view));
-            let is_there = |frame| views.iter().any(|view| path(frame, view).exists());
-            let there = frames.iter().filter(|frame| is_there(*frame)).count();
-            let others = [("video", output.video), ("ZIP file", output.zip)];
-            let others = others.map(|(what, path)| (what, path.filter(|path| Path::new(path).exists())));
-            (written, there, others)
-        })
-        .await?;
-        self.keep(request, written);
-        if there > 0 {
-            let text = format!("{there} frames already in {at} will be replaced by new ones");
-            self.problems.push(Problem::warning("replaces", at, text, ""));
-        }
-        for (what, path) in others {
-            if let Some(path) = path {
-                let text = format!("{path} will be replaced by the new {what}");
-                self.problems.push(Problem::warning("replaces", path, text, ""));
-            }
-        }
-        Ok(())
-    }
-
     /// What the swarm says to the job.
-    async fn ask(&mut self, spec: &JobSpec, events: &mpsc::Sender<Event>) -> Result<Outlook, ApiError> {
+    async fn ask(&mut self, spec: &JobSpec, kept: usize, events: &mpsc::Sender<Event>) -> Result<Outlook, ApiError> {
         let paths: Vec<PathBuf> = self.trace.files.iter().map(|file| file.resolved.clone()).collect();
         let length = |path: &PathBuf| path.metadata().map_or(0, |meta| meta.len());
         let scene_bytes = blocking(move || paths.iter().map(length).sum()).await?;
-        let outlook = outlook(spec, scene_bytes, events).await?;
+        let outlook = outlook(spec, (kept, scene_bytes), events).await?;
         if let Some(error) = &outlook.in_the_way {
             self.problems.push(Problem::from(error.clone(), Path::new(&spec.output.directory)));
         }
@@ -515,9 +491,13 @@ impl Looked {
 }
 
 /// What the swarm says to a job of this machine.
-async fn outlook(spec: &JobSpec, scene_bytes: u64, events: &mpsc::Sender<Event>) -> Result<Outlook, ApiError> {
+async fn outlook(
+    spec: &JobSpec,
+    (kept, scene_bytes): (usize, u64),
+    events: &mpsc::Sender<Event>,
+) -> Result<Outlook, ApiError> {
     let (reply, answer) = oneshot::channel();
-    let prospect = Prospect { spec: Box::new(spec.clone()), scene_bytes, reply };
+    let prospect = Prospect { spec: Box::new(spec.clone()), kept, scene_bytes, reply };
     events.send(Event::Prospect(prospect)).await.map_err(|_| stopping())?;
     answer.await.map_err(|_| stopping())
 }
@@ -525,7 +505,7 @@ async fn outlook(spec: &JobSpec, scene_bytes: u64, events: &mpsc::Sender<Event>)
 /// Refuses what is to become of a job, if no machine that is here would run its scripts; tells, if none can render it. Its
 /// own results are in nobody's way.
 pub(super) async fn settle_who(spec: &JobSpec, events: &mpsc::Sender<Event>, stream: &Stream) -> Result<(), ApiError> {
-    let nobody = outlook(spec, 0, events).await?.nobody;
+    let nobody = outlook(spec, (0, 0), events).await?.nobody;
     let problem = nobody.map(|nobody| python::nobody(&nobody, &spec.name));
     settle(problem.as_slice(), stream).await
 }
@@ -567,5 +547,7 @@ fn stopping() -> ApiError {
 
 #[cfg(test)]
 mod bake_tests;
+#[cfg(test)]
+mod keep_tests;
 #[cfg(test)]
 mod tests;

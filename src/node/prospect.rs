@@ -17,6 +17,8 @@ const REASONS_NAMED: usize = 5;
 pub struct Prospect {
     /// As it would be, its bundle not made yet.
     pub spec: Box<JobSpec>,
+    /// How many of its frames are there already.
+    pub kept: usize,
     /// Bytes of the files of its scene.
     pub scene_bytes: u64,
     /// What there is to tell.
@@ -64,7 +66,7 @@ impl Nobody {
 }
 
 impl Node {
-    pub(super) fn outlook(&self, spec: &JobSpec, scene_bytes: u64) -> Outlook {
+    pub(super) fn outlook(&self, spec: &JobSpec, kept: usize, scene_bytes: u64) -> Outlook {
         let (now, me, roster) = (self.clock.now(), self.identity.node, self.farm.roster());
         let mut rows: Vec<(bool, String, NodeId)> =
             roster.members().keys().map(|node| (*node != me, view::node_name(&self.farm, *node), *node)).collect();
@@ -93,11 +95,17 @@ impl Node {
         slots.truncate(most.unwrap_or(usize::MAX));
         let at_once: u64 = if is_in_order { 1 } else { slots.iter().sum() };
         let (millis, basis) = self.millis_of_frame(spec);
-        let seconds = millis.filter(|_| !slots.is_empty() && at_once > 0).map(|millis| {
-            let rounds = (spec.frames.len() as u64).div_ceil(at_once);
-            millis * rounds as f64 / 1000.0
-        });
-        let (nobody, in_the_way) = (self.nobody_suits(spec), self.in_the_way(spec));
+        let frames = spec.frames.len().saturating_sub(kept) as u64;
+        let seconds = match frames {
+            0 => Some(0.0),
+            _ => millis.filter(|_| !slots.is_empty() && at_once > 0).map(|millis| {
+                let rounds = frames.div_ceil(at_once);
+                millis * rounds as f64 / 1000.0
+            }),
+        };
+        // Nobody is wanted where nothing is to be rendered.
+        let nobody = if frames == 0 { None } else { self.nobody_suits(spec) };
+        let in_the_way = self.in_the_way(spec);
         Outlook { nodes: Value::Array(nodes), nobody, in_the_way, small, seconds, basis }
     }
 

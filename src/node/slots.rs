@@ -392,7 +392,7 @@ impl Run {
             Ok(drawn) => drawn,
             Err(failure) => return Err((failure, Some(worker))),
         };
-        if let Some(sound) = spec.soundtrack().filter(|sound| work.unit == Unit::whole(sound.first)) {
+        if let Some(sound) = spec.sound_with(work.unit) {
             // One that was stopped for its memory leaves the sound to another.
             if !worker.lives()
                 && let Ok(another) = self.start(work).await

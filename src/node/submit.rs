@@ -19,6 +19,7 @@ use crate::farm::blob::BlobMap;
 use crate::farm::frames::FrameSet;
 use crate::farm::id::{BlobId, ChunkId};
 use crate::farm::job::{FrameRate, JobSpec, Needs, OutputSpec, RenderSettings};
+use crate::farm::kept::KeptFrame;
 use crate::farm::overrides::PropertyError;
 use crate::farm::scripts::Scripts;
 use crate::wire;
@@ -45,8 +46,8 @@ pub struct Prepared {
 
 /// A new job or a changed one, its bundle in the store.
 pub enum What {
-    /// A new one.
-    Job(Box<JobSpec>),
+    /// A new one, and its frames that are there already.
+    Job(Box<JobSpec>, Vec<KeptFrame>),
     /// Frames of one that is there.
     Update(Update),
 }
@@ -75,7 +76,7 @@ pub async fn prepare(
     let what = async {
         match request.update.clone() {
             Some(job) => update(&job, request, store, &events, &stream).await.map(What::Update),
-            None => spec(request, store, &events, &stream).await.map(|spec| What::Job(Box::new(spec))),
+            None => spec(request, store, &events, &stream).await.map(|(spec, kept)| What::Job(Box::new(spec), kept)),
         }
     };
     let what = tokio::select! {
@@ -101,10 +102,12 @@ async fn spec(
     store: Arc<Store>,
     events: &mpsc::Sender<Event>,
     stream: &Stream,
-) -> Result<JobSpec, ApiError> {
-    let (trace, spec) = check(&request, events, stream).await?.settle(&request, stream).await?;
-    let (bundle, bundle_bytes) = make_bundle(&request, trace, store, stream).await?;
-    Ok(JobSpec { bundle, bundle_bytes, ..spec })
+) -> Result<(JobSpec, Vec<KeptFrame>), ApiError> {
+    let (trace, spec, kept) = check(&request, events, stream).await?.settle(&request, stream).await?;
+    let (bundle, bundle_bytes) = make_bundle(&request, trace, store.clone(), stream).await?;
+    let (told, total) = (stream.clone(), kept.len());
+    let kept = blocking(move || kept.take_in(&store, |done| preflight::tell(&told, done, total))).await??;
+    Ok((JobSpec { bundle, bundle_bytes, ..spec }, kept))
 }
 
 /// Checks all of a submission and tells what it finds. What would be sent is read for that, and stored nowhere.
@@ -271,6 +274,7 @@ pub(super) async fn who_can(
     request: &SubmitRequest,
     info: &SceneInfo,
     needs: &Needs,
+    renders: bool,
     events: &mpsc::Sender<Event>,
 ) -> Choice {
     let pinned = request.series.map(if request.update.is_some() { Pinned::Job } else { Pinned::Asked });
@@ -283,6 +287,7 @@ pub(super) async fn who_can(
         needs: needs.clone(),
         pinned,
         gpu: request.device == crate::farm::job::Device::Gpu,
+        renders,
         after: request.rules.after.clone().flatten(),
         reply,
     };

@@ -77,6 +77,11 @@ pub async fn update(
     events: &mpsc::Sender<Event>,
     stream: &Stream,
 ) -> Result<Update, ApiError> {
+    if request.keep_existing {
+        let text =
+            "--keep-existing does not go with --update, which renders the frames that it names and keeps the others";
+        return Err(ApiError::new(ErrorKind::BadRequest, text));
+    }
     let (reply, answer) = oneshot::channel();
     let stopping = || ApiError::new(ErrorKind::Busy, "the daemon is stopping; submit again when it runs");
     let ask = WhichJob { text: text.to_owned(), reply };
@@ -117,7 +122,7 @@ pub async fn update(
     let needs = needs(&info, &settings);
     // One series per job, since series differ in pixels.
     (request.series, request.device) = (Some(spec.series), settings.device);
-    who_can(&request, &info, &needs, events).await.found?;
+    who_can(&request, &info, &needs, true, events).await.found?;
     let (min_version, revised) = (info.min_version, (settings.clone(), needs.clone()));
     let revised = JobSpec { min_version, settings: revised.0, needs: revised.1, ..(*spec).clone() };
     settle_who(&revised, events, stream).await?;

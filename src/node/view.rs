@@ -133,6 +133,7 @@ pub fn job(farm: &Farm, job: &JobState, now: Duration) -> Value {
         "frames": {"total": spec.frames.len(), "open": open, "claimed": claimed, "done": done, "failed": failed},
         "duplicates": job.duplicates(),
         "reused": job.taken_count(),
+        "kept": job.all_units().filter(|unit| job.is_kept(*unit)).count(),
         "nodes": nodes,
         "output": output.directory,
         "video": output.video,
@@ -151,6 +152,7 @@ fn job_warnings(job: &JobState, name: &dyn Fn(NodeId) -> String) -> Vec<String> 
     let mut builds: BTreeMap<&str, NodeId> = BTreeMap::new();
     for unit in job.all_units() {
         if let Some((actor, outcome)) = job.unit(unit).current_results().next()
+            && !outcome.is_kept()
             && builds.len() < BUILDS_MAX
         {
             builds.entry(&outcome.build).or_insert(actor.node);
@@ -256,16 +258,20 @@ pub fn frames(farm: &Farm, job: &JobState, frame: Option<i32>, now: Duration) ->
             let (word, node) = unit_state(farm, job, unit, now);
             let state = job.unit(unit);
             let outcome = state.current_results().next().map(|(_, outcome)| outcome);
+            let kept = outcome.is_some_and(Outcome::is_kept);
+            let rendered = outcome.filter(|_| !kept);
+            let results = state.results.iter().filter(|(_, outcome)| !outcome.is_kept()).count();
             let error = state.current_failures().last().map(|(_, attempt)| attempt.message.clone());
             json!({
                 "frame": unit.frame,
                 "state": word,
                 "node": node.map(|node| node_name(farm, node)),
-                "device": outcome.map(|outcome| outcome.device.clone()),
-                "blender": outcome.map(|outcome| outcome.build.clone()),
-                "seconds": outcome.map(|outcome| f64::from(outcome.millis) / 1000.0),
-                "attempts": state.failures.len() + state.results.len(),
+                "device": rendered.map(|outcome| outcome.device.clone()),
+                "blender": rendered.map(|outcome| outcome.build.clone()),
+                "seconds": rendered.map(|outcome| f64::from(outcome.millis) / 1000.0),
+                "attempts": state.failures.len() + results,
                 "reused": job.taken(unit).map(|from| from.to_string()),
+                "kept": kept,
                 "outputs": outcome.map(|outcome| output_names(job, unit, outcome)).unwrap_or_default(),
                 "warnings": warnings(job, unit, &|node| node_name(farm, node)),
                 "error": error.filter(|_| word != "done"),
@@ -457,7 +463,8 @@ mod tests {
     use super::*;
     use crate::farm::id::{ActorId, BlobId, BootId};
     use crate::farm::job::JobSpec;
-    use crate::farm::op::Op;
+    use crate::farm::kept::KEPT;
+    use crate::farm::op::{Op, Output};
 
     /// A job of which these frames are rendered, each blank or not.
     fn job(rendered: &[(i32, Option<Blank>)]) -> JobState {
@@ -501,6 +508,8 @@ mod tests {
         let (device, build) = ("CPU".into(), "b colours 01234567".into());
         let done = Op::Done { epoch: 0, revision: 0, unit: unit(5), outputs, millis: 1, device, build };
         job.apply(other, 0, done);
+        let (outputs, device, build) = (Vec::new(), String::new(), KEPT.into());
+        job.apply(other, 1, Op::Done { epoch: 0, revision: 0, unit: unit(7), outputs, millis: 0, device, build });
         let told = job_warnings(&job, &|node| node.short());
         let (one, two) = (NodeId([1; 32]).short(), NodeId([2; 32]).short());
         assert!(told[0].ends_with(&format!(": b on {one}, b colours 01234567 on {two}")), "{told:?}");

@@ -184,8 +184,8 @@ fn ops_in_my_own_name_that_i_did_not_write_are_refused() {
 #[test]
 fn a_submit_lives_in_the_log_made_from_it_alone() {
     let (mut a, mut b) = (ledger(1), ledger(2));
-    let log = a.submit(wire::tests::spec()).unwrap();
-    assert_eq!(a.submit(wire::tests::spec()).unwrap(), log, "the same spec is the same job");
+    let log = a.submit(&[], wire::tests::spec()).unwrap();
+    assert_eq!(a.submit(&[], wire::tests::spec()).unwrap(), log, "the same spec is the same job");
     settle(&mut a);
     assert_eq!(a.ops(log).count(), 1);
     repair(&mut b, &a);
@@ -203,7 +203,7 @@ fn the_views_of_a_scene_with_several_stand_before_its_submit_and_mono_jobs_are_w
     let mut a = ledger(1);
     let views = Views::of(&["_L".into(), "_R".into()]).unwrap();
     let stereo = JobSpec { views: views.clone(), ..wire::tests::spec() };
-    let (mono, stereo) = (a.submit(wire::tests::spec()).unwrap(), a.submit(stereo).unwrap());
+    let (mono, stereo) = (a.submit(&[], wire::tests::spec()).unwrap(), a.submit(&[], stereo).unwrap());
     settle(&mut a);
     let of = |log| a.ops(log).map(|(_, _, op)| op).collect::<Vec<_>>();
     assert!(matches!(of(mono).as_slice(), [Op::Submit { .. }]));

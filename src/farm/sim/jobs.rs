@@ -169,7 +169,7 @@ impl World {
         self.submissions[job].asked = Some(machine.life);
         self.submissions[job].at.get_or_insert(self.now);
         self.started.get_or_insert(self.now);
-        self.feed(owner, Input::Submit { call: job as u64, spec: Box::new(spec) });
+        self.feed(owner, Input::Submit { call: job as u64, spec: Box::new(spec), kept: Vec::new() });
     }
 
     /// Time of a frame at speed 1: log-normal, the same wherever it is rendered.

@@ -240,7 +240,7 @@ fn what_nobody_may_say_is_refused_and_told_by_whom() {
     }
     // Signed, and still nothing anybody may say: a Submit in a log that is not its own.
     let mut liar = Ledger::new(Sealer::from_seed(&[51; 32]), BootId([9; 8]), [0; 32]);
-    let own = liar.submit(spec(1)).expect("a job");
+    let own = liar.submit(&[], spec(1)).expect("a job");
     let mark = liar.take_rows().expect("rows").mark;
     liar.durable(mark);
     let mut moved = liar.suffix(own, liar.me(), 0).expect("pieces").remove(0);

@@ -276,6 +276,9 @@ pub struct SubmitRequest {
     /// Render every frame anew, also those that another job has of the same scene with the same settings.
     #[serde(default)]
     pub no_reuse: bool,
+    /// Do not render frames whose files are in the output folder, whole.
+    #[serde(default)]
+    pub keep_existing: bool,
     /// Render frames of this job from the file, instead of submitting a new one. What belongs to the whole job (its name,
     /// output, video, rate, series and priority) stays as it is.
     #[serde(default)]

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Runs a script in `renderer`, with the path of the .blend that it is to save.
-fn make(renderer: &Renderer, blend: &Path, script: &str) {
+pub(super) fn make(renderer: &Renderer, blend: &Path, script: &str) {
     let file = blend.with_extension("py");
     let head = "import bpy, os, sys\nargs = sys.argv[sys.argv.index('--') + 1:]\nbpy.ops.wm.read_factory_settings()\n";
     let tail = "\nbpy.ops.wm.save_as_mainfile(filepath=args[0])\nsys.stdout.flush()\nos._exit(0)\n";

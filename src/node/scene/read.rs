@@ -140,6 +140,11 @@ impl SceneInfo {
         self.views.as_ref().map_or_else(|| vec![String::new()], |views| views.suffixes(format))
     }
 
+    /// The same by what belongs together: a frame has the files of one of these.
+    pub fn file_sets(&self, format: ImageFormat) -> Vec<Vec<String>> {
+        self.views.as_ref().map_or_else(|| vec![vec![String::new()]], |views| views.sets(format))
+    }
+
     /// Pixels of a frame when resolution or percentage are overridden. Rounds as Blender does: down.
     pub fn size_with(&self, resolution: Option<(u32, u32)>, percent: Option<u32>) -> (u32, u32) {
         let ((width, height), percent) = (resolution.unwrap_or(self.resolution), percent.unwrap_or(self.percent));

@@ -26,6 +26,10 @@ const BASE_RENDERS: i64 = 1 << 7;
 const CUSTOM_SIMULATION_RANGE: i64 = 1 << 6;
 /// `Object.type`.
 const CAMERA: i64 = 11;
+/// `bNode.flag`: it does nothing.
+const NODE_MUTED: i64 = 1 << 9;
+/// `bNode.idname`.
+const FILE_OUTPUT: &[u8] = b"CompositorNodeOutputFile";
 /// The first version with collections, and objects in scenes by way of view layers.
 const WITH_COLLECTIONS: u32 = 280;
 
@@ -40,6 +44,8 @@ pub struct Survey {
     pub unrun: Vec<Unrun>,
     /// Names of the cameras there are, those of the libraries last.
     pub cameras: Vec<String>,
+    /// Whether the compositor writes files of its own.
+    pub file_outputs: bool,
 }
 
 /// Looks through the .blend at `main` and its libraries, as `trace` found them, for what `overrides` choose to render.
@@ -52,6 +58,7 @@ pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Surve
     let mut simulations: Vec<(PathBuf, usize, Simulation)> = Vec::new();
     let mut bakes: Vec<(PathBuf, usize, Bake)> = Vec::new();
     let mut unruns: Vec<(PathBuf, usize, Unrun)> = Vec::new();
+    let mut file_outputs: Vec<(PathBuf, usize)> = Vec::new();
     let (mut scene, mut scene_start) = (Vec::new(), 1);
     let mut cameras = Vec::new();
     // The scene that is rendered comes first: it says where simulations of the others begin.
@@ -78,6 +85,7 @@ pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Surve
         bakes.extend(found.baked.into_iter().map(|(owner, bake)| (path.clone(), owner, bake)));
         let found = unrun(&blend, &mut budget)?;
         unruns.extend(found.into_iter().map(|(owner, unrun)| (path.clone(), owner, unrun)));
+        file_outputs.extend(file_output_owners(&blend).map(|owner| (path.clone(), owner)));
         graphs.insert(path.clone(), graph);
     }
     let mut seen = BTreeSet::new();
@@ -94,8 +102,20 @@ pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Surve
         Unrun::Driver { .. } | Unrun::Node { .. } => takes_part(path, owner),
     });
     let unrun: BTreeSet<Unrun> = unruns.into_iter().map(|(_, _, unrun)| unrun).collect();
+    let file_outputs = file_outputs.iter().any(|(path, owner)| takes_part(path, owner));
     let (simulations, bakes) = (simulations.into_iter().collect(), bakes.into_iter().collect());
-    Ok(Survey { simulations, bakes, unrun: unrun.into_iter().collect(), cameras })
+    Ok(Survey { simulations, bakes, unrun: unrun.into_iter().collect(), cameras, file_outputs })
+}
+
+/// The datablocks with File Output nodes, which write wherever they are.
+fn file_output_owners(blend: &Blend) -> impl Iterator<Item = usize> + '_ {
+    let is_one = move |index: usize| {
+        let node = blend.record(index).filter(|record| record.struct_name() == "bNode");
+        node.is_some_and(|node| {
+            node.text("idname") == Some(FILE_OUTPUT) && node.int("flag").unwrap_or(0) & NODE_MUTED == 0
+        })
+    };
+    blend.blocks().iter().enumerate().filter(move |(index, _)| is_one(*index)).map(|(_, block)| block.owner)
 }
 
 /// The blocks of the objects of this name: the file's own, and what stands for a linked one.

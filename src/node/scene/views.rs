@@ -82,12 +82,19 @@ impl SceneViews {
 
     /// What the names of a frame's files may end in; an empty text stands for a frame's own name.
     pub fn suffixes(&self, format: ImageFormat) -> Vec<String> {
+        self.sets(format).concat()
+    }
+
+    /// The same by what belongs together: a frame has the files of one of these.
+    pub fn sets(&self, format: ImageFormat) -> Vec<Vec<String>> {
         let suffixes = || self.views.iter().map(|(_, suffix)| suffix.clone());
         match self.files_in(format) {
-            ViewFiles::Stereo(..) | ViewFiles::Together => vec![String::new()],
+            ViewFiles::Stereo(..) | ViewFiles::Together => vec![vec![String::new()]],
             // A view alone has its suffix in 4.5, and none in 3.4.
-            ViewFiles::Apart if self.views.len() < 2 => suffixes().chain([String::new()]).collect(),
-            ViewFiles::Apart => suffixes().collect(),
+            ViewFiles::Apart if self.views.len() < 2 => {
+                suffixes().chain([String::new()]).map(|suffix| vec![suffix]).collect()
+            }
+            ViewFiles::Apart => vec![suffixes().collect()],
         }
     }
 
