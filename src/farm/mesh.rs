@@ -30,6 +30,8 @@ type Tail = (LogId, ActorId, u64);
 struct Forward {
     /// The first of them.
     from: u64,
+    /// How many of the actor's ops there were when the last of them came.
+    length: u64,
     /// How many of the actor's ops those have who told of some in the meantime.
     known_to: BTreeMap<NodeId, u64>,
 }
@@ -130,8 +132,9 @@ impl Farm {
         effects: &mut Vec<Effect>,
     ) {
         if self.is_partial() {
-            let forward = self.mesh.forwards.entry((log, actor)).or_insert(Forward { from, known_to: BTreeMap::new() });
-            forward.from = forward.from.min(from);
+            let new = Forward { from, length: 0, known_to: BTreeMap::new() };
+            let forward = self.mesh.forwards.entry((log, actor)).or_insert(new);
+            (forward.from, forward.length) = (forward.from.min(from), self.ledger.length(log, actor));
             return;
         }
         let origin = self.origin(actor);
@@ -186,16 +189,14 @@ impl Farm {
             self.mesh.push_at = now.mono + PUSH_EVERY;
             let forwards = std::mem::take(&mut self.mesh.forwards);
             // What is the same for all that are told.
-            let all = forwards.iter().map(|((log, actor), forward)| {
-                (*log, *actor, forward, self.ledger.length(*log, *actor), self.origin(*actor))
-            });
-            let news: Vec<(LogId, ActorId, &Forward, u64, Option<&Member>)> = all.collect();
+            let all = forwards.iter().map(|((log, actor), forward)| (*log, *actor, forward, self.origin(*actor)));
+            let news: Vec<(LogId, ActorId, &Forward, Option<&Member>)> = all.collect();
             // Most lack the same: it is put together once.
             let mut batches: BTreeMap<Vec<Tail>, Vec<Arc<Message>>> = BTreeMap::new();
             for to in self.told() {
-                let lacked = news.iter().filter_map(|&(log, actor, forward, length, origin)| {
+                let lacked = news.iter().filter_map(|&(log, actor, forward, origin)| {
                     let from = forward.first_for(to);
-                    (from < length && !Self::is_told_by(actor, origin, to)).then_some((log, actor, from))
+                    (from < forward.length && !Self::is_told_by(actor, origin, to)).then_some((log, actor, from))
                 });
                 let lacked: Vec<Tail> = lacked.collect();
                 let batch = batches.entry(lacked).or_insert_with_key(|lacked| {

@@ -12,7 +12,7 @@ use super::op::Op;
 use super::scripts::Trusts;
 use super::settings::Settings;
 use super::starts::{Start, Starts};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 /// A member as this machine knows it.
@@ -20,7 +20,7 @@ use std::time::Duration;
 pub struct Member {
     /// Which start of it was last heard.
     pub boot: Option<BootId>,
-    /// Its place in [`Roster::heard`].
+    /// Its place in [`Roster::signs`].
     place: usize,
     /// Whether a connection stands.
     pub connected: bool,
@@ -28,8 +28,6 @@ pub struct Member {
     pub left: Option<Duration>,
     /// When its last heartbeat came from itself, with what it has in hand.
     pub told: Option<Duration>,
-    /// When anything last came over the connection to it.
-    pub spoke: Option<Duration>,
     /// CPU load, hundredths.
     pub load_percent: u8,
     /// Memory that renders could have, bytes, if it is known.
@@ -53,14 +51,25 @@ impl Member {
     }
 }
 
+/// Signs of life of a member, on our clock.
+#[derive(Clone, Copy, Debug, Default)]
+struct Signs {
+    /// When it was last heard, itself or through others; `None` before the first word of this run.
+    heard: Option<Duration>,
+    /// When anything last came over the connection to it.
+    spoke: Option<Duration>,
+}
+
 /// Everyone, this machine included.
 #[derive(Clone, Debug)]
 pub struct Roster {
     me: ActorId,
     members: BTreeMap<NodeId, Member>,
-    /// When each member was last heard, by its place, on our clock; `None` before the first word of this run. Apart from
-    /// all that only a look at a member asks for: in a large swarm a hundred are heard of for each that is looked at.
-    heard: Vec<Option<Duration>>,
+    /// When each member was last heard, by its place. Apart from all that only a look at a member asks for: in a large
+    /// swarm a hundred are heard of for each that is looked at.
+    signs: Vec<Signs>,
+    /// The place of each, for those who come with a message: a search among members costs as much as most messages.
+    places: HashMap<NodeId, usize>,
     /// Starts caught signing two histories: what they claim binds nobody, since what they do is not taken any more.
     liars: BTreeSet<ActorId>,
     /// Whose scripts each machine runs.
@@ -81,7 +90,8 @@ impl Roster {
         Self {
             me,
             members,
-            heard: vec![None],
+            signs: vec![Signs::default()],
+            places: HashMap::from([(me.node, 0)]),
             liars: BTreeSet::new(),
             trusts: Trusts::default(),
             settings: Settings::default(),
@@ -139,14 +149,16 @@ impl Roster {
     /// A member to be changed; a new one where nothing is known of it.
     fn member_mut(&mut self, node: NodeId) -> &mut Member {
         self.members.entry(node).or_insert_with(|| {
-            self.heard.push(None);
-            Member { place: self.heard.len() - 1, ..Member::default() }
+            let place = self.signs.len();
+            self.signs.push(Signs::default());
+            self.places.insert(node, place);
+            Member { place, ..Member::default() }
         })
     }
 
     /// Whether a member was heard lately and is not gone.
     fn lives(&self, member: &Member, now: Duration) -> bool {
-        let heard = self.heard[member.place];
+        let heard = self.signs[member.place].heard;
         // Whom others still hear lives, though the connection to it ended.
         let ended = member.left.filter(|left| heard.is_none_or(|heard| heard <= *left));
         heard.is_some_and(|heard| now.saturating_sub(heard) < SUSPECT_AFTER)
@@ -178,7 +190,7 @@ impl Roster {
     /// A connection stands.
     pub fn connected(&mut self, node: NodeId, boot: BootId, now: Duration) {
         let place = self.member_mut(node).place;
-        self.heard[place] = Some(now);
+        self.signs[place] = Signs { heard: Some(now), spoke: Some(now) };
         let Some(member) = self.members.get_mut(&node) else { return };
         if member.boot != Some(boot) {
             if let Some(old) = member.boot {
@@ -192,7 +204,7 @@ impl Roster {
         if node != self.me.node {
             self.connected.insert(node);
         }
-        (member.connected, member.left, member.spoke) = (true, None, Some(now));
+        (member.connected, member.left) = (true, None);
     }
 
     /// It does not any more. The node may still be heard through others, or come back within the suspicion time.
@@ -205,14 +217,15 @@ impl Roster {
 
     /// Any valid message of it.
     pub fn heard(&mut self, node: NodeId, now: Duration) {
-        if let Some(member) = self.members.get_mut(&node) {
-            (self.heard[member.place], member.spoke) = (Some(now), Some(now));
+        if let Some(place) = self.places.get(&node) {
+            self.signs[*place] = Signs { heard: Some(now), spoke: Some(now) };
         }
     }
 
     /// Whether nothing came over the connection to it for long, though others may hear it: it may stand on this side alone.
     pub fn is_mute(&self, node: NodeId, now: Duration) -> bool {
-        let spoke = self.members.get(&node).filter(|member| member.connected).and_then(|member| member.spoke);
+        let spoke =
+            self.members.get(&node).filter(|member| member.connected).and_then(|member| self.signs[member.place].spoke);
         spoke.is_some_and(|spoke| now.saturating_sub(spoke) >= SUSPECT_AFTER)
     }
 
@@ -227,7 +240,7 @@ impl Roster {
         for hand in &beat.in_hand {
             member.since.entry((hand.job, hand.unit)).or_insert(now);
         }
-        (self.heard[member.place], member.told) = (Some(now), Some(now));
+        (self.signs[member.place].heard, member.told) = (Some(now), Some(now));
         member.load_percent = beat.load_percent;
         member.in_hand.clone_from(&beat.in_hand);
         (member.free_memory_bytes, member.at_desk) = (beat.free_memory_bytes, beat.at_desk);
@@ -240,7 +253,7 @@ impl Roster {
 
     /// Heartbeats as somebody else heard them, in ascending order of starts.
     pub fn relayed_beats(&mut self, beats: &[(BootId, u64)], now: Duration) {
-        self.starts.relayed(beats, now, |member| self.heard[member] = Some(now));
+        self.starts.relayed(beats, now, |member| self.signs[member].heard = Some(now));
     }
 
     /// Whether there are heartbeats, of members or as others heard them, to be handed on.
@@ -278,7 +291,7 @@ impl Roster {
     /// After a suspend of this machine nobody is judged by the time it missed.
     pub fn restart_suspicion(&mut self, now: Duration) {
         for member in self.members.values().filter(|member| member.connected) {
-            self.heard[member.place] = Some(now);
+            self.signs[member.place].heard = Some(now);
         }
     }
 
@@ -311,7 +324,7 @@ impl Roster {
     /// since.
     pub fn broke_off(&self, node: NodeId) -> bool {
         let Some(member) = self.members.get(&node) else { return false };
-        let (Some(left), Some(heard)) = (member.left, self.heard[member.place]) else { return false };
+        let (Some(left), Some(heard)) = (member.left, self.signs[member.place].heard) else { return false };
         heard <= left && left - heard < BROKE_OFF_WITHIN
     }
 
@@ -323,14 +336,15 @@ impl Roster {
 
     /// How long nothing has been heard of a node: since the start of this run where nothing ever was.
     pub fn silence(&self, node: NodeId, now: Duration) -> Duration {
-        let heard = self.members.get(&node).and_then(|member| self.heard[member.place]);
+        let heard = self.members.get(&node).and_then(|member| self.signs[member.place].heard);
         if node == self.me.node { Duration::ZERO } else { now.saturating_sub(heard.unwrap_or_default()) }
     }
 
     /// Those that vanished lately, by id: dead, or on the other side of a cut.
     pub fn missing(&self, now: Duration) -> impl Iterator<Item = (NodeId, &Member)> {
-        let lately =
-            move |member: &Member| self.heard[member.place].is_some_and(|heard| now.saturating_sub(heard) < MISSED_FOR);
+        let lately = move |member: &Member| {
+            self.signs[member.place].heard.is_some_and(|heard| now.saturating_sub(heard) < MISSED_FOR)
+        };
         let vanished = move |(node, member): &(NodeId, &Member)| {
             lately(member) && *node != self.me.node && !self.lives(member, now)
         };

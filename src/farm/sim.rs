@@ -44,7 +44,7 @@ use super::message::LogId;
 use super::op::{ClaimKind, FailureKind};
 use crate::seal::Sealer;
 use check::Checks;
-use event::{Event, Scheduled};
+use event::{Event, Queue};
 use jobs::Submission;
 use liar::Liar;
 use machine::{Machine, capability};
@@ -53,8 +53,7 @@ use peers::Outage;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use spread::Spread;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// Between looks at whether everything is done.
@@ -80,8 +79,7 @@ pub fn run_logged(scenario: &Scenario, seed: u64, events: usize) -> (Report, Vec
 struct World {
     scenario: Scenario,
     now: Duration,
-    queue: BinaryHeap<Reverse<Scheduled>>,
-    order: u64,
+    queue: Queue,
     rng: StdRng,
     machines: Vec<Machine>,
     by_node: BTreeMap<NodeId, usize>,
@@ -165,8 +163,7 @@ impl World {
         let pairs = net::topology(nodes).collect();
         let mut world = Self {
             now: Duration::ZERO,
-            queue: BinaryHeap::new(),
-            order: 0,
+            queue: Queue::default(),
             machines,
             by_node,
             net: Network::new(nodes),
@@ -223,8 +220,7 @@ impl World {
     }
 
     fn plan_at(&mut self, at: Duration, event: Event) {
-        self.order += 1;
-        self.queue.push(Reverse(Scheduled { at: at.max(self.now), order: self.order, event }));
+        self.queue.push(at.max(self.now), event);
     }
 
     fn millis(&mut self, from: u64, to: u64) -> Duration {
@@ -242,8 +238,8 @@ impl World {
 
     fn run(mut self) -> (Report, Vec<String>) {
         let deadline = self.scenario.faults.until + self.scenario.patience;
-        while let Some(Reverse(next)) = self.queue.pop() {
-            self.now = next.at;
+        while let Some((at, event)) = self.queue.pop() {
+            self.now = at;
             if self.now > deadline {
                 let detail = self.what_is_left();
                 self.fail(Invariant::EverythingEnds, detail);
@@ -251,11 +247,11 @@ impl World {
             if self.report.violation.is_some() {
                 break;
             }
-            if matches!(next.event, Event::Check) && self.is_finished() {
+            if matches!(event, Event::Check) && self.is_finished() {
                 self.check_end();
                 break;
             }
-            self.happen(next.event);
+            self.happen(event);
         }
         let log = self.log.take().unwrap_or_default().1.into();
         (self.finish(), log)

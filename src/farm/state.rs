@@ -506,7 +506,8 @@ impl JobState {
     fn count_shares(&mut self) {
         let Some(spec) = self.spec.clone() else { return };
         let frames = spec.frames.len();
-        let revised = self.units.iter().filter(|(unit, _)| is_of(&spec, **unit)).filter_map(|(_, state)| state.revised);
+        let revised =
+            self.units.iter().filter(|(unit, _)| is_of(&spec, **unit)).filter_map(|(_, state)| state.revised.as_ref());
         self.shares.clear();
         for revised in revised {
             *self.shares.entry(revised.id).or_default() += 1;
@@ -518,11 +519,11 @@ impl JobState {
     fn revise(&mut self, unit: Unit, revised: Revised) {
         let counts = self.spec.as_ref().is_some_and(|spec| is_of(spec, unit));
         let state = self.unit_mut(unit);
-        if state.revised.is_some_and(|before| before.at > revised.at) {
+        if state.revised.as_ref().is_some_and(|before| before.at > revised.at) {
             return;
         }
         let before = state.revision();
-        state.revised = Some(revised);
+        state.revised = Some(Box::new(revised));
         if counts {
             self.shares.entry(before).and_modify(|units| *units = units.saturating_sub(1));
             *self.shares.entry(revised.id).or_default() += 1;

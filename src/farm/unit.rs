@@ -72,7 +72,7 @@ pub struct UnitState {
     /// Highest epoch seen.
     pub epoch: u32,
     /// The revision it comes from, if there was any: the one of the highest (epoch, actor, sequence number).
-    pub revised: Option<Revised>,
+    pub revised: Option<Box<Revised>>,
     /// Latest claim per actor, of any epoch.
     pub claims: LiteMap<ActorId, Claim>,
     /// Results by (epoch, actor, sequence number): two of one epoch are fine, and of one actor where the first was lost.
@@ -95,7 +95,7 @@ pub(super) type RevisionKey = (u32, ActorId, u64);
 impl UnitState {
     /// Which revision renders it; 0 as submitted.
     pub fn revision(&self) -> u32 {
-        self.revised.map_or(0, |revised| revised.id)
+        self.revised.as_ref().map_or(0, |revised| revised.id)
     }
 
     /// What a result must be of to count: epoch and revision.

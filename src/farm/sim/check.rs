@@ -340,7 +340,7 @@ impl World {
             }
         }
         for (job, unit) in told.0.iter().chain(&touched.0) {
-            self.check_unit(i, *job, *unit);
+            self.check_units(i, *job, |_| [*unit]);
             self.check_copies_of(*job, *unit);
         }
         self.checks.since += 1;
@@ -350,20 +350,22 @@ impl World {
         }
     }
 
-    fn check_unit(&mut self, i: usize, job: JobId, unit: Unit) {
+    fn check_units<U: IntoIterator<Item = Unit>>(&mut self, i: usize, job: JobId, units: impl Fn(&JobState) -> U) {
         let Some(farm) = &self.machines[i].farm else { return };
         let Some(state) = farm.jobs().get(&job) else { return };
         let is_forked = || farm.ledger().forked().any(|(log, _)| log == job);
-        let now = state.unit(unit);
-        let has_result = now.results.keys().any(|(epoch, _, _)| *epoch == now.epoch);
         let frames = self.scenario.frames;
         let seen = self.checks.done.entry((i, job)).or_default();
-        if !has_result && seen.epoch(unit, frames) == Some(now.epoch) && !is_forked() {
-            let detail = format!("machine {i}, {job:?} frame {unit} epoch {}", now.epoch);
-            return self.fail(Invariant::DoneStaysDone, detail);
-        }
-        if has_result {
-            seen.insert(unit, frames, now.epoch);
+        for unit in units(state) {
+            let now = state.unit(unit);
+            let has_result = now.results.keys().any(|(epoch, _, _)| *epoch == now.epoch);
+            if !has_result && seen.epoch(unit, frames) == Some(now.epoch) && !is_forked() {
+                let detail = format!("machine {i}, {job:?} frame {unit} epoch {}", now.epoch);
+                return self.fail(Invariant::DoneStaysDone, detail);
+            }
+            if has_result {
+                seen.insert(unit, frames, now.epoch);
+            }
         }
     }
 
@@ -374,9 +376,7 @@ impl World {
             let machine = &self.machines[i];
             let jobs: Vec<JobId> = machine.farm.iter().flat_map(|farm| farm.jobs().keys().copied()).collect();
             for job in jobs {
-                let state = self.machines[i].farm.as_ref().and_then(|farm| farm.jobs().get(&job));
-                let units: Vec<Unit> = state.into_iter().flat_map(JobState::all_units).collect();
-                units.into_iter().for_each(|unit| self.check_unit(i, job, unit));
+                self.check_units(i, job, |state| state.all_units().collect::<Vec<_>>());
             }
             self.check_canceled(i);
             let own = self.machines[i].farm.as_ref().map(|farm| farm.me());

@@ -5,6 +5,8 @@ use crate::farm::event::Input;
 use crate::farm::id::{BlobId, JobId, Unit};
 use crate::farm::message::Message;
 use crate::wire;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -156,31 +158,42 @@ impl Event {
     }
 }
 
-/// An event in its place: earlier first, then as they were made.
-#[derive(Debug)]
-pub(super) struct Scheduled {
-    pub at: Duration,
-    pub order: u64,
-    pub event: Event,
+/// What is to happen: earlier first, then as it was planned.
+#[derive(Default)]
+pub(super) struct Queue {
+    /// When, in which order, and the place among the events: those stay where they are while their turns change places.
+    turns: BinaryHeap<Reverse<(Duration, u64, usize)>>,
+    events: Vec<Option<Event>>,
+    free: Vec<usize>,
+    planned: u64,
 }
 
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
+impl Queue {
+    pub fn push(&mut self, at: Duration, event: Event) {
+        self.planned += 1;
+        let place = self.free.pop().unwrap_or(self.events.len());
+        match self.events.get_mut(place) {
+            Some(free) => *free = Some(event),
+            None => self.events.push(Some(event)),
+        }
+        self.turns.push(Reverse((at, self.planned, place)));
     }
-}
 
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
+    pub fn pop(&mut self) -> Option<(Duration, Event)> {
+        let Reverse((at, _, place)) = self.turns.pop()?;
+        self.free.push(place);
+        Some((at, self.events.get_mut(place)?.take()?))
     }
-}
 
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
+    /// Has those happen at `now` that are chosen.
+    pub fn hasten(&mut self, now: Duration, chosen: impl Fn(Duration, &Event) -> bool) {
+        let mut turns = std::mem::take(&mut self.turns).into_vec();
+        for Reverse((at, _, place)) in &mut turns {
+            if self.events[*place].as_ref().is_some_and(|event| chosen(*at, event)) {
+                *at = now;
+            }
+        }
+        self.turns = turns.into();
     }
 }
 

@@ -13,7 +13,6 @@ use crate::farm::op::{JobSetting, UnitSet};
 use crate::seal::Sealer;
 use rand::RngExt;
 use rand::seq::SliceRandom;
-use std::cmp::Reverse;
 use std::time::Duration;
 
 /// Told back for what somebody revised; submissions count from 0.
@@ -396,15 +395,11 @@ impl World {
 
     /// What waits for a machine to wake or for its disk happens now: a write that began before is done like any after.
     fn hasten(&mut self) {
-        let mut queue = std::mem::take(&mut self.queue).into_vec();
-        for Reverse(next) in &mut queue {
-            let asleep = next.event.concerns().map(|machine| self.machines[machine].asleep_until);
-            let waits = asleep == Some(next.at) || matches!(next.event, Event::Committed { .. });
-            if waits {
-                next.at = self.now;
-            }
-        }
-        self.queue = queue.into();
+        let machines = &self.machines;
+        self.queue.hasten(self.now, |at, event| {
+            let asleep = event.concerns().map(|machine| machines[machine].asleep_until);
+            asleep == Some(at) || matches!(event, Event::Committed { .. })
+        });
     }
 
     pub(super) fn make_peace(&mut self) {
