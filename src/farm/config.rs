@@ -94,7 +94,8 @@ pub const PUSH_EVERY: Duration = Duration::from_millis(50);
 /// Between batches of signs of life handed on above that: a handful of hops is well under [`SUSPECT_AFTER`].
 pub const RELAY_EVERY: Duration = Duration::from_millis(500);
 /// Between digests above that: they hardly ever agree, since something is always on its way, and then cost two lists of
-/// everyone. TODO-FIGURE
+/// everyone. Measured with `hundred`, 4 seeds, 1 and 2 s: p99 154 and 155 ms, 64.1 and 62.7 bytes a frame and link; in the
+/// first 160 s of `big` answers to digests took 6.5 and 2.8 of 86 s of processor time.
 pub const FEW_DIGEST_EVERY: Duration = Duration::from_secs(2);
 /// Bytes asked for and not yet arrived, per peer. DESIGN §4.
 pub const IN_FLIGHT_PER_PEER_BYTES: u64 = 8 * 1024 * 1024;

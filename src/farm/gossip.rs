@@ -1,7 +1,7 @@
 //! Talking: heartbeats, pushes of new ops, and the repair that mends whatever a push missed.
 //!
 //! New ops go at once to every neighbour that the origin does not talk to itself. Once a second a few neighbours get a
-//! digest; where digests differ, hashes per log follow, then lengths per actor, then the missing suffixes. No answer is
+//! digest, in a large swarm one every two seconds; where digests differ, hashes per log follow, then lengths per actor, then the missing suffixes. No answer is
 //! ever waited for.
 
 use super::config::{DIGEST_EVERY, FEW_DIGEST_EVERY, HEARTBEAT, REPAIR_BYTES, SUSPECT_AFTER, TICK};

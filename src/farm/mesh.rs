@@ -182,8 +182,11 @@ impl Farm {
     pub(super) fn hand_on(&mut self, now: Now, effects: &mut Vec<Effect>) {
         if self.has_beats() && now.mono >= self.mesh.relay_at {
             self.mesh.relay_at = now.mono + RELAY_EVERY;
-            let message = Arc::new(Message::Beats(self.roster.take_beats(MAX_BEATS)));
-            effects.extend(self.told().into_iter().map(|to| Effect::Send { to, message: message.clone() }));
+            let beats = self.roster.take_beats(MAX_BEATS);
+            if !beats.is_empty() {
+                let message = Arc::new(Message::Beats(beats));
+                effects.extend(self.told().into_iter().map(|to| Effect::Send { to, message: message.clone() }));
+            }
         }
         if !self.mesh.forwards.is_empty() && now.mono >= self.mesh.push_at {
             self.mesh.push_at = now.mono + PUSH_EVERY;

@@ -229,12 +229,11 @@ impl Roster {
         spoke.is_some_and(|spoke| now.saturating_sub(spoke) >= SUSPECT_AFTER)
     }
 
-    /// A heartbeat of the member itself; whether it is news. One of another start than the connection's, or an old one, says
-    /// nothing.
-    pub fn heartbeat(&mut self, node: NodeId, beat: &Heartbeat, now: Duration) -> bool {
-        let Some(member) = self.members.get_mut(&node) else { return false };
+    /// A heartbeat of the member itself. One of another start than the connection's, or an old one, says nothing.
+    pub fn heartbeat(&mut self, node: NodeId, beat: &Heartbeat, now: Duration) {
+        let Some(member) = self.members.get_mut(&node) else { return };
         if !self.starts.told(member.place, beat.boot, beat.counter, now) {
-            return false;
+            return;
         }
         member.since.retain(|key, _| beat.in_hand.iter().any(|hand| (hand.job, hand.unit) == *key));
         for hand in &beat.in_hand {
@@ -248,7 +247,6 @@ impl Roster {
         if !member.neighbours.iter().eq(&beat.neighbours) {
             member.neighbours = beat.neighbours.iter().copied().collect();
         }
-        true
     }
 
     /// Heartbeats as somebody else heard them, in ascending order of starts.

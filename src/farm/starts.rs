@@ -118,7 +118,8 @@ impl Starts {
         let mut news = self.news.iter_mut().zip(self.boots.iter().zip(&self.counters)).filter(|(is_news, _)| **is_news);
         for (is_news, (boot, counter)) in news.by_ref().take(most) {
             *is_news = false;
-            taken.push((*boot, *counter));
+            // As much as nothing is known, and whoever is told it would believe any other.
+            taken.extend((*counter > 0).then_some((*boot, *counter)));
         }
         self.has_news = news.next().is_some();
         taken

@@ -1,7 +1,7 @@
 //! Stories of large swarms, told by small ones in which everyone tells a few.
 
 use super::*;
-use crate::farm::config::{HEARTBEAT, RELAY_EVERY};
+use crate::farm::config::{DOUBT_AFTER, HEARTBEAT, RELAY_EVERY};
 use crate::farm::id::ActorId;
 use crate::farm::message::Heartbeat;
 use crate::farm::roster::Roster;
@@ -85,7 +85,9 @@ impl Far {
             in_hand: Vec::new(),
             neighbours: Vec::new(),
         };
-        self.roster.heartbeat(actor(2).node, &beat, self.now)
+        self.roster.drop_beats();
+        self.roster.heartbeat(actor(2).node, &beat, self.now);
+        self.roster.has_beats()
     }
 
     fn is_told_of(&mut self, counter: u64) -> bool {
@@ -125,6 +127,10 @@ fn signs_of_life_that_one_message_cannot_hold_are_handed_on_with_the_next() {
     assert!(far.roster.has_beats());
     assert_eq!(far.roster.take_beats(1), beats[1..]);
     assert!(!far.roster.has_beats(), "each once");
+    // A counter that says nothing is not handed on, whoever tells it.
+    far.now += DOUBT_AFTER;
+    far.roster.relayed_beats(&[(actor(3).boot, 0)], far.now);
+    assert!(far.roster.take_beats(9).is_empty());
     far.roster.relayed_beats(&[(actor(3).boot, 2)], far.now);
     far.roster.disconnected(actor(3).node, far.now);
     far.roster.connected(actor(3).node, actor(4).boot, far.now);
