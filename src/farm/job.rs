@@ -464,6 +464,7 @@ mod tests {
             assert_eq!(output.suffix_of(7, ImageFormat::Png, path), None, "{path:?}");
         }
     }
+
     #[test]
     fn jobs_meet_where_one_image_of_a_frame_they_share_has_one_name() {
         let frames = |first, last| FrameSet::range(first, last, 1).expect("frames");

@@ -208,6 +208,11 @@ impl JobState {
                     self.drop_claim(unit, &actor);
                 }
             }
+            Op::Done { epoch, unit, outputs, .. } if !strangers::has_image(&outputs) => {
+                self.reuses.remove(&actor);
+                self.hold(actor, outputs.iter().map(|output| output.blob), true);
+                self.fail((epoch, actor, seq), unit, strangers::no_image());
+            }
             Op::Done { epoch, revision, unit, outputs, millis, device, build } => {
                 let word = self.reuses.remove(&actor);
                 let own = self.speed.entry(actor.node).or_default();
@@ -241,10 +246,7 @@ impl JobState {
                 self.remarks.insert((unit, epoch, actor), Remark { blank, warnings });
             }
             Op::Failed { epoch, unit, kind, message, log } => {
-                *self.failures.entry(actor.node).or_default() += 1;
-                self.failing.insert(unit);
-                self.drop_claim(unit, &actor);
-                self.unit_mut(unit).failures.insert((epoch, actor, seq), Attempt { kind, message, log });
+                self.fail((epoch, actor, seq), unit, Attempt { kind, message, log });
             }
             Op::Holds { blobs } => self.hold(actor, blobs, true),
             Op::Lost { .. } if is_planted(Bug::LossIgnored) => {}

@@ -67,6 +67,14 @@ impl Views {
         &self.0
     }
 
+    /// Whether a frame whose files end in these has exactly what was declared. A view alone is declared with its suffix and
+    /// without, and is one file.
+    pub fn are(&self, written: &[String]) -> bool {
+        let is_alone = matches!(&self.0[..], [_, last] if last.is_empty()) && written.len() == 1;
+        let written: BTreeSet<&String> = written.iter().collect();
+        written.iter().all(|suffix| self.has(suffix)) && (is_alone || written.len() == self.0.len())
+    }
+
     /// Whether one of them has this suffix.
     pub fn has(&self, suffix: &str) -> bool {
         self.0.iter().any(|one| one == suffix)
@@ -87,6 +95,23 @@ mod tests {
         assert!(of(&["_L", ""]).is_some(), "a view alone has its suffix or none, as the series has it");
         for wrong in [&[][..], &["_l", "_L"], &["../x"], &["7"], &["_\n"]] {
             assert_eq!(of(wrong), None, "{wrong:?}");
+        }
+        let are = |declared: &[&str], written: &[&str]| {
+            of(declared).unwrap_or_default().are(&written.iter().map(|suffix| (*suffix).to_owned()).collect::<Vec<_>>())
+        };
+        assert!(are(&["_L", "_R"], &["_L", "_R"]) && are(&[""], &[""]) && are(&["_L", ""], &["_L"]));
+        assert!(are(&["_L", ""], &[""]) && are(&["_L", ""], &["_L", ""]));
+        for (declared, written) in [
+            (&[""][..], &["_L", "_R"][..]),
+            (&[""], &["_L"]),
+            (&["_L", "_R"], &[""]),
+            (&["_L", "_R"], &["_L"]),
+            (&["_L", "_R"], &["_L", "_L"]),
+            (&["_L", "_R"], &["_L", "_R", "_C"]),
+            (&["_L", ""], &["_R"]),
+            (&["_L", ""], &[]),
+        ] {
+            assert!(!are(declared, written), "{declared:?} {written:?}");
         }
         let many = |count| (0..count).map(|at| format!("_v{at}")).collect::<Vec<_>>();
         assert!(Views::of(&many(MAX_VIEWS)).is_some() && Views::of(&many(MAX_VIEWS + 1)).is_none());

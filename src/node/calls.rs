@@ -1,7 +1,7 @@
 //! What the API asks, answered from the farm.
 
 use super::answer::{Stream, Until, Watcher};
-use super::capability::{is_looking, is_of_renderers};
+use super::capability::{Search, is_looking};
 use super::event::{Choice, Event, Found, WhoCan};
 use super::http::{ApiCall, ApiError, ApiRequest, CollectRequest, ErrorKind, Reply, SetRequest, VideoChoice};
 use super::identity::{self, Invite};
@@ -14,6 +14,7 @@ use crate::farm::frames::FrameSet;
 use crate::farm::id::JobId;
 use crate::farm::job::{JobSpec, OutputSpec, Series};
 use crate::farm::op::{JobSetting, UnitSet};
+use crate::farm::roster::Member;
 use crate::farm::state::JobState;
 use crate::farm::verdict::is_failed;
 use serde_json::{Value, json};
@@ -291,16 +292,17 @@ impl Node {
     /// Answers who could render a scene, as far as it can be told now. That nobody can is told once nobody looks for its
     /// Blenders any more.
     pub(super) fn answer_questions(&mut self, now: Duration) {
-        let mut others = self.farm.roster().alive(now).filter_map(|(_, member)| member.capability.as_ref());
-        let others_look = others.any(is_looking);
+        let roster = self.farm.roster();
+        let looks = |member: &Member| member.capability.as_ref().is_some_and(is_looking);
+        let others = roster.alive(now).filter(|(node, member)| *node != self.identity.node && looks(member));
+        let looking = others.map(|(node, _)| roster.name(node)).collect();
+        let search = Search { own_is_over: self.discovered, arrives: now < ARRIVAL, looking };
         for question in std::mem::take(&mut self.questions) {
-            let answer = self.who_can(&question);
-            let may_change = |error: &ApiError| now < ARRIVAL || (others_look && is_of_renderers(error.kind));
-            let settled = self.discovered && !answer.found.as_ref().is_err_and(may_change);
-            if settled {
-                let _ = question.reply.send(answer);
-            } else if !question.reply.is_closed() {
-                self.questions.push(question);
+            let Choice { pinned, found } = self.who_can(&question);
+            match search.answer(found, question.waits) {
+                Some(found) => drop(question.reply.send(Choice { pinned, found })),
+                None if question.reply.is_closed() => {}
+                None => self.questions.push(question),
             }
         }
     }

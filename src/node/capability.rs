@@ -1,7 +1,7 @@
 //! What this machine tells the others that it can do, and how busy it is.
 
 use super::event::Event;
-use super::http::ErrorKind;
+use super::http::{ApiError, ErrorKind};
 use super::render::{Discovery, NO_BLENDER, Renderer};
 use super::{GpuMode, HOUSEKEEPING, Node, confinement, gpus, machine};
 use crate::farm::event::{Input, Load};
@@ -16,9 +16,42 @@ pub(super) fn is_looking(told: &Capability) -> bool {
 }
 
 /// Whether a refusal tells of the Blenders that machines have, so that another may come of those still looked for.
-pub(super) fn is_of_renderers(kind: ErrorKind) -> bool {
+fn is_of_renderers(kind: ErrorKind) -> bool {
     use ErrorKind::{BlenderBroken, NoBlender, NoDenoiser, NoGpu, NoSeries};
     matches!(kind, NoBlender | NoSeries | BlenderBroken | NoDenoiser | NoGpu)
+}
+
+/// Where the search for Blenders stands, here and on the other machines.
+pub(super) struct Search {
+    /// Whether this machine knows its own.
+    pub own_is_over: bool,
+    /// Whether this machine is so new here that others may not have been heard yet.
+    pub arrives: bool,
+    /// The names of other machines that have not said yet which they have.
+    pub looking: Vec<String>,
+}
+
+impl Search {
+    /// What is said to somebody who asks which Blender there is for a scene; `None`: nothing yet, as it may change. Who can
+    /// wait no longer is told what is so now, and who might change it.
+    pub fn answer<T>(&self, found: Result<T, ApiError>, waits: bool) -> Option<Result<T, ApiError>> {
+        let may_change = |error: &ApiError| self.arrives || (!self.looking.is_empty() && is_of_renderers(error.kind));
+        match found {
+            found if self.own_is_over && !found.as_ref().is_err_and(may_change) => Some(found),
+            _ if waits => None,
+            _ if !self.own_is_over => {
+                let text = "the Blenders of this machine did not answer in time; see `swarm doctor`";
+                Some(Err(ApiError::new(ErrorKind::BlenderBroken, text)))
+            }
+            Err(error) if is_of_renderers(error.kind) && !self.looking.is_empty() => {
+                let (who, verb) = (self.looking.join(", "), if self.looking.len() == 1 { "has" } else { "have" });
+                let text =
+                    format!("{}; {who} {verb} not said yet which Blenders are there, see `swarm nodes`", error.message);
+                Some(Err(ApiError::new(error.kind, text)))
+            }
+            found => Some(found),
+        }
+    }
 }
 
 impl Node {
@@ -110,6 +143,7 @@ pub(super) fn watch_load(tell: mpsc::Sender<Event>) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::wire::tests::capability;
@@ -123,5 +157,29 @@ mod tests {
         assert!(!is_looking(&with(vec![problem("blender-cannot-start"), problem(NO_BLENDER)])));
         assert!(!is_looking(&capability()), "it has one");
         assert!(!is_looking(&Capability { slots: 0, ..fresh }), "it does not render");
+    }
+
+    #[test]
+    fn a_refusal_waits_for_machines_that_look_for_blenders_and_is_told_with_their_names_when_the_wait_is_over() {
+        let search = |own_is_over, looking: &[&str]| {
+            let looking = looking.iter().map(|name| (*name).to_owned()).collect();
+            Search { own_is_over, arrives: false, looking }
+        };
+        let refused = |kind| Err::<(), _>(ApiError::new(kind, "no 4.5 here"));
+        let text = |answer: Option<Result<(), ApiError>>| answer.unwrap().unwrap_err().message;
+        let one = search(true, &["ws7"]);
+        assert_eq!(one.answer(refused(ErrorKind::NoSeries), true), None);
+        let told = one.answer(refused(ErrorKind::NoSeries), false).unwrap().unwrap_err();
+        assert_eq!(told.kind, ErrorKind::NoSeries);
+        assert_eq!(told.message, "no 4.5 here; ws7 has not said yet which Blenders are there, see `swarm nodes`");
+        let told = text(search(true, &["a", "b"]).answer(refused(ErrorKind::NoGpu), false));
+        assert!(told.starts_with("no 4.5 here; a, b have not said yet"), "{told}");
+        // What no Blender changes, and what is found, is told at once.
+        assert_eq!(text(one.answer(refused(ErrorKind::JobState), true)), "no 4.5 here");
+        assert_eq!(one.answer(Ok::<_, ApiError>(()), true), Some(Ok(())));
+        assert_eq!(text(search(true, &[]).answer(refused(ErrorKind::NoSeries), true)), "no 4.5 here");
+        assert_eq!(search(false, &[]).answer(Ok::<_, ApiError>(()), true), None);
+        let told = text(search(false, &["ws7"]).answer(refused(ErrorKind::NoSeries), false));
+        assert!(told.contains("of this machine did not answer in time"), "{told}");
     }
 }

@@ -130,6 +130,7 @@ impl Frame {
             settings: spec.settings.clone(),
             format: spec.format,
             size: spec.size,
+            views: spec.views.clone(),
             threads: self.threads,
             ocio: scene::ocio_of(&manifest, dir)?,
             gpus: self.gpus.clone(),

@@ -72,6 +72,8 @@ pub struct WhoCan {
     pub renders: bool,
     /// The job that is to come first, as the person named it.
     pub after: Option<String>,
+    /// Whether it can wait for Blenders that are still looked for.
+    pub waits: bool,
     /// Who, or why nobody can.
     pub reply: oneshot::Sender<Choice>,
 }

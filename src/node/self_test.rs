@@ -6,6 +6,7 @@
 use super::render::{Disk, Renderer, UnitFailure, Worker, WorkerScene};
 use crate::farm::id::Unit;
 use crate::farm::job::{Device, ImageFormat, RenderSettings};
+use crate::farm::views::Views;
 use std::path::Path;
 use std::time::Duration;
 
@@ -40,8 +41,8 @@ async fn render(renderer: &Renderer, threads: Option<u32>, dir: &Path) -> Result
         ..RenderSettings::default()
     };
     let (size, format) = ((SIDE, SIDE), ImageFormat::Png);
-    let scene =
-        WorkerScene { blend: None, settings, format, size, threads, ocio: None, gpus: None, disk: Disk::default() };
+    let (views, disk) = (Views::default(), Disk::default());
+    let scene = WorkerScene { blend: None, settings, format, size, views, threads, ocio: None, gpus: None, disk };
     let mut worker = Worker::start(renderer, scene, dir).await.map_err(|error| UnitFailure::from(error).message)?;
     let out = dir.join("out").join(format!("self-test-{:016x}.png", rand::random::<u64>()));
     let kept = async { worker.draw(Unit::whole(1), &out, Some(LIMIT)).await?.keep().await }.await;

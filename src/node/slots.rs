@@ -473,6 +473,7 @@ impl Run {
             settings: work.spec.settings.clone(),
             format: work.spec.format,
             size: work.spec.size,
+            views: work.spec.views.clone(),
             threads: self.threads,
             ocio,
             gpus: gpus::of_renderer(renderer, self.gpu.as_ref()),

@@ -277,31 +277,44 @@ pub(super) async fn who_can(
     renders: bool,
     events: &mpsc::Sender<Event>,
 ) -> Choice {
+    who_can_within(PROBE_WAIT, request, info, needs, renders, events).await
+}
+
+/// Asks once more when the wait is over, for what is known then.
+async fn who_can_within(
+    wait: Duration,
+    request: &SubmitRequest,
+    info: &SceneInfo,
+    needs: &Needs,
+    renders: bool,
+    events: &mpsc::Sender<Event>,
+) -> Choice {
     let pinned = request.series.map(if request.update.is_some() { Pinned::Job } else { Pinned::Asked });
     let cannot = |kind, text| Choice { pinned, found: Err(ApiError::new(kind, text)) };
     let stopping = || cannot(ErrorKind::Busy, "the daemon is stopping; submit again when it runs");
-    let (reply, answer) = oneshot::channel();
-    let ask = WhoCan {
-        file: info.version,
-        min_version: info.min_version,
-        needs: needs.clone(),
-        pinned,
-        gpu: request.device == crate::farm::job::Device::Gpu,
-        renders,
-        after: request.rules.after.clone().flatten(),
-        reply,
-    };
-    if events.send(Event::WhoCan(ask)).await.is_err() {
-        return stopping();
+    for waits in [true, false] {
+        let (reply, answer) = oneshot::channel();
+        let ask = WhoCan {
+            file: info.version,
+            min_version: info.min_version,
+            needs: needs.clone(),
+            pinned,
+            gpu: request.device == crate::farm::job::Device::Gpu,
+            renders,
+            after: request.rules.after.clone().flatten(),
+            waits,
+            reply,
+        };
+        if events.send(Event::WhoCan(ask)).await.is_err() {
+            return stopping();
+        }
+        match tokio::time::timeout(wait, answer).await {
+            Ok(Ok(choice)) => return choice,
+            Ok(Err(_)) => return stopping(),
+            Err(_) => {}
+        }
     }
-    match tokio::time::timeout(PROBE_WAIT, answer).await {
-        Ok(Ok(choice)) => choice,
-        Ok(Err(_)) => stopping(),
-        Err(_) => cannot(
-            ErrorKind::BlenderBroken,
-            "the Blenders of a machine here did not answer in time; see `swarm doctor`, and `swarm nodes` for one that has none yet",
-        ),
-    }
+    cannot(ErrorKind::Busy, "the daemon does not say in time who could render this; submit again when it does less")
 }
 
 /// The store as a place for bundles, for as long as somebody waits for them.
@@ -386,6 +399,32 @@ fn bundle_error(error: BundleError) -> ApiError {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::node::event::Found;
+
+    #[tokio::test]
+    async fn who_waited_in_vain_for_blenders_is_told_what_is_known() {
+        let (events, mut asked) = mpsc::channel(8);
+        let answers = async {
+            let mut unanswered = Vec::new();
+            while let Some(Event::WhoCan(question)) = asked.recv().await {
+                if question.waits {
+                    unanswered.push(question);
+                    continue;
+                }
+                assert!(unanswered.iter().all(|question| question.reply.is_closed()), "it is asked anew");
+                let found: Result<Found, _> = Err(ApiError::new(ErrorKind::NoSeries, "no 4.5 here"));
+                let _ = question.reply.send(Choice { pinned: None, found });
+            }
+        };
+        let (request, info) = (SubmitRequest::default(), SceneInfo::plain());
+        let needs = Needs::default();
+        let asks = who_can_within(Duration::from_millis(20), &request, &info, &needs, true, &events);
+        let choice = tokio::select! {
+            choice = asks => choice,
+            () = answers => panic!("nobody asks any more"),
+        };
+        assert_eq!(choice.found.err().unwrap(), ApiError::new(ErrorKind::NoSeries, "no 4.5 here"));
+    }
 
     #[test]
     fn sound_needs_every_frame_at_the_scenes_own_rate() {

@@ -5,13 +5,33 @@
 
 use super::JobState;
 use crate::farm::id::{ActorId, NodeId, Unit};
-use crate::farm::op::Output;
+use crate::farm::op::{FailureKind, Output, OutputRole};
+use crate::farm::unit::Attempt;
 use std::collections::BTreeMap;
 
 /// What a result is of, and whose.
 type Whose = (Unit, u32, ActorId);
 
+/// Whether these can be a result. All that asks whether one is still there asks it of its files: of a result without any that
+/// are the job's, it always would be.
+pub(super) fn has_image(outputs: &[Output]) -> bool {
+    outputs.iter().any(|output| output.role == OutputRole::Image)
+}
+
+/// What such a result is instead.
+pub(super) fn no_image() -> Attempt {
+    Attempt { kind: FailureKind::BadOutput, message: "its result has no image".into(), log: None }
+}
+
 impl JobState {
+    /// A unit failed on the machine of this actor.
+    pub(super) fn fail(&mut self, attempt: (u32, ActorId, u64), unit: Unit, how: Attempt) {
+        *self.failures.entry(attempt.1.node).or_default() += 1;
+        self.failing.insert(unit);
+        self.drop_claim(unit, &attempt.1);
+        self.unit_mut(unit).failures.insert(attempt, how);
+    }
+
     /// What a result has that is the job's; all of it while the job is not known.
     pub(super) fn sift(&mut self, whose: Whose, outputs: Vec<Output>) -> Vec<Output> {
         let Some(spec) = &self.spec else { return outputs };
@@ -103,5 +123,33 @@ mod tests {
         assert_eq!(told(&plain).1, "shot_0001-plate.png");
         assert_eq!(files(&fold(&[(3, &stereo), (1, &submit), (2, &done)])), files(&plain));
         assert_eq!(files(&fold(&[(1, &submit), (1, &stereo), (2, &done)])), files(&plain));
+    }
+
+    #[test]
+    fn a_result_without_an_image_is_a_failure_of_whoever_sent_it_and_takes_nobodys_frame() {
+        let submit = Op::Submit { min_version: 1, spec: Box::new(crate::wire::tests::spec()) };
+        let unit = Unit::whole(1);
+        let done = |path: &str, role| {
+            let outputs = vec![Output { path: path.into(), blob: BlobId([1; 32]), bytes: 1, role }];
+            let (device, build) = (String::new(), String::new());
+            Op::Done { epoch: 0, revision: 0, unit, outputs, millis: 1, device, build }
+        };
+        for role in [OutputRole::Aux, OutputRole::Preview, OutputRole::Sound] {
+            for path in ["x", "file-outputs/z0001.exr"] {
+                let ops = [(actor(1), &submit), (actor(2), &done(path, role))];
+                let fold = |order: [usize; 2]| {
+                    let mut job = JobState::new(JobId([1; 16]));
+                    order.iter().for_each(|at| job.apply(ops[*at].0, 0, ops[*at].1.clone()));
+                    job
+                };
+                let mut job = fold([0, 1]);
+                assert_eq!(job, fold([1, 0]));
+                assert_eq!(job.unit(unit).current_results().count(), 0, "{path} {role:?}");
+                let failed: Vec<_> = job.unit(unit).failures.values().map(|attempt| &*attempt.message).collect();
+                assert_eq!(failed, ["its result has no image"]);
+                job.apply(actor(3), 0, done("shot_0001.png", OutputRole::Image));
+                assert_eq!(job.unit(unit).current_results().count(), 1, "another's counts");
+            }
+        }
     }
 }

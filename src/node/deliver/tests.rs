@@ -262,6 +262,7 @@ async fn video_of(renderer: &Renderer, format: ImageFormat, depth: Option<u8>) -
         settings: spec.settings.clone(),
         format,
         size: spec.size,
+        views: spec.views.clone(),
         threads: Some(1),
         ocio: None,
         gpus: None,

@@ -66,6 +66,7 @@ mod tests {
     use crate::farm::id::Unit;
     use crate::farm::job::{ImageFormat, RenderSettings};
     use crate::farm::overrides::Overrides;
+    use crate::farm::views::Views;
 
     #[tokio::test]
     async fn a_frame_rendered_by_hand_is_the_workers() {
@@ -81,6 +82,7 @@ mod tests {
                 settings,
                 format: ImageFormat::Png,
                 size: (32, 18),
+                views: Views::default(),
                 threads: Some(1),
                 ocio: None,
                 gpus: None,

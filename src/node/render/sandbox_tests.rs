@@ -9,6 +9,7 @@ use super::*;
 use crate::farm::id::Unit;
 use crate::farm::job::{Device, FrameRate, ImageFormat, RenderSettings};
 use crate::farm::scripts::Scripts;
+use crate::farm::views::Views;
 use crate::node::render::Discovery;
 use serde_json::json;
 use std::net::TcpListener;
@@ -99,7 +100,8 @@ fn wanted(blend: &Path, engine: &str, in_files: bool) -> WorkerScene {
     };
     let (format, size) = (ImageFormat::Png, (64, 36));
     let disk = Disk::default();
-    WorkerScene { blend: Some(blend.into()), settings, format, size, threads: Some(1), ocio: None, gpus: None, disk }
+    let (blend, views, threads) = (Some(blend.into()), Views::default(), Some(1));
+    WorkerScene { blend, settings, format, size, views, threads, ocio: None, gpus: None, disk }
 }
 
 /// Longest wait for what happens within a second or two on a machine that is not busy.

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::farm::job::{FrameRate, ImageFormat, RenderSettings};
+use crate::farm::views;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use tokio::sync::OnceCell;
@@ -61,6 +62,7 @@ pub(in crate::node) fn worker_scene(blend: &Path, settings: RenderSettings) -> W
         settings,
         format,
         size,
+        views: views::Views::default(),
         threads: Some(1),
         ocio: None,
         gpus: None,

@@ -7,7 +7,7 @@ use super::FailureKind;
 use super::drawn::{Refusal, look};
 use super::files::Folder;
 use crate::farm::job::ImageFormat;
-use crate::farm::views::{MAX_VIEWS, is_view_suffix};
+use crate::farm::views::{self, MAX_VIEWS, is_view_suffix};
 use serde_json::Value;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -33,8 +33,9 @@ pub struct Views {
     pub(super) _folder: Folder,
 }
 
-/// The suffixes of what the driver says that Blender wrote; none where a frame is one file.
-pub(super) fn suffixes(answer: &Value) -> Result<Vec<String>, Refusal> {
+/// The suffixes of what the driver says that Blender wrote; none where a frame is one file. They are those that the job
+/// declared: what runs in a scene may have changed them before the driver saw it.
+pub(super) fn suffixes(answer: &Value, declared: &views::Views) -> Result<Vec<String>, Refusal> {
     let told = answer["views"].as_array().map(Vec::as_slice).unwrap_or_default();
     let refused = |why: String| Err((FailureKind::BadOutput, why));
     if told.len() > MAX_VIEWS {
@@ -45,7 +46,34 @@ pub(super) fn suffixes(answer: &Value) -> Result<Vec<String>, Refusal> {
         Some(odd) => {
             refused(format!("the suffix `{odd}` of a view cannot stand behind a frame's number in a file name"))
         }
-        None => Ok(texts),
+        None => {
+            let one_file = [String::new()];
+            let written = if texts.is_empty() { &one_file[..] } else { &texts };
+            if declared.are(written) {
+                return Ok(texts);
+            }
+            refused(format!(
+                "Blender wrote {} for a frame, and the job was submitted with {}: a script or driver in the scene changes \
+                 its views, or an older swarm submitted it; save the scene with the views that it is to render, and \
+                 submit it again",
+                listed(written),
+                listed(declared.suffixes()),
+            ))
+        }
+    }
+}
+
+/// What a frame's files are, for people.
+fn listed(suffixes: &[String]) -> String {
+    match suffixes {
+        [one] if one.is_empty() => "one image".into(),
+        several => {
+            let named = several.iter().map(|suffix| match suffix.as_str() {
+                "" => "one without a suffix".to_owned(),
+                suffix => format!("`{suffix}`"),
+            });
+            format!("the views {}", named.collect::<Vec<_>>().join(", "))
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use super::tests::{one_frame, pixels, renderers, scene, worker_scene};
 use super::*;
 use crate::farm::id::Unit;
 use crate::farm::job::{Device, ImageFormat, RenderSettings};
+use crate::farm::views;
 use std::path::Path;
 
 const SIZE: (u32, u32) = (64, 36);
@@ -29,9 +30,12 @@ for name, camera in (('Cam_C', bpy.data.objects['Camera']), ('Cam_top', top), ('
 scene.camera = bpy.data.objects['Cam_C']
 ";
 
-fn of(blend: PathBuf, format: ImageFormat, size: (u32, u32)) -> WorkerScene {
+/// A scene submitted with views of these suffixes, or with one file a frame.
+fn of(blend: PathBuf, format: ImageFormat, size: (u32, u32), suffixes: &[&str]) -> WorkerScene {
     let settings = RenderSettings { device: Device::Cpu, ..RenderSettings::default() };
-    WorkerScene { format, size, ..worker_scene(&blend, settings) }
+    let suffixes: Vec<String> = suffixes.iter().map(|suffix| (*suffix).to_owned()).collect();
+    let views = views::Views::of(&suffixes).unwrap_or_default();
+    WorkerScene { format, size, views, ..worker_scene(&blend, settings) }
 }
 
 /// The file names in a folder, sorted.
@@ -55,7 +59,8 @@ async fn each_view_is_a_file_with_the_pixels_and_the_suffix_that_blender_gives_i
             by_blender.sort();
             assert_eq!(names(alone.path()), by_blender, "{}", renderer.version_text());
             let before = names(dir.path());
-            let mut worker = Worker::start(renderer, of(blend, ImageFormat::Png, SIZE), dir.path()).await.unwrap();
+            let mut worker =
+                Worker::start(renderer, of(blend, ImageFormat::Png, SIZE, suffixes), dir.path()).await.unwrap();
             for frame in [3, 7] {
                 let out = dir.path().join("out.png");
                 let drawn = worker.draw(Unit::whole(frame), &out, None).await.unwrap();
@@ -84,7 +89,9 @@ async fn a_frame_that_lacks_a_view_or_has_one_of_another_size_has_failed() {
     for renderer in renderers().await {
         let dir = tempfile::tempdir().unwrap();
         let blend = scene(renderer, dir.path(), STEREO);
-        let mut worker = Worker::start(renderer, of(blend.clone(), ImageFormat::Png, SIZE), dir.path()).await.unwrap();
+        let mut worker = Worker::start(renderer, of(blend.clone(), ImageFormat::Png, SIZE, &["_L", "_R"]), dir.path())
+            .await
+            .unwrap();
         let right = dir.path().join(".out.png.part.views/image_R.png");
         let out = dir.path().join("out.png");
         let drawn = worker.draw(Unit::whole(1), &out, None).await.unwrap();
@@ -102,7 +109,8 @@ async fn a_frame_that_lacks_a_view_or_has_one_of_another_size_has_failed() {
 
         let alike = STEREO.to_owned() + "\nrender.views['right'].file_suffix = '_l'";
         let blend = scene(renderer, dir.path(), &alike);
-        let mut worker = Worker::start(renderer, of(blend, ImageFormat::Png, SIZE), dir.path()).await.unwrap();
+        let mut worker =
+            Worker::start(renderer, of(blend, ImageFormat::Png, SIZE, &["_L", "_R"]), dir.path()).await.unwrap();
         let failure = worker.draw(Unit::whole(1), &out, None).await.unwrap_err();
         assert!(failure.message.contains("two views have the suffix"), "{failure:?}");
     }
@@ -119,7 +127,8 @@ for frame, on in ((1, False), (2, True)):
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out.png");
         let blend = scene(renderer, dir.path(), keyed);
-        let mut worker = Worker::start(renderer, of(blend.clone(), ImageFormat::Png, SIZE), dir.path()).await.unwrap();
+        let mut worker =
+            Worker::start(renderer, of(blend.clone(), ImageFormat::Png, SIZE, &[]), dir.path()).await.unwrap();
         worker.draw(Unit::whole(1), &out, None).await.unwrap().keep().await.unwrap();
         let failure = worker.draw(Unit::whole(2), &out, None).await.unwrap_err();
         assert!(failure.message.contains("the scene changes its views in frame 2"), "{failure:?}");
@@ -127,10 +136,62 @@ for frame, on in ((1, False), (2, True)):
         let blend = scene(renderer, dir.path(), STEREO);
         let script = "import bpy\nbpy.context.scene.render.views['right'].file_suffix = '_ref'";
         std::fs::write(dir.path().join("look.py"), script).unwrap();
-        let mut wanted = of(blend, ImageFormat::Png, SIZE);
+        let mut wanted = of(blend, ImageFormat::Png, SIZE, &["_L", "_R"]);
         wanted.settings.scripts.file = Some("look.py".into());
         let failure = Worker::start(renderer, wanted, dir.path()).await.err().unwrap();
         assert!(format!("{failure:?}").contains("the script look.py changes which views are rendered"), "{failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_frame_whose_views_a_text_of_the_file_changed_has_failed_and_says_what_was_declared() {
+    let text = |line: &str| {
+        format!(
+            "text = bpy.data.texts.new('setup.py')\ntext.use_module = True\n\
+             text.write('import bpy\\nfor scene in bpy.data.scenes:\\n    {line}\\n')"
+        )
+    };
+    let switch = |on: &str| text(&format!("scene.render.use_multiview = {on}"));
+    let right_only = text(r#"scene.render.views["left"].use = False"#);
+    // What is saved and what runs, what was declared, and what is said of it; nothing where all is as declared.
+    let cases = [
+        (
+            switch("True"),
+            vec![],
+            Some("wrote the views `_L`, `_R` for a frame, and the job was submitted with one image"),
+        ),
+        (
+            format!("{STEREO}\n{}", switch("False")),
+            vec!["_L", "_R"],
+            Some("wrote one image for a frame, and the job was submitted with the views `_L`, `_R`"),
+        ),
+        (
+            format!("{STEREO}\n{right_only}"),
+            vec!["_L", "_R"],
+            Some("and the job was submitted with the views `_L`, `_R`"),
+        ),
+        (format!("{STEREO}\n{}", switch("True")), vec!["_L", "_R"], None),
+        // A view alone has its suffix or none, as the series has it.
+        (format!("{STEREO}\nrender.views['right'].use = False"), vec!["_L", ""], None),
+    ];
+    for renderer in renderers().await {
+        for (change, declared, says) in &cases {
+            let dir = tempfile::tempdir().unwrap();
+            let out = dir.path().join("out.png");
+            let blend = scene(renderer, dir.path(), change);
+            let mut wanted = of(blend, ImageFormat::Png, SIZE, declared);
+            wanted.settings.scripts.in_files = true;
+            let mut worker = Worker::start(renderer, wanted, dir.path()).await.unwrap();
+            let drawn = worker.draw(Unit::whole(1), &out, None).await;
+            let Some(says) = says else {
+                drawn.unwrap().keep().await.unwrap();
+                continue;
+            };
+            let failure = drawn.err().unwrap_or_else(|| panic!("{change} by {}", renderer.version_text()));
+            assert_eq!(failure.kind, FailureKind::BadOutput, "{failure:?}");
+            assert!(failure.message.contains(says) && failure.message.contains("save the scene"), "{failure:?}");
+            assert!(failure.worker_lives, "Blender did as it was told");
+        }
     }
 }
 
@@ -153,7 +214,7 @@ async fn a_stereo_image_is_checked_at_the_size_of_both_views() {
             let blend = scene(renderer, dir.path(), &change);
             let alone = one_frame(renderer, &blend, 2, alone.path());
             let mut worker =
-                Worker::start(renderer, of(blend.clone(), ImageFormat::Png, size), dir.path()).await.unwrap();
+                Worker::start(renderer, of(blend.clone(), ImageFormat::Png, size, &[]), dir.path()).await.unwrap();
             let out = dir.path().join("out.png");
             let drawn = worker.draw(Unit::whole(2), &out, None).await.unwrap();
             let rendered = drawn.keep().await.unwrap_or_else(|e| panic!("{}: {e:?}", renderer.version_text()));
@@ -186,7 +247,7 @@ async fn a_frame_in_openexr_has_its_views_and_a_preview_of_the_first_or_of_the_s
                 "{STEREO}\nsettings.file_format = 'OPEN_EXR'\nsettings.views_format = '{files}'\n{side_by_side}"
             );
             let blend = scene(renderer, dir.path(), &change);
-            let mut worker = Worker::start(renderer, of(blend, *format, *size), dir.path()).await.unwrap();
+            let mut worker = Worker::start(renderer, of(blend, *format, *size, suffixes), dir.path()).await.unwrap();
             let out = dir.path().join("out").with_extension(format.extension());
             for frame in [1, 2] {
                 let drawn = worker.draw(Unit::whole(frame), &out, None).await;

@@ -20,6 +20,7 @@ use crate::farm::job::{Device, FrameRate, ImageFormat, RenderSettings};
 use crate::farm::op::Blank;
 use crate::farm::overrides::Overrides;
 use crate::farm::soundtrack::Soundtrack;
+use crate::farm::views;
 use crate::node::leftover::Leftover;
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -48,6 +49,8 @@ pub struct WorkerScene {
     pub format: ImageFormat,
     /// Width and height of every image, pixels.
     pub size: (u32, u32),
+    /// Which files every frame is.
+    pub views: views::Views,
     /// Threads; all if `None`.
     pub threads: Option<u32>,
     /// The configuration of OpenColorIO that the scene brings; without one it has Blender's own colours.
@@ -353,7 +356,7 @@ impl Worker {
             None => self.child = unfinished.child.take(),
         }
         self.progress.send_replace(1.0);
-        Ok((answer["seconds"].as_f64().unwrap_or(0.0), unfinished.parts, suffixes(&answer)?))
+        Ok((answer["seconds"].as_f64().unwrap_or(0.0), unfinished.parts, suffixes(&answer, &self.scene.views)?))
     }
 
     /// Mixes the sound of the video, to go with what was drawn; none if nothing is heard in the scene. What goes wrong is a
