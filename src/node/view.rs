@@ -152,7 +152,7 @@ fn job_warnings(job: &JobState, name: &dyn Fn(NodeId) -> String) -> Vec<String> 
     let mut builds: BTreeMap<&str, NodeId> = BTreeMap::new();
     for unit in job.all_units() {
         if let Some((actor, outcome)) = job.unit(unit).current_results().next()
-            && !outcome.is_kept()
+            && !outcome.is_kept
             && builds.len() < BUILDS_MAX
         {
             builds.entry(&outcome.build).or_insert(actor.node);
@@ -258,9 +258,9 @@ pub fn frames(farm: &Farm, job: &JobState, frame: Option<i32>, now: Duration) ->
             let (word, node) = unit_state(farm, job, unit, now);
             let state = job.unit(unit);
             let outcome = state.current_results().next().map(|(_, outcome)| outcome);
-            let kept = outcome.is_some_and(Outcome::is_kept);
+            let kept = outcome.is_some_and(|outcome| outcome.is_kept);
             let rendered = outcome.filter(|_| !kept);
-            let results = state.results.iter().filter(|(_, outcome)| !outcome.is_kept()).count();
+            let results = state.results.iter().filter(|(_, outcome)| !outcome.is_kept).count();
             let error = state.current_failures().last().map(|(_, attempt)| attempt.message.clone());
             json!({
                 "frame": unit.frame,
@@ -493,7 +493,7 @@ mod tests {
             output("shot_0001.png.preview.jpg", OutputRole::Preview),
             output("file-outputs/z0001.exr", OutputRole::Aux),
         ];
-        let outcome = Outcome { revision: 0, outputs, millis: 1, device, build };
+        let outcome = Outcome { revision: 0, outputs, millis: 1, device, build, is_kept: false };
         // As they are called in the folder of the frames.
         assert_eq!(output_names(&job(&[]), Unit::whole(1), &outcome), ["shot_0001.png", "file-outputs/z0001.exr"]);
     }
