@@ -207,6 +207,14 @@ impl Collector {
         }
     }
 
+    /// Whether a result lay where this puts it before the job: the user may have changed it since.
+    pub fn is_at_home(&self, job: &JobState, outcome: &Outcome) -> bool {
+        let place = |output: &OutputSpec| {
+            (output.directory.clone(), output.prefix.clone(), output.suffix.clone(), output.digits)
+        };
+        outcome.is_kept && job.spec.as_ref().is_some_and(|spec| place(&spec.output) == place(&self.output))
+    }
+
     /// Whether a result is known not to be under its names.
     pub fn is_absent(&self, unit: Unit, outcome: &Outcome) -> bool {
         self.absent.get(&unit).is_some_and(|absent| absent.iter().any(|blobs| outcome.is_of(blobs)))
@@ -275,11 +283,14 @@ fn cut(frames: &FrameSet) -> String {
     }
 }
 
-/// The result to take: one whose files are all here already, else the first.
+/// The result to take: one whose files are all here already, else the first. One that was there before the job comes before
+/// those that others have.
 pub fn pick(job: &JobState, unit: Unit, is_local: impl Fn(&Outcome) -> bool) -> Option<&Outcome> {
-    let state = job.unit(unit);
-    let local = state.current_results().map(|(_, outcome)| outcome).find(|outcome| is_local(outcome));
-    local.or_else(|| state.current_results().next().map(|(_, outcome)| outcome))
+    let results = || job.unit(unit).current_results().map(|(_, outcome)| outcome);
+    let (kept, others) =
+        (|| results().filter(|outcome| outcome.is_kept), || results().filter(|outcome| !outcome.is_kept));
+    let local = kept().chain(others()).find(|outcome| is_local(outcome));
+    local.or_else(|| kept().chain(others()).next())
 }
 
 /// Results that have one live holder while the submitter is away, for which this node is the one to make a second copy:

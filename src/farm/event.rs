@@ -429,6 +429,8 @@ pub enum Effect {
         /// Files: all in the store, or some neither there nor held by anybody, and then perhaps all under their names since
         /// an earlier run.
         outputs: Vec<Output>,
+        /// Whether they lay there before the job: whatever is under their names now is the user's own, and stays.
+        is_kept: bool,
     },
     /// Every frame there will be is delivered: finish the video.
     FinishVideo {

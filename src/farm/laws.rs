@@ -6,6 +6,7 @@
 
 use super::id::{ActorId, BlobId, BootId, JobId, NodeId, Part, Unit};
 use super::job::{Colours, Revision};
+use super::kept::{KEPT, KeptFrame};
 use super::ledger::{Ledger, MergeError};
 use super::message::{LogId, SWARM_LOG, Suffix};
 use super::op::{Blank, ClaimKind, FailureKind, JobSetting, Op, Output, OutputRole, RetireReason, Reuse, UnitSet};
@@ -54,7 +55,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         (0u8..=100).prop_map(JobSetting::Priority),
         prop::sample::select(crate::wire::tests::settings()),
     ];
-    let done = |(epoch, revision, unit, blobs, millis): (u32, u32, Unit, Vec<BlobId>, u32)| {
+    let done = |(epoch, revision, unit, blobs, millis, build): (u32, u32, Unit, Vec<BlobId>, u32, &str)| {
         // The second is a view of the job, or none, as the frame has it.
         let output = |(i, blob)| match i {
             0 => Output { path: "0.png".into(), blob, bytes: 1, role: OutputRole::Image },
@@ -66,7 +67,7 @@ fn any_op() -> impl Strategy<Value = Op> {
             },
         };
         let outputs = blobs.into_iter().enumerate().map(output).collect();
-        Op::Done { epoch, revision, unit, outputs, millis, device: "CPU".into(), build: "b".into() }
+        Op::Done { epoch, revision, unit, outputs, millis, device: "CPU".into(), build: build.into() }
     };
     prop_oneof![
         4 => (0u32..3, units(), any::<bool>(), any::<u32>()).prop_map(|(epoch, units, backs_up, score)| {
@@ -74,7 +75,7 @@ fn any_op() -> impl Strategy<Value = Op> {
             Op::Claim { epoch, units, kind, score }
         }),
         2 => units().prop_map(|units| Op::Release { units }),
-        4 => (0u32..3, 0u32..3, unit(), blobs(), any::<u32>()).prop_map(done),
+        4 => (0u32..3, 0u32..3, unit(), blobs(), any::<u32>(), prop::sample::select(vec!["b", KEPT])).prop_map(done),
         2 => (0u32..3, unit(), prop::option::of(Just(BlobId([9; 32])))).prop_map(|(epoch, unit, log)| {
             Op::Failed { epoch, unit, kind: FailureKind::Crash, message: "no".into(), log }
         }),
@@ -146,7 +147,10 @@ fn write(plan: &[(usize, Op, bool)]) -> (LogId, Vec<Ledger>) {
     let mut spec = crate::wire::tests::spec();
     spec.frames = "1-4".parse().unwrap();
     spec.views = Views::of(&["_L".into(), "_R".into()]).unwrap();
-    let log = writers[0].submit(&[], spec).unwrap();
+    // A frame was there before; of others anybody may say so.
+    let output = Output { path: "2.png".into(), blob: BlobId([5; 32]), bytes: 1, role: OutputRole::Image };
+    let kept = KeptFrame { unit: Unit::whole(2), outputs: vec![output] };
+    let log = writers[0].submit(&[kept.done()], spec).unwrap();
     write_in(log, &mut writers, plan);
     (log, writers)
 }

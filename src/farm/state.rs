@@ -3,15 +3,15 @@
 //! The fold: [`JobState::apply`] takes each op of each actor once, in that actor's order; ops of different actors may
 //! come in any order and give the same state, because what an actor says is kept under the actor and compared only when
 //! read. Nothing here knows who is alive; `schedule` and `collect` put that together with the roster. Who holds
-//! which blobs is in `held`, what is no file of the job in `strangers`.
+//! which blobs is in `held`, what is no file of the job in `strangers`, what was there before it in `before`.
 
+mod before;
 mod held;
 mod strangers;
 
 use super::config::UNITS_LOOKED_AT;
 use super::id::{ActorId, BlobId, JobId, NodeId, Part, Unit};
 use super::job::{JobSpec, Revision};
-use super::kept::KEPT;
 use super::op::{JobSetting, Op, RetireReason, Reuse, UnitSet};
 use super::order::{depth, places};
 use super::planted::{Bug, is_planted};
@@ -178,7 +178,8 @@ impl JobState {
                     Some(Reuse::Taken { .. }) | None => None,
                 };
                 spec.views = self.views.remove(&actor).unwrap_or_default();
-                spec.mixed_with = self.first_not_kept(&spec, actor, seq);
+                self.mark_kept(actor, seq);
+                spec.mixed_with = self.first_not_kept(&spec);
                 // The ledger lets only the actor the job is named after write this, once.
                 let units = spec.frames.iter().map(Unit::whole);
                 self.unfinished = units.filter(|unit| !self.unit(*unit).has_result()).collect();
@@ -221,8 +222,6 @@ impl JobState {
                     Some(Reuse::Taken { epoch: of, unit: taken, from }) if (of, taken) == (epoch, unit) => {
                         self.taken.insert((unit, actor, seq), from);
                     }
-                    // It was there before.
-                    Some(Reuse::Taken { .. } | Reuse::Wanted { .. }) | None if build == KEPT => {}
                     Some(Reuse::Taken { .. } | Reuse::Wanted { .. }) | None => {
                         for speed in [own, &mut self.speed_of_all] {
                             *speed = (speed.0.saturating_add(1), speed.1.saturating_add(u64::from(millis)));
@@ -239,7 +238,8 @@ impl JobState {
                     // Nearly all have one, and room for four would be most of what a job takes.
                     state.results = LiteMap::with_capacity(1);
                 }
-                state.results.insert((epoch, actor, seq), Outcome { revision, outputs, millis, device, build });
+                let outcome = Outcome { revision, outputs, millis, device, build, is_kept: false };
+                state.results.insert((epoch, actor, seq), outcome);
                 self.review(unit);
             }
             Op::Remark { epoch, unit, blank, warnings } => {

@@ -48,6 +48,8 @@ struct Machine {
     /// What was begun: frame, epoch, and the bundle it comes from.
     begun: Vec<(i32, u32, BlobId)>,
     delivered: Vec<i32>,
+    /// What was to be put under its name: frame, file, and whether whatever lies there stays.
+    puts: Vec<(i32, BlobId, bool)>,
     /// What lies under its name here.
     folder: BTreeSet<BlobId>,
     /// Its folder answers when the test says so.
@@ -119,6 +121,7 @@ impl Trio {
             rendering: BTreeSet::new(),
             begun: Vec::new(),
             delivered: Vec::new(),
+            puts: Vec::new(),
             folder: BTreeSet::new(),
             is_slow: false,
             unanswered: Vec::new(),
@@ -200,9 +203,10 @@ impl Trio {
                 machine.rendering.insert((job, unit));
             }
             Effect::Stop { job, unit } => drop(machine.rendering.remove(&(job, unit))),
-            Effect::Deliver { job, collection, unit, epoch, outputs } => {
+            Effect::Deliver { job, collection, unit, epoch, outputs, is_kept } => {
                 let blobs: BTreeSet<BlobId> = outputs.iter().map(|output| output.blob).collect();
                 let gone: Vec<BlobId> = blobs.difference(&machine.store).copied().collect();
+                machine.puts.extend(outputs.iter().map(|output| (unit.frame, output.blob, is_kept)));
                 machine.unanswered.push(match gone.is_empty() || blobs.is_subset(&machine.folder) {
                     true => {
                         machine.delivered.push(unit.frame);

@@ -32,6 +32,8 @@ pub struct Outcome {
     pub device: Arc<str>,
     /// Renderer.
     pub build: Arc<str>,
+    /// Whether it lay in the output folder before its job: its submitter said so before the `Submit`.
+    pub is_kept: bool,
 }
 
 impl Outcome {

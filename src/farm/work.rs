@@ -251,9 +251,15 @@ impl Farm {
                 let is_local = |outcome: &super::unit::Outcome| {
                     outcome.outputs.iter().all(|output| self.local.contains(&output.blob))
                 };
-                let Some(outcome) = pick(state, unit, is_local) else { continue };
+                // The user's own file is looked for before anybody's result may take its place.
+                let is_at_home =
+                    |outcome: &super::unit::Outcome| state.owner() == Some(me) && collector.is_at_home(state, outcome);
+                let may_be_there = |outcome: &super::unit::Outcome| {
+                    is_local(outcome) || is_at_home(outcome) && !collector.is_absent(unit, outcome)
+                };
+                let Some(outcome) = pick(state, unit, may_be_there) else { continue };
                 let is_delivering = collector.delivering.contains_key(&unit);
-                let mut to_deliver = Some(outcome).filter(|outcome| !is_delivering && is_local(outcome));
+                let mut to_deliver = Some(outcome).filter(|outcome| !is_delivering && may_be_there(outcome));
                 collector.gives_up(unit, None);
                 if !is_delivering && to_deliver.is_none() && is_lost(state, unit, |blob| self.local.contains(&blob)) {
                     let is_own = state.owner() == Some(me);
@@ -270,9 +276,10 @@ impl Farm {
                     }
                 }
                 if let Some(outcome) = to_deliver {
+                    let is_kept = state.owner() == Some(me) && collector.is_at_home(state, outcome);
                     collector.takes(unit, version, outcome);
-                    let outputs = outcome.outputs.clone();
-                    effects.push(Effect::Deliver { job: *job, collection: collector.collection, unit, epoch, outputs });
+                    let (collection, outputs) = (collector.collection, outcome.outputs.clone());
+                    effects.push(Effect::Deliver { job: *job, collection, unit, epoch, outputs, is_kept });
                     continue;
                 }
                 collector.waits(unit);

@@ -246,7 +246,7 @@ impl Watcher {
 
     fn frame_event(&self, farm: &Farm, job: &JobState, unit: Unit, word: &str, node: Option<NodeId>) -> Value {
         let state = job.unit(unit);
-        let rendered = state.current_results().next().filter(|(_, outcome)| !outcome.is_kept());
+        let rendered = state.current_results().next().filter(|(_, outcome)| !outcome.is_kept);
         let seconds = rendered.map(|(_, outcome)| f64::from(outcome.millis) / 1000.0);
         let failure = state.current_failures().last();
         let mut event = json!({"event": "frame", "frame": unit.frame, "state": word, "seconds": seconds});

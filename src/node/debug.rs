@@ -63,7 +63,7 @@ impl Node {
             return Err(ApiError::new(ErrorKind::NoSeries, text));
         };
         let farms = unit.current_results().next().map(|(by, outcome)| {
-            if outcome.is_kept() {
+            if outcome.is_kept {
                 return "it was kept as it lay in the output folder".to_owned();
             }
             format!(

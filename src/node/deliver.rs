@@ -25,7 +25,7 @@ use crate::farm::job::{JobSpec, OutputSpec};
 use crate::farm::op::{Output, OutputRole};
 use crate::wire::is_file_output;
 use images::Images;
-use put::{Place, is_absent, put};
+use put::{Place, is_absent, put, put_new, put_one};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -120,14 +120,14 @@ impl Delivery {
         lock(&self.notes).get(&job).cloned()
     }
 
-    /// Puts a frame's files under their names.
+    /// Puts a frame's files under their names. Images that were there before the job take nothing's place.
     pub fn deliver(
         &mut self,
         (job, collection): (JobId, u64),
         spec: Arc<JobSpec>,
         to: &OutputSpec,
         (unit, epoch): (Unit, u32),
-        outputs: Vec<Output>,
+        (outputs, is_kept): (Vec<Output>, bool),
     ) {
         while self.tasks.try_join_next().is_some() {}
         let format = spec.format;
@@ -138,6 +138,7 @@ impl Delivery {
         let has_sound = to.video.is_some() && spec.sound_with(unit).is_some();
         let sound = has_sound.then(|| Place { role: OutputRole::Sound, path: sound_at(&self.work_dir(job)) });
         let beside: Vec<Place> = preview.into_iter().chain(sound).collect();
+        let put_image = if is_kept { put_new } else { put_one };
         self.begin((job, collection), spec, to);
         let Some(state) = self.jobs.get_mut(&job) else { return };
         state.images.set(to, unit.frame, format, &images);
@@ -155,8 +156,8 @@ impl Delivery {
             let folder = image.path.parent().unwrap_or(&image.path).to_path_buf();
             let mut putting = tokio::task::spawn_blocking(move || {
                 let put = images
-                    .put_others(&store, &directory)
-                    .and_then(|()| put(&store, &outputs, &image, &beside))
+                    .put_others(&store, &directory, put_image)
+                    .and_then(|()| put(&store, &outputs, &image, &beside, put_image))
                     .and_then(|()| file_outputs::put(&store, images.not_among(&outputs), &directory, unit.frame));
                 let absent = outputs.iter().map(|output| output.blob).filter(|blob| !store.has(*blob));
                 put.map_err(|(folder, error)| (folder, error, absent.collect()))

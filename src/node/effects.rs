@@ -107,10 +107,10 @@ impl Node {
                     vec![Input::Manifest { bundle, files }]
                 });
             }
-            Effect::Deliver { job, collection, unit, epoch, outputs } => {
+            Effect::Deliver { job, collection, unit, epoch, outputs, is_kept } => {
                 let to = self.farm.collectors().get(&job).map(|collector| collector.output.clone());
                 if let (Some(spec), Some(to)) = (self.job_spec(job), to) {
-                    self.delivery.deliver((job, collection), spec, &to, (unit, epoch), outputs);
+                    self.delivery.deliver((job, collection), spec, &to, (unit, epoch), (outputs, is_kept));
                 }
             }
             Effect::FinishVideo { job, collection, missing, canceled } => {
@@ -125,7 +125,7 @@ impl Node {
                 let state = self.farm.jobs().get(&job);
                 if let (Some(state), Some(spec), Some(to)) = (state, self.job_spec(job), to) {
                     // Of a frame that was there before nobody printed anything.
-                    let is_rendered = |unit| state.unit(unit).current_results().any(|(_, outcome)| !outcome.is_kept());
+                    let is_rendered = |unit| state.unit(unit).current_results().any(|(_, outcome)| !outcome.is_kept);
                     let has_log = |unit: &Unit| is_rendered(*unit) || !state.unit(*unit).failures.is_empty();
                     let logs = state.all_units().filter(has_log).map(|unit| unit.frame).collect();
                     self.delivery.zip((job, collection), spec, &to, logs, video);

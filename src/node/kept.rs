@@ -7,13 +7,14 @@
 use super::cause::{is_full, with_causes};
 use super::chunk::Chunking;
 use super::http::{ApiError, ErrorKind};
-use super::render::check_image;
+use super::render::{CheckError, check_image};
 use super::store::Store;
 use crate::farm::frames::FrameSet;
 use crate::farm::id::Unit;
 use crate::farm::job::{ImageFormat, OutputSpec};
 use crate::farm::kept::KeptFrame;
 use crate::farm::op::{Output, OutputRole};
+use image::ImageError;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -55,34 +56,32 @@ pub struct Broken {
 
 impl Kept {
     /// Looks at the files of these frames, as long as `goes_on` says after each of them. Blocks on the disk.
+    ///
+    /// # Errors
+    /// A file cannot be looked at: whether it is whole is not known, so that it must not be replaced.
     pub fn look(
         output: &OutputSpec,
         frames: &FrameSet,
         wanted: &Wanted,
         mut goes_on: impl FnMut(usize) -> bool,
-    ) -> (Self, Broken) {
+    ) -> Result<(Self, Broken), ApiError> {
         let (mut kept, mut broken) = (BTreeMap::new(), Broken::default());
         for (done, frame) in frames.iter().enumerate() {
             if !goes_on(done) {
                 break;
             }
-            let mut why = None;
-            let mut whole = |set: &Vec<String>| {
-                let files = set.iter().map(|view| look_at(output, frame, view, wanted));
-                files.collect::<Result<Vec<Whole>, _>>().map_err(|error| why = why.take().or(error)).ok()
-            };
-            match wanted.sets.iter().find_map(&mut whole) {
-                Some(files) => drop(kept.insert(frame, files)),
-                None if why.is_some() || is_begun(output, frame, wanted) => {
+            match look_at_frame(output, frame, wanted)? {
+                Found::Whole(files) => drop(kept.insert(frame, files)),
+                Found::Broken(why) => {
                     broken.frames += 1;
                     if broken.frames == 1 {
-                        broken.why = why.unwrap_or_else(|| format!("frame {frame} lacks files of views"));
+                        broken.why = why;
                     }
                 }
-                None => {}
+                Found::Nothing => {}
             }
         }
-        (Self(kept), broken)
+        Ok((Self(kept), broken))
     }
 
     /// How many frames.
@@ -128,28 +127,84 @@ fn not_taken(error: io::Error) -> ApiError {
     ApiError::new(kind, format!("a frame that is kept cannot be taken in: {}; {fix}", with_causes(&error)))
 }
 
-/// Looks at the file of one view; why it is not whole, or nothing if it is not there.
-fn look_at(output: &OutputSpec, frame: i32, view: &str, wanted: &Wanted) -> Result<Whole, Option<String>> {
+/// What there is of a file, or of a frame.
+enum Found<T> {
+    /// Whole, as it would be rendered.
+    Whole(T),
+    /// Not whole, and why.
+    Broken(String),
+    /// It is not there.
+    Nothing,
+}
+
+/// Looks at the files of one frame, whichever way they are called.
+fn look_at_frame(output: &OutputSpec, frame: i32, wanted: &Wanted) -> Result<Found<Vec<Whole>>, ApiError> {
+    let (mut why, mut is_begun) = (None, false);
+    for set in &wanted.sets {
+        let mut files = Vec::with_capacity(set.len());
+        for view in set {
+            match look_at(output, frame, view, wanted)? {
+                Found::Whole(file) => files.push(file),
+                Found::Broken(text) => drop(why.get_or_insert(text)),
+                Found::Nothing => {}
+            }
+        }
+        if files.len() == set.len() {
+            return Ok(Found::Whole(files));
+        }
+        is_begun |= !files.is_empty();
+    }
+    let lacks = is_begun.then(|| format!("frame {frame} lacks files of views"));
+    Ok(why.or(lacks).map_or(Found::Nothing, Found::Broken))
+}
+
+/// Looks at the file of one view.
+fn look_at(output: &OutputSpec, frame: i32, view: &str, wanted: &Wanted) -> Result<Found<Whole>, ApiError> {
     let name = output.view_name(frame, wanted.format, view);
     let path = Path::new(&output.directory).join(&name);
-    let wrong = |why: String| Some(format!("{name}: {why}"));
     let stamp = match stamp_of(&path) {
         Ok(stamp) => stamp,
-        // A link that leads nowhere is replaced without a word, as ever.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(None),
-        Err(error) => return Err(wrong(error.to_string())),
+        // A link that leads nowhere is replaced without a word, as ever; that the folder is none is told beside.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Found::Nothing);
+        }
+        Err(error) => return Err(not_looked_at(&path, &error)),
     };
     match check_image(&path, wanted.format, wanted.size) {
-        Ok(_) => Ok(Whole { name, path, stamp }),
-        // What to do about it is said of a rendered one.
-        Err(error) => Err(wrong(with_causes(&error).split("; ").next().unwrap_or_default().to_owned())),
+        Ok(_) => Ok(Found::Whole(Whole { name, path, stamp })),
+        Err(error) if tells_nothing(&error) => Err(not_looked_at(&path, &error)),
+        Err(error) => Ok(Found::Broken(format!("{name}: {}", first_of(&error)))),
     }
 }
 
-/// Whether any file of a frame is there.
-fn is_begun(output: &OutputSpec, frame: i32, wanted: &Wanted) -> bool {
-    let path = |view: &String| Path::new(&output.directory).join(output.view_name(frame, wanted.format, view));
-    wanted.sets.iter().flatten().any(|view| path(view).exists())
+/// Whether an image was not looked at as a whole: the disk failed, or it is too large for that.
+fn tells_nothing(error: &CheckError) -> bool {
+    let cause: &(dyn std::error::Error + 'static) = match error {
+        CheckError::TooLarge(..) | CheckError::Decode(ImageError::Limits(_)) => return true,
+        // It names what its own cause is, not itself, as its source.
+        CheckError::Decode(ImageError::IoError(error)) => error,
+        error => error,
+    };
+    // A file that ends too early says so without the system.
+    let is_of_system = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.raw_os_error().is_some())
+    };
+    std::iter::successors(Some(cause), |cause| cause.source()).any(is_of_system)
+}
+
+fn not_looked_at(path: &Path, error: &(dyn std::error::Error + 'static)) -> ApiError {
+    let text = format!(
+        "{} cannot be looked at ({}), so that nobody knows whether to keep it; mend that or move it away, or submit without \
+         --keep-existing, which replaces it",
+        path.display(),
+        first_of(error)
+    );
+    ApiError::new(ErrorKind::FileUnreadable, text)
+}
+
+/// What is the matter, without what to do about a rendered one.
+fn first_of(error: &(dyn std::error::Error + 'static)) -> String {
+    with_causes(error).split("; ").next().unwrap_or_default().to_owned()
 }
 
 /// Of a plain file: nothing else is opened, since a pipe would never answer.

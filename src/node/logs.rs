@@ -431,7 +431,7 @@ impl Node {
             let attempts = unit_state.failures.len();
             for (actor, outcome, taken) in state.results(unit) {
                 let (node, log) = match taken {
-                    None if outcome.is_kept() => {
+                    None if outcome.is_kept => {
                         let text = "it lay in the output folder before the job and was kept, so nobody rendered it";
                         (actor.node, LogText::Nowhere(text.into()))
                     }

@@ -347,10 +347,11 @@ pub(super) async fn check(
     let silent = looked.silent(request, frames.as_ref(), rate);
     let output = frames.as_ref().map(|frames| output_of(request, &looked.info, frames));
     let output = output.and_then(|output| looked.keep(request, output));
-    let mut kept = Kept::default();
+    let (mut kept, before) = (Kept::default(), looked.problems.len());
     if let (Some(output), Some(frames)) = (&output, &frames) {
         kept = looked.check_output(request, output.clone(), frames.clone(), (chosen.format, size), stream).await?;
     }
+    let told = before..looked.problems.len();
     looked.refuse_to_keep(request, simulate_from, chosen.format, output.as_ref());
     let renders = frames.as_ref().is_none_or(|frames| kept.len() < frames.len());
     looked.warn_of_changes(request);
@@ -370,6 +371,8 @@ pub(super) async fn check(
         looked.problems.push(unwritten(request, series, chosen.format));
         chosen = format::FALLBACK;
         if let (Some(output), Some(frames)) = (&output, &frames) {
+            // Of files that the job does not write.
+            looked.problems.drain(told);
             kept = looked.check_output(request, output.clone(), frames.clone(), (chosen.format, size), stream).await?;
         }
     }

@@ -152,7 +152,7 @@ fn job_warnings(job: &JobState, name: &dyn Fn(NodeId) -> String) -> Vec<String> 
     let mut builds: BTreeMap<&str, NodeId> = BTreeMap::new();
     for unit in job.all_units() {
         if let Some((actor, outcome)) = job.unit(unit).current_results().next()
-            && !outcome.is_kept()
+            && !outcome.is_kept
             && builds.len() < BUILDS_MAX
         {
             builds.entry(&outcome.build).or_insert(actor.node);
@@ -258,9 +258,9 @@ pub fn frames(farm: &Farm, job: &JobState, frame: Option<i32>, now: Duration) ->
             let (word, node) = unit_state(farm, job, unit, now);
             let state = job.unit(unit);
             let outcome = state.current_results().next().map(|(_, outcome)| outcome);
-            let kept = outcome.is_some_and(Outcome::is_kept);
+            let kept = outcome.is_some_and(|outcome| outcome.is_kept);
             let rendered = outcome.filter(|_| !kept);
-            let results = state.results.iter().filter(|(_, outcome)| !outcome.is_kept()).count();
+            let results = state.results.iter().filter(|(_, outcome)| !outcome.is_kept).count();
             let error = state.current_failures().last().map(|(_, attempt)| attempt.message.clone());
             json!({
                 "frame": unit.frame,
@@ -468,17 +468,26 @@ mod tests {
 
     /// A job of which these frames are rendered, each blank or not.
     fn job(rendered: &[(i32, Option<Blank>)]) -> JobState {
+        job_with(None, rendered)
+    }
+
+    /// The same, with a frame that was there before.
+    fn job_with(kept: Option<i32>, rendered: &[(i32, Option<Blank>)]) -> JobState {
         let actor = ActorId { node: NodeId([1; 32]), boot: BootId([1; 8]) };
         let mut job = JobState::new(JobId([7; 16]));
+        if let Some(unit) = kept.map(Unit::whole) {
+            let (outputs, device, build) = (Vec::new(), String::new(), KEPT.into());
+            job.apply(actor, 0, Op::Done { epoch: 0, revision: 0, unit, outputs, millis: 0, device, build });
+        }
         let spec = JobSpec { frames: "1-9x2".parse().unwrap(), ..crate::wire::tests::spec() };
-        job.apply(actor, 0, Op::Submit { min_version: 1, spec: Box::new(spec) });
+        job.apply(actor, 1, Op::Submit { min_version: 1, spec: Box::new(spec) });
         for (frame, blank) in rendered {
             let unit = Unit::whole(*frame);
             let outputs = vec![Output { path: "f".into(), blob: BlobId([1; 32]), bytes: 1, role: OutputRole::Image }];
             let (device, build) = ("CPU".into(), "b".into());
-            job.apply(actor, 1, Op::Done { epoch: 0, revision: 0, unit, outputs, millis: 1, device, build });
+            job.apply(actor, 2, Op::Done { epoch: 0, revision: 0, unit, outputs, millis: 1, device, build });
             if blank.is_some() {
-                job.apply(actor, 2, Op::Remark { epoch: 0, unit, blank: *blank, warnings: vec!["w".into()] });
+                job.apply(actor, 3, Op::Remark { epoch: 0, unit, blank: *blank, warnings: vec!["w".into()] });
             }
         }
         job
@@ -493,7 +502,7 @@ mod tests {
             output("shot_0001.png.preview.jpg", OutputRole::Preview),
             output("file-outputs/z0001.exr", OutputRole::Aux),
         ];
-        let outcome = Outcome { revision: 0, outputs, millis: 1, device, build };
+        let outcome = Outcome { revision: 0, outputs, millis: 1, device, build, is_kept: false };
         // As they are called in the folder of the frames.
         assert_eq!(output_names(&job(&[]), Unit::whole(1), &outcome), ["shot_0001.png", "file-outputs/z0001.exr"]);
     }
@@ -501,15 +510,13 @@ mod tests {
     #[test]
     fn frames_of_different_builds_are_told_with_a_machine_of_each() {
         let unit = |frame| Unit::whole(frame);
-        let mut job = job(&[(1, None), (3, None)]);
+        let mut job = job_with(Some(7), &[(1, None), (3, None)]);
         assert_eq!(job_warnings(&job, &|node| node.short()), Vec::<String>::new(), "all of one build");
         let other = ActorId { node: NodeId([2; 32]), boot: BootId([1; 8]) };
         let outputs = vec![Output { path: "f".into(), blob: BlobId([2; 32]), bytes: 1, role: OutputRole::Image }];
         let (device, build) = ("CPU".into(), "b colours 01234567".into());
         let done = Op::Done { epoch: 0, revision: 0, unit: unit(5), outputs, millis: 1, device, build };
         job.apply(other, 0, done);
-        let (outputs, device, build) = (Vec::new(), String::new(), KEPT.into());
-        job.apply(other, 1, Op::Done { epoch: 0, revision: 0, unit: unit(7), outputs, millis: 0, device, build });
         let told = job_warnings(&job, &|node| node.short());
         let (one, two) = (NodeId([1; 32]).short(), NodeId([2; 32]).short());
         assert!(told[0].ends_with(&format!(": b on {one}, b colours 01234567 on {two}")), "{told:?}");

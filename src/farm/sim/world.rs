@@ -151,7 +151,7 @@ impl World {
                 let files = self.manifests.get(&bundle).cloned();
                 self.later(i, STORE, Input::Manifest { bundle, files });
             }
-            Effect::Deliver { job, collection, unit, epoch, outputs } => {
+            Effect::Deliver { job, collection, unit, epoch, outputs, .. } => {
                 let blobs: Vec<BlobId> = outputs.iter().map(|output| output.blob).collect();
                 self.check_delivery(i, job, unit, &blobs);
                 let life = self.machines[i].life;

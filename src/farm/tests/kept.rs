@@ -144,9 +144,11 @@ fn only_what_the_submitter_said_before_moves_the_sound_and_no_word_of_it_tells_a
     // Of another machine, whose ops come in any order; and of its own afterwards.
     let other = (actor(2), 0, kept(1).done());
     for job in [of(vec![other.clone()], 0, vec![]), of(vec![], 0, vec![other])] {
-        assert_eq!((brings(&job), job.mean_millis(None)), (Some(1), None));
+        assert_eq!((brings(&job), job.mean_millis(None)), (Some(1), Some(0)), "a word like any other");
+        assert!(!job.is_kept(Unit::whole(1)));
     }
-    assert_eq!(brings(&of(vec![], 0, vec![(actor(1), 1, kept(1).done())])), Some(1));
+    let job = of(vec![], 0, vec![(actor(1), 1, kept(1).done())]);
+    assert!(brings(&job) == Some(1) && !job.is_kept(Unit::whole(1)));
     let job = of(vec![(actor(1), 0, rendered(1))], 1, vec![]);
     assert_eq!(
         (brings(&job), job.mean_millis(None)),
@@ -156,4 +158,58 @@ fn only_what_the_submitter_said_before_moves_the_sound_and_no_word_of_it_tells_a
     // With all of them there, the first would bring it if it were rendered anew.
     let all = (0..).zip(1..=3).map(|(seq, frame)| (actor(1), seq, kept(frame).done())).collect();
     assert_eq!(brings(&of(all, 3, vec![])), Some(1));
+}
+
+#[test]
+fn a_kept_file_is_never_replaced_where_it_lay_and_one_elsewhere_like_any_other() {
+    let mut trio = Trio::new(2);
+    (0..2).for_each(|at| trio.slots(at, 0));
+    let job = trio.submit_with(spec(2), &[1]);
+    trio.restart(0, 9);
+    trio.wait(Duration::from_secs(2));
+    let file = BlobId([201; 32]);
+    assert_eq!(trio.at(0).puts, [(1, file, true); 2]);
+    // At the submitter's in another folder, and in any at another machine.
+    let output = spec(2).output;
+    let elsewhere = OutputSpec { directory: "/elsewhere".into(), ..output.clone() };
+    for (at, output, is_kept) in [(0, elsewhere, false), (0, output.clone(), true), (1, output, false)] {
+        let node = trio.names[at];
+        trio.at(at).puts.clear();
+        trio.give(node, Input::Command { job, command: JobCommand::Collect(output) });
+        trio.wait(Duration::from_secs(2));
+        assert_eq!(trio.at(at).puts, [(1, file, is_kept)]);
+    }
+}
+
+#[test]
+fn a_kept_file_whose_copy_is_gone_is_looked_for_before_another_machines_result_is_taken() {
+    let (kept_file, rendered) = (BlobId([201; 32]), BlobId([1; 32]));
+    for is_there in [true, false] {
+        let mut trio = Trio::new(2);
+        trio.slots(0, 0);
+        let job = trio.submit_with(spec(2), &[1]);
+        trio.slots(1, 0);
+        let (first, second) = (trio.names[0], trio.names[1]);
+        trio.at(0).store.remove(&kept_file);
+        if !is_there {
+            trio.at(0).folder.clear();
+        }
+        trio.give(first, Input::BlobsGone { blobs: vec![kept_file] });
+        // What the second says of the same frame, whoever asked it.
+        trio.at(1).store.insert(rendered);
+        let outputs = vec![Output { path: "1.png".into(), blob: rendered, bytes: 1, role: OutputRole::Image }];
+        let (device, build) = ("CPU".into(), KEPT.into());
+        let done = Op::Done { epoch: 0, revision: 0, unit: Unit::whole(1), outputs, millis: 1, device, build };
+        trio.at(1).farm.say(job, &done);
+        trio.give(second, Input::Tick);
+        trio.wait(Duration::from_secs(2));
+        trio.at(0).puts.clear();
+        trio.restart(0, 9);
+        trio.slots(0, 0);
+        trio.wait(Duration::from_secs(10));
+        let state = &trio.at(0).farm.jobs()[&job];
+        assert!(state.unit(Unit::whole(1)).current_results().count() == 2 && state.is_kept(Unit::whole(1)));
+        let all = [(1, kept_file, true), (1, rendered, false)];
+        assert_eq!(trio.at(0).puts, all[..if is_there { 1 } else { 2 }], "there: {is_there}");
+    }
 }

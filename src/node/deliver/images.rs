@@ -4,7 +4,7 @@
 //! sends would get a name that it chose, and be put in the place of a file of the user's own.
 
 use super::super::store::Store;
-use super::put::put_one;
+use super::put::PutFile;
 use crate::farm::job::{ImageFormat, JobSpec, OutputSpec};
 use crate::farm::op::{Output, OutputRole};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,10 +38,10 @@ impl Frame {
         outputs.iter().filter(|output| !self.others.iter().any(|(_, other)| other == *output))
     }
 
-    /// Puts the other views under their names in `directory`. Errors name it.
-    pub fn put_others(&self, store: &Store, directory: &Path) -> Result<(), (PathBuf, io::Error)> {
+    /// Puts the other views under their names in `directory`, as `put_image` does. Errors name it.
+    pub fn put_others(&self, store: &Store, directory: &Path, put_image: PutFile) -> Result<(), (PathBuf, io::Error)> {
         self.others.iter().try_for_each(|(name, output)| {
-            put_one(store, output, &directory.join(name), directory).map_err(|error| (directory.to_path_buf(), error))
+            put_image(store, output, &directory.join(name), directory).map_err(|error| (directory.to_path_buf(), error))
         })
     }
 }

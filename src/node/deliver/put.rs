@@ -15,18 +15,23 @@ pub(super) struct Place {
     pub path: PathBuf,
 }
 
-/// Puts the image of a unit under its name, and what the video needs beside it. Errors name the folder.
+/// How a file gets under its name in a folder.
+pub(super) type PutFile = fn(&Store, &Output, &Path, &Path) -> io::Result<()>;
+
+/// Puts the image of a unit under its name, as `put_image` does, and what the video needs beside it. Errors name the folder.
 pub(super) fn put(
     store: &Store,
     outputs: &[Output],
     image: &Place,
     beside: &[Place],
+    put_image: PutFile,
 ) -> Result<(), (PathBuf, io::Error)> {
     for place in [image].into_iter().chain(beside) {
         let Place { role, path } = place;
         let folder = path.parent().unwrap_or(path);
+        let put_file = if *role == OutputRole::Image { put_image } else { put_one };
         match outputs.iter().find(|output| output.role == *role) {
-            Some(output) => put_one(store, output, path, folder).map_err(|error| (folder.to_path_buf(), error))?,
+            Some(output) => put_file(store, output, path, folder).map_err(|error| (folder.to_path_buf(), error))?,
             // By a build that makes no previews: the image itself is tried in the video.
             None if *role == OutputRole::Preview => {}
             // The frame was rendered anew, from a scene that has none any more.
@@ -61,6 +66,15 @@ pub(super) fn put_one(store: &Store, output: &Output, path: &Path, folder: &Path
     }
     std::fs::create_dir_all(folder)?;
     store.deliver(output.blob, path).map_err(|error| if store.has(output.blob) { error } else { absent() })
+}
+
+/// Puts a file that lay there before its job under its name, unless anything is there: the user may have changed it since.
+pub(super) fn put_new(store: &Store, output: &Output, path: &Path, folder: &Path) -> io::Result<()> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => put_one(store, output, path, folder),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether a file already has an output's content.

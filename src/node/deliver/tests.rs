@@ -51,7 +51,7 @@ impl Stage {
             let (path, role) = (format!("{frame}.png"), OutputRole::Image);
             let outputs = vec![Output { path, blob, bytes: bytes.len() as u64, role }];
             let frame = (Unit::whole(frame), 0);
-            self.delivery.deliver((job, collection), Arc::new(spec.clone()), &spec.output, frame, outputs);
+            self.delivery.deliver((job, collection), Arc::new(spec.clone()), &spec.output, frame, (outputs, false));
         }
     }
 
@@ -121,7 +121,7 @@ async fn a_frame_that_is_neither_in_the_store_nor_in_its_folder_is_told_and_one_
     let bytes = std::fs::metadata(&file).unwrap().len();
     let again = |stage: &mut Stage| {
         let frame = (Unit::whole(1), 0);
-        stage.delivery.deliver((job, 1), Arc::new(spec.clone()), &spec.output, frame, outputs(bytes));
+        stage.delivery.deliver((job, 1), Arc::new(spec.clone()), &spec.output, frame, (outputs(bytes), false));
     };
     // Deleted under the store, and the second time known to be gone.
     std::fs::remove_file(&file).unwrap();
@@ -191,7 +191,7 @@ async fn file_outputs_are_delivered_with_their_frame_and_a_hostile_one_is_not() 
             Output { path: path.into(), blob, bytes: map.bytes(), role }
         });
         let frame = (Unit::whole(frame), 0);
-        stage.delivery.deliver((job, 1), Arc::new(spec.clone()), &spec.output, frame, outputs.into());
+        stage.delivery.deliver((job, 1), Arc::new(spec.clone()), &spec.output, frame, (outputs.into(), false));
     };
     deliver(&mut stage, 1, "file-outputs/passes/z0001.exr");
     assert!(matches!(stage.event().await, Input::Delivered { .. }));
@@ -221,7 +221,7 @@ async fn a_result_with_a_view_that_the_job_did_not_declare_replaces_no_file_of_t
         };
         let outputs = sent.iter().enumerate().map(&mut output).collect();
         let (job, to) = ((JobId([at; 16]), 1), &spec.output);
-        stage.delivery.deliver(job, Arc::new(spec.clone()), to, (Unit::whole(1), 0), outputs);
+        stage.delivery.deliver(job, Arc::new(spec.clone()), to, (Unit::whole(1), 0), (outputs, false));
         let Input::Delivered { .. } = stage.event().await else { panic!("not delivered") };
         assert_eq!(std::fs::read_to_string(path("-plate")).unwrap(), "years of work");
         for view in ["", "_L", "_R"] {
@@ -279,7 +279,13 @@ async fn video_of(renderer: &Renderer, format: ImageFormat, depth: Option<u8>) -
             Output { path: "as its node called it".into(), blob, bytes, role }
         });
         let outputs = outputs.collect();
-        stage.delivery.deliver((job, 1), Arc::new(spec.clone()), &spec.output, (Unit::whole(frame), 0), outputs);
+        stage.delivery.deliver(
+            (job, 1),
+            Arc::new(spec.clone()),
+            &spec.output,
+            (Unit::whole(frame), 0),
+            (outputs, false),
+        );
         assert!(matches!(stage.event().await, Input::Delivered { .. }));
         stage.delivery.delivered((job, 1), frame);
         assert!(stage.path(&spec, frame).is_file());
@@ -339,7 +345,7 @@ async fn sound_waits_for_the_video_out_of_sight_and_goes_once_the_first_frame_ha
     {
         let outputs = std::iter::once(image.clone()).chain(sound.map(|at: usize| sounds[at].clone())).collect();
         let unit = (Unit::whole(frame), 0);
-        stage.delivery.deliver((job, 1), Arc::new(spec.clone()), &spec.output, unit, outputs);
+        stage.delivery.deliver((job, 1), Arc::new(spec.clone()), &spec.output, unit, (outputs, false));
         assert!(matches!(stage.event().await, Input::Delivered { .. }));
         assert_eq!(std::fs::read_to_string(&kept).ok().as_deref(), then, "frame {frame}");
     }
@@ -367,7 +373,13 @@ async fn a_video_that_was_not_wanted_at_first_says_why_it_has_no_sound() {
             image::RgbImage::new(16, 16).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
             let (blob, map) = stage.store.put_bytes(bytes.get_ref()).unwrap();
             let outputs = vec![Output { path: "f.png".into(), blob, bytes: map.bytes(), role: OutputRole::Image }];
-            stage.delivery.deliver((job, 1), Arc::new(spec.clone()), &output, (Unit::whole(frame), 0), outputs);
+            stage.delivery.deliver(
+                (job, 1),
+                Arc::new(spec.clone()),
+                &output,
+                (Unit::whole(frame), 0),
+                (outputs, false),
+            );
             assert!(matches!(stage.event().await, Input::Delivered { .. }));
             stage.delivery.delivered((job, 1), frame);
         }
@@ -385,4 +397,30 @@ fn a_full_disk_is_told_in_the_same_words_for_every_frame() {
     let text = why_not(&full("/shots/a/a_0001.png"), folder);
     assert_eq!(text, why_not(&full("/shots/a/a_0002.png"), folder));
     assert!(text.starts_with("the disk of /shots/a is full; make room there"), "{text}");
+}
+
+#[tokio::test]
+async fn an_image_that_was_there_before_is_put_where_nothing_is_and_what_the_user_made_of_it_stays() {
+    let mut stage = Stage::new();
+    let views = Views::of(&["_L".into(), "_R".into()]).unwrap();
+    let spec = JobSpec { views, ..stage.spec("out") };
+    let path = |view: &str| Path::new(&spec.output.directory).join(spec.output.view_name(1, spec.format, view));
+    for (view, edited) in [("_L", "edited"), ("_R", "")] {
+        let _ = std::fs::remove_dir_all(&spec.output.directory);
+        std::fs::create_dir_all(&spec.output.directory).unwrap();
+        std::fs::write(path(view), edited).unwrap();
+        for (is_kept, now) in [(true, edited), (false, view)] {
+            let mut output = |(view, role): (&str, OutputRole)| {
+                let (blob, map) = stage.store.put_bytes(view.as_bytes()).unwrap();
+                Output { path: spec.output.view_name(1, spec.format, view), blob, bytes: map.bytes(), role }
+            };
+            let outputs = [("_L", OutputRole::Image), ("_R", OutputRole::Aux)].map(&mut output).into();
+            let (job, to) = ((JobId([1; 16]), 1), &spec.output);
+            stage.delivery.deliver(job, Arc::new(spec.clone()), to, (Unit::whole(1), 0), (outputs, is_kept));
+            let Input::Delivered { .. } = stage.event().await else { panic!("not delivered") };
+            assert_eq!(std::fs::read_to_string(path(view)).unwrap(), now, "kept: {is_kept}");
+            let other = if view == "_L" { "_R" } else { "_L" };
+            assert_eq!(std::fs::read_to_string(path(other)).unwrap(), other);
+        }
+    }
 }

@@ -34,7 +34,19 @@ impl Folder {
     fn look(&self, frames: &str, sets: &[&[&str]]) -> (Kept, Broken) {
         let sets = sets.iter().map(|set| set.iter().map(|view| (*view).to_owned()).collect()).collect();
         let wanted = Wanted { sets, format: ImageFormat::Png, size: SIZE };
-        Kept::look(&self.output, &frames.parse().unwrap(), &wanted, |_| true)
+        Kept::look(&self.output, &frames.parse().unwrap(), &wanted, |_| true).unwrap()
+    }
+
+    /// Why the only file of a frame cannot be looked at.
+    fn refused(&self, frame: i32) -> String {
+        let wanted = Wanted { sets: vec![vec![String::new()]], format: ImageFormat::Png, size: SIZE };
+        let frames = FrameSet::range(frame, frame, 1).unwrap();
+        let error = Kept::look(&self.output, &frames, &wanted, |_| true).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::FileUnreadable);
+        let name = self.path(&format!("shot_{frame:04}.png"));
+        assert!(error.message.starts_with(&format!("{} cannot be looked at (", name.display())), "{}", error.message);
+        assert!(error.message.ends_with("or submit without --keep-existing, which replaces it"), "{}", error.message);
+        error.message
     }
 
     fn store(&self) -> std::sync::Arc<Store> {
@@ -60,24 +72,55 @@ fn a_frame_is_kept_if_its_file_is_whole_and_as_it_would_be_rendered() {
     image::RgbImage::new(8, 4).save(&other).unwrap();
     fs::rename(&other, folder.path("shot_0006.png")).unwrap();
     fs::write(folder.path("shot_0007.png"), "").unwrap();
-    fs::create_dir(folder.path("shot_0008.png")).unwrap();
     let (kept, broken) = folder.look("1-10", &[&[""]]);
-    assert_eq!((frames(&kept), broken.frames), (vec![1, 5], 5));
+    assert_eq!((frames(&kept), broken.frames), (vec![1, 5], 4));
     assert_eq!(broken.why, "shot_0003.png: the image is cut short (its end is missing)");
-    assert_eq!(folder.look("8", &[&[""]]).1.why, "shot_0008.png: it is not a plain file");
     assert_eq!(folder.look("4", &[&[""]]).1.why, "shot_0004.png: the image has 4×8 pixels and 8×4 were to be rendered");
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_pipe_in_the_place_of_a_frame_is_not_waited_for_and_a_link_is_followed() {
+fn what_is_no_file_is_refused_and_not_waited_for_and_a_link_is_followed() {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     let folder = Folder::new();
     mknodat(CWD, folder.path("shot_0001.png"), FileType::Fifo, Mode::RUSR, 0).unwrap();
     std::os::unix::fs::symlink(folder.image("elsewhere.png", SIZE, 9), folder.path("shot_0002.png")).unwrap();
     std::os::unix::fs::symlink(folder.path("nowhere.png"), folder.path("shot_0003.png")).unwrap();
-    let (kept, broken) = folder.look("1-3", &[&[""]]);
-    assert_eq!((frames(&kept), broken.frames), (vec![2], 1));
+    let (kept, broken) = folder.look("2-3", &[&[""]]);
+    assert_eq!((frames(&kept), broken.frames), (vec![2], 0));
+    fs::create_dir(folder.path("shot_0004.png")).unwrap();
+    std::os::unix::fs::symlink(folder.path("shot_0005.png"), folder.path("shot_0005.png")).unwrap();
+    for (frame, why) in [(1, "it is not a plain file"), (4, "it is not a plain file"), (5, "symbolic links")] {
+        let told = folder.refused(frame);
+        assert!(told.contains(why), "{told}");
+    }
+}
+
+#[test]
+fn a_file_that_the_disk_does_not_give_or_that_is_too_large_is_not_called_broken() {
+    use image::error::{DecodingError, ImageFormatHint, LimitError, LimitErrorKind};
+    let failed = || io::Error::from_raw_os_error(5);
+    let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
+    let within = |error: io::Error| ImageError::Decoding(DecodingError::new(ImageFormatHint::Unknown, error));
+    let limits = ImageError::Limits(LimitError::from_kind(LimitErrorKind::InsufficientMemory));
+    for error in [
+        CheckError::Io(failed()),
+        CheckError::Decode(ImageError::IoError(failed())),
+        CheckError::Decode(within(failed())),
+        CheckError::Decode(limits),
+        CheckError::TooLarge(1, 1),
+    ] {
+        assert!(tells_nothing(&error), "{error:?}");
+    }
+    for error in [
+        CheckError::Io(ended()),
+        CheckError::Decode(ImageError::IoError(ended())),
+        CheckError::Decode(within(ended())),
+        CheckError::Empty,
+        CheckError::Size { is: (1, 1), wanted: SIZE },
+    ] {
+        assert!(!tells_nothing(&error), "{error:?}");
+    }
 }
 
 #[test]

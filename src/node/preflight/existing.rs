@@ -26,19 +26,20 @@ impl Looked {
         let wanted = size.filter(|_| request.keep_existing);
         let wanted = wanted.map(|size| Wanted { sets: self.info.file_sets(format), format, size });
         let told = stream.clone();
-        let (written, there, others, (kept, broken)) = blocking(move || {
+        let (written, there, others, looked_at) = blocking(move || {
             let written =
                 output::spare(&output, &frames, (format, &views), &needed).and_then(|()| output::check(&output));
             let path = |frame, view: &String| Path::new(&output.directory).join(output.view_name(frame, format, view));
             let is_there = |frame| views.iter().any(|view| path(frame, view).exists());
             let there = frames.iter().filter(|frame| is_there(*frame)).count();
-            let kept = wanted.map(|wanted| Kept::look(&output, &frames, &wanted, |done| tell(&told, done, total)));
+            let looked_at = wanted.map(|wanted| Kept::look(&output, &frames, &wanted, |done| tell(&told, done, total)));
             let others = [("video", output.video), ("ZIP file", output.zip)];
             let others = others.map(|(what, path)| (what, path.filter(|path| Path::new(path).exists())));
-            (written, there, others, kept.unwrap_or_default())
+            (written, there, others, looked_at.unwrap_or_else(|| Ok(Default::default())))
         })
         .await?;
         self.keep(request, written);
+        let (kept, broken) = self.keep(request, looked_at).unwrap_or_default();
         if request.keep_existing {
             self.tell_kept(request, &at, (kept.len(), total), &broken);
         } else if there > 0 {
@@ -56,15 +57,17 @@ impl Looked {
 
     fn tell_kept(&mut self, request: &SubmitRequest, at: &str, (kept, total): (usize, usize), broken: &Broken) {
         let text = match kept {
+            0 if broken.frames > 0 => {
+                format!("none of the {total} frames can be kept as it is in {at}, so all are rendered")
+            }
             0 => format!("none of the {total} frames is in {at}, so all are rendered"),
             _ if kept == total => format!("all {total} frames are in {at} already and are kept: nothing is rendered"),
             _ => format!("{kept} of {total} frames are in {at} already and are kept; {} to render", total - kept),
         };
         self.problems.push(Problem::warning("kept", at, text, ""));
         if broken.frames > 0 {
-            let (count, be) = if broken.frames == 1 { ("1 frame", "is") } else { ("frames", "are") };
-            let count = if broken.frames == 1 { count.to_owned() } else { format!("{} {count}", broken.frames) };
-            let text = format!("{count} in {at} {be} not whole and will be replaced ({})", broken.why);
+            let count = if broken.frames == 1 { "1 frame".to_owned() } else { format!("{} frames", broken.frames) };
+            let text = format!("{count} in {at} cannot be kept and will be replaced ({})", broken.why);
             self.problems.push(Problem::warning("replaces", at, text, ""));
         }
         if kept > 0 && self.survey.file_outputs {

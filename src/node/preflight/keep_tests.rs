@@ -88,6 +88,20 @@ async fn how_many_frames_are_kept_is_told_and_nothing_is_asked_of_anybody_where_
     let keeping = SubmitRequest { keep_existing: true, ..plain.clone() };
     let none = checked(&keeping, series).await;
     assert_eq!(told(&none, "kept"), [format!("none of the 5 frames is in {out}, so all are rendered")]);
+    (1..=5).for_each(|frame| image(frame, 9));
+    let other = checked(&keeping, series).await;
+    assert_eq!(
+        told(&other, "kept"),
+        [format!("none of the 5 frames can be kept as it is in {out}, so all are rendered")]
+    );
+    let [replaced] = &told(&other, "replaces")[..] else { panic!("{:?}", other.looked.problems) };
+    assert!(replaced.starts_with(&format!("5 frames in {out} cannot be kept and will be replaced (shot_0001.png: ")));
+    std::fs::remove_file(path("out/shot_0005.png")).unwrap();
+    std::fs::remove_file(path("out/shot_0004.png")).unwrap();
+    std::fs::create_dir(path("out/shot_0004.png")).unwrap();
+    let refused = told(&checked(&keeping, series).await, "file_unreadable");
+    assert!(refused.len() == 1 && refused[0].contains("shot_0004.png cannot be looked at"), "{refused:?}");
+    std::fs::remove_dir(path("out/shot_0004.png")).unwrap();
     [1, 2, 4].into_iter().for_each(|frame| image(frame, 8));
     image(3, 9);
     let some = checked(&keeping, series).await;
@@ -139,4 +153,26 @@ async fn frames_are_not_kept_where_the_video_or_the_frames_beside_them_would_com
     assert!(exr.len() == 1 && exr[0].contains("--no-video"), "{exr:?}");
     request.video = VideoChoice::None;
     assert!(refused(request).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_kept_is_told_once_of_the_format_that_is_written_after_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let blend = dir.path().join("shot.blend");
+    let renderers = discover(&[], &dir.path().join("cache.json")).await.renderers;
+    let renderer = renderers.into_iter().next().unwrap();
+    make(&renderer, &blend, "bpy.context.scene.render.image_settings.file_format = 'WEBP'");
+    let out = dir.path().join("out");
+    std::fs::create_dir_all(out.join("shot_0002.webp")).unwrap();
+    std::fs::write(out.join("shot_0001.webp"), "").unwrap();
+    std::fs::write(out.join("shot_0001.png"), "").unwrap();
+    let frames = Some("1-2".into());
+    let output = Some(out);
+    let request =
+        SubmitRequest { file: blend, output, frames, keep_existing: true, check: true, ..SubmitRequest::default() };
+    let checked = checked(&request, Some(Series { major: 2, minor: 93 })).await;
+    assert!(told(&checked, "format")[0].contains("rendered as PNG"), "{:?}", checked.looked.problems);
+    assert_eq!((told(&checked, "kept").len(), told(&checked, "file_unreadable").len()), (1, 0));
+    let [replaced] = &told(&checked, "replaces")[..] else { panic!("{:?}", checked.looked.problems) };
+    assert!(replaced.contains("(shot_0001.png: "), "{replaced}");
 }

@@ -22,7 +22,13 @@ async fn stage() -> (Stage, JobSpec) {
             Output { path, blob, bytes: map.bytes(), role }
         });
         let outputs = outputs.collect();
-        stage.delivery.deliver((JOB, 1), Arc::new(spec.clone()), &spec.output, (Unit::whole(frame), 0), outputs);
+        stage.delivery.deliver(
+            (JOB, 1),
+            Arc::new(spec.clone()),
+            &spec.output,
+            (Unit::whole(frame), 0),
+            (outputs, false),
+        );
         assert!(matches!(stage.event().await, Input::Delivered { .. }));
         // Not by way of `delivered`: these are no images, and a video of them is not what this is about.
         stage.delivery.jobs.get_mut(&JOB).unwrap().frames.insert(frame);
