@@ -2,10 +2,10 @@
 //! A whole node in this process, spoken to as a command speaks to it.
 
 use super::identity::Invite;
-use super::store::{Batch, LedgerRow};
+use super::store::{Batch, LedgerRow, StoreError};
 use super::*;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -75,6 +75,20 @@ async fn a_node_that_cannot_start_in_another_swarm_says_so_and_ends() {
     assert_eq!(ApiFile::read(&data_dir).unwrap(), None);
 }
 
+/// The store of a node that has ended. What looks at the disk in a thread may still be at it, and a child that another test
+/// starts has the lock with it until it runs.
+async fn opened(dir: &Path) -> std::sync::Arc<Store> {
+    let opened = async {
+        loop {
+            match Store::open(dir) {
+                Err(StoreError::InUse { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+                opened => return opened.unwrap(),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), opened).await.expect("nothing has the store any more")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_the_swarm_left_behind_nothing_stays_but_which_jobs_are_retired() {
     let dir = tempfile::tempdir().unwrap();
@@ -90,7 +104,7 @@ async fn of_the_swarm_left_behind_nothing_stays_but_which_jobs_are_retired() {
     assert_eq!((status, answer["swarm"].as_str().map(str::len)), (200, Some(8)));
     node.stop.cancel();
     node.task.await.unwrap().unwrap();
-    let store = Store::open(&node.dir.path().join("data")).unwrap();
+    let store = opened(&node.dir.path().join("data")).await;
     let after = identity::load(&store, machine::read().id.as_deref()).unwrap();
     assert_eq!((after.node, after.swarm_key), (before.node, invite().swarm_key));
     assert_eq!(identity::inviters(&store).unwrap(), invite().addresses);
