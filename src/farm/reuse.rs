@@ -14,7 +14,6 @@
 //! Never taken over, and never taken from:
 //! - a unit above epoch 0, and any result of it: somebody wanted it anew, whether for its looks or because its files were
 //!   lost. One job in which it was is enough, since other results of it may be as wrong.
-//! - a result of which the job that it was rendered for is forgotten: nobody knows any more whether that was so;
 //! - a blank image: it may be a mishap, which a second render shows. Warnings are no reason; they come along.
 //! - a frame that brings the video's sound, where other frames are to be heard than then;
 //! - a frame that was there before its job (`kept`): what it shows is its owner's to know, and its build nobody's;
@@ -332,10 +331,6 @@ impl Farm {
         for (other, of) in &alike.jobs {
             for (actor, outcome, from) in other.results(unit) {
                 let from = from.unwrap_or(other.id);
-                // With the job it was rendered for went the word that it was wanted anew.
-                if !self.jobs.contains_key(&from) {
-                    continue;
-                }
                 if !self.is_asked_for(job.rules(), unit, outcome, from) {
                     continue;
                 }

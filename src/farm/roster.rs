@@ -12,7 +12,7 @@ use super::op::Op;
 use super::scripts::Trusts;
 use super::settings::Settings;
 use super::starts::{Start, Starts};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A member as this machine knows it.
@@ -68,8 +68,9 @@ pub struct Roster {
     /// When each member was last heard, by its place. Apart from all that only a look at a member asks for: in a large
     /// swarm a hundred are heard of for each that is looked at.
     signs: Vec<Signs>,
-    /// The place of each, for those who come with a message: a search among members costs as much as most messages.
-    places: HashMap<NodeId, usize>,
+    /// The place of each, for those who come with a message: a search among members, which are large, costs as much as most
+    /// messages.
+    places: BTreeMap<NodeId, usize>,
     /// Starts caught signing two histories: what they claim binds nobody, since what they do is not taken any more.
     liars: BTreeSet<ActorId>,
     /// Whose scripts each machine runs.
@@ -91,7 +92,7 @@ impl Roster {
             me,
             members,
             signs: vec![Signs::default()],
-            places: HashMap::from([(me.node, 0)]),
+            places: BTreeMap::from([(me.node, 0)]),
             liars: BTreeSet::new(),
             trusts: Trusts::default(),
             settings: Settings::default(),
