@@ -106,8 +106,8 @@ pub struct JobState {
     drops: bool,
     /// Devices and renderers named in results: few, each kept once.
     names: BTreeSet<Arc<str>>,
-    /// Frames rendered and their milliseconds, per node that has a result: none of one that only took over what another job has, or was
-    /// there before.
+    /// Frames rendered and their milliseconds, per node that has a result: none of a result that was taken over from another
+    /// job, or was there before.
     speed: BTreeMap<NodeId, (u32, u64)>,
     /// The sum of them.
     speed_of_all: (u32, u64),
