@@ -44,15 +44,20 @@ mod switch {
         PLANTED.set(bug);
     }
 
+    /// The bug in what this thread simulates.
+    pub(crate) fn planted() -> Option<Bug> {
+        PLANTED.get()
+    }
+
     pub(crate) fn is_planted(bug: Bug) -> bool {
         PLANTED.get() == Some(bug)
     }
 }
 
 #[cfg(any(test, feature = "sim"))]
-pub(crate) use switch::is_planted;
-#[cfg(any(test, feature = "sim"))]
 pub use switch::plant;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use switch::{is_planted, planted};
 
 /// Whether it is to go wrong here: never.
 #[cfg(not(any(test, feature = "sim")))]

@@ -1,4 +1,4 @@
-//! The simulator: many farms in one thread, on a virtual clock, over links, disks and renders that fail.
+//! The simulator: many farms in one process, on a virtual clock, over links, disks and renders that fail.
 //!
 //! One seed decides everything that happens, so a seed is a bug report. Messages pass through `wire` as they would
 //! between machines; rows survive a crash only once their write ended; renders take times drawn per frame. What must
@@ -27,6 +27,7 @@ mod reuse;
 mod scenario;
 mod shrink;
 mod spread;
+mod window;
 mod world;
 
 pub use check::Violation;
@@ -42,6 +43,7 @@ use super::event::Input;
 use super::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use super::message::LogId;
 use super::op::{ClaimKind, FailureKind};
+use super::planted::{plant, planted};
 use crate::seal::Sealer;
 use check::Checks;
 use event::{Event, Queue};
@@ -56,6 +58,8 @@ use spread::Spread;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+/// Nothing that one machine does reaches another sooner.
+const LOOKAHEAD: Duration = Duration::from_millis(1);
 /// Between looks at whether everything is done.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// The simulated swarm.
@@ -66,6 +70,19 @@ const WALL_MS: u64 = 1_700_000_000_000;
 /// Runs `scenario` with `seed`.
 pub fn run(scenario: &Scenario, seed: u64) -> Report {
     World::new(scenario.clone(), seed).run().0
+}
+
+/// The same, and the same history, on up to so many threads where nothing goes wrong.
+pub fn run_on(threads: usize, scenario: &Scenario, seed: u64) -> Report {
+    if threads < 2 || !scenario.is_calm() {
+        return run(scenario, seed);
+    }
+    let bug = planted();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).start_handler(move |_| plant(bug)).build();
+    let Ok(pool) = pool else { return run(scenario, seed) };
+    let mut world = World::new(scenario.clone(), seed);
+    world.is_shared = true;
+    pool.install(|| window::awake(|| world.run().0))
 }
 
 /// Runs `scenario` with `seed`; beside the report, the last `events` things that happened.
@@ -116,6 +133,8 @@ struct World {
     spreading: BTreeMap<(LogId, ActorId, u64), Spread>,
     outages: Vec<Outage>,
     liars: BTreeMap<usize, Liar>,
+    /// Whether several threads call farms.
+    is_shared: bool,
     log: Option<(usize, VecDeque<String>)>,
 }
 
@@ -189,6 +208,7 @@ impl World {
             spreading: BTreeMap::new(),
             outages: Vec::new(),
             liars: BTreeMap::new(),
+            is_shared: false,
             log: None,
             rng,
             scenario,
@@ -238,8 +258,10 @@ impl World {
 
     fn run(mut self) -> (Report, Vec<String>) {
         let deadline = self.scenario.faults.until + self.scenario.patience;
+        let is_calm = self.scenario.is_calm();
         while let Some((at, event)) = self.queue.pop() {
-            self.now = at;
+            // Within a window one machine may have been ahead of another.
+            self.now = self.now.max(at);
             if self.now > deadline {
                 let detail = self.what_is_left();
                 self.fail(Invariant::EverythingEnds, detail);
@@ -251,7 +273,11 @@ impl World {
                 self.check_end();
                 break;
             }
-            self.happen(event);
+            match is_calm {
+                true => self.happen_at_once(at, event),
+                false => self.happen(event),
+            }
+            self.check_now_and_then();
         }
         let log = self.log.take().unwrap_or_default().1.into();
         (self.finish(), log)
@@ -280,8 +306,7 @@ impl World {
         }
         match event {
             Event::Wake { to, life, at } => {
-                if self.machines[to].life == life && self.machines[to].wake_at == Some(at) {
-                    self.machines[to].wake_at = None;
+                if self.wakes(to, life, at) {
                     self.feed(to, Input::Tick);
                 }
             }
@@ -291,7 +316,11 @@ impl World {
                     self.feed(to, input);
                 }
             }
-            Event::Arrive { to, from, link, packet } => self.arrive(to, from, link, packet),
+            Event::Arrive { to, from, link, packet } => {
+                if self.arrives(to, from, link) {
+                    self.arrive(to, from, packet);
+                }
+            }
             Event::Answer { to, life, of, link, request } => self.answer(to, life, of, link, request),
             Event::Committed { to, life } => self.committed(to, life),
             Event::RenderEnd { to, life, job, unit, serial } => self.render_ends(to, life, job, unit, serial),
@@ -330,6 +359,12 @@ impl World {
             Event::Peace => self.make_peace(),
             Event::Check => self.plan(CHECK_EVERY, Event::Check),
         }
+    }
+
+    /// Whether a farm is to be called at the time it asked for. Only once.
+    fn wakes(&mut self, to: usize, life: u32, at: Duration) -> bool {
+        let machine = &mut self.machines[to];
+        machine.life == life && machine.wake_at.take_if(|asked| *asked == at).is_some()
     }
 
     /// A new connection, also in the place of one that only one end still takes for open: as with real ones, that end goes

@@ -325,7 +325,7 @@ impl World {
         }
     }
 
-    /// What must hold of what one input of one machine changed; now and then of everything.
+    /// What must hold of what one input of one machine changed.
     pub(super) fn check_touched(&mut self, i: usize, told: &Touched, touched: &Touched) {
         let machine = &self.machines[i];
         if let Some(farm) = &machine.farm {
@@ -344,6 +344,10 @@ impl World {
             self.check_copies_of(*job, *unit);
         }
         self.checks.since += 1;
+    }
+
+    /// Looks at everything, if it is time. Farms that were called at once have done what they said by then.
+    pub(super) fn check_now_and_then(&mut self) {
         let units = self.scenario.jobs * self.scenario.frames * self.scenario.nodes;
         if self.checks.since >= LOOK_EVERY.max((units / UNITS_PER_EVENT) as u64 * 10) {
             self.check();

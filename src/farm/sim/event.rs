@@ -100,6 +100,17 @@ impl Packet {
         let touched = Arc::new(message.as_deref().map_or_else(Touched::default, Touched::by));
         Self { bytes: bytes.len() as u32, message, touched }
     }
+
+    /// A message as it travels: written, read, and found to be the same.
+    pub fn of(message: &Arc<Message>) -> Result<Self, String> {
+        let mut packet = wire::encode(message).map(|bytes| Self::new(&bytes)).map_err(|error| error.to_string())?;
+        if packet.message.as_ref() != Some(message) {
+            return Err(format!("read as something else: {}", short(message)));
+        }
+        // The same, and its ops are shared by everyone: a thousand farms keep each once.
+        packet.message = Some(message.clone());
+        Ok(packet)
+    }
 }
 
 impl fmt::Debug for Packet {
@@ -158,6 +169,15 @@ impl Event {
     }
 }
 
+/// Whether something is to happen now.
+pub(super) enum Choice {
+    Take,
+    /// Later; others may come before it.
+    Leave,
+    /// Later, and everything after it.
+    Stop,
+}
+
 /// What is to happen: earlier first, then as it was planned.
 #[derive(Default)]
 pub(super) struct Queue {
@@ -183,6 +203,24 @@ impl Queue {
         let Reverse((at, _, place)) = self.turns.pop()?;
         self.free.push(place);
         Some((at, self.events.get_mut(place)?.take()?))
+    }
+
+    /// Takes those from before `until` that are chosen, as they were planned, until told to stop.
+    pub fn take(&mut self, until: Duration, mut choose: impl FnMut(&Event) -> Choice) -> Vec<(Duration, Event)> {
+        let (mut taken, mut left) = (Vec::new(), Vec::new());
+        while let Some(turn @ Reverse((at, _, place))) = self.turns.peek().copied() {
+            let Some(event) = self.events[place].as_ref().filter(|_| at < until) else { break };
+            match choose(event) {
+                Choice::Take => taken.extend(self.pop()),
+                Choice::Leave => {
+                    left.push(turn);
+                    self.turns.pop();
+                }
+                Choice::Stop => break,
+            }
+        }
+        self.turns.extend(left);
+        taken
     }
 
     /// Has those happen at `now` that are chosen.

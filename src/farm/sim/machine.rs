@@ -1,12 +1,14 @@
 //! One simulated machine: what its disk keeps, what its store has, what it renders.
 
+use super::LOOKAHEAD;
+use super::event::Packet;
 use super::peers::{Away, Outage};
 use crate::farm::Farm;
 use crate::farm::blob::BlobMap;
-use crate::farm::event::Token;
+use crate::farm::event::{Effect, Input, Now, Token};
 use crate::farm::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use crate::farm::ledger::Row;
-use crate::farm::message::{Capability, LogId, RendererInfo};
+use crate::farm::message::{Capability, LogId, Message, RendererInfo};
 use crate::farm::op::OP_VERSION;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -278,6 +280,17 @@ pub(super) struct Render {
     pub ends: Duration,
 }
 
+/// What a farm says to an input.
+pub(super) struct Said {
+    pub effects: Vec<Effect>,
+    /// The messages among them as they travel: what goes to several is written and read once.
+    pub packets: Vec<(Arc<Message>, Result<Packet, String>)>,
+    /// Whether its ledger is another now.
+    pub is_news: bool,
+    /// When it wants to be called, in simulated time.
+    pub wake: Duration,
+}
+
 pub(super) struct Machine {
     pub node: NodeId,
     /// For the real seal.
@@ -319,6 +332,24 @@ pub(super) struct Machine {
 impl Machine {
     pub fn clock(&self, now: Duration) -> Duration {
         now + self.offset
+    }
+
+    /// Calls its farm. Nothing but this machine is touched: those of several may be called at once.
+    pub fn call(&mut self, now: Now, input: Input) -> Option<Said> {
+        let farm = self.farm.as_mut()?;
+        let before = farm.ledger().digest();
+        let effects = farm.handle(now, input, &mut self.rng);
+        let is_news = farm.ledger().digest() != before;
+        let wake = farm.next_wake().max(now.mono + LOOKAHEAD) - self.offset;
+        let mut packets: Vec<(Arc<Message>, Result<Packet, String>)> = Vec::new();
+        for effect in &effects {
+            if let Effect::Send { message, .. } = effect
+                && !packets.iter().rev().any(|(before, _)| Arc::ptr_eq(before, message))
+            {
+                packets.push((message.clone(), Packet::of(message)));
+            }
+        }
+        Some(Said { effects, packets, is_news, wake })
     }
 
     pub fn is_up(&self) -> bool {

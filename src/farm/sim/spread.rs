@@ -3,15 +3,28 @@
 use super::World;
 use super::machine::Machine;
 use crate::farm::message::Suffix;
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// An own op on its way to everyone.
 pub(super) struct Spread {
     /// When the last thing that kept it from spreading ended.
     pub since: Duration,
-    /// Who lacks it, of those that can hear of it.
-    pub lacking: BTreeSet<usize>,
+    /// By machine: whether it lacks it, and can hear of it.
+    lacking: Vec<bool>,
+    /// How many do.
+    left: usize,
+}
+
+impl Spread {
+    pub fn new(since: Duration, lacking: Vec<bool>) -> Self {
+        let left = lacking.iter().filter(|lacks| **lacks).count();
+        Self { since, lacking, left }
+    }
+
+    /// A machine has it now, or can hear of nothing.
+    fn forget(&mut self, i: usize) {
+        self.left -= usize::from(std::mem::take(&mut self.lacking[i]));
+    }
 }
 
 impl World {
@@ -23,11 +36,11 @@ impl World {
         for seq in told {
             let key = (log, actor, seq);
             let Some(spread) = self.spreading.get_mut(&key) else { continue };
-            if !spread.lacking.contains(&i) || seq >= known(&self.machines[i]) {
+            if !spread.lacking[i] || seq >= known(&self.machines[i]) {
                 continue;
             }
-            spread.lacking.remove(&i);
-            if spread.lacking.is_empty() {
+            spread.forget(i);
+            if spread.left == 0 {
                 self.report.spread.push(self.now - spread.since);
                 self.spreading.remove(&key);
             }
@@ -38,8 +51,8 @@ impl World {
     pub(super) fn spread_without(&mut self, i: usize) {
         let node = self.machines[i].node;
         self.spreading.retain(|(_, actor, _), spread| {
-            spread.lacking.remove(&i);
-            actor.node != node && !spread.lacking.is_empty()
+            spread.forget(i);
+            actor.node != node && spread.left > 0
         });
     }
 

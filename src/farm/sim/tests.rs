@@ -64,6 +64,14 @@ fn one_seed_is_one_history() {
 }
 
 #[test]
+fn several_threads_make_the_history_of_one() {
+    let scenario = Scenario { nodes: 24, frames: 60, ..scenario("hundred").unwrap() };
+    let [a, b] = [1, 3].map(|threads| run_on(threads, &scenario, 1));
+    assert_eq!((a.violation, a.units), (None, 60));
+    assert_eq!((a.trace, a.messages, a.simulated, a.spread), (b.trace, b.messages, b.simulated, b.spread));
+}
+
+#[test]
 fn the_work_told_of_a_seed_is_the_work_simulated() {
     let scenario = scenario("six").unwrap();
     let (told, report) = (work(&scenario, 3), run(&scenario, 3));

@@ -4,9 +4,9 @@ use super::check::Touched;
 use super::event::{Event, Packet, Request};
 use super::faults::REVISION_CALL;
 use super::loss::TELL_MS;
-use super::machine::Render;
+use super::machine::{Render, Said};
 use super::spread::Spread;
-use super::{Invariant, WALL_MS, World, event, failure};
+use super::{Invariant, LOOKAHEAD, WALL_MS, World, event, failure};
 use crate::farm::blob::{BlobMap, ChunkRef, chunk_id};
 use crate::farm::event::{Effect, Input, Now, Rendered, Token};
 use crate::farm::id::{BlobId, JobId, NodeId, Unit};
@@ -16,13 +16,12 @@ use crate::farm::op::{ClaimKind, FailureKind, Op, Output, OutputRole};
 use crate::farm::planted::{Bug, is_planted};
 use crate::wire;
 use rand::RngExt;
-use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// One way through the network, milliseconds: a local network, with some waiting.
-const DELAY_MS: (u64, u64) = (1, 6);
+const DELAY_MS: (u64, u64) = (LOOKAHEAD.as_millis() as u64, 6);
 /// A message that overtakes others was on its way so much longer or shorter, milliseconds.
 const OVERTAKE_MS: (u64, u64) = (0, 200);
 /// A group commit, milliseconds: an SSD's, and a disk that is busy now and then.
@@ -54,32 +53,40 @@ const PREVIEW_EVERY: i32 = 3;
 impl World {
     /// Calls a farm, and does what it says.
     pub(super) fn feed(&mut self, i: usize, input: Input) {
-        let _ = self.tell(i, input, &Touched::default());
+        let touched = self.before(i, &input);
+        let now = self.clock_of(i);
+        if let Some(said) = self.machines[i].call(now, input) {
+            self.after(i, touched, &Touched::default(), said);
+        }
     }
 
-    /// The same; `told` are the units that it tells of. Says whether there was anything new in it for the ledger: what is
-    /// known already touches nothing, unless it may be another history.
-    fn tell(&mut self, i: usize, input: Input, told: &Touched) -> bool {
-        let now = Now { mono: self.machines[i].clock(self.now), wall_ms: WALL_MS + self.now.as_millis() as u64 };
-        let mut touched = Touched::of(&input);
-        if let Input::BlobsGone { blobs } | Input::Undeliverable { gone: blobs, .. } = &input {
+    /// What a machine's clocks show.
+    pub(super) fn clock_of(&self, i: usize) -> Now {
+        Now { mono: self.machines[i].clock(self.now), wall_ms: WALL_MS + self.now.as_millis() as u64 }
+    }
+
+    /// Before a farm is called. Tells which units the input touches.
+    pub(super) fn before(&mut self, i: usize, input: &Input) -> Touched {
+        if let Input::BlobsGone { blobs } | Input::Undeliverable { gone: blobs, .. } = input {
             self.machines[i].blobs.untold.retain(|blob| !blobs.contains(blob));
         }
-        if let Input::Received { message, .. } = &input
+        if let Input::Received { message, .. } = input
             && let Message::Push(_) | Message::Digest(_) = **message
         {
             self.machines[i].woke = None;
         }
-        if self.log.is_some() && !matches!(&input, Input::Tick | Input::Received { .. } | Input::Progress { .. }) {
-            self.note(|| format!("machine {i} <- {}", event::short(&input)));
+        if self.log.is_some() && !matches!(input, Input::Tick | Input::Received { .. } | Input::Progress { .. }) {
+            self.note(|| format!("machine {i} <- {}", event::short(input)));
         }
-        let machine = &mut self.machines[i];
-        let Some(farm) = &mut machine.farm else { return false };
-        let before = farm.ledger().digest();
-        let mut effects = farm.handle(now, input, &mut machine.rng);
-        let is_news = !self.liars.is_empty() || farm.ledger().digest() != before;
-        let wake = farm.next_wake().max(now.mono + Duration::from_millis(1)) - machine.offset;
-        let (life, asked) = (machine.life, machine.wake_at);
+        Touched::of(input)
+    }
+
+    /// After it was called; `told` are the units that the input tells of. Says whether there was anything new in it for the
+    /// ledger: what is known already touches nothing, unless it may be another history.
+    pub(super) fn after(&mut self, i: usize, mut touched: Touched, told: &Touched, said: Said) -> bool {
+        let Said { mut effects, packets, is_news, wake } = said;
+        let is_news = is_news || !self.liars.is_empty();
+        let (life, asked) = (self.machines[i].life, self.machines[i].wake_at);
         self.report.inputs += 1;
         self.trace(i as u64 ^ (effects.len() as u64) << 8 ^ (self.now.as_micros() as u64) << 16);
         if asked.is_none_or(|at| wake < at) {
@@ -94,9 +101,8 @@ impl World {
             self.note(|| format!("machine {i} dies after {whole} of {} effects", effects.len()));
             effects.truncate(whole);
         }
-        let mut sent = Vec::new();
         for effect in effects {
-            self.perform(i, effect, &mut sent);
+            self.perform(i, effect, &packets);
         }
         let nothing = Touched::default();
         self.check_touched(i, if is_news { told } else { &nothing }, &touched);
@@ -111,14 +117,13 @@ impl World {
         self.plan(after, Event::Input { to: i, life, input: Box::new(input) });
     }
 
-    /// `sent` are the messages sent before, with their bytes: what is told to several is encoded once.
-    fn perform(&mut self, i: usize, effect: Effect, sent: &mut Vec<(Arc<Message>, Packet)>) {
+    fn perform(&mut self, i: usize, effect: Effect, packets: &[(Arc<Message>, Result<Packet, String>)]) {
         if self.log.is_some() && !matches!(&effect, Effect::Send { .. } | Effect::Persist { .. }) {
             self.note(|| format!("machine {i} -> {}", event::short(&effect)));
         }
         match effect {
             Effect::Persist { token, rows } => self.persist(i, token, rows),
-            Effect::Send { to, message } => self.send(i, to, message, sent),
+            Effect::Send { to, message } => self.send(i, to, &message, packets),
             Effect::Disconnect { node } => {
                 let Some(&other) = self.by_node.get(&node) else { return };
                 let Some(link) = self.net.open_at(i, other) else { return };
@@ -250,9 +255,9 @@ impl World {
         {
             // Most writes are of what others said.
             for (log, seq) in self.machines[i].disk.writing_of(me) {
-                let hears = |other: &usize| *other != i && self.is_listening(*other);
-                let lacking: BTreeSet<usize> = (0..self.machines.len()).filter(hears).collect();
-                self.spreading.insert((log, me, seq), Spread { since: self.now, lacking });
+                let hears = |other: usize| other != i && self.is_listening(other);
+                let lacking = (0..self.machines.len()).map(hears).collect();
+                self.spreading.insert((log, me, seq), Spread::new(self.now, lacking));
             }
         }
         let tokens = self.machines[i].disk.commit();
@@ -273,28 +278,20 @@ impl World {
         self.machines[i].is_up() && self.machines[i].asleep_until <= self.now && !self.liars.contains_key(&i)
     }
 
-    fn send(&mut self, i: usize, to: NodeId, message: Arc<Message>, sent: &mut Vec<(Arc<Message>, Packet)>) {
-        self.check_message(i, &message);
+    fn send(
+        &mut self,
+        i: usize,
+        to: NodeId,
+        message: &Arc<Message>,
+        packets: &[(Arc<Message>, Result<Packet, String>)],
+    ) {
+        self.check_message(i, message);
         let Some(&other) = self.by_node.get(&to) else { return };
         let is_status = message.is_status();
-        let packet = match sent.iter().rev().find(|(before, _)| Arc::ptr_eq(before, &message)) {
-            Some((_, packet)) => packet.clone(),
-            None => {
-                let mut packet = match wire::encode(&message) {
-                    Ok(bytes) => Packet::new(&bytes),
-                    Err(error) => return self.fail(Invariant::NothingSoundIsRefused, error.to_string()),
-                };
-                if packet.message.as_ref() != Some(&message) {
-                    self.fail(
-                        Invariant::NothingSoundIsRefused,
-                        format!("read as something else: {}", event::short(&message)),
-                    );
-                }
-                // The same, and its ops are shared by everyone: a thousand farms keep each once.
-                packet.message = Some(message.clone());
-                sent.push((message, packet.clone()));
-                packet
-            }
+        let packet = match packets.iter().find(|(of, _)| Arc::ptr_eq(of, message)) {
+            Some((_, Ok(packet))) => packet.clone(),
+            Some((_, Err(error))) => return self.fail(Invariant::NothingSoundIsRefused, error.clone()),
+            None => return,
         };
         self.report.messages += 1;
         self.report.message_bytes += u64::from(packet.bytes);
@@ -322,23 +319,34 @@ impl World {
         }
     }
 
-    pub(super) fn arrive(&mut self, to: usize, from: usize, link: u64, packet: Packet) {
-        if self.net.open_at(to, from) != Some(link) || !self.net.carries(from, to) {
-            return;
-        }
-        match packet.message {
+    /// Whether something on its way over a connection gets there.
+    pub(super) fn arrives(&self, to: usize, from: usize, link: u64) -> bool {
+        self.net.open_at(to, from) == Some(link) && self.net.carries(from, to)
+    }
+
+    pub(super) fn arrive(&mut self, to: usize, from: usize, packet: Packet) {
+        match packet.message.clone() {
             Some(message) => {
-                let from = self.machines[from].node;
-                let is_news = self.tell(to, Input::Received { from, message: message.clone() }, &packet.touched);
-                if let Message::Push(suffixes) = &*message
-                    && is_news
-                {
-                    suffixes.iter().for_each(|suffix| self.follow(to, suffix));
+                let input = Input::Received { from: self.machines[from].node, message };
+                let touched = self.before(to, &input);
+                let now = self.clock_of(to);
+                if let Some(said) = self.machines[to].call(now, input) {
+                    self.heard(to, touched, &packet, said);
                 }
             }
             // The adapter names the peer and goes on.
             None if self.liars.contains_key(&from) => {}
             None => self.fail(Invariant::NothingSoundIsRefused, format!("{packet:?} of machine {from} cannot be read")),
+        }
+    }
+
+    /// After a farm heard a message.
+    pub(super) fn heard(&mut self, i: usize, touched: Touched, packet: &Packet, said: Said) {
+        let is_news = self.after(i, touched, &packet.touched, said);
+        if let Some(Message::Push(suffixes)) = packet.message.as_deref()
+            && is_news
+        {
+            suffixes.iter().for_each(|suffix| self.follow(i, suffix));
         }
     }
 
