@@ -58,7 +58,7 @@ use spread::Spread;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-/// Nothing that one machine does reaches another sooner.
+/// Where nothing goes wrong, nothing that one machine does reaches another sooner.
 const LOOKAHEAD: Duration = Duration::from_millis(1);
 /// Between looks at whether everything is done.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
@@ -260,7 +260,7 @@ impl World {
         let deadline = self.scenario.faults.until + self.scenario.patience;
         let is_calm = self.scenario.is_calm();
         while let Some((at, event)) = self.queue.pop() {
-            // Within a window one machine may have been ahead of another.
+            // What waited for a window to end was planned for earlier.
             self.now = self.now.max(at);
             if self.now > deadline {
                 let detail = self.what_is_left();

@@ -111,7 +111,8 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Whether nothing at all goes wrong, so that figures are those of the choices alone.
+    /// Whether nothing at all goes wrong, no machine sleeps or dies: figures are those of the choices alone, and farms are
+    /// called in windows.
     pub fn is_calm(&self) -> bool {
         self.liars == 0 && Faults { until: Duration::ZERO, ..self.faults.clone() } == Faults::default()
     }

@@ -1,9 +1,10 @@
 //! Calling the farms of several machines at once, where nothing goes wrong.
 //!
-//! Nothing that one machine does reaches another sooner than [`LOOKAHEAD`]: what happens to different machines within
+//! Nothing that one machine does then reaches another sooner than [`LOOKAHEAD`]: what happens to different machines within
 //! that time is independent. So farms are called first, by whichever thread is free, and what they say is done
-//! afterwards, one after the other and as it was planned (a conservative parallel simulation: Chandy and Misra, 1979).
-//! Windows are made whether there are several threads or one, so that their number changes no history.
+//! afterwards, one after the other, in the order planned (a conservative parallel simulation: Chandy and Misra, 1979).
+//! What else was to happen in between (a write ends, a render ends) comes after the window, up to [`LOOKAHEAD`] late. Windows
+//! are made whether there are several threads or one, so that their number changes no history.
 
 use super::check::Touched;
 use super::event::{Choice, Event};
@@ -11,7 +12,7 @@ use super::machine::{Machine, Said};
 use super::{LOOKAHEAD, World};
 use crate::farm::event::{Input, Now};
 use rayon::prelude::*;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Most events that wait for earlier ones of the same machine: where there are more, a window ends (guess).
@@ -111,17 +112,27 @@ fn is_call(event: &Event) -> bool {
 /// Keeps the other threads of a pool looking for work meanwhile: between two windows there is less time than it takes one
 /// to fall asleep and be woken.
 pub(super) fn awake<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    let (me, is_over) = (rayon::current_thread_index(), AtomicBool::new(false));
+    let me = rayon::current_thread_index();
+    let (looking, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
     rayon::scope(|scope| {
         // Also when it panics.
         let _over = Over(&is_over);
         scope.spawn_broadcast(|_, context| {
-            while Some(context.index()) != me && !is_over.load(Ordering::Relaxed) {
+            if Some(context.index()) == me {
+                return;
+            }
+            looking.fetch_add(1, Ordering::Relaxed);
+            while !is_over.load(Ordering::Relaxed) {
                 if rayon::yield_now() == Some(rayon::Yield::Idle) {
-                    std::thread::yield_now();
+                    std::hint::spin_loop();
                 }
             }
         });
+        // One that had begun a piece of the work before it looks for more might begin to look in the middle of that piece,
+        // and never end it.
+        while me.is_some() && looking.load(Ordering::Relaxed) + 1 < rayon::current_num_threads() {
+            std::hint::spin_loop();
+        }
         work()
     })
 }

@@ -65,7 +65,7 @@ impl World {
         Now { mono: self.machines[i].clock(self.now), wall_ms: WALL_MS + self.now.as_millis() as u64 }
     }
 
-    /// Before a farm is called. Tells which units the input touches.
+    /// Before a farm is called: notes what it is told. Tells which units the input touches.
     pub(super) fn before(&mut self, i: usize, input: &Input) -> Touched {
         if let Input::BlobsGone { blobs } | Input::Undeliverable { gone: blobs, .. } = input {
             self.machines[i].blobs.untold.retain(|blob| !blobs.contains(blob));
@@ -128,7 +128,11 @@ impl World {
                 let Some(&other) = self.by_node.get(&node) else { return };
                 let Some(link) = self.net.open_at(i, other) else { return };
                 self.plan(Duration::ZERO, Event::Close { at: i, other, link });
-                let after = if self.net.reaches(i, other) { self.millis(1, 20) } else { self.millis(500, 10_000) };
+                let after = if self.net.reaches(i, other) {
+                    self.millis(LOOKAHEAD.as_millis() as u64, 20)
+                } else {
+                    self.millis(500, 10_000)
+                };
                 self.plan(after, Event::Close { at: other, other: i, link });
             }
             Effect::Submitted { call: REVISION_CALL, .. } | Effect::Refused { call: REVISION_CALL, .. } => {}
