@@ -94,6 +94,9 @@ pub(super) struct Packet {
     pub touched: Arc<Touched>,
 }
 
+/// Messages that one input made a farm send, each once, and how they travel or why they cannot.
+pub(super) type Packets = Vec<(Arc<Message>, Result<Packet, String>)>;
+
 impl Packet {
     pub fn new(bytes: &[u8]) -> Self {
         let message = wire::decode(bytes).ok().flatten().map(Arc::new);

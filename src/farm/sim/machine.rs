@@ -1,7 +1,7 @@
 //! One simulated machine: what its disk keeps, what its store has, what it renders.
 
 use super::LOOKAHEAD;
-use super::event::Packet;
+use super::event::{Packet, Packets};
 use super::peers::{Away, Outage};
 use crate::farm::Farm;
 use crate::farm::blob::BlobMap;
@@ -283,8 +283,8 @@ pub(super) struct Render {
 /// What a farm says to an input.
 pub(super) struct Said {
     pub effects: Vec<Effect>,
-    /// The messages among them as they travel: what goes to several is written and read once.
-    pub packets: Vec<(Arc<Message>, Result<Packet, String>)>,
+    /// The messages among them: what goes to several is written and read once.
+    pub packets: Packets,
     /// Whether its ledger is another now.
     pub is_news: bool,
     /// When it wants to be called, in simulated time.
@@ -341,7 +341,7 @@ impl Machine {
         let effects = farm.handle(now, input, &mut self.rng);
         let is_news = farm.ledger().digest() != before;
         let wake = farm.next_wake().max(now.mono + LOOKAHEAD) - self.offset;
-        let mut packets: Vec<(Arc<Message>, Result<Packet, String>)> = Vec::new();
+        let mut packets = Packets::new();
         for effect in &effects {
             if let Effect::Send { message, .. } = effect
                 && !packets.iter().rev().any(|(before, _)| Arc::ptr_eq(before, message))

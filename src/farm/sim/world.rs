@@ -1,7 +1,7 @@
 //! Playing the world: what effects do, and what comes of them.
 
 use super::check::Touched;
-use super::event::{Event, Packet, Request};
+use super::event::{Event, Packet, Packets, Request};
 use super::faults::REVISION_CALL;
 use super::loss::TELL_MS;
 use super::machine::{Render, Said};
@@ -117,7 +117,7 @@ impl World {
         self.plan(after, Event::Input { to: i, life, input: Box::new(input) });
     }
 
-    fn perform(&mut self, i: usize, effect: Effect, packets: &[(Arc<Message>, Result<Packet, String>)]) {
+    fn perform(&mut self, i: usize, effect: Effect, packets: &Packets) {
         if self.log.is_some() && !matches!(&effect, Effect::Send { .. } | Effect::Persist { .. }) {
             self.note(|| format!("machine {i} -> {}", event::short(&effect)));
         }
@@ -282,20 +282,14 @@ impl World {
         self.machines[i].is_up() && self.machines[i].asleep_until <= self.now && !self.liars.contains_key(&i)
     }
 
-    fn send(
-        &mut self,
-        i: usize,
-        to: NodeId,
-        message: &Arc<Message>,
-        packets: &[(Arc<Message>, Result<Packet, String>)],
-    ) {
+    fn send(&mut self, i: usize, to: NodeId, message: &Arc<Message>, packets: &Packets) {
         self.check_message(i, message);
         let Some(&other) = self.by_node.get(&to) else { return };
         let is_status = message.is_status();
-        let packet = match packets.iter().find(|(of, _)| Arc::ptr_eq(of, message)) {
-            Some((_, Ok(packet))) => packet.clone(),
-            Some((_, Err(error))) => return self.fail(Invariant::NothingSoundIsRefused, error.clone()),
-            None => return,
+        let packet = packets.iter().find(|(of, _)| Arc::ptr_eq(of, message)).map(|(_, packet)| packet.clone());
+        let packet = match packet.unwrap_or_else(|| Err("never written".into())) {
+            Ok(packet) => packet,
+            Err(error) => return self.fail(Invariant::NothingSoundIsRefused, error),
         };
         self.report.messages += 1;
         self.report.message_bytes += u64::from(packet.bytes);
