@@ -129,7 +129,8 @@ def black(scene, cube):
 
 
 def sheet(scene, cube):
-    """Cloth that falls on the cube and is not baked, for FRAME frames."""
+    """Cloth that falls on the cube and is not baked, for FRAME frames that take their time."""
+    scene.cycles.samples, scene.cycles.use_adaptive_sampling = 256, False
     bpy.ops.mesh.primitive_grid_add(x_subdivisions=12, y_subdivisions=12, size=4, location=(0, 0, 1.3))
     bpy.context.object.modifiers.new("cloth", "CLOTH").point_cache.frame_end = FRAME
     cube.modifiers.new("collision", "COLLISION")
