@@ -8,7 +8,7 @@ use crate::farm::blob::BlobMap;
 use crate::farm::event::{Effect, Input, Now, Token};
 use crate::farm::id::{ActorId, BlobId, JobId, NodeId, Unit};
 use crate::farm::ledger::Row;
-use crate::farm::message::{Capability, LogId, Message, RendererInfo};
+use crate::farm::message::{Capability, LogId, RendererInfo};
 use crate::farm::op::OP_VERSION;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet};
