@@ -128,6 +128,11 @@ def black(scene, cube):
         only_then(light, "hide_render", False, True)
 
 
+def eevee(scene, cube):
+    """Nothing goes wrong where there is OpenGL."""
+    scene.render.engine = "BLENDER_EEVEE_NEXT" if (4, 2, 0) <= bpy.app.version < (5, 0, 0) else "BLENDER_EEVEE"
+
+
 def sheet(scene, cube):
     """Cloth that falls on the cube and is not baked, for FRAME frames that take their time."""
     scene.cycles.samples, scene.cycles.use_adaptive_sampling = 256, False
@@ -160,7 +165,7 @@ def main():
     for frame in (1, 8):
         cube.rotation_euler.z = frame / 3
         cube.keyframe_insert("rotation_euler", frame=frame)
-    kinds = (nothing, segfault, endless, memory, leave, views, stereo, heavy, driver, black, sheet)
+    kinds = (nothing, segfault, endless, memory, leave, views, stereo, heavy, driver, black, eevee, sheet)
     changes = {kind.__name__: kind for kind in kinds}[KIND](scene, cube)
     bpy.ops.wm.save_as_mainfile(filepath=os.path.abspath(OUTPUT), compress=False)
     if changes:

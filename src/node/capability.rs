@@ -2,7 +2,7 @@
 
 use super::event::Event;
 use super::http::{ApiError, ErrorKind};
-use super::render::{Discovery, NO_BLENDER, Renderer};
+use super::render::{Discovery, NO_BLENDER, NO_OPENGL, Renderer};
 use super::{GpuMode, HOUSEKEEPING, Node, confinement, gpus, machine};
 use crate::farm::event::{Input, Load};
 use crate::farm::message::{Capability, GpuInfo, Problem};
@@ -64,8 +64,9 @@ impl Node {
             .map(|problem| Problem { kind: problem.kind, message: problem.message, fix: problem.fix })
             .collect();
         self.capability.problems = self.render_problems.clone();
-        // Whatever runs outside of one, there are Blenders.
-        self.render_problems.retain(|problem| problem.kind != confinement::KIND);
+        // Whatever one runs outside of or cannot draw with, it is there.
+        let is_of_blender = |kind: &str| kind != confinement::KIND && kind != NO_OPENGL;
+        self.render_problems.retain(|problem| is_of_blender(&problem.kind));
         self.confinement = found.confinement;
         let usable: Vec<String> = found
             .renderers

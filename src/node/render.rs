@@ -48,7 +48,7 @@ pub use drawn::Drawn;
 pub use encode::{EncodeError, encode_with_blender};
 pub use error::{RenderError, UnitFailure};
 pub use files::{FileOutput, FileOutputs};
-pub use find::{Discovery, NO_BLENDER, Search, discover, discover_in};
+pub use find::{Discovery, NO_BLENDER, NO_OPENGL, Search, discover, discover_in};
 pub use log::{Lines, split_log};
 pub use sandbox::{Confinement, Disk, Sandbox};
 pub use series::{Available, Pinned, SeriesError, choose_renderer, choose_series};

@@ -77,7 +77,7 @@ async fn fits(renderer: &Renderer, sandbox: &Arc<Sandbox>, file: &Path) -> Resul
     let cell = Cell::new(sandbox, renderer, &Disk::default(), None, work_dir).map_err(|error| error.to_string())?;
     let inside =
         probe(&renderer.path, renderer.kind, work_dir, Some(&cell)).await.map_err(|problem| problem.message)?;
-    let inside = with_colours(inside).await;
+    let inside = with_colours(inside.renderer).await;
     let devices = |renderer: &Renderer| {
         let mut ids: Vec<_> = renderer.devices.iter().map(|one| format!("{} {}", one.backend, one.name)).collect();
         ids.sort();

@@ -129,6 +129,21 @@ def colour_folders():
     return [path for path in (resource("DATAFILES", path="colormanagement") for resource in resources) if path]
 
 
+def missing_opengl():
+    """Why Eevee and Workbench cannot draw here, if so: without a display Blender draws by EGL, and ends where there is none."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        import ctypes
+
+        ctypes.CDLL("libEGL.so.1")
+    except OSError as error:
+        return str(error)
+    except ImportError:
+        pass
+    return None
+
+
 def text_of(value):
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
@@ -161,6 +176,7 @@ def probe():
         file_version=(file_version[0] * 100 + file_version[1]) * 100 + file_version[2],
         build_hash=text_of(app.build_hash),
         denoiser=has_denoiser(),
+        missing_opengl=missing_opengl(),
         colour_folders=colour_folders(),
         options=sorted(n for n in dir(options) if n[0] != "_" and getattr(options, n) is True),
         devices=devices,

@@ -145,6 +145,19 @@ pub(super) fn explain(error: &str, brings_colours: bool) -> String {
     cut(lines.join("; ").trim(), 2000).to_string()
 }
 
+/// What a machine needs to draw without a display.
+pub(super) const INSTALL_EGL: &str = "install libEGL; on Debian and Ubuntu: apt-get install libegl1";
+
+/// What a Blender cannot do where EGL cannot be opened.
+pub(super) fn without_opengl(why: &str) -> String {
+    format!("cannot render with Eevee or Workbench: EGL, by which it draws without a display, cannot be opened ({why})")
+}
+
+/// Why a Blender with these last words cannot draw, if it is that: libepoxy has them and ends the process.
+pub(super) fn missing_opengl(last_words: &str) -> Option<&str> {
+    last_words.trim().strip_prefix("Couldn't open ").filter(|why| why.starts_with("libEGL"))
+}
+
 /// Blender replaces an engine it does not have by its first one, with no more than a line about it.
 pub(super) fn missing_engine(log: &Log, scene: &str) -> Option<String> {
     let place = format!("not available for scene '{scene}'");
@@ -160,6 +173,14 @@ pub(super) fn missing_engine(log: &Log, scene: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_blender_that_died_for_want_of_egl_is_told_from_others() {
+        let words = "Couldn't open libEGL.so.1: libEGL.so.1: cannot open shared object file: No such file or directory";
+        assert!(without_opengl(missing_opengl(words).expect("it is that")).contains("cannot open shared object file"));
+        assert_eq!(missing_opengl("Couldn't open libGL.so.1"), None);
+        assert_eq!(missing_opengl("Fra:1 Couldn't open libEGL.so.1"), None);
+    }
 
     #[test]
     fn a_configuration_that_does_not_work_is_mended_where_it_is_from() {

@@ -2,12 +2,14 @@
 //!
 //! Places are looked at in a fixed order: those a person named, those of `SWARM_BLENDER`, `PATH`, the usual places of
 //! the system, the folder scripts/setup fills. Each candidate is started once and asked; what it said is kept in a file
-//! under the candidate's path, size and time, the driver's text, the GPU driver's version and where the environment says that
-//! Blender's files are, and asked again when one of them changes. What only starts another program, a script or a snap's link, says nothing of that program's changes and
-//! is asked each time. A failure is never kept: what a person mends is seen at the next look.
+//! under the candidate's path, size and time, those of EGL, the driver's text, the GPU driver's version and where the
+//! environment says that Blender's files are, and asked again when one of them changes. What only starts another program,
+//! a script or a snap's link, says nothing of that program's changes and is asked each time. A failure is never kept: what
+//! a person mends is seen at the next look.
 
 use super::child::{Child, DRIVER, Event, Mode};
 use super::colours::colours_of;
+use super::error::{INSTALL_EGL, without_opengl};
 use super::log::Log;
 use super::sandbox::{Cell, Confinement};
 use super::{DeviceInfo, Problem, Renderer, RendererKind};
@@ -23,6 +25,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 /// What the problem is called that a machine which finds none has.
 pub const NO_BLENDER: &str = "no-blender";
+/// What the problem is called that a Blender has which can draw with Cycles alone.
+pub const NO_OPENGL: &str = "no-opengl";
 /// How long a Blender may take to answer; about 1 s is usual, a cold disk or a GPU driver takes longer (guess).
 const PROBE: Duration = Duration::from_secs(60);
 /// Probes at once (guess): each starts a Blender.
@@ -42,6 +46,14 @@ const PLACES: [&str; 8] = [
     "HOME",
     "XDG_CONFIG_HOME",
     "USERPROFILE",
+];
+
+/// Where Linux has EGL, which a Blender is asked for.
+const EGL: [&str; 4] = [
+    "/usr/lib/x86_64-linux-gnu/libEGL.so.1",
+    "/usr/lib/aarch64-linux-gnu/libEGL.so.1",
+    "/usr/lib64/libEGL.so.1",
+    "/usr/lib/libEGL.so.1",
 ];
 
 /// What was found.
@@ -141,7 +153,7 @@ fn identity(path: &Path, kind: RendererKind) -> Option<PathBuf> {
     }
 }
 
-/// What must not have changed for a kept answer to hold: the executable, for Python its `bpy`, our driver, the GPU's.
+/// What must not have changed for a kept answer to hold: the executable, for Python its `bpy`, EGL, our driver, the GPU's.
 /// Where the environment says that its files are counts too. `None`: no answer is kept.
 pub(super) fn stamp(path: &Path, kind: RendererKind, variable: impl Fn(&str) -> Option<OsString>) -> Option<String> {
     let mut files = vec![path.to_path_buf()];
@@ -158,7 +170,7 @@ pub(super) fn stamp(path: &Path, kind: RendererKind, variable: impl Fn(&str) -> 
         return None;
     }
     let mut hasher = blake3::Hasher::new();
-    for file in files {
+    for file in files.into_iter().chain(EGL.map(PathBuf::from)) {
         let Ok(meta) = file.metadata() else { continue };
         let time = meta.modified().ok()?.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
         hasher.update(format!("{} {time} ", meta.len()).as_bytes());
@@ -248,12 +260,12 @@ pub async fn discover_in(search: Search, cache_file: &Path) -> Discovery {
             let work_dir = &work_dir;
             async move {
                 let answer = match kept {
-                    Some(renderer) => Ok(renderer),
+                    Some(renderer) => Ok(Answered { renderer, missing_opengl: None }),
                     None => probe(&path, kind, work_dir, None).await,
                 };
                 // Not kept: nothing of the executable changes with them.
                 let answer = match answer {
-                    Ok(renderer) => Ok(with_colours(renderer).await),
+                    Ok(told) => Ok(Answered { renderer: with_colours(told.renderer).await, ..told }),
                     problem => problem,
                 };
                 (path, stamp, answer)
@@ -265,8 +277,15 @@ pub async fn discover_in(search: Search, cache_file: &Path) -> Discovery {
     let mut new = Cache::default();
     for (path, stamp, answer) in answers {
         match answer {
-            Ok(renderer) => {
+            Ok(Answered { renderer, missing_opengl }) => {
                 found.renderers.push(renderer.clone());
+                // What a person mends is seen at the next look.
+                let stamp = stamp.filter(|_| missing_opengl.is_none());
+                if let Some(why) = missing_opengl {
+                    let message =
+                        format!("Blender {} at {} {}", renderer.version_text(), path.display(), without_opengl(&why));
+                    found.problems.push(problem(NO_OPENGL, message, INSTALL_EGL));
+                }
                 new.answers.extend(stamp.map(|stamp| (path, (stamp, renderer))));
             }
             Err(problem) => found.problems.push(problem),
@@ -308,6 +327,7 @@ struct Answer {
     build_hash: String,
     colour_folders: Vec<PathBuf>,
     denoiser: bool,
+    missing_opengl: Option<String>,
     options: Vec<String>,
     devices: Vec<Device>,
 }
@@ -317,6 +337,13 @@ struct Device {
     backend: String,
     name: String,
     id: String,
+}
+
+/// What a renderer said of itself.
+pub(super) struct Answered {
+    pub renderer: Renderer,
+    /// Why it cannot draw with Eevee and Workbench, if so.
+    pub missing_opengl: Option<String>,
 }
 
 /// With the hash of its colours as they are now: a person may have put some in a folder that was not there.
@@ -332,7 +359,7 @@ pub(super) async fn probe(
     kind: RendererKind,
     work_dir: &Path,
     cell: Option<&Cell>,
-) -> Result<Renderer, Problem> {
+) -> Result<Answered, Problem> {
     let cannot = |why: String| {
         let what = match kind {
             RendererKind::Executable => "the Blender",
@@ -370,7 +397,7 @@ pub(super) async fn probe(
         serde_json::from_value(answer).map_err(|error| cannot(format!("its answer is not understood ({error})")))?;
     let (major, minor, _) = answer.version;
     let devices = answer.devices.into_iter();
-    Ok(Renderer {
+    let renderer = Renderer {
         kind,
         path: path.to_path_buf(),
         version: answer.version,
@@ -383,7 +410,8 @@ pub(super) async fn probe(
         options: answer.options,
         devices: devices.map(|d| DeviceInfo { backend: d.backend, name: d.name, id: d.id, memory: None }).collect(),
         sandbox: None,
-    })
+    };
+    Ok(Answered { renderer, missing_opengl: answer.missing_opengl })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use super::child::{Child, Event, Gone, Group, Mode, cpu_ticks, memory_bytes};
 use super::drawn::{Drawn, Parts, taken_sound};
-use super::error::{RenderError, UnitFailure, explain, missing_engine};
+use super::error::{INSTALL_EGL, RenderError, UnitFailure, explain, missing_engine, missing_opengl, without_opengl};
 use super::files::FileOutputs;
 use super::log::{Lines, Log, poisons, progress};
 use super::memory::{Memory, SPARE_BYTES};
@@ -497,7 +497,11 @@ fn text(value: &Value) -> &str {
 }
 
 fn died(version: &str, gone: Gone, unit: Unit, log: &Log) -> String {
-    let last = log.last().map(|line| format!("; its last words: {line}")).unwrap_or_default();
+    let last = log.last();
+    if let Some(why) = last.as_deref().and_then(missing_opengl) {
+        return format!("Blender {version} {}; {INSTALL_EGL}", without_opengl(why));
+    }
+    let last = last.map(|line| format!("; its last words: {line}")).unwrap_or_default();
     format!("Blender {version} {gone} at frame {unit}{last}")
 }
 
