@@ -503,7 +503,8 @@ impl Node {
                 self.answer_questions(self.clock.now());
             }
             Event::Prospect(question) => {
-                let _ = question.reply.send(self.outlook(&question.spec, question.kept, question.scene_bytes));
+                let outlook = self.outlook(&question);
+                let _ = question.reply.send(outlook);
             }
             Event::WhichJob(question) => {
                 let answer = self.to_update(&question.text);

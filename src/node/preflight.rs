@@ -17,7 +17,7 @@ use super::format;
 use super::http::{ApiError, ErrorKind, SubmitRequest, VideoChoice};
 use super::kept::Kept;
 use super::prospect::{Outlook, Prospect};
-use super::render::{PIXELS_MAX, Pinned};
+use super::render::{INSTALL_EGL, NO_OPENGL, PIXELS_MAX, Pinned};
 use super::scene::{self, Missing, OcioChoice, PathMap, RefKind, SceneError, SceneInfo, Survey, Trace, TraceOptions};
 use super::submit::{blocking, frames, name, needs, no_sound, output_of, rate, scene_error, settings, who_can};
 use crate::farm::frames::FrameSet;
@@ -477,7 +477,10 @@ impl Looked {
         let paths: Vec<PathBuf> = self.trace.files.iter().map(|file| file.resolved.clone()).collect();
         let length = |path: &PathBuf| path.metadata().map_or(0, |meta| meta.len());
         let scene_bytes = blocking(move || paths.iter().map(length).sum()).await?;
-        let outlook = outlook(spec, (kept, scene_bytes), events).await?;
+        let engine = spec.settings.engine.as_ref().unwrap_or(&self.info.engine);
+        // Eevee by all its names, Workbench, and what newer Blenders render with Eevee instead.
+        let needs_opengl = engine.starts_with("BLENDER_");
+        let outlook = outlook(spec, (kept, scene_bytes, needs_opengl), events).await?;
         if let Some(error) = &outlook.in_the_way {
             self.problems.push(Problem::from(error.clone(), Path::new(&spec.output.directory)));
         }
@@ -489,6 +492,14 @@ impl Looked {
             let fix = "keep machines out that have too little with --min-memory";
             self.problems.push(Problem::warning("memory", &spec.name, text, fix));
         }
+        if !outlook.without_opengl.is_empty() && kept < spec.frames.len() {
+            let text =
+                format!("{} cannot render with Eevee or Workbench: EGL is missing", outlook.without_opengl.join(", "));
+            self.problems.push(match outlook.with_opengl {
+                true => Problem::warning(NO_OPENGL, &spec.name, text, INSTALL_EGL),
+                false => Problem::error(ErrorKind::BlenderBroken, &*spec.name, text, INSTALL_EGL),
+            });
+        }
         Ok(outlook)
     }
 }
@@ -496,11 +507,11 @@ impl Looked {
 /// What the swarm says to a job of this machine.
 async fn outlook(
     spec: &JobSpec,
-    (kept, scene_bytes): (usize, u64),
+    (kept, scene_bytes, needs_opengl): (usize, u64, bool),
     events: &mpsc::Sender<Event>,
 ) -> Result<Outlook, ApiError> {
     let (reply, answer) = oneshot::channel();
-    let prospect = Prospect { spec: Box::new(spec.clone()), kept, scene_bytes, reply };
+    let prospect = Prospect { spec: Box::new(spec.clone()), kept, scene_bytes, needs_opengl, reply };
     events.send(Event::Prospect(prospect)).await.map_err(|_| stopping())?;
     answer.await.map_err(|_| stopping())
 }
@@ -508,7 +519,7 @@ async fn outlook(
 /// Refuses what is to become of a job, if no machine that is here would run its scripts; tells, if none can render it. Its
 /// own results are in nobody's way.
 pub(super) async fn settle_who(spec: &JobSpec, events: &mpsc::Sender<Event>, stream: &Stream) -> Result<(), ApiError> {
-    let nobody = outlook(spec, (0, 0), events).await?.nobody;
+    let nobody = outlook(spec, (0, 0, false), events).await?.nobody;
     let problem = nobody.map(|nobody| python::nobody(&nobody, &spec.name));
     settle(problem.as_slice(), stream).await
 }

@@ -46,7 +46,7 @@ pub use check::{CheckError, PIXELS_MAX, check_image};
 pub use confined::confine;
 pub use drawn::Drawn;
 pub use encode::{EncodeError, encode_with_blender};
-pub use error::{RenderError, UnitFailure};
+pub use error::{INSTALL_EGL, RenderError, UnitFailure};
 pub use files::{FileOutput, FileOutputs};
 pub use find::{Discovery, NO_BLENDER, NO_OPENGL, Search, discover, discover_in};
 pub use log::{Lines, split_log};

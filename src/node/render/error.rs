@@ -146,7 +146,7 @@ pub(super) fn explain(error: &str, brings_colours: bool) -> String {
 }
 
 /// What a machine needs to draw without a display.
-pub(super) const INSTALL_EGL: &str = "install libEGL; on Debian and Ubuntu: apt-get install libegl1";
+pub const INSTALL_EGL: &str = "install libEGL; on Debian and Ubuntu: apt-get install libegl1";
 
 /// What a Blender cannot do where EGL cannot be opened.
 pub(super) fn without_opengl(why: &str) -> String {
