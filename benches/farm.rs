@@ -11,6 +11,7 @@
 use divan::{Bencher, counter::BytesCount, counter::ItemsCount};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use swarm::farm::ability::Abilities;
 use swarm::farm::blame::Blame;
 use swarm::farm::collect::to_replicate;
 use swarm::farm::frames::{FrameSet, MAX_UNITS};
@@ -87,7 +88,7 @@ fn capability() -> Capability {
         version: (4, 5, 1),
         path: "/opt/blender".into(),
         build: "b".into(),
-        denoiser: true,
+        abilities: Abilities::all(),
         devices: vec!["CPU".into()],
     };
     Capability { slots: 1, cores: 16, renderers: vec![renderer], op_version: OP_VERSION, ..Capability::default() }

@@ -24,6 +24,7 @@ def arguments():
     parser.add_argument("--seed", type=int, default=1, help="of the ballast")
     parser.add_argument("--no-camera", action="store_true")
     parser.add_argument("--missing-texture", action="append", default=[], metavar="PATH", help="an image that is not there")
+    parser.add_argument("--cache", metavar="PATH", help="an Alembic or USD cache that moves the ground, which need not be there")
     parser.add_argument("--denoise", action="store_true", help="denoise with OpenImageDenoise")
     return parser.parse_args(words)
 
@@ -76,6 +77,9 @@ def main():
 
     bpy.ops.mesh.primitive_plane_add(size=40)
     bpy.context.object.data.materials.append(material("ground", (0.25, 0.27, 0.3), 0, 0.6))
+    if wanted.cache:
+        bpy.ops.cachefile.open(filepath=wanted.cache)
+        bpy.context.object.modifiers.new("cache", "MESH_SEQUENCE_CACHE").cache_file = bpy.data.cache_files[-1]
     colors = [(0.9, 0.2, 0.1), (0.1, 0.5, 0.9), (0.95, 0.7, 0.1), (0.2, 0.7, 0.3), (0.6, 0.3, 0.8)]
     for i, color in enumerate(colors):
         angle = 2 * math.pi * i / len(colors)

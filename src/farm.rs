@@ -12,6 +12,7 @@
 //! - a node that was suspended claims nothing before a member has told it ops or that it has them all, or a while has
 //!   passed ([`LATE_LOOP`]).
 
+pub mod ability;
 pub mod blame;
 pub mod blob;
 pub mod collect;

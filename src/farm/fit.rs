@@ -5,6 +5,7 @@
 //! by others) and decides what it begins. Units of a revised job come from different scenes, which need different things: a
 //! machine is asked about the job if it serves any of them, and about a unit by what that one comes from.
 
+use super::ability::{Ability, Lack};
 use super::id::{NodeId, Unit};
 use super::job::{Device, JobSpec, Series};
 use super::message::{Capability, RendererInfo};
@@ -32,8 +33,8 @@ pub enum Unfit {
     NoSeries(Series),
     /// Its Blender of the series is older than the file allows.
     TooOld,
-    /// Its Blender was built without the denoiser.
-    NoDenoiser,
+    /// Its Blender lacks what the scene needs.
+    Lacks(Ability),
     /// A GPU is asked for and it has none that a Blender can use.
     NoGpu,
     /// No usable card of it has a name of the pattern.
@@ -74,7 +75,7 @@ impl fmt::Display for Unfit {
             Self::OldVersion => f.write_str("runs an older swarm than the job needs"),
             Self::NoSeries(series) => write!(f, "no Blender {series}"),
             Self::TooOld => f.write_str("its Blender is older than the file allows"),
-            Self::NoDenoiser => f.write_str("its Blender was built without the denoiser"),
+            Self::Lacks(ability) => write!(f, "its Blender {}", ability.lacking()),
             Self::NoGpu => f.write_str("no GPU that Blender can use"),
             Self::NoGpuNamed(glob) => write!(f, "no GPU named {glob} that Blender can use"),
             Self::LacksTag(tag) => write!(f, "lacks tag {tag}"),
@@ -108,8 +109,10 @@ pub fn serves(renderer: &RendererInfo, spec: &JobSpec) -> Result<(), Unfit> {
     if number / 100 < spec.min_version / 100 {
         return Err(Unfit::TooOld);
     }
-    if spec.needs.denoiser && !renderer.denoiser {
-        return Err(Unfit::NoDenoiser);
+    match renderer.abilities.lack(spec.needs) {
+        None => {}
+        Some(Lack::Of(ability)) => return Err(Unfit::Lacks(ability)),
+        Some(Lack::Unknown) => return Err(Unfit::OldVersion),
     }
     if spec.settings.device == Device::Gpu && renderer.devices.iter().all(|device| device == "CPU") {
         return Err(Unfit::NoGpu);
@@ -269,7 +272,7 @@ pub fn could(roster: &Roster, node: NodeId, job: &JobState) -> bool {
             | Unfit::OldVersion
             | Unfit::NoSeries(_)
             | Unfit::TooOld
-            | Unfit::NoDenoiser
+            | Unfit::Lacks(_)
             | Unfit::NoGpu
             | Unfit::NoGpuNamed(_)
             | Unfit::LacksTag(_)

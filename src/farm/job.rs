@@ -2,6 +2,7 @@
 //!
 //! Text is parsed here once, into types that cannot be wrong; everything behind trusts them.
 
+use super::ability::Abilities;
 use super::frames::FrameSet;
 use super::id::{BlobId, NodeId};
 use super::op::{Output, OutputRole};
@@ -224,13 +225,6 @@ pub enum Colours {
     Job,
 }
 
-/// What a renderer must be able to do for a job.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Needs {
-    /// The scene denoises with OpenImageDenoise.
-    pub denoiser: bool,
-}
-
 /// A job, as its submitter fixed it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobSpec {
@@ -253,7 +247,7 @@ pub struct JobSpec {
     /// Overrides.
     pub settings: RenderSettings,
     /// What renderers must be able to do.
-    pub needs: Needs,
+    pub needs: Abilities,
     /// Format of the frames.
     pub format: ImageFormat,
     /// Pixels of every frame: width, height.
@@ -299,7 +293,7 @@ pub struct Revision {
     /// As in [`JobSpec::settings`].
     pub settings: RenderSettings,
     /// As in [`JobSpec::needs`].
-    pub needs: Needs,
+    pub needs: Abilities,
 }
 
 impl Revision {
@@ -324,7 +318,7 @@ impl JobSpec {
             series,
             min_version: 0,
             settings: RenderSettings::default(),
-            needs: Needs::default(),
+            needs: Abilities::NONE,
             format: ImageFormat::Png,
             size: (1920, 1080),
             rate: FrameRate { fps: 24, base_millionths: 1_000_000 },

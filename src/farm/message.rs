@@ -2,6 +2,7 @@
 //!
 //! `wire` turns them into envelopes and back. Bulk bytes are not among them: those travel between adapters.
 
+use super::ability::Abilities;
 use super::id::{ActorId, BootId, JobId, NodeId, Unit};
 use super::job::Series;
 use serde::{Deserialize, Serialize};
@@ -71,8 +72,8 @@ pub struct RendererInfo {
     pub path: String,
     /// What tells it from others of its version: its commit, and a hash of its own colours.
     pub build: String,
-    /// Whether it can denoise.
-    pub denoiser: bool,
+    /// What it has of that which not all have.
+    pub abilities: Abilities,
     /// Usable devices, such as `CPU`, `CUDA`, `OPTIX`.
     pub devices: Vec<String>,
 }

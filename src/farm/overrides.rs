@@ -18,6 +18,8 @@ pub const MAX_ALL_BYTES: usize = 8 * 1024;
 
 /// Whether Cycles denoises, of a scene: what decides which renderers can take a job.
 pub const DENOISES: &str = "cycles.use_denoising";
+/// Whether Cycles runs shaders in the Open Shading Language, of a scene.
+pub const OSL: &str = "cycles.shading_system";
 
 const SIZE: &str = "set it in Blender and save, since it changes the size of the frames";
 const VIEWS: &str = "set it in Blender and save, since it changes which files a frame has";

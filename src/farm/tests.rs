@@ -3,6 +3,7 @@
 
 mod rules;
 
+use super::ability::Abilities;
 use super::blob::BlobMap;
 use super::collect::VideoState;
 use super::config::{GONE_AFTER, KEEP, KEEP_REVIEW, REPLICATE_EVERY, SUSPECT_AFTER, UNITS_LOOKED_AT, WINDOW_PER_SLOT};
@@ -350,7 +351,7 @@ pub(super) fn capability() -> Capability {
         version: (4, 5, 0),
         path: "/blender".into(),
         build: "b".into(),
-        denoiser: true,
+        abilities: Abilities::all(),
         devices: vec!["CPU".into()],
     };
     Capability { slots: 1, renderers: vec![renderer], op_version: OP_VERSION, ..Capability::default() }

@@ -8,6 +8,7 @@ use super::identity::{self, Invite};
 use super::prospect::Nobody;
 use super::render::{Available, NO_BLENDER, Pinned, SeriesError, choose_series};
 use super::{ARRIVAL, Node, confinement, gpus, machine, output, settings, submit, trust, video, view};
+use crate::farm::ability::Ability;
 use crate::farm::event::{Input, JobCommand};
 use crate::farm::fit::{Unfit, would_suit};
 use crate::farm::frames::FrameSet;
@@ -373,9 +374,9 @@ impl Node {
         let available: Vec<Available> = renderers
             .iter()
             .filter(|renderer| !question.gpu || renderer.devices.iter().any(|device| device != "CPU"))
-            .map(|renderer| Available { series: renderer.series(), denoiser: renderer.denoiser })
+            .map(|renderer| Available { series: renderer.series(), abilities: renderer.abilities })
             .collect();
-        choose_series(question.file, question.min_version, &question.needs, &available, pinned).map_err(|error| {
+        choose_series(question.file, question.min_version, question.needs, &available, pinned).map_err(|error| {
             let broken = self.render_problems.iter().find(|problem| problem.kind != NO_BLENDER);
             let kind = match &error {
                 SeriesError::NoBlender => match broken {
@@ -385,12 +386,19 @@ impl Node {
                     }
                     None => ErrorKind::NoBlender,
                 },
-                SeriesError::NoDenoiser { .. } => ErrorKind::NoDenoiser,
+                SeriesError::Lacking { needs, .. } if needs.contains(&Ability::Denoiser) => ErrorKind::NoDenoiser,
+                SeriesError::Lacking { .. } => ErrorKind::BlenderBroken,
                 SeriesError::TooOld { .. } | SeriesError::NotThere { .. } | SeriesError::PinnedTooOld { .. } => {
                     ErrorKind::NoSeries
                 }
             };
-            ApiError::new(kind, error.to_string())
+            let text = match &error {
+                SeriesError::Lacking { .. } => {
+                    format!("{error}; the machines with these are {}", self.machines_with_blenders())
+                }
+                _ => error.to_string(),
+            };
+            ApiError::new(kind, text)
         })
     }
 

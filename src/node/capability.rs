@@ -3,7 +3,7 @@
 use super::event::Event;
 use super::http::{ApiError, ErrorKind};
 use super::render::{Discovery, NO_BLENDER, NO_OPENGL, Renderer};
-use super::{GpuMode, HOUSEKEEPING, Node, confinement, gpus, machine};
+use super::{GpuMode, HOUSEKEEPING, Node, confinement, gpus, machine, scene, view};
 use crate::farm::event::{Input, Load};
 use crate::farm::message::{Capability, GpuInfo, Problem};
 use serde_json::Value;
@@ -108,6 +108,16 @@ impl Node {
         self.tell_capability();
         self.answer_questions(self.clock.now());
         self.answer_doctors();
+    }
+
+    /// The machines that have Blenders, by name, for people.
+    pub(super) fn machines_with_blenders(&self) -> String {
+        let has = |told: &Capability| told.slots > 0 && !told.renderers.is_empty();
+        let members = self.farm.roster().members().iter();
+        let members = members.filter(|(_, member)| member.capability.as_ref().is_some_and(has));
+        let mut names: Vec<String> = members.map(|(node, _)| view::node_name(&self.farm, *node)).collect();
+        names.sort();
+        scene::listed(&names)
     }
 
     /// What slots there are, where each has a GPU of its own; other machines are not told.

@@ -54,7 +54,7 @@ impl Node {
         }
         let renderers = &self.slots.renderers;
         let renderer =
-            choose_renderer(renderers, spec.series, spec.min_version, &spec.needs, spec.settings.device).cloned();
+            choose_renderer(renderers, spec.series, spec.min_version, spec.needs, spec.settings.device).cloned();
         let Some(renderer) = renderer else {
             let by =
                 unit.current_results().map(|(actor, _)| actor.node).chain(unit.current_failures().map(|(by, _)| by));

@@ -11,9 +11,10 @@ use super::store::Holdings;
 use super::submit::Prepared;
 use super::sweep::Look;
 use super::update::WhichJob;
+use crate::farm::ability::Abilities;
 use crate::farm::event::{Input, Load};
 use crate::farm::id::JobId;
-use crate::farm::job::{Needs, OutputSpec, Series};
+use crate::farm::job::{OutputSpec, Series};
 use std::io;
 use tokio::sync::oneshot;
 
@@ -63,7 +64,7 @@ pub struct WhoCan {
     /// Least version that may open it.
     pub min_version: u32,
     /// What it needs.
-    pub needs: Needs,
+    pub needs: Abilities,
     /// The one it is to have, whatever is set for the swarm.
     pub pinned: Option<Pinned>,
     /// Whether only GPUs will do.

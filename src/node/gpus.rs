@@ -119,6 +119,7 @@ fn gone(gpu: &DeviceInfo) -> Problem {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::farm::ability::Abilities;
     use crate::node::render::RendererKind;
 
     fn device(backend: &str, id: &str) -> DeviceInfo {
@@ -138,8 +139,7 @@ mod tests {
             build_hash: String::new(),
             colour_folders: Vec::new(),
             colours: String::new(),
-            denoiser: true,
-            options: vec![],
+            abilities: Abilities::all(),
             devices,
             sandbox: None,
         }

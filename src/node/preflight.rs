@@ -6,6 +6,7 @@
 mod answer;
 mod chosen;
 mod existing;
+mod needs;
 mod python;
 
 pub(super) use answer::unreadable;
@@ -17,9 +18,9 @@ use super::format;
 use super::http::{ApiError, ErrorKind, SubmitRequest, VideoChoice};
 use super::kept::Kept;
 use super::prospect::{Outlook, Prospect};
-use super::render::{INSTALL_EGL, NO_OPENGL, PIXELS_MAX, Pinned};
+use super::render::{PIXELS_MAX, Pinned};
 use super::scene::{self, Missing, OcioChoice, PathMap, RefKind, SceneError, SceneInfo, Survey, Trace, TraceOptions};
-use super::submit::{blocking, frames, name, needs, no_sound, output_of, rate, scene_error, settings, who_can};
+use super::submit::{blocking, frames, name, no_sound, output_of, rate, scene_error, settings, who_can};
 use crate::farm::frames::FrameSet;
 use crate::farm::id::BlobId;
 use crate::farm::job::{Colours, FrameRate, ImageFormat, JobSpec, RenderSettings, Series};
@@ -174,6 +175,8 @@ pub(super) struct Looked {
     pub info: SceneInfo,
     pub trace: Trace,
     survey: Survey,
+    /// The library for which a Blender must be newer than for the scene's own file.
+    newest_library: Option<PathBuf>,
     /// What is run of its own Python.
     pub scripts: Scripts,
     /// What was found so far.
@@ -201,7 +204,7 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<Loo
     let options = TraceOptions { maps, include };
     let overrides = request.overrides.clone();
     let ocio = request.ocio.clone().map(|ocio| OcioChoice { config: ocio.config, variables: ocio.variables });
-    let (info, trace, survey, maps, no_ocio) = blocking(move || {
+    let (mut info, trace, survey, maps, no_ocio) = blocking(move || {
         let info = scene::read(&file, &overrides)?;
         let mut trace = scene::trace(&file, options)?;
         let no_ocio = ocio.and_then(|ocio| scene::trace_ocio(&mut trace, &file, ocio).err());
@@ -254,7 +257,12 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<Loo
     }
     problems.extend(python::not_run(&survey.unrun, request.scripts, &subject));
     let scripts = Scripts { in_files: request.scripts, file: script };
-    Ok(Looked { info, trace, survey, scripts, problems })
+    let newest = survey.newest_library.clone().filter(|(least, _)| *least > info.min_version);
+    let newest_library = newest.map(|(least, library)| {
+        info.min_version = least;
+        library
+    });
+    Ok(Looked { info, trace, survey, newest_library, scripts, problems })
 }
 
 impl Looked {
@@ -360,8 +368,9 @@ pub(super) async fn check(
     if !request.check && looked.problems.iter().any(Problem::is_error) {
         return Ok(Checked { looked, spec: None, series: None, pinned: None, outlook: None, kept });
     }
-    let needs = needs(&looked.info, settings.as_ref().unwrap_or(&RenderSettings::default()));
-    let Choice { pinned, found } = who_can(request, &looked.info, &needs, renders, events).await;
+    let needs = looked.needs(settings.as_ref().unwrap_or(&RenderSettings::default()));
+    let Choice { pinned, found } = who_can(request, &looked.info, needs, renders, events).await;
+    let found = found.map_err(|error| looked.of_library(error));
     let found = looked.keep(request, found);
     let series = found.as_ref().map(|found| found.series);
     if let Some(Found { series, warning: Some(warning), .. }) = &found {
@@ -477,10 +486,7 @@ impl Looked {
         let paths: Vec<PathBuf> = self.trace.files.iter().map(|file| file.resolved.clone()).collect();
         let length = |path: &PathBuf| path.metadata().map_or(0, |meta| meta.len());
         let scene_bytes = blocking(move || paths.iter().map(length).sum()).await?;
-        let engine = spec.settings.engine.as_ref().unwrap_or(&self.info.engine);
-        // Eevee by all its names, Workbench, and what newer Blenders render with Eevee instead.
-        let needs_opengl = engine.starts_with("BLENDER_");
-        let outlook = outlook(spec, (kept, scene_bytes, needs_opengl), events).await?;
+        let outlook = outlook(spec, (kept, scene_bytes), events).await?;
         if let Some(error) = &outlook.in_the_way {
             self.problems.push(Problem::from(error.clone(), Path::new(&spec.output.directory)));
         }
@@ -492,14 +498,6 @@ impl Looked {
             let fix = "keep machines out that have too little with --min-memory";
             self.problems.push(Problem::warning("memory", &spec.name, text, fix));
         }
-        if !outlook.without_opengl.is_empty() && kept < spec.frames.len() {
-            let text =
-                format!("{} cannot render with Eevee or Workbench: EGL is missing", outlook.without_opengl.join(", "));
-            self.problems.push(match outlook.with_opengl {
-                true => Problem::warning(NO_OPENGL, &spec.name, text, INSTALL_EGL),
-                false => Problem::error(ErrorKind::BlenderBroken, &*spec.name, text, INSTALL_EGL),
-            });
-        }
         Ok(outlook)
     }
 }
@@ -507,11 +505,11 @@ impl Looked {
 /// What the swarm says to a job of this machine.
 async fn outlook(
     spec: &JobSpec,
-    (kept, scene_bytes, needs_opengl): (usize, u64, bool),
+    (kept, scene_bytes): (usize, u64),
     events: &mpsc::Sender<Event>,
 ) -> Result<Outlook, ApiError> {
     let (reply, answer) = oneshot::channel();
-    let prospect = Prospect { spec: Box::new(spec.clone()), kept, scene_bytes, needs_opengl, reply };
+    let prospect = Prospect { spec: Box::new(spec.clone()), kept, scene_bytes, reply };
     events.send(Event::Prospect(prospect)).await.map_err(|_| stopping())?;
     answer.await.map_err(|_| stopping())
 }
@@ -519,7 +517,7 @@ async fn outlook(
 /// Refuses what is to become of a job, if no machine that is here would run its scripts; tells, if none can render it. Its
 /// own results are in nobody's way.
 pub(super) async fn settle_who(spec: &JobSpec, events: &mpsc::Sender<Event>, stream: &Stream) -> Result<(), ApiError> {
-    let nobody = outlook(spec, (0, 0, false), events).await?.nobody;
+    let nobody = outlook(spec, (0, 0), events).await?.nobody;
     let problem = nobody.map(|nobody| python::nobody(&nobody, &spec.name));
     settle(problem.as_slice(), stream).await
 }
@@ -563,5 +561,7 @@ fn stopping() -> ApiError {
 mod bake_tests;
 #[cfg(test)]
 mod keep_tests;
+#[cfg(test)]
+mod needs_tests;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,6 @@
 //! What the swarm can tell about a job before it is submitted: who could render it, and how long that would take.
 
 use super::http::ApiError;
-use super::render::NO_OPENGL;
 use super::{Node, view};
 use crate::farm::fit::{Unfit, would_fit};
 use crate::farm::id::NodeId;
@@ -22,8 +21,6 @@ pub struct Prospect {
     pub kept: usize,
     /// Bytes of the files of its scene.
     pub scene_bytes: u64,
-    /// Whether its engine draws with OpenGL: Eevee and Workbench.
-    pub needs_opengl: bool,
     /// What there is to tell.
     pub reply: oneshot::Sender<Outlook>,
 }
@@ -38,10 +35,6 @@ pub struct Outlook {
     pub in_the_way: Option<ApiError>,
     /// Names of machines that could render it, with less memory than the files of its scene are long.
     pub small: Vec<String>,
-    /// Names of machines that could render it if they had the OpenGL that its engine needs.
-    pub without_opengl: Vec<String>,
-    /// Whether some machine that is here has it and could, now or once it is free.
-    pub with_opengl: bool,
     /// Seconds it would take; `None` where nothing was rendered yet that it could be likened to.
     pub seconds: Option<f64>,
     /// `measured` on the same scene, or a `guess` from other jobs.
@@ -72,11 +65,6 @@ impl Nobody {
     }
 }
 
-/// Whether what keeps a machine off may be over by itself, or when its owner likes.
-fn passes(unfit: &Unfit) -> bool {
-    matches!(unfit, Unfit::Unknown | Unfit::Paused | Unfit::Sick | Unfit::AtDesk | Unfit::LowMemory { .. })
-}
-
 impl Node {
     pub(super) fn outlook(&self, asked: &Prospect) -> Outlook {
         let Prospect { kept, scene_bytes, .. } = *asked;
@@ -85,26 +73,16 @@ impl Node {
         let mut rows: Vec<(bool, String, NodeId)> =
             roster.members().keys().map(|node| (*node != me, view::node_name(&self.farm, *node), *node)).collect();
         rows.sort();
-        let (mut nodes, mut small, mut without_opengl) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut slots, mut with_opengl) = (Vec::new(), false);
+        let (mut nodes, mut small, mut slots) = (Vec::new(), Vec::new(), Vec::new());
         for (_, name, node) in rows {
             let fits = would_fit(roster, node, me, spec);
-            let mut reason = match &fits {
+            let reason = match &fits {
                 _ if !roster.is_alive(node, now) => "away".to_owned(),
                 Ok(()) => "ready".to_owned(),
                 Err(unfit) => unfit.to_string(),
             };
-            let mut can = roster.is_alive(node, now) && fits.is_ok();
+            let can = roster.is_alive(node, now) && fits.is_ok();
             let capability = roster.member(node).and_then(|member| member.capability.as_ref());
-            let lack = capability.and_then(|told| told.problems.iter().find(|problem| problem.kind == NO_OPENGL));
-            match lack.filter(|_| asked.needs_opengl) {
-                Some(problem) if can => {
-                    without_opengl.push(name.clone());
-                    (can, reason) = (false, problem.message.clone());
-                }
-                Some(_) => {}
-                None => with_opengl |= roster.is_alive(node, now) && fits.as_ref().map_or_else(passes, |()| true),
-            }
             if let Some(capability) = capability.filter(|_| can) {
                 slots.push(u64::from(capability.slots));
                 if capability.memory_bytes > 0 && capability.memory_bytes < scene_bytes {
@@ -130,7 +108,7 @@ impl Node {
         // Nobody is wanted where nothing is to be rendered.
         let nobody = if frames == 0 { None } else { self.nobody_suits(spec) };
         let in_the_way = self.in_the_way(spec);
-        Outlook { nodes: Value::Array(nodes), nobody, in_the_way, small, without_opengl, with_opengl, seconds, basis }
+        Outlook { nodes: Value::Array(nodes), nobody, in_the_way, small, seconds, basis }
     }
 
     /// How long a frame would take, in milliseconds: as in the latest job of the same file with the same settings and size,

@@ -55,6 +55,7 @@ pub use series::{Available, Pinned, SeriesError, choose_renderer, choose_series}
 pub use views::{View, Views};
 pub use worker::{Rendered, Worker, WorkerScene};
 
+use crate::farm::ability::Abilities;
 use crate::farm::job::Series;
 use crate::farm::message::RendererInfo;
 pub use crate::farm::op::FailureKind;
@@ -105,10 +106,8 @@ pub struct Renderer {
     pub colour_folders: Vec<PathBuf>,
     /// A hash of what is in that one, 8 hexadecimal digits; empty if there is none.
     pub colours: String,
-    /// Whether it can denoise with OpenImageDenoise.
-    pub denoiser: bool,
-    /// Build options that are on, sorted.
-    pub options: Vec<String>,
+    /// What it has of that which not all have.
+    pub abilities: Abilities,
     /// What it can compute on now, best backend first, the CPU last.
     pub devices: Vec<DeviceInfo>,
     /// What it runs in when it opens a file or images; without one it may do whatever this user may.
@@ -143,7 +142,7 @@ impl Renderer {
             version: self.version,
             path: self.path.to_string_lossy().into_owned(),
             build: self.build_text(),
-            denoiser: self.denoiser,
+            abilities: self.abilities,
             devices: self.devices.iter().map(|device| device.backend.clone()).collect(),
         }
     }

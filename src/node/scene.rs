@@ -9,7 +9,8 @@
 //! what they come to here (`maps` where they are of another machine), [`mod@trace`] what is there and what is missing,
 //! `inner` what files name themselves, `include` what travels though no .blend names it, `ocio` the colours where they are not Blender's own, `names` gives each file its place in a bundle, [`mod@bundle`] copies
 //! them with the paths rewritten, [`layout`] puts them down again. [`mod@survey`] says what of a scene would not come out as
-//! its maker saw it: `simulations` without a bake, which frames `bakes` have, and what is `unrun` of its Python (`expression` tells which need it).
+//! its maker saw it: `simulations` without a bake, which frames `bakes` have, what is `unrun` of its Python (`expression` tells which need it), and what it `wants` of a
+//! Blender's build.
 
 mod bakes;
 pub mod bundle;
@@ -33,6 +34,7 @@ pub mod survey;
 pub mod trace;
 mod unrun;
 mod views;
+mod wants;
 mod zones;
 
 pub use bakes::Bake;

@@ -162,7 +162,7 @@ impl Slots {
         self.stop(work.scene.0, work.unit);
         let spec = &work.spec;
         let renderer =
-            choose_renderer(&self.renderers, spec.series, spec.min_version, &spec.needs, spec.settings.device).cloned();
+            choose_renderer(&self.renderers, spec.series, spec.min_version, spec.needs, spec.settings.device).cloned();
         let gpu = self.free_gpu(work.scene, renderer.as_ref());
         let mut worker = None;
         let is_here = |idle: &Idle| idle.gpu == gpu;

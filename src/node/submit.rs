@@ -15,10 +15,11 @@ use super::scene::{self, BlobSink, BundleError, SceneError, SceneInfo, Trace};
 use super::store::{Intake, Store};
 use super::sweep::Held;
 use super::update::{Update, update};
+use crate::farm::ability::Abilities;
 use crate::farm::blob::BlobMap;
 use crate::farm::frames::FrameSet;
 use crate::farm::id::{BlobId, ChunkId};
-use crate::farm::job::{FrameRate, JobSpec, Needs, OutputSpec, RenderSettings};
+use crate::farm::job::{FrameRate, JobSpec, OutputSpec, RenderSettings};
 use crate::farm::kept::KeptFrame;
 use crate::farm::overrides::PropertyError;
 use crate::farm::scripts::Scripts;
@@ -90,11 +91,6 @@ pub async fn prepare(
         }
         Err(error) => stream.fail(error).await,
     }
-}
-
-/// What a renderer must be able to do for a scene.
-pub(super) fn needs(info: &SceneInfo, settings: &RenderSettings) -> Needs {
-    Needs { denoiser: info.needs_denoiser(settings.engine.as_deref()) }
 }
 
 async fn spec(
@@ -273,7 +269,7 @@ pub(super) fn output_of(request: &SubmitRequest, info: &SceneInfo, frames: &Fram
 pub(super) async fn who_can(
     request: &SubmitRequest,
     info: &SceneInfo,
-    needs: &Needs,
+    needs: Abilities,
     renders: bool,
     events: &mpsc::Sender<Event>,
 ) -> Choice {
@@ -285,7 +281,7 @@ async fn who_can_within(
     wait: Duration,
     request: &SubmitRequest,
     info: &SceneInfo,
-    needs: &Needs,
+    needs: Abilities,
     renders: bool,
     events: &mpsc::Sender<Event>,
 ) -> Choice {
@@ -297,7 +293,7 @@ async fn who_can_within(
         let ask = WhoCan {
             file: info.version,
             min_version: info.min_version,
-            needs: needs.clone(),
+            needs,
             pinned,
             gpu: request.device == crate::farm::job::Device::Gpu,
             renders,
@@ -417,8 +413,8 @@ mod tests {
             }
         };
         let (request, info) = (SubmitRequest::default(), SceneInfo::plain());
-        let needs = Needs::default();
-        let asks = who_can_within(Duration::from_millis(20), &request, &info, &needs, true, &events);
+        let wait = Duration::from_millis(20);
+        let asks = who_can_within(wait, &request, &info, Abilities::NONE, true, &events);
         let choice = tokio::select! {
             choice = asks => choice,
             () = answers => panic!("nobody asks any more"),

@@ -118,7 +118,7 @@ const FAKE_BLENDER: &str = r#"#!/bin/sh
 while [ "$1" != -- ]; do shift; done
 gpu() { printf '{"backend": "OPTIX", "name": "A4000", "id": "%s"}' "$1"; }
 printf '\n\001swarm %s {"event": "probe", "version": [99, 0, 0], "file_version": 1, "build_hash": "fake",' "$3"
-printf ' "colour_folders": [], "denoiser": true, "options": [], "devices": [%s, %s]}\n' "$(gpu b)" "$(gpu a)"
+printf ' "colour_folders": [], "denoiser": true, "off": [], "devices": [%s, %s]}\n' "$(gpu b)" "$(gpu a)"
 "#;
 
 #[cfg(unix)]

@@ -7,11 +7,11 @@ use super::answer::Stream;
 use super::event::Event;
 use super::http::{ApiError, ErrorKind, SubmitRequest};
 use super::output;
-use super::preflight::{Looked, look, settle, settle_who};
+use super::preflight::{look, settle, settle_who};
 use super::scene::ocio_files;
 use super::slots::read_blob;
 use super::store::Store;
-use super::submit::{blocking, make_bundle, needs, settings, who_can};
+use super::submit::{blocking, make_bundle, settings, who_can};
 use super::{Node, view};
 use crate::farm::frames::FrameSet;
 use crate::farm::id::{BlobId, JobId, Part};
@@ -95,7 +95,7 @@ pub async fn update(
     let simulate_from = looked.simulate_from(&request, &frames, spec.rules.chunk);
     looked.tell_of_views(&request, spec.format);
     settle(&looked.problems, stream).await?;
-    let Looked { info, trace, scripts, .. } = looked;
+    let (info, trace, scripts) = (looked.info.clone(), std::mem::take(&mut looked.trace), looked.scripts.clone());
     files_are_the_jobs(job, spec.views.suffixes(), &info.suffixes(spec.format))?;
     let (output, format, taken, needed) = (spec.output.clone(), spec.format, frames.clone(), trace.paths());
     let views = info.suffixes(format);
@@ -119,12 +119,12 @@ pub async fn update(
         );
         return Err(ApiError::new(ErrorKind::BadRequest, text));
     }
-    let needs = needs(&info, &settings);
+    let needs = looked.needs(&settings);
     // One series per job, since series differ in pixels.
     (request.series, request.device) = (Some(spec.series), settings.device);
-    who_can(&request, &info, &needs, true, events).await.found?;
-    let (min_version, revised) = (info.min_version, (settings.clone(), needs.clone()));
-    let revised = JobSpec { min_version, settings: revised.0, needs: revised.1, ..(*spec).clone() };
+    let found = who_can(&request, &info, needs, true, events).await.found;
+    found.map_err(|error| looked.of_library(error))?;
+    let revised = JobSpec { min_version: info.min_version, settings: settings.clone(), needs, ..(*spec).clone() };
     settle_who(&revised, events, stream).await?;
     let file = request.file.to_string_lossy().into_owned();
     let (bundle, bundle_bytes) = make_bundle(&request, trace, store.clone(), stream).await?;

@@ -2,6 +2,7 @@
 
 use super::clock::rfc3339;
 use crate::farm::Farm;
+use crate::farm::ability::Ability;
 use crate::farm::collect::VideoState;
 use crate::farm::frames::FrameSet;
 use crate::farm::id::{JobId, NodeId, Unit};
@@ -364,7 +365,9 @@ pub fn node(farm: &Farm, node: NodeId, now: Duration) -> Value {
         .iter()
         .map(|one| {
             let (major, minor, patch) = one.version;
-            json!({"version": format!("{major}.{minor}.{patch}"), "path": one.path, "devices": one.devices, "denoiser": one.denoiser})
+            let lacks = Ability::ALL.into_iter().filter(|ability| !one.abilities.has(*ability));
+            let lacks: Vec<String> = lacks.map(|ability| ability.to_string()).collect();
+            json!({"version": format!("{major}.{minor}.{patch}"), "path": one.path, "devices": one.devices, "denoiser": one.abilities.has(Ability::Denoiser), "lacks": lacks})
         })
         .collect();
     let gpus: Vec<Value> = told

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::farm::ability::Ability;
 use crate::farm::blob::{BlobMap, BundleFile, ChunkRef};
 use crate::farm::frames::{FrameSet, MAX_RANGES};
 use crate::farm::id::*;
@@ -46,7 +47,7 @@ pub(crate) fn spec() -> JobSpec {
             silent: true,
             ..RenderSettings::default()
         },
-        needs: Needs { denoiser: true },
+        needs: Ability::Denoiser.into(),
         created_ms: 1_700_000_000_000,
         ..JobSpec::new(BlobId([3; 32]), "1-10x3,20".parse().unwrap(), Series { major: 4, minor: 5 })
     }
@@ -127,7 +128,7 @@ pub fn capability() -> Capability {
         version: (4, 5, 1),
         path: "/b".into(),
         build: "a1b2".into(),
-        denoiser: true,
+        abilities: Ability::Denoiser.into(),
         devices: vec!["CPU".into()],
     };
     let gpu = GpuInfo {

@@ -6,11 +6,12 @@ use super::peers::Workload;
 use super::scenario::Scenario;
 use super::{WALL_MS, World};
 use crate::farm::Farm;
+use crate::farm::ability::Abilities;
 use crate::farm::blob::{BlobMap, BundleFile, CHUNK_AVERAGE_BYTES, ChunkRef, Manifest, chunk_id};
 use crate::farm::event::Input;
 use crate::farm::frames::FrameSet;
 use crate::farm::id::{BlobId, JobId};
-use crate::farm::job::{Colours, JobSpec, Needs, OutputSpec, RenderSettings, Revision, Series};
+use crate::farm::job::{Colours, JobSpec, OutputSpec, RenderSettings, Revision, Series};
 use crate::farm::rules::{Chunk, MAX_RETRIES, Order, Rules};
 use crate::wire;
 use rand::rngs::StdRng;
@@ -127,7 +128,7 @@ impl World {
             bundle_bytes: self.scenario.file_bytes * self.scenario.files as u64,
             min_version: 40500,
             settings: RenderSettings::default(),
-            needs: Needs::default(),
+            needs: Abilities::NONE,
         }
     }
 

@@ -4,6 +4,7 @@ use super::LOOKAHEAD;
 use super::event::{Packet, Packets};
 use super::peers::{Away, Outage};
 use crate::farm::Farm;
+use crate::farm::ability::Abilities;
 use crate::farm::blob::BlobMap;
 use crate::farm::event::{Effect, Input, Now, Token};
 use crate::farm::id::{ActorId, BlobId, JobId, NodeId, Unit};
@@ -383,7 +384,7 @@ pub(super) fn capability(name: String, slots: u32, is_fit: bool) -> Capability {
         version: if is_fit { CURRENT } else { OTHER },
         path: "/opt/blender".into(),
         build: "simulated".into(),
-        denoiser: true,
+        abilities: Abilities::all(),
         devices: vec!["CPU".into()],
     };
     Capability { name, cores: 8, slots, renderers: vec![renderer], op_version: OP_VERSION, ..Capability::default() }

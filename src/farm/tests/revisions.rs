@@ -1,8 +1,9 @@
 //! What a revision needs decides who renders what comes from it.
 
 use super::*;
+use crate::farm::ability::Ability;
 use crate::farm::fit::fits;
-use crate::farm::job::{Device, Needs};
+use crate::farm::job::Device;
 use crate::farm::op::FailureKind;
 use crate::farm::why::Standing;
 
@@ -51,7 +52,7 @@ impl Trio {
 fn what_a_job_was_submitted_to_need_keeps_nobody_from_what_was_revised() {
     let mut trio = Trio::new(2);
     let mut spec = spec(4);
-    (spec.settings.device, spec.needs, spec.min_version) = (Device::Gpu, Needs { denoiser: true }, 40600);
+    (spec.settings.device, spec.needs, spec.min_version) = (Device::Gpu, Ability::Denoiser.into(), 40600);
     let job = trio.submit_spec(0, spec);
     trio.wait(3 * SECOND);
     assert!(trio.at(0).begun.is_empty() && trio.at(1).begun.is_empty(), "nobody has what it takes");
@@ -76,7 +77,7 @@ fn what_a_job_was_submitted_to_need_keeps_nobody_from_what_was_revised() {
 fn a_machine_that_lacks_what_a_revision_needs_is_not_waited_for() {
     type Lack = (fn(&mut RendererInfo), fn(&mut Revision));
     let lacks: [Lack; 2] = [
-        (|renderer| renderer.denoiser = false, |revision| revision.needs.denoiser = true),
+        (|renderer| renderer.abilities = Abilities::NONE, |revision| revision.needs = Ability::Alembic.into()),
         (|renderer| renderer.devices = vec!["CPU".into()], |revision| revision.settings.device = Device::Gpu),
     ];
     for (lack, need) in lacks {

@@ -146,7 +146,7 @@ fn a_job_without_scripts_gets_none_by_a_revision() {
     let JobSpec { file, bundle_bytes, min_version, settings, needs, .. } = scripted(1);
     trio.at(0).store.insert(new);
     for (call, asks) in [(7, true), (8, false)] {
-        let (mut settings, needs) = (settings.clone(), needs.clone());
+        let mut settings = settings.clone();
         if !asks {
             settings.scripts = Scripts::default();
         }

@@ -100,7 +100,8 @@ async fn preflight(renderer: &Renderer, dir: &Path, script: &str, chunk: Chunk) 
     let (info, trace) =
         (scene::read(&blend, &overrides).unwrap(), scene::trace(&blend, TraceOptions::default()).unwrap());
     let survey = scene::survey(&blend, &trace, &overrides).unwrap();
-    let mut looked = Looked { info, trace, survey, scripts: Scripts::default(), problems: Vec::new() };
+    let mut looked =
+        Looked { info, trace, survey, newest_library: None, scripts: Scripts::default(), problems: Vec::new() };
     let request = SubmitRequest { file: blend.clone(), ..SubmitRequest::default() };
     let start = looked.simulate_from(&request, &"1-9".parse().unwrap(), chunk);
     (blend, looked, start)

@@ -46,8 +46,6 @@ async fn checked(request: &SubmitRequest, series: Option<Series>) -> Checked {
                         nobody: None,
                         in_the_way: None,
                         small: Vec::new(),
-                        without_opengl: Vec::new(),
-                        with_opengl: true,
                         seconds: Some((question.spec.frames.len() - question.kept) as f64),
                         basis: "measured",
                     };

@@ -80,6 +80,7 @@ impl Found {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::farm::ability::Abilities;
     use crate::farm::job::Series;
     use crate::node::render::{Renderer, RendererKind};
 
@@ -168,8 +169,7 @@ mod tests {
             build_hash: hash.into(),
             colour_folders: Vec::new(),
             colours: colours.into(),
-            denoiser: true,
-            options: Vec::new(),
+            abilities: Abilities::all(),
             devices: Vec::new(),
             sandbox: None,
         };

@@ -91,8 +91,7 @@ async fn fits(renderer: &Renderer, sandbox: &Arc<Sandbox>, file: &Path) -> Resul
         RendererKind::Executable => "Blender",
         RendererKind::Python => "bpy",
     };
-    let of =
-        |renderer: &Renderer| (renderer.version, renderer.build_text(), renderer.denoiser, renderer.options.clone());
+    let of = |renderer: &Renderer| (renderer.version, renderer.build_text(), renderer.abilities);
     if of(&inside) != of(renderer) {
         return Err(format!("in the sandbox another {kind} is started, {}", inside.version_text()));
     }

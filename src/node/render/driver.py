@@ -178,7 +178,7 @@ def probe():
         denoiser=has_denoiser(),
         missing_opengl=missing_opengl(),
         colour_folders=colour_folders(),
-        options=sorted(n for n in dir(options) if n[0] != "_" and getattr(options, n) is True),
+        off=sorted(n for n in dir(options) if n[0] != "_" and getattr(options, n) is False),
         devices=devices,
     )
 

@@ -13,6 +13,7 @@ use super::error::{INSTALL_EGL, without_opengl};
 use super::log::Log;
 use super::sandbox::{Cell, Confinement};
 use super::{DeviceInfo, Problem, Renderer, RendererKind};
+use crate::farm::ability::{Abilities, Ability};
 use crate::farm::job::Series;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -328,7 +329,8 @@ struct Answer {
     colour_folders: Vec<PathBuf>,
     denoiser: bool,
     missing_opengl: Option<String>,
-    options: Vec<String>,
+    /// Build options that are off.
+    off: Vec<String>,
     devices: Vec<Device>,
 }
 
@@ -337,6 +339,32 @@ struct Device {
     backend: String,
     name: String,
     id: String,
+}
+
+/// What a Blender of this answer has. What its version has no build option for is in every build of it.
+fn abilities(answer: &Answer) -> Abilities {
+    let has = |ability: &Ability| match ability {
+        Ability::Denoiser => answer.denoiser,
+        Ability::OpenGl => answer.missing_opengl.is_none(),
+        ability => !answer.off.iter().any(|option| option == option_of(*ability)),
+    };
+    Ability::ALL.into_iter().filter(has).collect()
+}
+
+/// The build option of Blender that an ability comes with; empty for what is none.
+fn option_of(ability: Ability) -> &'static str {
+    match ability {
+        Ability::Denoiser | Ability::OpenGl => "",
+        Ability::Alembic => "alembic",
+        Ability::Usd => "usd",
+        Ability::Osl => "cycles_osl",
+        Ability::OpenVdb => "openvdb",
+        Ability::Bullet => "bullet",
+        Ability::Fluid => "fluid",
+        Ability::OpenSubdiv => "opensubdiv",
+        Ability::Ocean => "mod_oceansim",
+        Ability::Audaspace => "audaspace",
+    }
 }
 
 /// What a renderer said of itself.
@@ -396,6 +424,7 @@ pub(super) async fn probe(
     let answer: Answer =
         serde_json::from_value(answer).map_err(|error| cannot(format!("its answer is not understood ({error})")))?;
     let (major, minor, _) = answer.version;
+    let abilities = abilities(&answer);
     let devices = answer.devices.into_iter();
     let renderer = Renderer {
         kind,
@@ -406,8 +435,7 @@ pub(super) async fn probe(
         build_hash: answer.build_hash,
         colour_folders: answer.colour_folders,
         colours: String::new(),
-        denoiser: answer.denoiser,
-        options: answer.options,
+        abilities,
         devices: devices.map(|d| DeviceInfo { backend: d.backend, name: d.name, id: d.id, memory: None }).collect(),
         sandbox: None,
     };

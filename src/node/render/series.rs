@@ -6,7 +6,9 @@
 //! wants it. Pure: no Blender is asked here.
 
 use super::Renderer;
-use crate::farm::job::{Device, Needs, Series};
+use super::error::INSTALL_EGL;
+use crate::farm::ability::{Abilities, Ability};
+use crate::farm::job::{Device, Series};
 use std::collections::BTreeSet;
 
 /// What some node offers.
@@ -14,13 +16,13 @@ use std::collections::BTreeSet;
 pub struct Available {
     /// Its series.
     pub series: Series,
-    /// Whether it has OpenImageDenoise.
-    pub denoiser: bool,
+    /// What it has of that which not all have.
+    pub abilities: Abilities,
 }
 
 impl From<&Renderer> for Available {
     fn from(renderer: &Renderer) -> Self {
-        Self { series: renderer.series, denoiser: renderer.denoiser }
+        Self { series: renderer.series, abilities: renderer.abilities }
     }
 }
 
@@ -73,7 +75,7 @@ pub enum SeriesError {
     /// Blenders are there, and none of them may open the file.
     #[error(
         "the file was saved by Blender {file} and needs {least} or newer, and there is only {there}; install \
-         Blender {file}, or save the file from an older one"
+         Blender {}, or save the file from an older one", file.max(least)
     )]
     TooOld {
         /// Series that saved the file.
@@ -107,15 +109,32 @@ pub enum SeriesError {
         /// Series that saved the file.
         file: Series,
     },
-    /// Only Blenders without a denoiser.
+    /// Only Blenders that lack what the scene needs.
     #[error(
-        "the scene is denoised with OpenImageDenoise, and every Blender that could render it ({there}) was built \
-         without it; install one from blender.org or the bpy package, or switch denoising off in the scene"
+        "the scene {}, and every Blender that could render it ({there}) {}; {}",
+        joined(needs, Ability::needing),
+        joined(needs, Ability::lacking),
+        way_out(needs)
     )]
-    NoDenoiser {
+    Lacking {
+        /// What, first what none of them has.
+        needs: Vec<Ability>,
         /// What there is, for people.
         there: String,
     },
+}
+
+/// How a scene that needs something is rendered where nothing has it.
+fn way_out(needs: &[Ability]) -> &'static str {
+    match needs {
+        [Ability::Denoiser] => "install one from blender.org or the bpy package, or switch denoising off in the scene",
+        [Ability::OpenGl] => INSTALL_EGL,
+        _ => "install one from blender.org or the bpy package",
+    }
+}
+
+fn joined(abilities: &[Ability], words: fn(Ability) -> &'static str) -> String {
+    abilities.iter().map(|ability| words(*ability)).collect::<Vec<_>>().join(" and ")
 }
 
 /// The series a file's least version belongs to; a series reads what its least version names from its first release on.
@@ -129,20 +148,26 @@ fn listed(series: impl Iterator<Item = Series>) -> String {
     set.iter().map(Series::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// What of `needs` all of these lack; where there is nothing like that, what any of them lacks.
+fn lacking(needs: Abilities, of: &[Available]) -> Vec<Ability> {
+    let lacks = |ability: Ability| move |a: &Available| !a.abilities.has(ability);
+    let by_all: Vec<Ability> = needs.iter().filter(|ability| of.iter().all(lacks(*ability))).collect();
+    if by_all.is_empty() { needs.iter().filter(|ability| of.iter().any(lacks(*ability))).collect() } else { by_all }
+}
+
 /// Chooses the series for a file saved by `file` that may be opened by `min_version` (`version * 100 + subversion`, as
 /// stored; 0 if unknown) and newer. With it comes a warning for the person, if the pixels may differ from what they saw.
 pub fn choose_series(
     file: Series,
     min_version: u32,
-    needs: &Needs,
+    needs: Abilities,
     available: &[Available],
     pinned: Option<Pinned>,
 ) -> Result<(Series, Option<String>), SeriesError> {
     if available.is_empty() {
         return Err(SeriesError::NoBlender);
     }
-    // A file may always be opened by the series that saved it, whatever a damaged header says.
-    let least = least_series(min_version).min(file);
+    let least = least_series(min_version);
     let there = || listed(available.iter().map(|a| a.series));
     let mut usable: Vec<Available> = available.iter().copied().filter(|a| a.series >= least).collect();
     if let Some(wanted) = pinned {
@@ -158,12 +183,12 @@ pub fn choose_series(
     if usable.is_empty() {
         return Err(SeriesError::TooOld { file, least, there: there() });
     }
-    let able: BTreeSet<Series> = usable.iter().filter(|a| a.denoiser || !needs.denoiser).map(|a| a.series).collect();
+    let able: BTreeSet<Series> = usable.iter().filter(|a| a.abilities.cover(needs)).map(|a| a.series).collect();
     let newer = able.range(file..).next();
     let Some(&chosen) = newer.or_else(|| able.last()) else {
         let setting = matches!(pinned, Some(Pinned::Setting(_))).then_some(", the swarm's setting").unwrap_or_default();
         let there = listed(usable.iter().map(|a| a.series)) + setting;
-        return Err(SeriesError::NoDenoiser { there });
+        return Err(SeriesError::Lacking { needs: lacking(needs, &usable), there });
     };
     let warning = (chosen != file).then(|| {
         let why = if let Some(pinned) = pinned {
@@ -173,7 +198,10 @@ pub fn choose_series(
                 Pinned::Setting(_) => "the swarm's setting".to_string(),
             }
         } else if usable.iter().any(|a| a.series == file) {
-            format!("since no Blender {file} here can denoise")
+            let of_file: Vec<Available> = usable.iter().copied().filter(|a| a.series == file).collect();
+            format!("since every Blender {file} here {}", joined(&lacking(needs, &of_file), Ability::lacking))
+        } else if file < least {
+            format!("since a library of it needs {least} or newer")
         } else {
             format!("since there is no Blender {file}")
         };
@@ -184,16 +212,16 @@ pub fn choose_series(
 
 /// The renderer of `series` to use for a job with these needs and least version: the newest release that meets both, of
 /// those with a GPU if one is asked for or would be taken.
-pub fn choose_renderer<'a>(
-    renderers: &'a [Renderer],
+pub fn choose_renderer(
+    renderers: &[Renderer],
     series: Series,
     min_version: u32,
-    needs: &Needs,
+    needs: Abilities,
     device: Device,
-) -> Option<&'a Renderer> {
+) -> Option<&Renderer> {
     // Of equals the first found, which is the one a person named; `max_by_key` keeps the last.
     let fits = |r: &&Renderer| {
-        r.series == series && (r.denoiser || !needs.denoiser) && (r.file_version == 0 || r.file_version >= min_version)
+        r.series == series && r.abilities.cover(needs) && (r.file_version == 0 || r.file_version >= min_version)
     };
     let has_gpu = |r: &Renderer| r.devices.iter().any(|device| device.backend != "CPU");
     let suits = |r: &&Renderer| device != Device::Gpu || has_gpu(r);
@@ -211,24 +239,30 @@ mod tests {
     }
 
     fn with(list: &[(&str, bool)]) -> Vec<Available> {
-        list.iter().map(|&(text, denoiser)| Available { series: series(text), denoiser }).collect()
+        let abilities = |denoises| if denoises { Abilities::all() } else { Ability::Usd.into() };
+        list.iter()
+            .map(|&(text, denoises)| Available { series: series(text), abilities: abilities(denoises) })
+            .collect()
     }
 
-    const PLAIN: Needs = Needs { denoiser: false };
-    const DENOISED: Needs = Needs { denoiser: true };
+    const PLAIN: Abilities = Abilities::NONE;
+
+    fn denoised() -> Abilities {
+        Ability::Denoiser.into()
+    }
 
     #[track_caller]
-    fn check(file: &str, min: u32, needs: Needs, there: &[(&str, bool)], pinned: Option<&str>, expected: &str) {
+    fn check(file: &str, min: u32, needs: Abilities, there: &[(&str, bool)], pinned: Option<&str>, expected: &str) {
         let pinned = pinned.map(series).map(Pinned::Asked);
-        let (chosen, warning) = choose_series(series(file), min, &needs, &with(there), pinned).unwrap();
+        let (chosen, warning) = choose_series(series(file), min, needs, &with(there), pinned).unwrap();
         assert_eq!(chosen.to_string(), expected);
         assert_eq!(warning.is_some(), chosen != series(file), "{warning:?}");
     }
 
     #[track_caller]
-    fn check_error(file: &str, min: u32, needs: Needs, there: &[(&str, bool)], pinned: Option<&str>) -> String {
+    fn check_error(file: &str, min: u32, needs: Abilities, there: &[(&str, bool)], pinned: Option<&str>) -> String {
         let pinned = pinned.map(series).map(Pinned::Asked);
-        choose_series(series(file), min, &needs, &with(there), pinned).unwrap_err().to_string()
+        choose_series(series(file), min, needs, &with(there), pinned).unwrap_err().to_string()
     }
 
     const BOTH: &[(&str, bool)] = &[("4.5", true), ("3.4", false)];
@@ -262,9 +296,9 @@ mod tests {
 
     #[test]
     fn a_series_set_for_the_swarm_is_taken_or_missed_like_an_asked_one_and_says_whose_it_is() {
-        let check = |file: &str, min, needs: Needs, there: &[(&str, bool)], set: &str| {
+        let check = |file: &str, min, needs: Abilities, there: &[(&str, bool)], set: &str| {
             let set = Pinned::Setting(series(set));
-            match choose_series(series(file), min, &needs, &with(there), Some(set)) {
+            match choose_series(series(file), min, needs, &with(there), Some(set)) {
                 Ok((chosen, warning)) => (chosen.to_string(), warning.unwrap_or_default()),
                 Err(error) => (String::new(), error.to_string()),
             }
@@ -281,21 +315,21 @@ mod tests {
         let (_, error) = check("3.4", 30000, PLAIN, BOTH, "4.2");
         let says = "Blender 4.2 is the swarm's setting and there is only 3.4, 4.5; install Blender 4.2, or ";
         assert_eq!(error, format!("{says}{ways_out}"));
-        let job = choose_series(series("4.1"), 30613, &PLAIN, &with(BOTH), Some(Pinned::Job(series("3.4"))));
+        let job = choose_series(series("4.1"), 30613, PLAIN, &with(BOTH), Some(Pinned::Job(series("3.4"))));
         assert!(
             job.is_err_and(|error| error.to_string().ends_with("needs 3.6 or newer; submit the file as a new job"))
         );
-        let (_, error) = check("3.4", 30000, DENOISED, BOTH, "3.4");
-        assert!(error.contains("(3.4, the swarm's setting) was built without it"), "{error}");
+        let (_, error) = check("3.4", 30000, denoised(), BOTH, "3.4");
+        assert!(error.contains("(3.4, the swarm's setting) was built without the denoiser"), "{error}");
     }
 
     #[test]
     fn a_denoised_scene_goes_to_a_series_that_denoises_or_nowhere() {
-        check("3.4", 30000, DENOISED, BOTH, None, "4.5");
-        check("4.5", 30000, DENOISED, &[("4.5", false), ("4.5", true)], None, "4.5");
-        let error = check_error("3.4", 30000, DENOISED, &[("3.4", false)], None);
+        check("3.4", 30000, denoised(), BOTH, None, "4.5");
+        check("4.5", 30000, denoised(), &[("4.5", false), ("4.5", true)], None, "4.5");
+        let error = check_error("3.4", 30000, denoised(), &[("3.4", false)], None);
         assert!(error.contains("OpenImageDenoise"), "{error}");
-        let error = check_error("3.4", 30000, DENOISED, BOTH, Some("3.4"));
+        let error = check_error("3.4", 30000, denoised(), BOTH, Some("3.4"));
         assert!(error.contains("OpenImageDenoise"), "{error}");
     }
 

@@ -4,6 +4,7 @@
 use super::sound::flac_seconds;
 use super::tests::{one_frame, pixels, renderers, scene, worker_scene};
 use super::*;
+use crate::farm::ability::Ability;
 use crate::farm::id::Unit;
 use crate::farm::job::{FrameRate, RenderSettings};
 use crate::farm::overrides::Overrides;
@@ -54,7 +55,7 @@ const RATE: FrameRate = FrameRate { fps: 24, base_millionths: 1_000_000 };
 
 /// Those that were built with sound.
 async fn with_sound() -> impl Iterator<Item = &'static Renderer> {
-    renderers().await.iter().filter(|renderer| renderer.options.iter().any(|option| option == "audaspace"))
+    renderers().await.iter().filter(|renderer| renderer.abilities.has(Ability::Audaspace))
 }
 
 /// What goes with frame 3 of a scene, and the warnings.
@@ -134,8 +135,7 @@ async fn sound_that_cannot_fit_the_video_is_a_warning_about_the_frame() {
 /// Such as the bpy 4.2 of PyPI.
 #[tokio::test]
 async fn a_blender_without_sound_says_so_of_a_scene_that_has_some() {
-    let without =
-        renderers().await.iter().find(|renderer| !renderer.options.iter().any(|option| option == "audaspace"));
+    let without = renderers().await.iter().find(|renderer| !renderer.abilities.has(Ability::Audaspace));
     let (Some(renderer), Some(maker)) = (without, with_sound().await.next()) else { return };
     let dir = tempfile::tempdir().unwrap();
     let blend = scene(maker, dir.path(), SCENES);

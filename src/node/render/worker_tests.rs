@@ -3,6 +3,7 @@
 
 use super::super::tests::{one_frame, pixels, renderers, scene, worker_scene};
 use super::*;
+use crate::farm::ability::Ability;
 
 /// A frame that takes longer than any test waits for it, and prints its progress often.
 const ENDLESS: &str = "scene.cycles.samples = 10_000_000; scene.cycles.use_adaptive_sampling = False";
@@ -366,7 +367,7 @@ async fn a_scene_that_cannot_be_rendered_is_refused_with_the_reason() {
         let error = worker.unwrap_err().to_string();
         assert!(error.contains("no render engine `OCTANE`"), "{error}");
 
-        if !renderer.denoiser {
+        if !renderer.abilities.has(Ability::Denoiser) {
             let (worker, _dir) = started(renderer, "scene.cycles.use_denoising = True").await;
             let error = worker.unwrap_err().to_string();
             assert!(error.contains("built without it"), "{error}");

@@ -9,7 +9,7 @@ use super::refs::name_of;
 use super::views::{SceneViews, ViewFiles};
 use super::{SceneError, listed};
 use crate::farm::job::{FrameRate, ImageFormat, Series};
-use crate::farm::overrides::{DENOISES, Overrides};
+use crate::farm::overrides::{DENOISES, OSL, Overrides};
 use std::path::Path;
 
 /// `RenderData.mode`: render a region only.
@@ -74,6 +74,10 @@ pub struct SceneInfo {
     pub samples: Option<u32>,
     /// Whether Cycles, if it is the engine, denoises the image.
     pub denoising: bool,
+    /// Whether Cycles, if it is the engine, runs shaders in the Open Shading Language.
+    pub osl: bool,
+    /// Whether the compositor runs.
+    pub composites: bool,
     /// The region rendered and cropped to: left, right, bottom, top as fractions.
     pub crop: Option<[f32; 4]>,
     /// Its views, where it has several.
@@ -105,6 +109,8 @@ impl SceneInfo {
             depth: None,
             samples: None,
             denoising: false,
+            osl: false,
+            composites: false,
             crop: None,
             views: None,
         }
@@ -179,11 +185,25 @@ pub fn read(path: &Path, overrides: &Overrides) -> Result<SceneInfo, SceneError>
     let info = info(&blend, global, index, scene).ok_or_else(|| damaged("its scene lacks what every scene has"))?;
     let camera = overrides.camera.clone().or(info.camera);
     let denoising = overrides.switched(&info.scene, DENOISES).unwrap_or(info.denoising);
-    Ok(SceneInfo { camera, denoising, ..info })
+    let osl = overrides.switched(&info.scene, OSL).unwrap_or(info.osl);
+    Ok(SceneInfo { camera, denoising, osl, ..info })
 }
 
 fn global(blend: &Blend) -> Option<Record<'_>> {
     blend.coded(*b"GLOB").next().and_then(|(index, _)| blend.record(index))
+}
+
+fn number(record: Option<Record<'_>>, field: &str) -> u32 {
+    record.and_then(|record| record.int(field)).and_then(|number| u32::try_from(number).ok()).unwrap_or(0)
+}
+
+/// Least `version * 100 + subversion` that may open a .blend, 0 if it does not say. The series that saved it always may,
+/// whatever a damaged file says.
+pub(super) fn least_version(blend: &Blend) -> u32 {
+    let global = global(blend);
+    let least = number(global, "minversion").saturating_mul(100).saturating_add(number(global, "minsubversion"));
+    let saved = blend.version.saturating_mul(100);
+    if least / 100 > blend.version { saved } else { least }
 }
 
 /// Index of the block of the scene that is rendered: the one of this name, or the current one.
@@ -197,10 +217,8 @@ pub(super) fn chosen_scene(blend: &Blend, name: Option<&str>) -> Option<usize> {
 }
 
 fn info(blend: &Blend, global: Option<Record<'_>>, index: usize, scene: Record<'_>) -> Option<SceneInfo> {
-    let global_int = |field: &str| global.and_then(|global| global.int(field)).and_then(|n| u32::try_from(n).ok());
     let version = Series { major: (blend.version / 100) as u16, minor: (blend.version % 100) as u16 };
-    let subversion = global_int("subversion").unwrap_or(0);
-    let min_version = global_int("minversion").unwrap_or(0).saturating_mul(100);
+    let subversion = number(global, "subversion");
     let engine = match scene.text("r.engine") {
         Some(name) if !name.is_empty() => String::from_utf8_lossy(name).into_owned(),
         _ => "BLENDER_RENDER".into(),
@@ -214,7 +232,7 @@ fn info(blend: &Blend, global: Option<Record<'_>>, index: usize, scene: Record<'
     Some(SceneInfo {
         version,
         subversion,
-        min_version: min_version.saturating_add(global_int("minsubversion").unwrap_or(0)),
+        min_version: least_version(blend),
         scene: name_of(blend, index),
         view_layers: view_layers(&scene),
         frame_start: i32::try_from(scene.int("r.sfra")?).ok()?,
@@ -234,6 +252,8 @@ fn info(blend: &Blend, global: Option<Record<'_>>, index: usize, scene: Record<'
         depth: scene.int("r.im_format.depth").and_then(depth),
         samples: (engine == "CYCLES").then_some(cycles.samples),
         denoising: cycles.denoising,
+        osl: cycles.osl,
+        composites: composites(&scene),
         crop,
         views: SceneViews::read(&scene),
         engine,
@@ -292,6 +312,7 @@ fn depth(flag: i64) -> Option<u8> {
 struct Cycles {
     samples: u32,
     denoising: bool,
+    osl: bool,
 }
 
 impl Cycles {
@@ -317,6 +338,7 @@ impl Cycles {
         Self {
             samples: if square { samples.saturating_mul(samples) } else { samples },
             denoising: stored("use_denoising").map_or(!old, |value| value != 0),
+            osl: stored("shading_system").is_some_and(|value| value != 0),
         }
     }
 }
@@ -329,6 +351,12 @@ fn camera(blend: &Blend, scene: &Record<'_>) -> Option<String> {
     scene.pointer("camera").and_then(named).or_else(bound)
 }
 
+/// Whether the compositor runs, if the scene has nodes for it.
+fn composites(scene: &Record<'_>) -> bool {
+    let is_on = scene.int("r.scemode").unwrap_or(0) & SCEMODE_COMPOSITOR != 0;
+    is_on && scene.int("use_nodes").unwrap_or(1) != 0
+}
+
 /// Whether an image may come about without a camera.
 fn needs_no_camera(scene: &Record<'_>) -> bool {
     let scemode = scene.int("r.scemode").unwrap_or(0);
@@ -338,7 +366,7 @@ fn needs_no_camera(scene: &Record<'_>) -> bool {
             return true;
         }
     }
-    if scemode & SCEMODE_COMPOSITOR != 0 && scene.int("use_nodes").unwrap_or(1) != 0 {
+    if composites(scene) {
         let tree = scene.follow("compositing_node_group").or_else(|| scene.follow("nodetree"));
         if tree.is_some_and(|tree| tree.list("nodes").all(|node| node.int("type") != Some(NODE_RENDER_LAYERS))) {
             return true;

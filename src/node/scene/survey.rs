@@ -9,11 +9,13 @@ use super::bakes::{Bake, Folders};
 use super::disk::absolute;
 use super::dna::{Blend, Record};
 use super::reach::{Graph, used_from};
-use super::read::chosen_scene;
+use super::read::{chosen_scene, least_version};
 use super::refs::{Budget, name_of};
 use super::simulations::{Simulation, simulated};
 use super::trace::{RefKind, Trace};
 use super::unrun::{Unrun, unrun};
+use super::wants::wanted;
+use crate::farm::ability::{Abilities, Ability};
 use crate::farm::overrides::Overrides;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -46,6 +48,10 @@ pub struct Survey {
     pub cameras: Vec<String>,
     /// Whether the compositor writes files of its own.
     pub file_outputs: bool,
+    /// What is lost on a Blender that was built without.
+    pub wants: Abilities,
+    /// The library that only the newest Blenders may open, and the least `version * 100 + subversion` that may.
+    pub newest_library: Option<(u32, PathBuf)>,
 }
 
 /// Looks through the .blend at `main` and its libraries, as `trace` found them, for what `overrides` choose to render.
@@ -59,6 +65,8 @@ pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Surve
     let mut bakes: Vec<(PathBuf, usize, Bake)> = Vec::new();
     let mut unruns: Vec<(PathBuf, usize, Unrun)> = Vec::new();
     let mut file_outputs: Vec<(PathBuf, usize)> = Vec::new();
+    let mut wants: BTreeSet<(PathBuf, usize, Ability)> = BTreeSet::new();
+    let mut newest_library: Option<(u32, PathBuf)> = None;
     let (mut scene, mut scene_start) = (Vec::new(), 1);
     let mut cameras = Vec::new();
     // The scene that is rendered comes first: it says where simulations of the others begin.
@@ -74,6 +82,9 @@ pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Surve
             // It need not be in the scene.
             scene.extend(overrides.camera.iter().flat_map(|camera| objects(&blend, camera)));
         }
+        if *path != main {
+            newest_library = newest_library.max(Some((least_version(&blend), path.clone())));
+        }
         let is_camera = |index: &usize| blend.record(*index).is_some_and(|object| object.int("type") == Some(CAMERA));
         let of_this = blend.coded(*b"OB\0\0").map(|(index, _)| index).filter(is_camera);
         cameras.extend(of_this.map(|index| name_of(&blend, index)));
@@ -85,6 +96,7 @@ pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Surve
         bakes.extend(found.baked.into_iter().map(|(owner, bake)| (path.clone(), owner, bake)));
         let found = unrun(&blend, &mut budget)?;
         unruns.extend(found.into_iter().map(|(owner, unrun)| (path.clone(), owner, unrun)));
+        wants.extend(wanted(&blend).map(|(owner, ability)| (path.clone(), owner, ability)));
         file_outputs.extend(file_output_owners(&blend).map(|owner| (path.clone(), owner)));
         graphs.insert(path.clone(), graph);
     }
@@ -103,8 +115,11 @@ pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Surve
     });
     let unrun: BTreeSet<Unrun> = unruns.into_iter().map(|(_, _, unrun)| unrun).collect();
     let file_outputs = file_outputs.iter().any(|(path, owner)| takes_part(path, owner));
+    let wants =
+        wants.iter().filter(|(path, owner, _)| takes_part(path, owner)).map(|(_, _, ability)| *ability).collect();
     let (simulations, bakes) = (simulations.into_iter().collect(), bakes.into_iter().collect());
-    Ok(Survey { simulations, bakes, unrun: unrun.into_iter().collect(), cameras, file_outputs })
+    let unrun = unrun.into_iter().collect();
+    Ok(Survey { simulations, bakes, unrun, cameras, file_outputs, wants, newest_library })
 }
 
 /// The datablocks with File Output nodes, which write wherever they are.

@@ -2,6 +2,7 @@
 
 use super::super::synthetic::{Builder, Value, Value::*};
 use super::*;
+use crate::farm::ability::Ability;
 
 const RENDERS: i64 = 1 << 1;
 const BASE_RENDERS: i64 = 1 << 7;
@@ -125,6 +126,7 @@ fn every_simulation_without_a_bake_and_all_python_is_found_in_every_shape_of_fil
         let found = surveyed(&of_every_kind(shape)).unwrap();
         assert_eq!(kinds(&found).into_iter().collect::<Vec<_>>(), expected, "{shape:?}");
         assert_eq!(found.cameras, ["Cam"]);
+        assert_eq!(found.wants.iter().collect::<Vec<_>>(), [Ability::Bullet, Ability::Fluid]);
     }
 }
 
@@ -179,4 +181,33 @@ fn a_tree_with_more_to_look_through_than_any_scene_has_is_refused() {
     let dir = TempDir::new().unwrap();
     let error = trace(&write(&dir, "m.blend", &file.finish())).unwrap_err().to_string();
     assert!(error.contains("names far more than"), "{error}");
+}
+
+/// A library that only Blender 4.2 and newer may open, as Blender 5.2 saved it; it has a camera.
+fn newer_library() -> Vec<u8> {
+    let mut file = Builder::new(SHAPES[4]);
+    file.block(b"GLOB", 1, "FileGlobal", &[&[("minversion", Int(402)), ("minsubversion", Int(3))]]);
+    file.block(b"OB\0\0", 2, "Object", &[&[("id.name", Text(b"OBCam")), ("type", Int(11))]]);
+    file.finish()
+}
+
+#[test]
+fn the_library_that_only_the_newest_blenders_may_open_is_named() {
+    let dir = TempDir::new().unwrap();
+    let main = write(&dir, "m.blend", &scene(USUAL, false, &[], &[b"//old.blend", b"//new.blend"]));
+    write(&dir, "old.blend", &scene(USUAL, false, &[], &[]));
+    let new = write(&dir, "new.blend", &newer_library());
+    let found = super::super::survey(&main, &trace(&main).unwrap(), &Overrides::default()).unwrap();
+    assert_eq!(found.newest_library, Some((40_203, new)));
+    assert_eq!(read(&main).unwrap().min_version, 30_306);
+}
+
+#[test]
+fn a_file_may_be_opened_by_the_series_that_saved_it_whatever_it_says() {
+    let mut file = Builder::new(USUAL);
+    file.block(b"GLOB", 1, "FileGlobal", &[&[("minversion", Int(402)), ("curscene", Address(2))]]);
+    let scene = [("id.name", Text(b"SCMain")), ("r.sfra", Int(1)), ("r.efra", Int(9)), ("r.frs_sec", Int(24))];
+    file.block(b"SC\0\0", 2, "Scene", &[&scene]);
+    let dir = TempDir::new().unwrap();
+    assert_eq!(read(&write(&dir, "m.blend", &file.finish())).unwrap().min_version, 30_500);
 }
