@@ -3,7 +3,7 @@
 //! Up to [`FULL_MESH`] neighbours all of them are told at once. Above, a machine tells a few: those it drew at random and
 //! those that drew it. New ops and signs of life are handed on from there, gathered for a moment, so that a machine's
 //! traffic grows with what happens in the swarm and not with the square of its members. An undirected random graph in
-//! which everyone draws four others is connected with near certainty (Fenner and Frieze 1982: two suffice); what is lost
+//! which everyone draws three others is connected with near certainty (Fenner and Frieze 1982: two suffice); what is lost
 //! on the way is mended by repair.
 
 use super::Farm;
