@@ -394,7 +394,7 @@ impl Node {
             };
             let text = match &error {
                 SeriesError::Lacking { .. } => {
-                    format!("{error}; the machines with these are {}", self.machines_with_blenders())
+                    format!("{error}; those Blenders are on {}", self.machines_with_blenders())
                 }
                 _ => error.to_string(),
             };
