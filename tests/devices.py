@@ -2,6 +2,7 @@
 """Which devices the driver has Cycles render on, without Blender and without GPUs: against a fake of Cycles' preferences."""
 
 import pathlib
+import types
 import unittest
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent / "src/node/render/devices.py"
@@ -17,7 +18,7 @@ class Refused(Exception):
 
 NAMES = {"Refused": Refused}
 exec(compile(SOURCE.read_text(), str(SOURCE), "exec"), NAMES)
-use_gpus = NAMES["use_gpus"]
+use_gpus, set_device = NAMES["use_gpus"], NAMES["set_device"]
 
 
 class FakeDevice:
@@ -50,8 +51,24 @@ OPTIX = [("OPTIX", name, id + "_OptiX") for _, name, id in CUDA]
 NVIDIA = ("CUDA", "OPTIX")
 
 
+HIP = ("HIP", "W7900", "HIP_W7900_0000:03:00")
+
+
 def slot(device):
     return [{"backend": device[0], "name": device[1], "id": device[2]}]
+
+
+def scene_of(engine="CYCLES"):
+    return types.SimpleNamespace(
+        render=types.SimpleNamespace(engine=engine), cycles=types.SimpleNamespace(device="as saved")
+    )
+
+
+def set_in(prefs, wanted, gpus=None, scene=None):
+    """What is used, and what Cycles is told of it."""
+    NAMES["cycles_preferences"] = lambda: prefs
+    scene = scene or scene_of()
+    return set_device(scene, wanted, gpus), scene.cycles.device
 
 
 class Devices(unittest.TestCase):
@@ -85,6 +102,53 @@ class Devices(unittest.TestCase):
         self.assertIsNone(use_gpus(FakePreferences(NVIDIA, [CPU]), None))
         self.assertIsNone(use_gpus(FakePreferences((), []), None))
         self.assertIsNone(use_gpus(FakePreferences(NVIDIA, [CPU, *OPTIX]), []))
+
+    def refusal(self, *asked, **named):
+        with self.assertRaises(Refused) as refused:
+            set_in(*asked, **named)
+        return refused.exception.kind, str(refused.exception)
+
+    def test_a_backend_that_is_named_is_used_and_no_better_one(self):
+        for backend, used in (("cuda", CUDA), ("optix", OPTIX)):
+            prefs = FakePreferences(NVIDIA, [CPU, *CUDA, *OPTIX])
+            self.assertEqual(set_in(prefs, backend), ("%s A4000 + A4000" % backend.upper(), "GPU"))
+            self.assertEqual(prefs.in_use(), [(device[0], device[2]) for device in used])
+        both = FakePreferences((*NVIDIA, "HIP"), [CPU, *CUDA, HIP])
+        self.assertEqual(set_in(both, "hip"), ("HIP W7900", "GPU"))
+        self.assertEqual(both.in_use(), [("HIP", HIP[2])])
+        for wanted in ("auto", "gpu"):
+            self.assertEqual(set_in(both, wanted), ("CUDA A4000 + A4000", "GPU"))
+
+    def test_where_a_backend_that_is_named_has_no_device_nothing_else_is_used(self):
+        for wanted in ("optix", "hip", "oneapi", "metal"):
+            for backends, found in (((*NVIDIA, "HIP", "ONEAPI", "METAL"), [CPU, *CUDA]), (("CUDA",), [CPU, *CUDA]), ((), [CPU])):
+                scene = scene_of()
+                kind, text = self.refusal(FakePreferences(backends, found), wanted, scene=scene)
+                self.assertEqual(kind, "device")
+                self.assertIn("a GPU by %s was asked for" % wanted.upper(), text)
+                self.assertEqual(scene.cycles.device, "as saved")
+        kind, text = self.refusal(None, "cuda")
+        self.assertEqual(kind, "device", "without Cycles' preferences, too")
+
+    def test_a_slot_renders_by_the_backend_that_is_named_or_not_at_all(self):
+        found = [CPU, *CUDA, *OPTIX]
+        self.assertEqual(set_in(FakePreferences(NVIDIA, found), "cuda", slot(CUDA[1])), ("CUDA A4000", "GPU"))
+        for gpus in (slot(OPTIX[1]), []):
+            self.assertEqual(self.refusal(FakePreferences(NVIDIA, found), "cuda", gpus)[0], "device")
+
+    def test_the_cpu_is_used_where_it_is_asked_for_or_there_is_no_gpu_and_any_gpu_will_do_or_none(self):
+        prefs = FakePreferences((*NVIDIA, "NONE"), [CPU, *OPTIX])
+        self.assertEqual(set_in(prefs, "cpu", slot(OPTIX[0])), ("CPU", "CPU"))
+        self.assertEqual(prefs.compute_device_type, "NONE")
+        self.assertEqual(set_in(FakePreferences(NVIDIA, [CPU]), "auto"), ("CPU", "CPU"))
+        self.assertIn("a GPU was asked for", self.refusal(FakePreferences(NVIDIA, [CPU]), "gpu")[1])
+
+    def test_another_engine_is_named_and_knows_no_backends_of_cycles(self):
+        eevee = scene_of("BLENDER_EEVEE")
+        self.assertEqual(set_in(None, "gpu", scene=eevee), ("BLENDER_EEVEE", "as saved"))
+        kind, text = self.refusal(None, "optix", scene=eevee)
+        self.assertEqual(kind, "error")
+        self.assertIn("--device optix is one of Cycles'", text)
 
 
 if __name__ == "__main__":

@@ -221,8 +221,7 @@ fn sound_fits(found: &Found, to: &JobSpec, unit: Unit) -> bool {
 
 /// The backend that a renderer computes on for a job.
 fn backend(renderer: &RendererInfo, wanted: Device) -> &str {
-    let gpu = renderer.devices.iter().find(|device| *device != "CPU").filter(|_| wanted != Device::Cpu);
-    gpu.map_or("CPU", String::as_str)
+    wanted.of(renderer.backends()).unwrap_or("CPU")
 }
 
 /// Whether a renderer of `node` is the one that a result of another machine, or its own, came from, or its like.

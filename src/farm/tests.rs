@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 mod bundles;
+mod devices;
 mod kept;
 mod ledger;
 mod loss;

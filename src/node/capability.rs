@@ -55,8 +55,12 @@ impl Search {
 }
 
 impl Node {
-    pub(super) fn discovered(&mut self, found: Discovery, cards: Vec<machine::Gpu>) {
+    pub(super) fn discovered(&mut self, mut found: Discovery, cards: Vec<machine::Gpu>) {
         self.discovered = true;
+        if self.options.gpu_mode == GpuMode::Each {
+            self.slots.gpus = gpus::of_slots(&found.renderers, self.options.slots);
+            gpus::keep_those_of_slots(&mut found.renderers, &self.slots.gpus);
+        }
         self.capability.renderers = found.renderers.iter().map(Renderer::info).collect();
         self.render_problems = found
             .problems
@@ -95,7 +99,6 @@ impl Node {
             });
         }
         if self.options.gpu_mode == GpuMode::Each {
-            self.slots.gpus = gpus::of_slots(&found.renderers, self.options.slots);
             match self.slots.gpus.len() {
                 0 if found.renderers.is_empty() => {}
                 0 => self.capability.problems.push(gpus::none(self.capability.slots)),

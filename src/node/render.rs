@@ -117,6 +117,11 @@ pub struct Renderer {
 }
 
 impl Renderer {
+    /// What it computes on, best first.
+    pub fn backends(&self) -> impl Iterator<Item = &str> {
+        self.devices.iter().map(|device| device.backend.as_str())
+    }
+
     /// The version as people write it.
     pub fn version_text(&self) -> String {
         let (major, minor, patch) = self.version;

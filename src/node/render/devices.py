@@ -18,9 +18,16 @@ def backend_devices(prefs, backend):
     return [device for device in prefs.devices if device.type == backend]
 
 
-def gpus_of_slot(prefs, gpus):
+def backends_of(wanted):
+    """Those by which a job may be rendered that wants such a device, best first."""
+    if wanted in ("auto", "gpu"):
+        return GPU_BACKENDS
+    return tuple(backend for backend in GPU_BACKENDS if backend == wanted.upper())
+
+
+def gpus_of_slot(prefs, gpus, backends):
     """These of one backend, by their ids: equal cards have equal names, and no order among them can be relied on."""
-    if not gpus:
+    if not gpus or gpus[0]["backend"] not in backends:
         return None, []
     backend = gpus[0]["backend"]
     there = {device.id: device for device in backend_devices(prefs, backend)}
@@ -31,24 +38,50 @@ def gpus_of_slot(prefs, gpus):
     return backend, [there[gpu["id"]] for gpu in gpus]
 
 
-def best_gpus(prefs):
+def best_gpus(prefs, backends):
     """All of the best backend that has any."""
-    for backend in GPU_BACKENDS:
+    for backend in backends:
         devices = backend_devices(prefs, backend)
         if devices:
             return backend, devices
     return None, []
 
 
-def use_gpus(prefs, gpus):
-    """Has Cycles use these GPUs, or all of the best backend for None, and no other device; says which these are. None where
-    there are none."""
-    backend, chosen = best_gpus(prefs) if gpus is None else gpus_of_slot(prefs, gpus)
+def use_gpus(prefs, gpus, backends=GPU_BACKENDS):
+    """Has Cycles use these GPUs, or all of the best backend for None, by one of these backends, and no other device; says
+    which these are. None where there are none."""
+    backend, chosen = best_gpus(prefs, backends) if gpus is None else gpus_of_slot(prefs, gpus, backends)
     if not chosen:
         return None
     ids = {device.id for device in chosen}
     for device in prefs.devices:
         device.use = device.type == backend and device.id in ids
     return "%s %s" % (backend, " + ".join(device.name for device in chosen))
+
+
+def set_device(scene, wanted, gpus):
+    """Under factory settings no GPU is enabled, and a scene saved for one would quietly render on the CPU."""
+    backends = backends_of(wanted)
+    if scene.render.engine != "CYCLES":
+        if wanted.upper() in GPU_BACKENDS:
+            text = "--device %s is one of Cycles', and the scene is rendered with %s; use --device gpu, or leave it out"
+            raise Refused("error", text % (wanted, scene.render.engine))
+        return scene.render.engine
+    prefs = cycles_preferences()
+    if backends and prefs is not None:
+        used = use_gpus(prefs, gpus, backends)
+        if used:
+            scene.cycles.device = "GPU"
+            return used
+    if wanted not in ("auto", "cpu"):
+        what = "a GPU" if wanted == "gpu" else "a GPU by %s" % wanted.upper()
+        raise Refused("device", "%s was asked for and Blender finds none that it can use here" % what)
+    scene.cycles.device = "CPU"
+    if prefs is not None:
+        try:
+            prefs.compute_device_type = "NONE"
+        except TypeError:
+            pass
+    return "CPU"
 
 

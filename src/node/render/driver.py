@@ -200,27 +200,6 @@ def set_engine(scene, wanted):
         raise Refused("error", "this Blender has no render engine `%s`" % engine)
 
 
-def set_device(scene, wanted, gpus):
-    """Under factory settings no GPU is enabled, and a scene saved for one would quietly render on the CPU."""
-    if scene.render.engine != "CYCLES":
-        return scene.render.engine
-    prefs = cycles_preferences()
-    if wanted != "cpu" and prefs is not None:
-        used = use_gpus(prefs, gpus)
-        if used:
-            scene.cycles.device = "GPU"
-            return used
-    if wanted == "gpu":
-        raise Refused("device", "a GPU was asked for and Blender finds none that it can use here")
-    scene.cycles.device = "CPU"
-    if prefs is not None:
-        try:
-            prefs.compute_device_type = "NONE"
-        except TypeError:
-            pass
-    return "CPU"
-
-
 def set_format(scene, wanted, depth=None):
     """What is not set stays as the scene has it, if the format has it: quality, compression, colours."""
     settings = scene.render.image_settings

@@ -16,7 +16,7 @@ use super::sound::flac_seconds;
 use super::views::{Views, suffixes};
 use super::{DeviceInfo, FailureKind, Renderer};
 use crate::farm::id::{Part, Unit};
-use crate::farm::job::{Device, FrameRate, ImageFormat, RenderSettings};
+use crate::farm::job::{FrameRate, ImageFormat, RenderSettings};
 use crate::farm::op::Blank;
 use crate::farm::overrides::Overrides;
 use crate::farm::soundtrack::Soundtrack;
@@ -65,14 +65,9 @@ impl WorkerScene {
     /// As the driver takes it, with the path of the .blend as text.
     pub(super) fn to_json(&self, blend: Option<&str>) -> Value {
         let settings = &self.settings;
-        let device = match settings.device {
-            Device::Auto => "auto",
-            Device::Cpu => "cpu",
-            Device::Gpu => "gpu",
-        };
         json!({
             "blend": blend, "engine": settings.engine, "samples": settings.samples, "percent": settings.percent,
-            "resolution": settings.resolution, "device": device, "format": self.format.blender_name(),
+            "resolution": settings.resolution, "device": settings.device.name(), "format": self.format.blender_name(),
             "depth": settings.depth, "threads": self.threads, "simulate_from": settings.simulate_from,
             "overrides": overrides_json(&settings.overrides), "use_scripts": settings.scripts.in_files,
             "script": settings.scripts.file, "gpus": self.gpus,

@@ -3,6 +3,7 @@
 
 use super::super::tests::{one_frame, pixels, renderers, scene, worker_scene};
 use super::*;
+use crate::farm::job::Device;
 
 /// A frame that takes longer than any test waits for it, and prints its progress often.
 const ENDLESS: &str = "scene.cycles.samples = 10_000_000; scene.cycles.use_adaptive_sampling = False";
