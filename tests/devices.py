@@ -2,8 +2,10 @@
 """Which devices the driver has Cycles render on, without Blender and without GPUs: against a fake of Cycles' preferences."""
 
 import pathlib
+import sys
 import types
 import unittest
+import unittest.mock
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent / "src/node/render/devices.py"
 
@@ -142,6 +144,48 @@ class Devices(unittest.TestCase):
         self.assertEqual(prefs.compute_device_type, "NONE")
         self.assertEqual(set_in(FakePreferences(NVIDIA, [CPU]), "auto"), ("CPU", "CPU"))
         self.assertIn("a GPU was asked for", self.refusal(FakePreferences(NVIDIA, [CPU]), "gpu")[1])
+
+    def osl(self, found, wanted, gpus=None, blender=(4, 2, 0), language=(1, 13, 7), is_built_in=True):
+        """As `set_in`, of a scene that uses Open Shading Language."""
+        cycles = types.SimpleNamespace(with_osl=is_built_in, osl_version=language)
+        bpy = types.SimpleNamespace(app=types.SimpleNamespace(version=blender))
+        scene = scene_of()
+        scene.cycles.shading_system = True
+        with unittest.mock.patch.dict(sys.modules, {"_cycles": cycles, "bpy": bpy}):
+            return set_in(FakePreferences((*NVIDIA, "HIP", "NONE"), found), wanted, gpus, scene)
+
+    def test_open_shading_language_is_rendered_by_optix_where_this_blender_can_and_else_on_the_cpu(self):
+        all_of_them = [CPU, *CUDA, *OPTIX, HIP]
+        self.assertEqual(self.osl(all_of_them, "auto"), ("OPTIX A4000 + A4000", "GPU"))
+        for wanted in ("gpu", "optix"):
+            self.assertEqual(self.osl(all_of_them, wanted), ("OPTIX A4000 + A4000", "GPU"))
+        for found in ([CPU, *CUDA], [CPU, HIP], [CPU]):
+            self.assertEqual(self.osl(found, "auto"), ("CPU", "CPU"))
+        self.assertEqual(self.osl(all_of_them, "auto", blender=(3, 4, 1)), ("CPU", "CPU"))
+        self.assertEqual(self.osl(all_of_them, "auto", language=(1, 12, 9)), ("CPU", "CPU"))
+        self.assertEqual(self.osl(all_of_them, "cpu"), ("CPU", "CPU"))
+        self.assertEqual(self.osl(all_of_them, "auto", slot(OPTIX[1])), ("OPTIX A4000", "GPU"))
+        self.assertEqual(self.osl(all_of_them, "auto", slot(CUDA[1])), ("CPU", "CPU"))
+
+    def test_open_shading_language_is_refused_on_a_gpu_that_would_render_without_it(self):
+        def refusal(*asked, **named):
+            with self.assertRaises(Refused) as refused:
+                self.osl(*asked, **named)
+            # Not `device`: no GPU is lost or lacking.
+            self.assertEqual(refused.exception.kind, "error")
+            return str(refused.exception)
+
+        text = refusal([CPU, *CUDA, *OPTIX], "cuda")
+        self.assertIn("which this Blender runs on the CPU and by OptiX alone, and a GPU by CUDA was asked for", text)
+        self.assertIn("by OptiX alone, and a GPU was asked for", refusal([CPU, *CUDA], "gpu"))
+        self.assertIn("on the CPU alone, and a GPU by OPTIX was", refusal([CPU, *OPTIX], "optix", blender=(3, 4, 1)))
+        self.assertIn("a GPU was asked for", refusal([CPU, *CUDA], "gpu", slot(CUDA[0])))
+
+    def test_a_scene_without_open_shading_language_or_a_blender_without_it_is_rendered_on_any_gpu(self):
+        scene = scene_of()
+        scene.cycles.shading_system = False
+        self.assertEqual(set_in(FakePreferences(NVIDIA, [CPU, *CUDA]), "auto", scene=scene), ("CUDA A4000 + A4000", "GPU"))
+        self.assertEqual(self.osl([CPU, *CUDA], "gpu", is_built_in=False), ("CUDA A4000 + A4000", "GPU"))
 
     def test_another_engine_is_named_and_knows_no_backends_of_cycles(self):
         eevee = scene_of("BLENDER_EEVEE")

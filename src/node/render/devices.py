@@ -59,6 +59,25 @@ def use_gpus(prefs, gpus, backends=GPU_BACKENDS):
     return "%s %s" % (backend, " + ".join(device.name for device in chosen))
 
 
+def wants_osl(scene):
+    """Whether shaders are to run as Open Shading Language. A Blender built without it has no device that runs them so."""
+    if not getattr(scene.cycles, "shading_system", False):
+        return False
+    import _cycles
+
+    return bool(_cycles.with_osl)
+
+
+def backends_with_osl():
+    """By which Cycles runs it: where Blender's own window offers it. By any other it renders as if it were off, without a
+    word."""
+    import _cycles
+    import bpy
+
+    # OptiX runs it since Blender 3.5.
+    return ("OPTIX",) if bpy.app.version >= (3, 5, 0) and tuple(_cycles.osl_version[:2]) >= (1, 13) else ()
+
+
 def set_device(scene, wanted, gpus):
     """Under factory settings no GPU is enabled, and a scene saved for one would quietly render on the CPU."""
     backends = backends_of(wanted)
@@ -67,7 +86,10 @@ def set_device(scene, wanted, gpus):
             text = "--device %s is one of Cycles', and the scene is rendered with %s; use --device gpu, or leave it out"
             raise Refused("error", text % (wanted, scene.render.engine))
         return scene.render.engine
-    prefs = cycles_preferences()
+    prefs, with_osl = cycles_preferences(), None
+    if backends and wants_osl(scene):
+        with_osl = backends_with_osl()
+        backends = tuple(backend for backend in backends if backend in with_osl)
     if backends and prefs is not None:
         used = use_gpus(prefs, gpus, backends)
         if used:
@@ -75,6 +97,10 @@ def set_device(scene, wanted, gpus):
             return used
     if wanted not in ("auto", "cpu"):
         what = "a GPU" if wanted == "gpu" else "a GPU by %s" % wanted.upper()
+        if with_osl is not None:
+            where = "on the CPU and by OptiX" if with_osl else "on the CPU"
+            text = "the scene uses Open Shading Language, which this Blender runs %s alone, and %s was asked for; "
+            raise Refused("error", text % (where, what) + "use --device auto")
         raise Refused("device", "%s was asked for and Blender finds none that it can use here" % what)
     scene.cycles.device = "CPU"
     if prefs is not None:
