@@ -65,7 +65,7 @@ pub fn keep_those_of_slots(renderers: &mut [Renderer], slots: &[DeviceInfo]) {
 
 /// What is the same of a card by whichever backend. The ids of Cycles begin with the kind of driver and end with the place in
 /// the machine, which OptiX has from CUDA and adds its own name to.
-fn card(gpu: &DeviceInfo) -> &str {
+pub(super) fn card(gpu: &DeviceInfo) -> &str {
     gpu.id.strip_suffix("_OptiX").unwrap_or(&gpu.id)
 }
 
@@ -128,7 +128,7 @@ fn gone(gpu: &DeviceInfo) -> Problem {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::node::render::RendererKind;
 
@@ -137,7 +137,7 @@ mod tests {
     }
 
     /// A Blender of this minor version that reports these backends and ids, and the CPU.
-    fn renderer(minor: u16, devices: &[(&str, &str)]) -> Renderer {
+    pub fn renderer(minor: u16, devices: &[(&str, &str)]) -> Renderer {
         let mut devices: Vec<_> = devices.iter().map(|(backend, id)| device(backend, id)).collect();
         devices.push(device("CPU", "CPU"));
         Renderer {
@@ -160,7 +160,7 @@ mod tests {
         gpus.iter().map(|gpu| gpu.id.as_str()).collect()
     }
 
-    const TWO: [(&str, &str); 5] = [
+    pub const TWO: [(&str, &str); 5] = [
         ("OPTIX", "CUDA_A4000_0000:65:00_OptiX"),
         ("OPTIX", "CUDA_A4000_0000:17:00_OptiX"),
         ("CUDA", "CUDA_A4000_0000:65:00"),
