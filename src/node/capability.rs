@@ -2,7 +2,7 @@
 
 use super::event::Event;
 use super::http::{ApiError, ErrorKind};
-use super::render::{Discovery, NO_BLENDER, NO_OPENGL, Renderer};
+use super::render::{Discovery, GPU_UNUSABLE, NO_BLENDER, NO_OPENGL, Renderer};
 use super::{GpuMode, HOUSEKEEPING, Node, cards, confinement, gpus, machine};
 use crate::farm::event::{Input, Load};
 use crate::farm::message::{Capability, Problem};
@@ -73,9 +73,12 @@ impl Node {
         let is_of_blender = |kind: &str| kind != confinement::KIND && kind != NO_OPENGL;
         self.render_problems.retain(|problem| is_of_blender(&problem.kind));
         self.confinement = found.confinement;
-        if let Some(gpu) = self.capability.gpus.iter().find(|gpu| !gpu.usable) {
+        // Told of once: with a card's name only where nothing else tells of it.
+        if !self.capability.problems.iter().any(|problem| problem.kind == GPU_UNUSABLE)
+            && let Some(gpu) = self.capability.gpus.iter().find(|gpu| !gpu.usable)
+        {
             self.capability.problems.push(Problem {
-                kind: "gpu-unusable".into(),
+                kind: GPU_UNUSABLE.into(),
                 message: format!("{} is there and no Blender here can use it", gpu.name),
                 fix: "install a Blender from blender.org or the bpy package, and the maker's driver".into(),
             });
