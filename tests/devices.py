@@ -194,6 +194,34 @@ class Devices(unittest.TestCase):
         self.assertEqual(kind, "error")
         self.assertIn("--device optix is one of Cycles'", text)
 
+    def drawn(self, platform, wanted="auto", blender=(4, 2, 0), engine="BLENDER_EEVEE"):
+        """What Eevee is said to have drawn on, by what Blender tells of OpenGL; `None` before it has drawn."""
+
+        class Platform:
+            def __getattr__(self, name):
+                if platform is None:
+                    raise SystemError("GPU functions for drawing are not available in background mode")
+                return lambda: platform[name]
+
+        bpy = types.SimpleNamespace(app=types.SimpleNamespace(version=blender))
+        with unittest.mock.patch.dict(sys.modules, {"gpu": types.SimpleNamespace(platform=Platform()), "bpy": bpy}):
+            return NAMES["drawn_on"](scene_of(engine), wanted, engine if engine != "CYCLES" else "CPU")
+
+    def test_an_engine_that_has_drawn_is_named_with_what_it_drew_on(self):
+        card = {"renderer_get": "NVIDIA A4000/PCIe/SSE2", "device_type_get": "NVIDIA"}
+        software = {"renderer_get": "llvmpipe (LLVM 15)", "device_type_get": "SOFTWARE"}
+        for wanted in ("auto", "gpu"):
+            self.assertEqual(self.drawn(card, wanted), "BLENDER_EEVEE on NVIDIA A4000/PCIe/SSE2")
+        for wanted in ("auto", "cpu"):
+            self.assertEqual(self.drawn(software, wanted), "BLENDER_EEVEE in software on llvmpipe (LLVM 15)")
+        self.assertEqual(self.drawn(None, "gpu"), "BLENDER_EEVEE", "a frame of the sequencer's alone")
+        self.assertEqual(self.drawn(software, "gpu", blender=(3, 4, 1)), "BLENDER_EEVEE", "which would crash if nothing drew")
+        self.assertEqual(self.drawn(software, "gpu", engine="CYCLES"), "CPU")
+        with self.assertRaises(Refused) as refused:
+            self.drawn(software, "gpu")
+        self.assertEqual(refused.exception.kind, "device")
+        self.assertIn("draws BLENDER_EEVEE in software here, on llvmpipe (LLVM 15)", str(refused.exception))
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -331,6 +331,7 @@ impl Run {
     async fn unit(self, work: Work, worker: Option<Worker>) {
         let (job, unit, epoch) = (work.scene.0, work.unit, work.epoch);
         let in_hand = self.logs.begin(job, unit.frame);
+        let mut has_lost_gpu = false;
         let (input, worker) = match self.render(&work, worker, &in_hand).await {
             Ok(result) => (Input::Rendered { job, unit, epoch, result }, None),
             Err((failure, worker)) => {
@@ -340,13 +341,15 @@ impl Run {
                 let log = stored.ok().and_then(Result::ok).map(|(blob, _)| blob).filter(|_| !failure.log.is_empty());
                 self.keep_log(&work, &failure.log).await;
                 let kind = failure.kind;
+                // One that goes on found its GPU when it started: an engine draws in software beside it.
+                has_lost_gpu = kind == FailureKind::WrongDevice
+                    && !failure.worker_lives
+                    && knows(self.renderer.as_ref(), self.gpu.as_ref(), work.spec.settings.device);
                 let message = clip(&failure.message);
                 (Input::RenderFailed { job, unit, epoch, kind, message, log }, worker.filter(|_| failure.worker_lives))
             }
         };
         drop(in_hand);
-        let has_lost_gpu = matches!(input, Input::RenderFailed { kind: FailureKind::WrongDevice, .. })
-            && knows(self.renderer.as_ref(), self.gpu.as_ref(), work.spec.settings.device);
         let (scene, run, gpu) = (work.scene, self.number, self.gpu);
         let finished = Finished { scene, unit, run, input, worker, gpu, has_lost_gpu };
         // The loop is gone when this fails, and so is whoever would use the worker.

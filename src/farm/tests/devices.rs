@@ -98,6 +98,9 @@ fn a_frame_is_taken_over_only_where_it_was_rendered_by_the_backend_that_is_named
         ("CUDA A4000", Device::Auto, 0),
         ("OPTIX A4000", Device::Gpu, 3),
         ("CPU", Device::Cuda, 0),
+        ("BLENDER_EEVEE on A4000", Device::Gpu, 3),
+        ("BLENDER_EEVEE in software on llvmpipe", Device::Auto, 3),
+        ("BLENDER_EEVEE in software on llvmpipe", Device::Gpu, 0),
     ] {
         assert_eq!(taken(used, wanted), frames, "{used} {wanted}");
     }

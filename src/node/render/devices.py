@@ -1,4 +1,4 @@
-# The GPUs that Cycles renders on. Text that stands before driver.py, which has `Refused`.
+# The GPUs that Cycles renders on, and what other engines draw on. Text that stands before driver.py, which has `Refused`.
 GPU_BACKENDS = ("OPTIX", "CUDA", "HIP", "ONEAPI", "METAL")  # best first
 
 
@@ -109,5 +109,25 @@ def set_device(scene, wanted, gpus):
         except TypeError:
             pass
     return "CPU"
+
+
+def drawn_on(scene, wanted, device):
+    """What a frame was rendered on that is rendered now. Cycles is told before; of other engines Blender tells once one has
+    drawn. Where none has, 4.2 and later say so, and 3.4 crashes (measured), so that it is not asked."""
+    import bpy
+
+    engine = scene.render.engine
+    if engine == "CYCLES" or bpy.app.version < (4, 2, 0):
+        return device
+    try:
+        import gpu
+
+        renderer, is_software = gpu.platform.renderer_get(), gpu.platform.device_type_get() == "SOFTWARE"
+    except Exception:
+        return device
+    if is_software and wanted == "gpu":
+        text = "a GPU was asked for and Blender draws %s in software here, on %s"
+        raise Refused("device", text % (engine, renderer))
+    return "%s %s %s" % (engine, "in software on" if is_software else "on", renderer)
 
 

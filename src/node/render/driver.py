@@ -452,12 +452,14 @@ def serve():
             check_properties(scene, changes)
             check_views(scene, files)
             views = render_frame(scene, command)
-            error = None
+            device = drawn_on(scene, config["device"], device)
+            kind = error = None
         except Refused as refused:
-            error = str(refused)
+            kind, error = refused.kind, str(refused)
         except Exception as exception:
-            error = str(exception).strip() or type(exception).__name__
-        say("done", frame=command["frame"], seconds=time.monotonic() - started, error=error, views=views)
+            kind, error = "error", str(exception).strip() or type(exception).__name__
+        done = {"frame": command["frame"], "seconds": time.monotonic() - started, "views": views, "device": device}
+        say("done", kind=kind, error=error, **done)
 
 
 def frame():
@@ -476,6 +478,7 @@ def frame():
     check_properties(scene, asked["scene"].get("overrides", {}).get("set", []))
     check_views(scene, files)
     views = render_frame(scene, asked["unit"])
+    print("it was rendered on %s" % drawn_on(scene, asked["scene"]["device"], device))
     root, extension = os.path.splitext(asked["unit"]["out"])
     for suffix in views or [""]:
         print("the image is %s" % (root + suffix + extension))

@@ -7,7 +7,8 @@
 
 use super::child::{Child, Event, Gone, Group, Mode, cpu_ticks, memory_bytes};
 use super::drawn::{Drawn, Parts, taken_sound};
-use super::error::{INSTALL_EGL, RenderError, UnitFailure, explain, missing_engine, missing_opengl, without_opengl};
+use super::error::without_opengl;
+use super::error::{INSTALL_EGL, RenderError, UnitFailure, explain, missing_engine, missing_opengl, with_way_out};
 use super::files::FileOutputs;
 use super::log::{Lines, Log, poisons, progress};
 use super::memory::{Memory, SPARE_BYTES};
@@ -105,7 +106,7 @@ pub struct Rendered {
     pub sound: Option<(PathBuf, u64)>,
     /// Seconds Blender took.
     pub seconds: f64,
-    /// What rendered it: `CPU`, or backend and name of the GPUs, or the engine that is not Cycles.
+    /// What rendered it: `CPU`, or backend and name of the GPUs, or the engine that is not Cycles and what that drew on.
     pub device: String,
     /// What the person should know: missing files, Python that did not run.
     pub warnings: Vec<String>,
@@ -339,8 +340,12 @@ impl Worker {
             if !poisons(error) && !log.error.as_deref().is_some_and(poisons) {
                 self.child = unfinished.child.take();
             }
-            return failed(FailureKind::Error, message);
+            return match answer["kind"].as_str() {
+                Some("device") => failed(FailureKind::WrongDevice, with_way_out(&message)),
+                _ => failed(FailureKind::Error, message),
+            };
         }
+        text(&answer["device"]).clone_into(&mut self.device);
         let group = child.group().id();
         match self.memory.rendered(|| memory_bytes(group), Instant::now()) {
             Some(grown) => {
