@@ -17,6 +17,7 @@ pub mod blame;
 pub mod blob;
 pub mod collect;
 pub mod config;
+pub mod device;
 mod estimate;
 pub mod event;
 pub mod fit;

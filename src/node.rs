@@ -8,6 +8,7 @@
 mod answer;
 mod calls;
 mod capability;
+mod cards;
 mod cause;
 pub mod chunk;
 mod clock;

@@ -159,8 +159,8 @@ pub(crate) struct SubmitArgs {
     /// Format of the frames [default: the scene's; PNG where that is a movie or one swarm cannot check]
     #[arg(long, value_name = "png|png16|jpeg|exr|exr-multilayer|tiff|webp")]
     pub(crate) format: Option<FormatChoice>,
-    /// What to render on: auto takes a GPU where there is one, gpu never the CPU
-    #[arg(long, value_parser = device, default_value = "auto", value_name = "auto|cpu|gpu")]
+    /// What to render on: auto takes a GPU where there is one, gpu never the CPU, each of the others that backend alone
+    #[arg(long, default_value = "auto", value_name = "auto|cpu|gpu|cuda|optix|hip|oneapi|metal")]
     pub(crate) device: Device,
     /// Release series of Blender, such as 4.5 [default: the swarm's, see `swarm setting`, or the one that saved the file]
     #[arg(long, value_name = "X.Y")]
@@ -444,14 +444,5 @@ fn gpu_mode(text: &str) -> Result<GpuMode, String> {
         "all" => Ok(GpuMode::All),
         "each" => Ok(GpuMode::Each),
         _ => Err("it is all or each".to_owned()),
-    }
-}
-
-fn device(text: &str) -> Result<Device, String> {
-    match text {
-        "auto" => Ok(Device::Auto),
-        "cpu" => Ok(Device::Cpu),
-        "gpu" => Ok(Device::Gpu),
-        _ => Err("it is auto, cpu or gpu".to_owned()),
     }
 }

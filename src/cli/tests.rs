@@ -162,6 +162,19 @@ fn an_update_names_a_job_and_changes_nothing_of_the_whole() {
 }
 
 #[test]
+fn every_device_arrives_as_it_is_named() {
+    let stage = Stage::with_daemon(Script::Complete);
+    for device in Device::ALL {
+        assert_eq!(stage.run(&format!("submit {} --device {device}", stage.blend())).code, 0, "{device}");
+        let seen = stage.seen();
+        let Some(ApiRequest::Submit(request)) = seen.last() else { panic!("{seen:?}") };
+        assert_eq!(request.device, device);
+    }
+    let ran = stage.run("submit --help");
+    assert!(ran.out.contains("auto|cpu|gpu|cuda|optix|hip|oneapi|metal"), "{}", ran.out);
+}
+
+#[test]
 fn what_was_typed_arrives_as_the_request() {
     let stage = Stage::with_daemon(Script::Complete);
     let args = "--frames -3--1,5 --engine cycles --samples 4 --resolution 640x480 --percent 10 --fps 23.976 --device gpu --format png16 \
@@ -325,7 +338,7 @@ fn usage_errors_exit_with_2_and_are_json_when_json_is_asked_for() {
         ("submit x.blend --frames 10-1", "run backwards"),
         ("submit x.blend --frames abc", "not a number"),
         ("submit x.blend --resolution 0x1", "1920x1080"),
-        ("submit x.blend --device tpu", "auto, cpu or gpu"),
+        ("submit x.blend --device tpu", "auto, cpu, gpu, cuda, optix, hip, oneapi or metal"),
         ("submit x.blend --format tga", "png, png16, jpeg, exr, exr-multilayer, tiff or webp"),
         ("submit x.blend --format exr --update last", "--format"),
         ("submit x.blend --priority 101", "0..=100"),

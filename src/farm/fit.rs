@@ -37,6 +37,8 @@ pub enum Unfit {
     Lacks(Ability),
     /// A GPU is asked for and it has none that a Blender can use.
     NoGpu,
+    /// The same of one backend.
+    NoBackend(Device),
     /// No usable card of it has a name of the pattern.
     NoGpuNamed(Glob),
     /// It lacks a tag.
@@ -77,6 +79,7 @@ impl fmt::Display for Unfit {
             Self::TooOld => f.write_str("its Blender is older than the file allows"),
             Self::Lacks(ability) => write!(f, "its Blender {}", ability.lacking()),
             Self::NoGpu => f.write_str("no GPU that Blender can use"),
+            Self::NoBackend(device) => write!(f, "no GPU that Blender can use with --device {device}"),
             Self::NoGpuNamed(glob) => write!(f, "no GPU named {glob} that Blender can use"),
             Self::LacksTag(tag) => write!(f, "lacks tag {tag}"),
             Self::SmallMemory { has, needs } => write!(f, "{} of memory, needs {}", gigabytes(*has), gigabytes(*needs)),
@@ -114,8 +117,9 @@ pub fn serves(renderer: &RendererInfo, spec: &JobSpec) -> Result<(), Unfit> {
         Some(Lack::Of(ability)) => return Err(Unfit::Lacks(ability)),
         Some(Lack::Unknown) => return Err(Unfit::OldVersion),
     }
-    if spec.settings.device == Device::Gpu && renderer.devices.iter().all(|device| device == "CPU") {
-        return Err(Unfit::NoGpu);
+    let device = spec.settings.device;
+    if device.of(renderer.backends()).is_none() {
+        return Err(if device.backend().is_some() { Unfit::NoBackend(device) } else { Unfit::NoGpu });
     }
     Ok(())
 }
@@ -123,8 +127,7 @@ pub fn serves(renderer: &RendererInfo, spec: &JobSpec) -> Result<(), Unfit> {
 /// The renderer that a machine takes for a job: of those that serve it the newest release, one with a GPU first where that
 /// would be used; of equals the first. `choose_renderer` of the node is the same choice.
 pub fn renderer<'a>(capability: &'a Capability, spec: &JobSpec) -> Option<&'a RendererInfo> {
-    let has_gpu = |renderer: &RendererInfo| renderer.devices.iter().any(|device| device != "CPU");
-    let rank = |renderer: &&RendererInfo| (spec.settings.device != Device::Cpu && has_gpu(renderer), renderer.version);
+    let rank = |renderer: &&RendererInfo| (spec.settings.device.takes_gpu(renderer.backends()), renderer.version);
     capability.renderers.iter().rev().filter(|renderer| serves(renderer, spec).is_ok()).max_by_key(rank)
 }
 
@@ -231,7 +234,7 @@ pub fn member_fits(roster: &Roster, node: NodeId, member: &Member, job: &JobStat
 /// Whether a machine is of the kind that a job needs which `owner` is about to submit.
 pub fn would_suit(roster: &Roster, node: NodeId, owner: NodeId, spec: &JobSpec) -> Result<(), Unfit> {
     let spec = JobSpec { author: Some(owner), ..spec.clone() };
-    suits(roster, node, &spec, &spec.rules, spec.settings.scripts.op_version())
+    suits(roster, node, &spec, &spec.rules, spec.settings.op_version())
 }
 
 /// Whether it could begin it as things are.
@@ -274,6 +277,7 @@ pub fn could(roster: &Roster, node: NodeId, job: &JobState) -> bool {
             | Unfit::TooOld
             | Unfit::Lacks(_)
             | Unfit::NoGpu
+            | Unfit::NoBackend(_)
             | Unfit::NoGpuNamed(_)
             | Unfit::LacksTag(_)
             | Unfit::RunsNoScripts { .. }

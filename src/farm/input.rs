@@ -331,7 +331,7 @@ impl Farm {
         now: Now,
         call: u64,
         (job, units): (JobId, UnitSet),
-        revision: Box<Revision>,
+        mut revision: Box<Revision>,
         by: String,
         rng: &mut dyn Rng,
     ) -> Result<(), String> {
@@ -343,17 +343,19 @@ impl Farm {
         if let Some(unit) = units.iter().find(|unit| !spec.frames.contains(unit.frame)) {
             return Err(format!("frame {} is not one of the job's; it has {}", unit.frame, spec.frames));
         }
-        if revision.settings.scripts.op_version() > state.min_version {
+        let (device, asks) = (revision.settings.device, revision.settings.scripts.op_version() > state.min_version);
+        if asks || device.op_version() > state.min_version {
+            let without = if asks { "scripts".to_owned() } else { format!("--device {device}") };
             return Err(format!(
-                "job {} was submitted without scripts, and machines may have it that know of none; submit it as a new job",
+                "job {} was submitted without {without}, and machines may have it that know of none; submit it as a new job",
                 job.short()
             ));
         }
         let epoch = state.next_epoch(&units);
         let id = rng.random_range(1..=u32::MAX);
-        let scripts = revision.settings.scripts.clone();
+        let words = revision.settings.take_words();
         let op = Op::Revise { id, revision, units, epoch, by, at_ms: now.wall_ms };
-        self.ledger.revise(job, scripts, &op).map_err(|error| error.to_string())?;
+        self.ledger.revise(job, &words, &op).map_err(|error| error.to_string())?;
         self.submitted.push((call, job, id));
         Ok(())
     }

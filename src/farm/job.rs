@@ -3,9 +3,10 @@
 //! Text is parsed here once, into types that cannot be wrong; everything behind trusts them.
 
 use super::ability::Abilities;
+pub use super::device::Device;
 use super::frames::FrameSet;
 use super::id::{BlobId, NodeId};
-use super::op::{Output, OutputRole};
+use super::op::{Op, Output, OutputRole};
 use super::overrides::Overrides;
 use super::rules::Rules;
 use super::scripts::Scripts;
@@ -38,19 +39,6 @@ impl std::str::FromStr for Series {
         let (major, minor) = parts.ok_or(format!("`{text}` is not a release series of Blender such as 4.5"))?;
         Ok(Self { major, minor })
     }
-}
-
-/// Which compute device a job wants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Device {
-    /// The best GPU backend, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// Any GPU backend, never the CPU.
-    Gpu,
 }
 
 /// What one rendered frame is stored as.
@@ -121,7 +109,7 @@ pub struct RenderSettings {
     pub resolution: Option<(u32, u32)>,
     /// Percentage of the resolution.
     pub percent: Option<u32>,
-    /// Compute device.
+    /// Compute device. One backend of GPUs by name travels in an op of its own.
     pub device: Device,
     /// First frame of simulations that are not baked: each frame after it is reached by way of all between.
     pub simulate_from: Option<i32>,
@@ -134,6 +122,24 @@ pub struct RenderSettings {
     /// Python that is run. It travels in an op of its own.
     #[serde(skip)]
     pub scripts: Scripts,
+}
+
+impl RenderSettings {
+    /// The least op version a machine must understand to render as they say.
+    pub fn op_version(&self) -> u16 {
+        self.scripts.op_version().max(self.device.op_version())
+    }
+
+    /// Takes out what travels in ops of its own, which come right before that of the job or the revision.
+    pub(super) fn take_words(&mut self) -> Vec<Op> {
+        let scripts = std::mem::take(&mut self.scripts);
+        let device = self.device.word();
+        if device.is_some() {
+            self.device = Device::Gpu;
+        }
+        let scripts = (!scripts.is_none()).then_some(Op::Scripts { scripts });
+        scripts.into_iter().chain(device).collect()
+    }
 }
 
 /// Frames per second as Blender has it: `fps / base`.

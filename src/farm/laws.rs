@@ -5,7 +5,7 @@
 //! this file and tried first from then on.
 
 use super::id::{ActorId, BlobId, BootId, JobId, NodeId, Part, Unit};
-use super::job::{Colours, Revision};
+use super::job::{Colours, Device, Revision};
 use super::kept::{KEPT, KeptFrame};
 use super::ledger::{Ledger, MergeError};
 use super::message::{LogId, SWARM_LOG, Suffix};
@@ -97,6 +97,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         }),
         1 => "[ab]".prop_map(|path| Op::Zip { path }),
         1 => "_[LR]".prop_map(|view| Op::Views { views: Views::of(&[view]).unwrap() }),
+        1 => prop::sample::select(vec![Device::Optix, Device::Metal]).prop_map(|device| Op::Device { device }),
         2 => (0u32..2, unit(), any::<bool>()).prop_map(|(epoch, unit, is_wanted)| {
             let taken = Reuse::Taken { epoch, unit, from: JobId([8; 16]) };
             Op::Reuse { word: if is_wanted { Reuse::Wanted { colours: Colours::Renderer } } else { taken } }

@@ -17,7 +17,6 @@ use super::id::{ActorId, BootId, NodeId};
 use super::job::JobSpec;
 use super::message::{LogId, Message, SWARM_LOG, SignedHead, Suffix, Versions};
 use super::op::{Op, Reuse};
-use super::scripts::Scripts;
 use crate::seal::{self, Hash, Sealer};
 use crate::wire;
 use std::borrow::Cow;
@@ -181,14 +180,11 @@ impl Ledger {
 
     /// Writes down the `Submit` of a new job, in a new log. The same spec twice is the same job. What belongs to it comes
     /// first, and before that the results that are there: whoever knows of the job then knows of those too.
-    pub fn submit(&mut self, results: &[Op], spec: JobSpec) -> Result<LogId, AppendError> {
+    pub fn submit(&mut self, results: &[Op], mut spec: JobSpec) -> Result<LogId, AppendError> {
         let encoded = |op: &Op| wire::encode_op(op).map_err(|source| AppendError::Op { log: SWARM_LOG, source });
-        let scripts = spec.settings.scripts.clone();
-        let min_version = scripts.op_version();
-        let mut ops = results.iter().map(encoded).collect::<Result<Vec<_>, _>>()?;
-        if !scripts.is_none() {
-            ops.push(encoded(&Op::Scripts { scripts })?);
-        }
+        let min_version = spec.settings.op_version();
+        let words = spec.settings.take_words();
+        let mut ops = results.iter().chain(&words).map(encoded).collect::<Result<Vec<_>, _>>()?;
         if let Some(colours) = spec.reuse {
             ops.push(encoded(&Op::Reuse { word: Reuse::Wanted { colours } })?);
         }
@@ -205,11 +201,10 @@ impl Ledger {
         Ok(log)
     }
 
-    /// Writes down a revision of a job, behind the scripts that it asks for: both or neither, since scripts left alone would
-    /// be taken for those of the next.
-    pub fn revise(&mut self, log: LogId, scripts: Scripts, revise: &Op) -> Result<(), AppendError> {
-        let before = if scripts.is_none() { None } else { Some(Op::Scripts { scripts }) };
-        self.append_all(log, &Vec::from_iter(before.iter().chain([revise])))
+    /// Writes down a revision of a job, behind what of it travels in ops of its own: all or none of it, since scripts left
+    /// alone would be taken for those of the next.
+    pub fn revise(&mut self, log: LogId, words: &[Op], revise: &Op) -> Result<(), AppendError> {
+        self.append_all(log, &Vec::from_iter(words.iter().chain([revise])))
     }
 
     /// Writes down own ops of which each counts for the next: all of them or none.

@@ -84,6 +84,11 @@ impl RendererInfo {
         Series { major: self.version.0, minor: self.version.1 }
     }
 
+    /// What it computes on, best first.
+    pub fn backends(&self) -> impl Iterator<Item = &str> {
+        self.devices.iter().map(String::as_str)
+    }
+
     /// Its commit, and the hash of its own colours, where it has them. Distributions build without a commit, and Blender then
     /// says `Unknown`.
     fn marks(&self) -> (Option<&str>, Option<&str>) {

@@ -4,6 +4,7 @@
 //! know is kept and forwarded as it is ([`Op::Unknown`]) and means nothing to the fold. Bodies never change their shape
 //! once released: a new meaning is a new kind.
 
+use super::device::Device;
 use super::frames::FrameSet;
 use super::id::Part;
 use super::id::{BlobId, JobId, NodeId, Unit};
@@ -16,7 +17,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// The op version this build writes and understands. A job that names a later one is not claimed here.
-pub const OP_VERSION: u16 = 3;
+pub const OP_VERSION: u16 = 4;
 /// Most blobs in one `Holds`, `Drops` or `Lost`.
 pub const MAX_BLOBS_PER_OP: usize = 1024;
 /// Most outputs of one unit (views × aux files; guess).
@@ -247,6 +248,12 @@ pub enum Op {
     Scripts {
         /// What.
         scripts: Scripts,
+    },
+    /// By which backend of GPUs the next `Submit` or `Revise` of the writer in this log is to be rendered; without this before
+    /// it, as it says itself. A build that does not know of it reads that any GPU will do, and claims nothing.
+    Device {
+        /// One that names a backend.
+        device: Device,
     },
     /// Which files a frame of the next `Submit` of the writer in this log is; without this before it, one, called by its number
     /// alone.

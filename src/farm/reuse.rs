@@ -48,6 +48,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const REUSE_SINCE: u16 = 3;
 /// What Cycles computes on, as results name it first. Any other word is the engine's, and tells nothing of the machine.
 const BACKENDS: [&str; 6] = ["CPU", "CUDA", "OPTIX", "HIP", "ONEAPI", "METAL"];
+/// What results say behind the name of an engine that drew without a GPU.
+const IN_SOFTWARE: &str = " in software on ";
 
 /// Units that nobody is to begin, since their results are there.
 #[derive(Debug, Default)]
@@ -221,8 +223,7 @@ fn sound_fits(found: &Found, to: &JobSpec, unit: Unit) -> bool {
 
 /// The backend that a renderer computes on for a job.
 fn backend(renderer: &RendererInfo, wanted: Device) -> &str {
-    let gpu = renderer.devices.iter().find(|device| *device != "CPU").filter(|_| wanted != Device::Cpu);
-    gpu.map_or("CPU", String::as_str)
+    wanted.of(renderer.backends()).unwrap_or("CPU")
 }
 
 /// Whether a renderer of `node` is the one that a result of another machine, or its own, came from, or its like.
@@ -230,8 +231,10 @@ fn is_alike(renderer: &RendererInfo, node: NodeId, found: &Found, spec: &JobSpec
     let own = found.actor.node == node;
     let used = found.outcome.device.split(' ').next().unwrap_or_default();
     let is_backend = BACKENDS.contains(&used);
+    let wants_gpu = spec.settings.device == Device::Gpu;
     *found.outcome.build == *renderer.rendered_text(spec.reuse == Some(Colours::Job))
         && (!is_backend || used == backend(renderer, spec.settings.device))
+        && !(wants_gpu && found.outcome.device.contains(IN_SOFTWARE))
         // Distributions build without a commit, and engines other than Cycles draw with whatever the machine has: of such a
         // result only its own machine knows that it would come out the same.
         && (own || (renderer.has_commit() && is_backend))

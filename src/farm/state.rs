@@ -11,7 +11,7 @@ mod strangers;
 
 use super::config::UNITS_LOOKED_AT;
 use super::id::{ActorId, BlobId, JobId, NodeId, Part, Unit};
-use super::job::{JobSpec, Revision};
+use super::job::{Device, JobSpec, Revision};
 use super::op::{JobSetting, Op, RetireReason, Reuse, UnitSet};
 use super::order::{depth, places};
 use super::planted::{Bug, is_planted};
@@ -94,6 +94,8 @@ pub struct JobState {
     lamport: u64,
     /// What the next `Submit` or `Revise` of each writer asks to be run.
     asked: BTreeMap<ActorId, Scripts>,
+    /// By which backend the next `Submit` or `Revise` of each writer is rendered, where that is one.
+    devices: BTreeMap<ActorId, Device>,
     /// What the next `Submit` or `Done` of each writer is.
     reuses: BTreeMap<ActorId, Reuse>,
     /// Which files a frame of the next `Submit` of each writer is.
@@ -150,6 +152,7 @@ impl JobState {
             rules: Rules::default(),
             lamport: 0,
             asked: BTreeMap::new(),
+            devices: BTreeMap::new(),
             reuses: BTreeMap::new(),
             views: BTreeMap::new(),
             taken: BTreeMap::new(),
@@ -168,11 +171,13 @@ impl JobState {
     pub fn apply(&mut self, actor: ActorId, seq: u64, op: Op) {
         match op {
             Op::Scripts { scripts } => drop(self.asked.insert(actor, scripts)),
+            Op::Device { device } => drop(self.devices.insert(actor, device)),
             Op::Reuse { word } => drop(self.reuses.insert(actor, word)),
             Op::Views { views } => drop(self.views.insert(actor, views)),
             Op::Submit { min_version, mut spec } => {
                 (spec.settings.scripts, spec.author) =
                     (self.asked.remove(&actor).unwrap_or_default(), Some(actor.node));
+                spec.settings.device = self.devices.remove(&actor).unwrap_or(spec.settings.device);
                 spec.reuse = match self.reuses.remove(&actor) {
                     Some(Reuse::Wanted { colours }) => Some(colours),
                     Some(Reuse::Taken { .. }) | None => None,
@@ -262,6 +267,7 @@ impl JobState {
             }
             Op::Revise { id, mut revision, units, epoch, by, at_ms } => {
                 revision.settings.scripts = self.asked.remove(&actor).unwrap_or_default();
+                revision.settings.device = self.devices.remove(&actor).unwrap_or(revision.settings.device);
                 let at = (epoch, actor, seq);
                 if self.revisions.get(&id).is_none_or(|latest| latest.0 < at) {
                     if let Some(spec) = &self.spec {

@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 mod bundles;
+mod devices;
 mod kept;
 mod ledger;
 mod loss;

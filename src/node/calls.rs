@@ -365,15 +365,13 @@ impl Node {
         let members = self.farm.roster().members().values().filter_map(|member| member.capability.as_ref());
         let renderers: Vec<_> =
             members.filter(|capability| capability.slots > 0).flat_map(|capability| &capability.renderers).collect();
-        let gpus = renderers.iter().filter(|renderer| renderer.devices.iter().any(|device| device != "CPU"));
-        if question.gpu && !renderers.is_empty() && gpus.count() == 0 {
-            let text =
-                "no machine here has a GPU that Blender can use; use --device auto or cpu, or see `swarm doctor`";
+        let missing = question.device.missing_from(renderers.iter().flat_map(|renderer| renderer.backends()));
+        if let Some(text) = missing.filter(|_| !renderers.is_empty()) {
             return Err(ApiError::new(ErrorKind::NoGpu, text));
         }
         let available: Vec<Available> = renderers
             .iter()
-            .filter(|renderer| !question.gpu || renderer.devices.iter().any(|device| device != "CPU"))
+            .filter(|renderer| question.device.of(renderer.backends()).is_some())
             .map(|renderer| Available { series: renderer.series(), abilities: renderer.abilities })
             .collect();
         choose_series(question.file, question.min_version, question.needs, &available, pinned).map_err(|error| {

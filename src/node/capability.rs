@@ -2,10 +2,10 @@
 
 use super::event::Event;
 use super::http::{ApiError, ErrorKind};
-use super::render::{Discovery, NO_BLENDER, NO_OPENGL, Renderer};
-use super::{GpuMode, HOUSEKEEPING, Node, confinement, gpus, machine, scene, view};
+use super::render::{Discovery, GPU_UNUSABLE, NO_BLENDER, NO_OPENGL, Renderer};
+use super::{GpuMode, HOUSEKEEPING, Node, cards, confinement, gpus, machine, scene, view};
 use crate::farm::event::{Input, Load};
-use crate::farm::message::{Capability, GpuInfo, Problem};
+use crate::farm::message::{Capability, Problem};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -55,8 +55,13 @@ impl Search {
 }
 
 impl Node {
-    pub(super) fn discovered(&mut self, found: Discovery, cards: Vec<machine::Gpu>) {
+    pub(super) fn discovered(&mut self, mut found: Discovery, cards: Vec<machine::Gpu>) {
         self.discovered = true;
+        self.capability.gpus = cards::all(cards, &found.renderers);
+        if self.options.gpu_mode == GpuMode::Each {
+            self.slots.gpus = gpus::of_slots(&found.renderers, self.options.slots);
+            gpus::keep_those_of_slots(&mut found.renderers, &self.slots.gpus);
+        }
         self.capability.renderers = found.renderers.iter().map(Renderer::info).collect();
         self.render_problems = found
             .problems
@@ -68,34 +73,17 @@ impl Node {
         let is_of_blender = |kind: &str| kind != confinement::KIND && kind != NO_OPENGL;
         self.render_problems.retain(|problem| is_of_blender(&problem.kind));
         self.confinement = found.confinement;
-        let usable: Vec<String> = found
-            .renderers
-            .iter()
-            .flat_map(|renderer| renderer.devices.iter())
-            .filter(|device| device.backend != "CPU")
-            .map(|device| device.backend.clone())
-            .collect();
-        self.capability.gpus = cards
-            .into_iter()
-            .map(|gpu| GpuInfo {
-                usable: !usable.is_empty(),
-                backend: usable.first().cloned().unwrap_or_default(),
-                name: gpu.name,
-                memory_bytes: gpu.memory_bytes,
-                driver: gpu.driver,
-            })
-            .collect();
-        if usable.is_empty()
-            && let Some(gpu) = self.capability.gpus.first()
+        // Told of once: with a card's name only where nothing else tells of it.
+        if !self.capability.problems.iter().any(|problem| problem.kind == GPU_UNUSABLE)
+            && let Some(gpu) = self.capability.gpus.iter().find(|gpu| !gpu.usable)
         {
             self.capability.problems.push(Problem {
-                kind: "gpu-unusable".into(),
+                kind: GPU_UNUSABLE.into(),
                 message: format!("{} is there and no Blender here can use it", gpu.name),
                 fix: "install a Blender from blender.org or the bpy package, and the maker's driver".into(),
             });
         }
         if self.options.gpu_mode == GpuMode::Each {
-            self.slots.gpus = gpus::of_slots(&found.renderers, self.options.slots);
             match self.slots.gpus.len() {
                 0 if found.renderers.is_empty() => {}
                 0 => self.capability.problems.push(gpus::none(self.capability.slots)),

@@ -73,7 +73,7 @@ impl Node {
                 outcome.device
             )
         });
-        let gpus = gpus::of_renderer(&renderer, self.slots.gpus.first());
+        let gpus = gpus::of_renderer(&renderer, self.slots.gpus.first(), spec.settings.device);
         Ok(Frame { number: frame, spec, renderer, threads: self.options.threads, gpus, farms })
     }
 }

@@ -14,7 +14,7 @@ use super::update::WhichJob;
 use crate::farm::ability::Abilities;
 use crate::farm::event::{Input, Load};
 use crate::farm::id::JobId;
-use crate::farm::job::{OutputSpec, Series};
+use crate::farm::job::{Device, OutputSpec, Series};
 use std::io;
 use tokio::sync::oneshot;
 
@@ -67,8 +67,8 @@ pub struct WhoCan {
     pub needs: Abilities,
     /// The one it is to have, whatever is set for the swarm.
     pub pinned: Option<Pinned>,
-    /// Whether only GPUs will do.
-    pub gpu: bool,
+    /// What it is to be computed on.
+    pub device: Device,
     /// Whether anything is to be rendered at all.
     pub renders: bool,
     /// The job that is to come first, as the person named it.

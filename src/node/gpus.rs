@@ -5,6 +5,7 @@
 use super::Node;
 use super::render::{DeviceInfo, Renderer};
 use super::slots::Finished;
+use crate::farm::job::Device;
 use crate::farm::message::Problem;
 use serde_json::{Value, json};
 use std::fmt;
@@ -45,16 +46,26 @@ pub fn of_slots(renderers: &[Renderer], most: Option<u32>) -> Vec<DeviceInfo> {
     found
 }
 
-/// The GPUs that a Blender may use in the slot that has `gpu`: this card by the best backend it knows it by, or none. All,
-/// which is `None`, where slots have no GPU of their own.
-pub fn of_renderer(renderer: &Renderer, gpu: Option<&DeviceInfo>) -> Option<Vec<DeviceInfo>> {
+/// The GPUs that a Blender may use in the slot that has `gpu`, for a job that wants `device`: this card by the best backend
+/// it knows it by, or by the one that is named, or none. All, which is `None`, where slots have no GPU of their own.
+pub fn of_renderer(renderer: &Renderer, gpu: Option<&DeviceInfo>, device: Device) -> Option<Vec<DeviceInfo>> {
     let gpu = gpu?;
-    Some(gpus(renderer).find(|device| card(device) == card(gpu)).cloned().into_iter().collect())
+    let is_wanted = |own: &&DeviceInfo| device.backend().is_none_or(|backend| own.backend == backend);
+    Some(gpus(renderer).filter(is_wanted).find(|own| card(own) == card(gpu)).cloned().into_iter().collect())
+}
+
+/// Has Blenders know of no other GPUs than those of slots, where slots have some: a job is not to be taken for a card that no
+/// slot renders on.
+pub fn keep_those_of_slots(renderers: &mut [Renderer], slots: &[DeviceInfo]) {
+    let is_of_slot = |device: &DeviceInfo| device.backend == "CPU" || slots.iter().any(|gpu| card(gpu) == card(device));
+    if !slots.is_empty() {
+        renderers.iter_mut().for_each(|renderer| renderer.devices.retain(is_of_slot));
+    }
 }
 
 /// What is the same of a card by whichever backend. The ids of Cycles begin with the kind of driver and end with the place in
 /// the machine, which OptiX has from CUDA and adds its own name to.
-fn card(gpu: &DeviceInfo) -> &str {
+pub(super) fn card(gpu: &DeviceInfo) -> &str {
     gpu.id.strip_suffix("_OptiX").unwrap_or(&gpu.id)
 }
 
@@ -117,7 +128,7 @@ fn gone(gpu: &DeviceInfo) -> Problem {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::farm::ability::Abilities;
     use crate::node::render::RendererKind;
@@ -127,7 +138,7 @@ mod tests {
     }
 
     /// A Blender of this minor version that reports these backends and ids, and the CPU.
-    fn renderer(minor: u16, devices: &[(&str, &str)]) -> Renderer {
+    pub fn renderer(minor: u16, devices: &[(&str, &str)]) -> Renderer {
         let mut devices: Vec<_> = devices.iter().map(|(backend, id)| device(backend, id)).collect();
         devices.push(device("CPU", "CPU"));
         Renderer {
@@ -149,7 +160,7 @@ mod tests {
         gpus.iter().map(|gpu| gpu.id.as_str()).collect()
     }
 
-    const TWO: [(&str, &str); 5] = [
+    pub const TWO: [(&str, &str); 5] = [
         ("OPTIX", "CUDA_A4000_0000:65:00_OptiX"),
         ("OPTIX", "CUDA_A4000_0000:17:00_OptiX"),
         ("CUDA", "CUDA_A4000_0000:65:00"),
@@ -183,7 +194,8 @@ mod tests {
 
     #[test]
     fn a_blender_is_given_the_card_of_its_slot_and_no_other() {
-        let given = |renderer: &Renderer, gpu| of_renderer(renderer, gpu).map(|gpus| ids(&gpus).join(" "));
+        let by = |renderer: &Renderer, gpu, device| of_renderer(renderer, gpu, device).map(|gpus| ids(&gpus).join(" "));
+        let given = |renderer: &Renderer, gpu| by(renderer, gpu, Device::Auto);
         let new = renderer(5, &TWO);
         let slots = of_slots(std::slice::from_ref(&new), None);
         assert_eq!(given(&new, slots.first()).as_deref(), Some("CUDA_A4000_0000:17:00_OptiX"));
@@ -192,5 +204,22 @@ mod tests {
         assert_eq!(given(&old, slots.first()).as_deref(), Some("CUDA_A4000_0000:17:00"), "without OptiX");
         assert_eq!(given(&renderer(0, &[]), slots.first()).as_deref(), Some(""), "without any: never another");
         assert_eq!(given(&new, None), None, "all");
+        let cuda = by(&new, slots.first(), Device::Cuda);
+        assert_eq!(cuda.as_deref(), Some("CUDA_A4000_0000:17:00"), "the same card by the backend that is named");
+        assert_eq!(by(&old, slots.first(), Device::Optix).as_deref(), Some(""), "and by no other");
+        assert_eq!(by(&new, slots.first(), Device::Oneapi).as_deref(), Some(""), "nor any other card");
+    }
+
+    #[test]
+    fn a_machine_whose_slots_have_a_gpu_each_tells_of_no_other() {
+        let told = |slots: &[DeviceInfo]| {
+            let mut renderers = [renderer(5, &TWO)];
+            keep_those_of_slots(&mut renderers, slots);
+            let [renderer] = &renderers;
+            renderer.backends().map(str::to_owned).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(told(&of_slots(&[renderer(5, &TWO)], None)), "OPTIX OPTIX CUDA CUDA CPU");
+        assert_eq!(told(&of_slots(&[renderer(5, &TWO)], Some(1))), "OPTIX CUDA CPU");
+        assert_eq!(told(&[]), "OPTIX OPTIX CUDA CUDA ONEAPI CPU");
     }
 }

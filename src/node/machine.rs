@@ -15,7 +15,7 @@ const GPU_DEADLINE: Duration = Duration::from_secs(2);
 /// Most bytes taken from `nvidia-smi`: a line a card, some 60 bytes each (seen).
 const MAX_GPU_BYTES: u64 = 16 << 10;
 /// Most graphics cards told of (guess).
-const MAX_GPUS: usize = 64;
+pub(super) const MAX_GPUS: usize = 64;
 /// Most characters of a name from outside that are passed on (guess).
 const MAX_NAME_CHARS: usize = 128;
 /// How deep children of children are looked for: a sandbox of two processes, a wrapper script, Blender, its helpers (guess).
@@ -86,7 +86,7 @@ fn machine_id(text: &str) -> Option<String> {
 }
 
 /// One line of printable text of bounded length.
-fn clean(text: &str, otherwise: &str) -> String {
+pub(super) fn clean(text: &str, otherwise: &str) -> String {
     let text: String = text.trim().chars().filter(|c| !c.is_control()).take(MAX_NAME_CHARS).collect();
     if text.is_empty() { otherwise.to_owned() } else { text }
 }

@@ -36,6 +36,7 @@ mod sound;
 #[cfg(test)]
 mod sound_tests;
 mod take;
+mod unusable;
 mod views;
 #[cfg(test)]
 mod views_tests;
@@ -52,6 +53,7 @@ pub use find::{Discovery, NO_BLENDER, NO_OPENGL, Search, discover, discover_in};
 pub use log::{Lines, split_log};
 pub use sandbox::{Confinement, Disk, Sandbox};
 pub use series::{Available, Pinned, SeriesError, choose_renderer, choose_series};
+pub use unusable::GPU_UNUSABLE;
 pub use views::{View, Views};
 pub use worker::{Rendered, Worker, WorkerScene};
 
@@ -116,6 +118,11 @@ pub struct Renderer {
 }
 
 impl Renderer {
+    /// What it computes on, best first.
+    pub fn backends(&self) -> impl Iterator<Item = &str> {
+        self.devices.iter().map(|device| device.backend.as_str())
+    }
+
     /// The version as people write it.
     pub fn version_text(&self) -> String {
         let (major, minor, patch) = self.version;

@@ -19,7 +19,7 @@ use super::store::{Store, keep_private, make_private_dir};
 use crate::farm::blob::Manifest;
 use crate::farm::event::{Input, Rendered};
 use crate::farm::id::{BlobId, JobId, Unit};
-use crate::farm::job::{JobSpec, Series};
+use crate::farm::job::{Device, JobSpec, Series};
 use crate::farm::op::{FailureKind, MAX_TEXT_BYTES, MAX_WARNINGS, Output, OutputRole};
 use crate::wire;
 use std::collections::{BTreeMap, BTreeSet};
@@ -163,7 +163,7 @@ impl Slots {
         let spec = &work.spec;
         let renderer =
             choose_renderer(&self.renderers, spec.series, spec.min_version, spec.needs, spec.settings.device).cloned();
-        let gpu = self.free_gpu(work.scene, renderer.as_ref());
+        let gpu = self.free_gpu(work.scene, renderer.as_ref(), spec.settings.device);
         let mut worker = None;
         let is_here = |idle: &Idle| idle.gpu == gpu;
         if let Some(at) = self.idle.iter().position(|idle| idle.scene == work.scene && is_here(idle)) {
@@ -194,12 +194,12 @@ impl Slots {
     }
 
     /// The GPU of a slot for the next unit: nobody renders on it, this Blender knows it, it has the scene open.
-    fn free_gpu(&self, scene: Scene, renderer: Option<&Renderer>) -> Option<DeviceInfo> {
+    fn free_gpu(&self, scene: Scene, renderer: Option<&Renderer>, device: Device) -> Option<DeviceInfo> {
         let rank = |gpu: &&DeviceInfo| {
             let gpu = Some(*gpu);
             let units = self.running.values().filter(|running| running.gpu.as_ref() == gpu).count();
             let is_open = self.idle.iter().any(|idle| idle.scene == scene && idle.gpu.as_ref() == gpu);
-            (units, !knows(renderer, gpu), !is_open)
+            (units, !knows(renderer, gpu, device), !is_open)
         };
         self.gpus.iter().min_by_key(rank).cloned()
     }
@@ -310,8 +310,8 @@ impl Node {
     }
 }
 
-fn knows(renderer: Option<&Renderer>, gpu: Option<&DeviceInfo>) -> bool {
-    renderer.and_then(|renderer| gpus::of_renderer(renderer, gpu)).is_some_and(|own| !own.is_empty())
+fn knows(renderer: Option<&Renderer>, gpu: Option<&DeviceInfo>, device: Device) -> bool {
+    renderer.and_then(|renderer| gpus::of_renderer(renderer, gpu, device)).is_some_and(|own| !own.is_empty())
 }
 
 /// What the task of a unit needs.
@@ -331,6 +331,7 @@ impl Run {
     async fn unit(self, work: Work, worker: Option<Worker>) {
         let (job, unit, epoch) = (work.scene.0, work.unit, work.epoch);
         let in_hand = self.logs.begin(job, unit.frame);
+        let mut has_lost_gpu = false;
         let (input, worker) = match self.render(&work, worker, &in_hand).await {
             Ok(result) => (Input::Rendered { job, unit, epoch, result }, None),
             Err((failure, worker)) => {
@@ -340,13 +341,15 @@ impl Run {
                 let log = stored.ok().and_then(Result::ok).map(|(blob, _)| blob).filter(|_| !failure.log.is_empty());
                 self.keep_log(&work, &failure.log).await;
                 let kind = failure.kind;
+                // One that goes on found its GPU when it started: an engine draws in software beside it.
+                has_lost_gpu = kind == FailureKind::WrongDevice
+                    && !failure.worker_lives
+                    && knows(self.renderer.as_ref(), self.gpu.as_ref(), work.spec.settings.device);
                 let message = clip(&failure.message);
                 (Input::RenderFailed { job, unit, epoch, kind, message, log }, worker.filter(|_| failure.worker_lives))
             }
         };
         drop(in_hand);
-        let has_lost_gpu = matches!(input, Input::RenderFailed { kind: FailureKind::WrongDevice, .. })
-            && knows(self.renderer.as_ref(), self.gpu.as_ref());
         let (scene, run, gpu) = (work.scene, self.number, self.gpu);
         let finished = Finished { scene, unit, run, input, worker, gpu, has_lost_gpu };
         // The loop is gone when this fails, and so is whoever would use the worker.
@@ -476,7 +479,7 @@ impl Run {
             views: work.spec.views.clone(),
             threads: self.threads,
             ocio,
-            gpus: gpus::of_renderer(renderer, self.gpu.as_ref()),
+            gpus: gpus::of_renderer(renderer, self.gpu.as_ref(), work.spec.settings.device),
             // Nothing is played forward that could be kept beside a library.
             disk: if work.spec.settings.simulate_from.is_none() { Disk { blends: Vec::new(), ..disk } } else { disk },
         };

@@ -189,6 +189,14 @@ pub(super) fn settings(request: &SubmitRequest, info: &SceneInfo) -> Result<Rend
         );
         return Err(ApiError::new(ErrorKind::Unsupported, text));
     }
+    // Whatever Blender Internal rendered, Eevee does.
+    if request.device.backend().is_some() && engine.as_ref().unwrap_or(&info.engine) != "CYCLES" {
+        let text = format!(
+            "--device {} is one of Cycles', and the scene is rendered with another engine; use --device gpu, or leave it out",
+            request.device
+        );
+        return Err(ApiError::new(ErrorKind::BadRequest, text));
+    }
     let cannot = |why| ApiError::new(ErrorKind::BadRequest, format!("no job can have these overrides: {why}"));
     request.overrides.check().map_err(cannot)?;
     let wrong = |error: PropertyError| ApiError::new(ErrorKind::BadRequest, error.to_string());
@@ -295,7 +303,7 @@ async fn who_can_within(
             min_version: info.min_version,
             needs,
             pinned,
-            gpu: request.device == crate::farm::job::Device::Gpu,
+            device: request.device,
             renders,
             after: request.rules.after.clone().flatten(),
             waits,
@@ -395,6 +403,7 @@ fn bundle_error(error: BundleError) -> ApiError {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::farm::job::Device;
     use crate::node::event::Found;
 
     #[tokio::test]
@@ -431,6 +440,22 @@ mod tests {
         assert!(why("3-9x2", None).is_some_and(|why| why.contains("left out")));
         let why = why("3-9", Some(24.0)).unwrap();
         assert_eq!(why, "it plays 24.000 frames a second, and the scene's sound fits 23.976");
+    }
+
+    #[test]
+    fn a_backend_of_cycles_is_refused_for_a_scene_of_another_engine() {
+        let check = |scene: &str, engine: Option<&str>, device| {
+            let info = SceneInfo { engine: scene.into(), ..SceneInfo::plain() };
+            let request = SubmitRequest { engine: engine.map(str::to_owned), device, ..SubmitRequest::default() };
+            settings(&request, &info).map(|settings| settings.device).map_err(|error| error.message)
+        };
+        assert_eq!(check("CYCLES", None, Device::Optix), Ok(Device::Optix));
+        assert_eq!(check("BLENDER_EEVEE", Some("cycles"), Device::Hip), Ok(Device::Hip));
+        assert_eq!(check("BLENDER_EEVEE", None, Device::Gpu), Ok(Device::Gpu));
+        for (scene, engine) in [("BLENDER_EEVEE", None), ("CYCLES", Some("workbench")), ("BLENDER_RENDER", None)] {
+            let text = check(scene, engine, Device::Cuda).unwrap_err();
+            assert!(text.starts_with("--device cuda is one of Cycles'"), "{text}");
+        }
     }
 
     #[test]

@@ -102,6 +102,7 @@ pub async fn update(
     blocking(move || output::spare(&output, &taken, (format, &views), &needed)).await??;
     let asked = RenderSettings { simulate_from, scripts, ..settings(&request, &info)? };
     let settings = inherited(asked, &spec.settings);
+    device_is_the_jobs(job, &settings, &spec.settings)?;
     let (kept, bundle, file) = (store.clone(), spec.bundle, request.file.clone());
     let had = blocking(move || colours_of(&kept, bundle)).await?;
     let (brings, has) = (brings_colours(had.as_ref(), &spec), trace.ocio.is_some());
@@ -157,6 +158,21 @@ fn files_are_the_jobs(job: JobId, had: &[String], views: &[String]) -> Result<()
         named(views.into_iter().collect()),
         job.short(),
         named(had.into_iter().collect())
+    );
+    Err(ApiError::new(ErrorKind::BadRequest, text))
+}
+
+/// Refuses an update that names a backend of GPUs, of a job that named none: machines may have it that know of none.
+fn device_is_the_jobs(job: JobId, asked: &RenderSettings, had: &RenderSettings) -> Result<(), ApiError> {
+    if asked.device.op_version() <= had.op_version() {
+        return Ok(());
+    }
+    let text = format!(
+        "job {} was submitted with --device {}, and machines may have it that do not know {}; leave out --device, or submit \
+         it as a new job",
+        job.short(),
+        had.device,
+        asked.device
     );
     Err(ApiError::new(ErrorKind::BadRequest, text))
 }
@@ -293,6 +309,20 @@ mod tests {
         let both = inherited(asked, &job);
         assert_eq!((both.engine, both.samples, both.resolution), (job.engine, Some(8), Some((4, 2))));
         assert_eq!(both.percent, None);
+    }
+
+    #[test]
+    fn an_update_names_a_backend_only_of_a_job_that_named_one() {
+        let check = |had, asked| {
+            let [had, asked] = [had, asked].map(|device| RenderSettings { device, ..RenderSettings::default() });
+            device_is_the_jobs(JobId([1; 16]), &inherited(asked, &had), &had).err().map(|error| error.message)
+        };
+        for (had, asked) in [(Device::Auto, Device::Gpu), (Device::Optix, Device::Auto), (Device::Optix, Device::Cuda)]
+        {
+            assert_eq!(check(had, asked), None, "{had} {asked}");
+        }
+        let text = check(Device::Gpu, Device::Optix).unwrap();
+        assert!(text.starts_with("job 01010101 was submitted with --device gpu, and machines"), "{text}");
     }
 
     #[test]

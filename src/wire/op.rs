@@ -50,6 +50,7 @@ mod kind {
     pub const ZIP: u16 = 18;
     pub const REUSE: u16 = 19;
     pub const VIEWS: u16 = 20;
+    pub const DEVICE: u16 = 21;
     /// First of the job's rules, which go on to 41.
     pub const SET_MAX_NODES: u16 = 32;
     pub const SET_TAGS: u16 = 33;
@@ -66,7 +67,7 @@ mod kind {
     pub const TRUST: u16 = 66;
     pub const SETTING: u16 = 67;
 
-    pub const KNOWN: [u16; 34] = [
+    pub const KNOWN: [u16; 35] = [
         SUBMIT,
         CLAIM,
         RELEASE,
@@ -87,6 +88,7 @@ mod kind {
         ZIP,
         REUSE,
         VIEWS,
+        DEVICE,
         SET_MAX_NODES,
         SET_TAGS,
         SET_GPU_NAME,
@@ -131,6 +133,7 @@ fn write_op(op: &Op, into: &mut Vec<u8>) -> Result<u16, WireError> {
         Op::Zip { path } => body!(kind::ZIP, path),
         Op::Reuse { word } => body!(kind::REUSE, word),
         Op::Views { views } => body!(kind::VIEWS, views),
+        Op::Device { device } => body!(kind::DEVICE, device),
         Op::Claim { epoch, units, kind, score } => body!(kind::CLAIM, &(epoch, units, kind, score)),
         Op::Release { units } => body!(kind::RELEASE, units),
         Op::Done { epoch, revision, unit, outputs, millis, device, build } => {
@@ -217,6 +220,7 @@ pub fn decode_op(bytes: &[u8]) -> Result<Op, WireError> {
         kind::ZIP => read!("a Zip", path => Op::Zip { path }),
         kind::REUSE => read!("a Reuse", word => Op::Reuse { word }),
         kind::VIEWS => read!("a Views", views => Op::Views { views }),
+        kind::DEVICE => read!("a Device", device => Op::Device { device }),
         kind::CLAIM => read!("a Claim", (epoch, units, kind, score) => Op::Claim { epoch, units, kind, score }),
         kind::RELEASE => read!("a Release", units => Op::Release { units }),
         kind::DONE => read!("a Done", (epoch, revision, unit, outputs, millis, device, build) => {
@@ -317,6 +321,7 @@ pub fn check_op(op: &Op) -> Result<(), WireError> {
         Op::Cancel { by, .. } => text(by),
         Op::Zip { path } => text(path),
         Op::Views { views } => sound(views.is_sound(), "its views cannot be files of one frame"),
+        Op::Device { device } => sound(device.backend().is_some(), "it names no backend"),
         Op::Reuse { word: Reuse::Wanted { .. } } => Ok(()),
         Op::Reuse { word: Reuse::Taken { unit, .. } } => sound(part_is_sound(unit.part), "its unit cannot be"),
         Op::Member { name, .. } => text(name),
@@ -346,6 +351,7 @@ fn check_settings(settings: &RenderSettings) -> Result<(), WireError> {
     sound(settings.resolution.is_none_or(|(width, height)| side(width) && side(height)), "its resolution cannot be")?;
     sound(settings.percent.is_none_or(|percent| (1..=MAX_PERCENT).contains(&percent)), "its percentage cannot be")?;
     sound(settings.samples.is_none_or(|samples| samples <= MAX_SAMPLES), "it has too many samples")?;
+    sound(settings.device.backend().is_none(), "it names a backend, which is said in an op of its own")?;
     sound(settings.depth.is_none_or(|bits| DEPTHS.contains(&bits)), "its images have an impossible depth")?;
     settings.overrides.check().or_else(|why| sound(false, why))
 }

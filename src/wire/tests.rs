@@ -111,6 +111,7 @@ pub(crate) fn ops() -> Vec<Op> {
         Op::Reuse { word: Reuse::Wanted { colours: Colours::Job } },
         Op::Reuse { word: Reuse::Taken { epoch: 0, unit, from: JobId([7; 16]) } },
         Op::Views { views: Views::of(&["_L".into(), "_R".into()]).unwrap() },
+        Op::Device { device: Device::Oneapi },
         Op::Member { node: NodeId([6; 32]), name: text() },
         Op::Evict { node: NodeId([6; 32]), heads: vec![([1; 8], 5)] },
         Op::Trust { node: NodeId([6; 32]), trusted: true },
@@ -272,6 +273,7 @@ fn what_breaks_a_limit_is_neither_written_nor_read() {
         bad_spec(|spec| spec.output.prefix = "a/../".into()),
         bad_spec(|spec| spec.rate.base_millionths = 0),
         bad_spec(|spec| spec.settings.percent = Some(0)),
+        bad_spec(|spec| spec.settings.device = Device::Cuda),
         bad_spec(|spec| spec.settings.overrides.scene = Some(String::new())),
         bad_spec(|spec| spec.settings.overrides.set[0].path = "x".repeat(5000)),
     ];
@@ -305,6 +307,10 @@ fn what_breaks_a_limit_is_neither_written_nor_read() {
         write_body("a test", &mut bytes, &views).unwrap();
         bytes[2] = (bytes.len() - 6) as u8;
         assert!(matches!(decode_op(&bytes), Err(WireError::Unsound { .. })), "{views:?}");
+    }
+    // No backend where one is to be named.
+    for device in [0, 1, 2] {
+        assert!(matches!(decode_op(&[21, 0, 1, 0, 0, 0, device]), Err(WireError::Unsound { .. })), "{device}");
     }
     let mut bytes = encode_op(&RETIRE).unwrap();
     bytes.push(0);

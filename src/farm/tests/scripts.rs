@@ -20,12 +20,12 @@ impl Trio {
         self.give(node, Input::Trust { node: whom, trusted });
     }
 
-    fn begins(&mut self, at: usize, job: JobId) -> bool {
+    pub(super) fn begins(&mut self, at: usize, job: JobId) -> bool {
         self.at(at).rendering.iter().any(|(of, _)| *of == job)
     }
 
     /// What the machine at `asked` says of the one at `of`.
-    fn says(&mut self, asked: usize, of: usize, job: JobId) -> String {
+    pub(super) fn says(&mut self, asked: usize, of: usize, job: JobId) -> String {
         let (now, node) = (self.now, self.names[of]);
         let farm = &self.at(asked).farm;
         let why = farm.why(&farm.jobs()[&job], now);

@@ -200,27 +200,6 @@ def set_engine(scene, wanted):
         raise Refused("error", "this Blender has no render engine `%s`" % engine)
 
 
-def set_device(scene, wanted, gpus):
-    """Under factory settings no GPU is enabled, and a scene saved for one would quietly render on the CPU."""
-    if scene.render.engine != "CYCLES":
-        return scene.render.engine
-    prefs = cycles_preferences()
-    if wanted != "cpu" and prefs is not None:
-        used = use_gpus(prefs, gpus)
-        if used:
-            scene.cycles.device = "GPU"
-            return used
-    if wanted == "gpu":
-        raise Refused("device", "a GPU was asked for and Blender finds none that it can use here")
-    scene.cycles.device = "CPU"
-    if prefs is not None:
-        try:
-            prefs.compute_device_type = "NONE"
-        except TypeError:
-            pass
-    return "CPU"
-
-
 def set_format(scene, wanted, depth=None):
     """What is not set stays as the scene has it, if the format has it: quality, compression, colours."""
     settings = scene.render.image_settings
@@ -473,12 +452,14 @@ def serve():
             check_properties(scene, changes)
             check_views(scene, files)
             views = render_frame(scene, command)
-            error = None
+            device = drawn_on(scene, config["device"], device)
+            kind = error = None
         except Refused as refused:
-            error = str(refused)
+            kind, error = refused.kind, str(refused)
         except Exception as exception:
-            error = str(exception).strip() or type(exception).__name__
-        say("done", frame=command["frame"], seconds=time.monotonic() - started, error=error, views=views)
+            kind, error = "error", str(exception).strip() or type(exception).__name__
+        done = {"frame": command["frame"], "seconds": time.monotonic() - started, "views": views, "device": device}
+        say("done", kind=kind, error=error, **done)
 
 
 def frame():
@@ -497,6 +478,7 @@ def frame():
     check_properties(scene, asked["scene"].get("overrides", {}).get("set", []))
     check_views(scene, files)
     views = render_frame(scene, asked["unit"])
+    print("it was rendered on %s" % drawn_on(scene, asked["scene"]["device"], device))
     root, extension = os.path.splitext(asked["unit"]["out"])
     for suffix in views or [""]:
         print("the image is %s" % (root + suffix + extension))

@@ -53,7 +53,7 @@ pub enum RenderError {
         log: String,
     },
     /// A GPU was asked for.
-    #[error("{message}; use --device auto or cpu, or see `swarm doctor`")]
+    #[error("{}", with_way_out(message))]
     Device {
         /// What is missing.
         message: String,
@@ -143,6 +143,11 @@ pub(super) fn explain(error: &str, brings_colours: bool) -> String {
     }
     let lines: Vec<&str> = error.lines().map(|line| line.trim().trim_start_matches("Error: ")).collect();
     cut(lines.join("; ").trim(), 2000).to_string()
+}
+
+/// That a GPU is asked for and lacking, and what can be done.
+pub(super) fn with_way_out(message: &str) -> String {
+    format!("{message}; use --device auto or cpu, or see `swarm doctor`")
 }
 
 /// What a machine needs to draw without a display.

@@ -12,6 +12,7 @@ use super::colours::colours_of;
 use super::error::{INSTALL_EGL, without_opengl};
 use super::log::Log;
 use super::sandbox::{Cell, Confinement};
+use super::unusable::{Cards, unusable};
 use super::{DeviceInfo, Problem, Renderer, RendererKind};
 use crate::farm::ability::{Abilities, Ability};
 use crate::farm::job::Series;
@@ -303,18 +304,11 @@ pub async fn discover_in(search: Search, cache_file: &Path) -> Discovery {
             "no Blender was found on this machine, so it renders nothing".into(),
             "install Blender, or run scripts/setup, or name one with --blender PATH",
         ));
-    } else if Path::new("/dev/nvidiactl").exists() && !found.renderers.iter().any(has_nvidia) {
-        found.problems.push(problem(
-            "gpu-unusable",
-            "there is an NVIDIA GPU here and no Blender found can use it, so this machine renders on its CPU".into(),
-            "run `nvidia-smi`; if it fails, install the driver again; else use a Blender from blender.org",
-        ));
+    } else {
+        let backends: Vec<&str> = found.renderers.iter().flat_map(Renderer::backends).collect();
+        found.problems.extend(unusable(&Cards::look(), &backends));
     }
     found
-}
-
-fn has_nvidia(renderer: &Renderer) -> bool {
-    renderer.devices.iter().any(|device| device.backend == "CUDA" || device.backend == "OPTIX")
 }
 
 fn problem(kind: &str, message: String, fix: &str) -> Problem {

@@ -211,7 +211,7 @@ pub fn choose_series(
 }
 
 /// The renderer of `series` to use for a job with these needs and least version: the newest release that meets both, of
-/// those with a GPU if one is asked for or would be taken.
+/// those with a GPU if one is asked for or would be taken, and with the backend that is asked for by name.
 pub fn choose_renderer(
     renderers: &[Renderer],
     series: Series,
@@ -223,9 +223,8 @@ pub fn choose_renderer(
     let fits = |r: &&Renderer| {
         r.series == series && r.abilities.cover(needs) && (r.file_version == 0 || r.file_version >= min_version)
     };
-    let has_gpu = |r: &Renderer| r.devices.iter().any(|device| device.backend != "CPU");
-    let suits = |r: &&Renderer| device != Device::Gpu || has_gpu(r);
-    let rank = |r: &&Renderer| (device != Device::Cpu && has_gpu(r), r.version);
+    let suits = |r: &&Renderer| device.of(r.backends()).is_some();
+    let rank = |r: &&Renderer| (device.takes_gpu(r.backends()), r.version);
     renderers.iter().rev().filter(fits).filter(suits).max_by_key(rank)
 }
 
@@ -331,6 +330,45 @@ mod tests {
         assert!(error.contains("OpenImageDenoise"), "{error}");
         let error = check_error("3.4", 30000, denoised(), BOTH, Some("3.4"));
         assert!(error.contains("OpenImageDenoise"), "{error}");
+    }
+
+    #[test]
+    fn a_job_is_rendered_by_the_newest_blender_that_has_the_backend_it_names() {
+        use crate::node::render::{DeviceInfo, RendererKind};
+        let of = |patch: u16, backends: &[&str]| Renderer {
+            kind: RendererKind::Executable,
+            path: "/b".into(),
+            version: (4, 5, patch),
+            series: series("4.5"),
+            file_version: 0,
+            build_hash: String::new(),
+            colour_folders: Vec::new(),
+            colours: String::new(),
+            abilities: Abilities::all(),
+            devices: backends
+                .iter()
+                .map(|backend| DeviceInfo {
+                    backend: (*backend).into(),
+                    name: "A4000".into(),
+                    id: String::new(),
+                    memory: None,
+                })
+                .collect(),
+            sandbox: None,
+        };
+        let all = [of(1, &["OPTIX", "CUDA", "CPU"]), of(2, &["CUDA", "CPU"]), of(3, &["CPU"])];
+        let chosen = |device| choose_renderer(&all, series("4.5"), 0, &PLAIN, device).map(|one| one.version.2);
+        for (device, patch) in [
+            (Device::Auto, Some(2)),
+            (Device::Gpu, Some(2)),
+            (Device::Cpu, Some(3)),
+            (Device::Cuda, Some(2)),
+            (Device::Optix, Some(1)),
+            (Device::Hip, None),
+            (Device::Metal, None),
+        ] {
+            assert_eq!(chosen(device), patch, "{device}");
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@
 
 use super::child::{Child, Event, Gone, Group, Mode, cpu_ticks, memory_bytes};
 use super::drawn::{Drawn, Parts, taken_sound};
-use super::error::{INSTALL_EGL, RenderError, UnitFailure, explain, missing_engine, missing_opengl, without_opengl};
+use super::error::without_opengl;
+use super::error::{INSTALL_EGL, RenderError, UnitFailure, explain, missing_engine, missing_opengl, with_way_out};
 use super::files::FileOutputs;
 use super::log::{Lines, Log, poisons, progress};
 use super::memory::{Memory, SPARE_BYTES};
@@ -16,7 +17,7 @@ use super::sound::flac_seconds;
 use super::views::{Views, suffixes};
 use super::{DeviceInfo, FailureKind, Renderer};
 use crate::farm::id::{Part, Unit};
-use crate::farm::job::{Device, FrameRate, ImageFormat, RenderSettings};
+use crate::farm::job::{FrameRate, ImageFormat, RenderSettings};
 use crate::farm::op::Blank;
 use crate::farm::overrides::Overrides;
 use crate::farm::soundtrack::Soundtrack;
@@ -65,14 +66,9 @@ impl WorkerScene {
     /// As the driver takes it, with the path of the .blend as text.
     pub(super) fn to_json(&self, blend: Option<&str>) -> Value {
         let settings = &self.settings;
-        let device = match settings.device {
-            Device::Auto => "auto",
-            Device::Cpu => "cpu",
-            Device::Gpu => "gpu",
-        };
         json!({
             "blend": blend, "engine": settings.engine, "samples": settings.samples, "percent": settings.percent,
-            "resolution": settings.resolution, "device": device, "format": self.format.blender_name(),
+            "resolution": settings.resolution, "device": settings.device.name(), "format": self.format.blender_name(),
             "depth": settings.depth, "threads": self.threads, "simulate_from": settings.simulate_from,
             "overrides": overrides_json(&settings.overrides), "use_scripts": settings.scripts.in_files,
             "script": settings.scripts.file, "gpus": self.gpus,
@@ -110,7 +106,7 @@ pub struct Rendered {
     pub sound: Option<(PathBuf, u64)>,
     /// Seconds Blender took.
     pub seconds: f64,
-    /// What rendered it: `CPU`, or backend and name of the GPUs, or the engine that is not Cycles.
+    /// What rendered it: `CPU`, or backend and name of the GPUs, or the engine that is not Cycles and what that drew on.
     pub device: String,
     /// What the person should know: missing files, Python that did not run.
     pub warnings: Vec<String>,
@@ -344,8 +340,12 @@ impl Worker {
             if !poisons(error) && !log.error.as_deref().is_some_and(poisons) {
                 self.child = unfinished.child.take();
             }
-            return failed(FailureKind::Error, message);
+            return match answer["kind"].as_str() {
+                Some("device") => failed(FailureKind::WrongDevice, with_way_out(&message)),
+                _ => failed(FailureKind::Error, message),
+            };
         }
+        text(&answer["device"]).clone_into(&mut self.device);
         let group = child.group().id();
         match self.memory.rendered(|| memory_bytes(group), Instant::now()) {
             Some(grown) => {

@@ -4,6 +4,7 @@
 use super::super::tests::{one_frame, pixels, renderers, scene, worker_scene};
 use super::*;
 use crate::farm::ability::Ability;
+use crate::farm::job::Device;
 
 /// A frame that takes longer than any test waits for it, and prints its progress often.
 const ENDLESS: &str = "scene.cycles.samples = 10_000_000; scene.cycles.use_adaptive_sampling = False";
@@ -371,6 +372,33 @@ async fn a_scene_that_cannot_be_rendered_is_refused_with_the_reason() {
             let (worker, _dir) = started(renderer, "scene.cycles.use_denoising = True").await;
             let error = worker.unwrap_err().to_string();
             assert!(error.contains("built without it"), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_draws_in_software_says_so_and_is_refused_where_a_gpu_is_asked_for() {
+    for renderer in renderers().await {
+        let (worker, dir) = started(renderer, "render.engine = 'BLENDER_WORKBENCH'").await;
+        let mut worker = worker.unwrap();
+        let rendered = render(&mut worker, Unit::whole(1), &dir.path().join("out.png")).await.unwrap();
+        if renderer.version < (4, 2, 0) {
+            assert_eq!(rendered.device, "BLENDER_WORKBENCH");
+            continue;
+        }
+        let drawn_on = rendered.device.strip_prefix("BLENDER_WORKBENCH ").unwrap();
+        let mut gpu = of(&dir.path().join("scene.blend"));
+        gpu.settings.device = Device::Gpu;
+        let mut worker = Worker::start(renderer, gpu, dir.path()).await.unwrap();
+        let asked = render(&mut worker, Unit::whole(1), &dir.path().join("gpu.png")).await;
+        match drawn_on.strip_prefix("in software on ") {
+            Some(software) => {
+                let failure = asked.unwrap_err();
+                assert_eq!((failure.kind, failure.worker_lives), (FailureKind::WrongDevice, true));
+                assert!(failure.message.contains(software) && failure.message.contains("--device auto"), "{failure}");
+                assert!(!dir.path().join("gpu.png").exists());
+            }
+            None => assert_eq!(asked.unwrap().device, rendered.device),
         }
     }
 }

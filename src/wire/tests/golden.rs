@@ -26,7 +26,7 @@ macro_rules! names {
     };
 }
 
-names!(Op, OPS, op: Submit Claim Release Done Failed Holds Drops Lost Requeue Set Cancel Revise Collected Retire Remark Scripts Zip Reuse Views Member
+names!(Op, OPS, op: Submit Claim Release Done Failed Holds Drops Lost Requeue Set Cancel Revise Collected Retire Remark Scripts Zip Reuse Views Device Member
     Evict Trust Setting Unknown);
 names!(JobSetting, SETTINGS, setting: Paused Priority MaxNodes Tags GpuName MinMemory Order Chunk Retries TimeLimit
     Deadline After);
@@ -36,7 +36,7 @@ names!(ClaimKind, CLAIMS, claim: Primary Backup);
 names!(OutputRole, ROLES, role: Image Aux Preview Sound);
 names!(Blank, BLANKS, blank: Black Transparent);
 names!(FailureKind, FAILURES, failure: Crash Error NoOutput BadOutput WrongDevice Stalled TimeLimit CannotStart);
-names!(Device, DEVICES, device: Auto Cpu Gpu);
+names!(Device, DEVICES, device: Auto Cpu Gpu Cuda Optix Hip Oneapi Metal);
 names!(RetireReason, REASONS, reason: Over Abandoned);
 names!(Order, ORDERS, order: Spread Forward FirstLastMiddle);
 names!(Chunk, CHUNKS, chunk: Auto Units All);
@@ -101,7 +101,7 @@ fn table() -> Table {
     for of in [Crash, Error, NoOutput, BadOutput, WrongDevice, Stalled, TimeLimit, CannotStart] {
         table.value("failure", failure(&of), &of);
     }
-    for of in [Device::Auto, Device::Cpu, Device::Gpu] {
+    for of in Device::ALL {
         table.value("device", device(&of), &of);
     }
     for of in [RetireReason::Over, RetireReason::Abandoned] {
