@@ -1,5 +1,8 @@
-"""The machines that scripts/failures has its scenes go wrong on, and what must be told of them."""
+"""The machines that scripts/failures has its scenes go wrong on, what must be told of them, and what they do not see."""
 
+import contextlib
+import ctypes
+import os
 import pathlib
 import re
 import socket
@@ -138,3 +141,29 @@ def pixels(path):
     if done.returncode != 0 or not done.stdout:
         raise rig.Lost(f"{path} does not decode: {done.stderr}")
     return done.stdout
+
+
+@contextlib.contextmanager
+def hidden(library):
+    """Nothing is in a library of the system, seen from mounts of our own."""
+    known = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True).stdout
+    found = re.findall(rf"^\s*{re.escape(library)} .*=> (.+)$", known, re.M)
+    if not found:
+        raise Skipped(f"there is no {library} that could be hidden")
+    for path in found:
+        subprocess.run(["mount", "--bind", "/dev/null", os.path.realpath(path)], check=True)
+    try:
+        yield
+    finally:
+        for path in found:
+            subprocess.run(["umount", os.path.realpath(path)], check=True)
+
+
+def own_mounts():
+    """What is mounted from now on is seen by this script and its children alone, and goes with them."""
+    if os.geteuid() != 0:
+        raise Skipped("needs root")
+    CLONE_NEWNS = 0x20000
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) != 0:
+        raise Skipped(f"no mount namespace: {os.strerror(ctypes.get_errno())}")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)

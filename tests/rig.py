@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """The checks that scripts/rig.py makes must find what is wrong: a check that passes everything proves nothing."""
 
+import importlib.machinery
+import importlib.util
 import os
 import pathlib
 import struct
@@ -17,6 +19,15 @@ import reference  # noqa: E402
 import rig  # noqa: E402
 
 SIZE = (4, 3)
+
+
+def script(name):
+    """A script in Python, as a module."""
+    loader = importlib.machinery.SourceFileLoader(name, str(rig.REPO / "scripts" / name))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    sys.modules[name] = module
+    loader.exec_module(module)
+    return module
 
 
 def png(width=SIZE[0], height=SIZE[1], rows=None, last=0):
@@ -113,6 +124,25 @@ class Pixels(unittest.TestCase):
         two = [("old", "3.4"), ("new", "4.5")]
         self.assertEqual(reference.shared_out(two, 3), [["old", "new"], ["old"], ["new"]])
         self.assertEqual(reference.shared_out(two[:1], 3), [["old"]] * 3)
+
+
+class Order(unittest.TestCase):
+    def setUp(self):
+        self.corpus = script("corpus")
+
+    def found(self, *scenes):
+        return self.corpus.only_in_order([self.corpus.Seen("renders", drawn=drawn) for drawn in scenes])
+
+    def test_a_corpus_that_every_host_renders_in_order_is_found(self):
+        self.assertRegex(self.found({"h1": [1, 9, 17, 25, 33]}), "1 of the scenes, as in h1 1 9 17 25 33")
+        self.assertRegex(self.found({"h1": [1]}, {"h1": [1, 25], "h2": [9, 17, 33]}), "1 of the scenes")
+
+    def test_one_scene_out_of_order_is_enough(self):
+        self.assertIsNone(self.found({"h1": [1, 9, 17, 25, 33]}, {"h1": [1, 3, 2]}))
+
+    def test_frames_that_come_in_order_by_their_rule_prove_nothing(self):
+        self.assertIsNone(self.found({"h1": [1, 33], "h2": [17, 25], "h3": [9]}))
+        self.assertIsNone(self.found({"h1": [1, 9, 25], "h2": [33], "h3": [17]}, {}))
 
 
 class Events(unittest.TestCase):

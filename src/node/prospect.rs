@@ -5,7 +5,7 @@ use super::{Node, view};
 use crate::farm::fit::{Unfit, would_fit};
 use crate::farm::id::NodeId;
 use crate::farm::job::JobSpec;
-use crate::farm::rules::Chunk;
+use crate::farm::rules::{Chunk, Rules};
 use crate::farm::state::JobState;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -85,60 +85,121 @@ impl Node {
             let capability = roster.member(node).and_then(|member| member.capability.as_ref());
             if let Some(capability) = capability.filter(|_| can) {
                 slots.push(u64::from(capability.slots));
-                if capability.memory_bytes > 0 && capability.memory_bytes < scene_bytes {
+                if is_small(capability.memory_bytes, scene_bytes) {
                     small.push(name.clone());
                 }
             }
             nodes.push(json!({"id": node.to_string(), "name": name, "can": can, "reason": reason}));
         }
-        let is_in_order = spec.rules.chunk == Chunk::All;
-        slots.sort_unstable_by(|a, b| b.cmp(a));
-        let most = if is_in_order { Some(1) } else { spec.rules.max_nodes.map(|nodes| nodes as usize) };
-        slots.truncate(most.unwrap_or(usize::MAX));
-        let at_once: u64 = if is_in_order { 1 } else { slots.iter().sum() };
-        let (millis, basis) = self.millis_of_frame(spec);
+        let jobs = self.farm.jobs().values();
+        let known = jobs.filter_map(|job: &JobState| Some((&**job.spec.as_ref()?, job.mean_millis(None)?)));
+        let (millis, basis) = millis_of_frame(&known.collect::<Vec<_>>(), spec);
         let frames = spec.frames.len().saturating_sub(kept) as u64;
-        let seconds = match frames {
-            0 => Some(0.0),
-            _ => millis.filter(|_| !slots.is_empty() && at_once > 0).map(|millis| {
-                let rounds = frames.div_ceil(at_once);
-                millis * rounds as f64 / 1000.0
-            }),
+        let seconds = match (frames, millis, at_once(slots, &spec.rules)) {
+            (0, ..) => Some(0.0),
+            (_, None, _) | (_, _, 0) => None,
+            (_, Some(millis), at_once) => Some(millis * frames.div_ceil(at_once) as f64 / 1000.0),
         };
         // Nobody is wanted where nothing is to be rendered.
         let nobody = if frames == 0 { None } else { self.nobody_suits(spec) };
         let in_the_way = self.in_the_way(spec);
         Outlook { nodes: Value::Array(nodes), nobody, in_the_way, small, seconds, basis }
     }
+}
 
-    /// How long a frame would take, in milliseconds: as in the latest job of the same file with the same settings and size,
-    /// else as long for each pixel as in all jobs known.
-    fn millis_of_frame(&self, spec: &JobSpec) -> (Option<f64>, &'static str) {
-        let pixels = |spec: &JobSpec| f64::from(spec.size.0) * f64::from(spec.size.1);
-        let known = self.farm.jobs().values();
-        let known = known.filter_map(|job: &JobState| Some((job.spec.as_ref()?, job.mean_millis(None)? as f64)));
-        let known: Vec<_> = known.collect();
-        let is_same = |other: &JobSpec| {
-            (&other.file, &other.settings, other.size, other.series)
-                == (&spec.file, &spec.settings, spec.size, spec.series)
-        };
-        let same = known.iter().filter(|(other, _)| is_same(other)).max_by_key(|(other, _)| other.created_ms);
-        if let Some((_, millis)) = same {
-            return (Some(*millis), "measured");
-        }
-        let rates: Vec<f64> = known
-            .iter()
-            .filter(|(other, _)| pixels(other) > 0.0)
-            .map(|(other, millis)| millis / pixels(other))
-            .collect();
-        let mean = (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64);
-        (mean.map(|rate| rate * pixels(spec)), "guess")
+/// Whether the files of a scene, which is all that is known of its needs, are more than a machine has of memory, as far as
+/// it tells.
+fn is_small(memory_bytes: u64, scene_bytes: u64) -> bool {
+    memory_bytes > 0 && memory_bytes < scene_bytes
+}
+
+/// How many frames are rendered at once by machines of so many slots: by the largest that the job may have.
+fn at_once(mut slots: Vec<u64>, rules: &Rules) -> u64 {
+    if rules.chunk == Chunk::All {
+        return u64::from(!slots.is_empty());
     }
+    slots.sort_unstable_by(|a, b| b.cmp(a));
+    let most = rules.max_nodes.map_or(usize::MAX, |nodes| nodes as usize);
+    slots.into_iter().take(most).sum()
+}
+
+/// How long a frame would take, in milliseconds: as in the latest job of the same file with the same settings and size,
+/// else as long for each pixel as in all jobs known. `known` are their mean times.
+///
+/// A frame of a simulation that is not baked takes as long as all that are stepped through for it, so that those of another
+/// choice of frames are no measure; nothing tells the time of a step from that of a picture.
+fn millis_of_frame(known: &[(&JobSpec, u64)], spec: &JobSpec) -> (Option<f64>, &'static str) {
+    let pixels = |spec: &JobSpec| f64::from(spec.size.0) * f64::from(spec.size.1);
+    let is_same = |other: &JobSpec| {
+        (&other.file, &other.settings, other.size, other.series) == (&spec.file, &spec.settings, spec.size, spec.series)
+    };
+    let is_measure = |other: &JobSpec| spec.settings.simulate_from.is_none() || other.frames == spec.frames;
+    let same = known.iter().filter(|(other, _)| is_same(other));
+    if let Some((other, millis)) = same.max_by_key(|(other, _)| (is_measure(other), other.created_ms)) {
+        return (Some(*millis as f64), if is_measure(other) { "measured" } else { "guess" });
+    }
+    let sized = known.iter().filter(|(other, _)| pixels(other) > 0.0);
+    let rates: Vec<f64> = sized.map(|(other, millis)| *millis as f64 / pixels(other)).collect();
+    let mean = (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64);
+    (mean.map(|rate| rate * pixels(spec)), "guess")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::farm::job::RenderSettings;
+
+    #[test]
+    fn a_frame_takes_as_long_as_in_the_latest_job_alike_and_else_as_long_for_each_pixel_as_in_all() {
+        let settings = RenderSettings::default();
+        let spec = JobSpec { size: (200, 100), created_ms: 9, settings, ..crate::wire::tests::spec() };
+        let guess = |known: &[(&JobSpec, u64)]| millis_of_frame(known, &spec);
+        assert_eq!(guess(&[]), (None, "guess"));
+        let (old, new) = (JobSpec { created_ms: 1, ..spec.clone() }, JobSpec { created_ms: 2, ..spec.clone() });
+        let small = JobSpec { size: (100, 100), ..spec.clone() };
+        assert_eq!(guess(&[(&old, 700), (&new, 300), (&small, 9000)]), (Some(300.0), "measured"));
+        assert_eq!(guess(&[(&new, 300), (&old, 700)]), (Some(300.0), "measured"), "in whatever order they are known");
+        let far = JobSpec { frames: "900-903".parse().unwrap(), ..spec.clone() };
+        assert_eq!(guess(&[(&far, 500)]), (Some(500.0), "measured"), "whichever of its frames");
+        // 10 and 20 ms for a thousand pixels.
+        let other = JobSpec { file: "other.blend".into(), size: (50, 100), ..spec.clone() };
+        assert_eq!(guess(&[(&small, 100), (&other, 100)]), (Some(300.0), "guess"));
+        let none = JobSpec { size: (0, 100), ..small.clone() };
+        assert_eq!(guess(&[(&small, 100), (&none, 100)]), (Some(200.0), "guess"), "what has no pixels tells nothing");
+        let finer = RenderSettings { samples: Some(7), ..RenderSettings::default() };
+        let finer = JobSpec { settings: finer, ..spec.clone() };
+        assert_eq!(guess(&[(&finer, 100)]), (Some(100.0), "guess"), "with other settings it is another scene");
+    }
+
+    #[test]
+    fn frames_of_a_simulation_are_measured_where_as_many_are_stepped_through_for_them() {
+        let settings = RenderSettings { simulate_from: Some(1), ..RenderSettings::default() };
+        let of = |frames: &str, created_ms| JobSpec {
+            frames: frames.parse().unwrap(),
+            settings: settings.clone(),
+            created_ms,
+            ..crate::wire::tests::spec()
+        };
+        let (all, few, later) = (of("1-100", 1), of("100", 2), of("1-100", 3));
+        assert_eq!(millis_of_frame(&[(&all, 40), (&few, 4000)], &later), (Some(40.0), "measured"));
+        assert_eq!(millis_of_frame(&[(&few, 4000)], &later), (Some(4000.0), "guess"));
+    }
+
+    #[test]
+    fn frames_are_rendered_by_as_many_slots_as_the_job_may_have() {
+        let rules = |chunk, max_nodes| Rules { chunk, max_nodes, ..Rules::default() };
+        assert_eq!(at_once(vec![1, 4, 2], &rules(Chunk::Auto, None)), 7);
+        assert_eq!(at_once(vec![1, 4, 2], &rules(Chunk::Auto, Some(2))), 6, "the largest");
+        assert_eq!(at_once(vec![1, 4, 2], &rules(Chunk::All, None)), 1, "one after another, on one machine");
+        assert_eq!((at_once(vec![], &rules(Chunk::All, None)), at_once(vec![], &rules(Chunk::Auto, None))), (0, 0));
+    }
+
+    #[test]
+    fn a_machine_is_small_that_has_less_memory_than_the_files_of_a_scene_have_bytes() {
+        assert!(is_small(8 << 30, (8 << 30) + 1));
+        assert!(!is_small(8 << 30, 8 << 30));
+        assert!(!is_small(0, 8 << 30), "it does not tell how much it has");
+    }
 
     #[test]
     fn a_job_waits_for_a_machine_that_only_has_to_be_resumed_whoever_else_does_not_trust() {

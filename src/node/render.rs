@@ -10,6 +10,9 @@
 //! Never here: deciding what to render next, or what a failure means for a job. A Blender never outlives its [`Worker`],
 //! nor the daemon, however either ends.
 
+mod blank;
+#[cfg(test)]
+mod blank_tests;
 mod by_hand;
 mod check;
 mod child;

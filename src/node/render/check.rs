@@ -4,17 +4,16 @@
 //! name. So each result is decoded before it counts, and its structure is checked where a decoder forgives: a PNG or
 //! JPEG without its end, an EXR whose compression only Blender reads. Uses memory for one frame.
 
+use super::blank;
 use crate::farm::job::ImageFormat;
 use crate::farm::op::Blank;
-use image::{ColorType, ImageDecoder, ImageReader};
+use image::{ImageDecoder, ImageReader};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// Most pixels of an image that is decoded: 16384 × 8192, 2 GiB as 32-bit float RGBA (guess).
 pub const PIXELS_MAX: u64 = 1 << 27;
-/// Brightest value that still passes for black, in 255ths (guess: Blender's dithering moves a black pixel by one).
-const BLACK_MAX: u8 = 2;
 /// Longest header of an EXR, bytes (guess: one with 300 passes has some 20 KiB).
 const EXR_HEADER_MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// Most bytes a decoder may take for a pixel: twice one of 32-bit float RGBA.
@@ -54,8 +53,8 @@ pub enum CheckError {
 }
 
 /// Checks that the file at `path` is a whole image of `format` with `size` (width, height in pixels), and says whether it
-/// shows nothing, as far as it can be told: what only Blender reads is never called blank. Decodes it: call it where
-/// blocking is allowed.
+/// shows nothing, or one of its views, as far as it can be told: what only Blender reads is never called blank. Decodes it:
+/// call it where blocking is allowed.
 pub fn check_image(path: &Path, format: ImageFormat, size: (u32, u32)) -> Result<Option<Blank>, CheckError> {
     check(path, format, Some(size))
 }
@@ -101,12 +100,21 @@ fn check(path: &Path, format: ImageFormat, size: Option<(u32, u32)>) -> Result<O
             file.rewind()?;
             decode(file, image::ImageFormat::WebP, size)
         }
-        ImageFormat::Exr => {
-            let plain = exr(&mut file, size)?;
+        ImageFormat::Exr | ImageFormat::ExrMultilayer => {
+            let colour = exr(&mut file, size)?;
             file.rewind()?;
-            if plain { decode(file, image::ImageFormat::OpenExr, size) } else { Ok(None) }
+            let shown = match colour {
+                Colour::Plain | Colour::Beside if format == ImageFormat::Exr => {
+                    decode(file, image::ImageFormat::OpenExr, size)?
+                }
+                Colour::Plain | Colour::Beside | Colour::Named => None,
+            };
+            // What is decoded so is one view; and what a frame shows is not asked of a file that goes with it.
+            if shown.is_some() || size.is_none() || (colour == Colour::Plain && format == ImageFormat::Exr) {
+                return Ok(shown);
+            }
+            Ok(blank::of_exr(BufReader::new(File::open(path)?)))
         }
-        ImageFormat::ExrMultilayer => exr(&mut file, size).map(|_| None),
     }
 }
 
@@ -147,29 +155,7 @@ fn decode(
     let bytes = usize::try_from(decoder.total_bytes()).map_err(|_| CheckError::TooLarge(is.0, is.1))?;
     let (color, mut pixels) = (decoder.color_type(), vec![0; bytes]);
     decoder.read_image(&mut pixels)?;
-    Ok(blank(&pixels, color))
-}
-
-/// Whether an image shows nothing. Looks no further than its first pixel that does.
-fn blank(pixels: &[u8], color: ColorType) -> Option<Blank> {
-    let channels = usize::from(color.channel_count());
-    let sample_bytes = usize::from(color.bytes_per_pixel()) / channels;
-    let value = |sample: &[u8]| match *sample {
-        [byte] => f32::from(byte) / 255.0,
-        [a, b] => f32::from(u16::from_ne_bytes([a, b])) / 65535.0,
-        [a, b, c, d] => f32::from_ne_bytes([a, b, c, d]),
-        _ => 1.0,
-    };
-    let mut pixels = pixels.chunks_exact(channels * sample_bytes).map(|pixel| pixel.chunks_exact(sample_bytes));
-    if color.has_alpha()
-        && pixels.clone().all(|mut samples| samples.next_back().is_some_and(|alpha| value(alpha) <= 0.0))
-    {
-        return Some(Blank::Transparent);
-    }
-    let colors = channels - usize::from(color.has_alpha());
-    // What is not a number is not black.
-    let is_dark = |sample: &[u8]| value(sample) <= f32::from(BLACK_MAX) / 255.0;
-    pixels.all(|samples| samples.take(colors).all(is_dark)).then_some(Blank::Black)
+    Ok(blank::of_pixels(&pixels, color))
 }
 
 /// What the header of one part of an OpenEXR file says.
@@ -180,14 +166,25 @@ struct Header {
     display: (u32, u32),
     /// Lines in a block.
     lines: u32,
-    /// Whether a decoder for plain colour reads it.
-    plain: bool,
+    colour: Colour,
+}
+
+/// Where an OpenEXR, or a part of one, has the colours of a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Colour {
+    /// In channels that a decoder for pictures looks for.
+    Plain,
+    /// In such, and beside them are channels with longer names, as of another view.
+    Beside,
+    /// Elsewhere.
+    Named,
 }
 
 impl Header {
     /// `None`: the end of the headers of a file of several parts.
     fn read(header: &mut impl BufRead) -> Result<Option<Self>, CheckError> {
-        let (mut data, mut display, mut compression, mut plain, mut is_empty) = (None, None, None, false, true);
+        let (mut data, mut display, mut compression, mut colour, mut is_empty) =
+            (None, None, None, Colour::Named, true);
         loop {
             let name = name(header)?;
             if name.is_empty() {
@@ -207,7 +204,7 @@ impl Header {
                 (b"dataWindow", b"box2i") => data = window(&value),
                 (b"displayWindow", b"box2i") => display = window(&value),
                 (b"compression", b"compression") => compression = value.first().copied(),
-                (b"channels", b"chlist") => plain = has_plain_colour(&value),
+                (b"channels", b"chlist") => colour = colour_of(&value),
                 _ => {}
             }
         }
@@ -225,8 +222,9 @@ impl Header {
             9 => 256,
             _ => return Err(CheckError::Unsound("its compression is unknown")),
         };
-        // The decoder knows no DWA.
-        Ok(Some(Self { data, display, lines, plain: plain && compression < 8 }))
+        // DWA is not decoded.
+        let colour = if compression < 8 { colour } else { Colour::Named };
+        Ok(Some(Self { data, display, lines, colour }))
     }
 
     fn blocks(&self) -> u32 {
@@ -235,8 +233,8 @@ impl Header {
 }
 
 /// Checks the skeleton of an OpenEXR file as Blender writes them: the header of each part, tables of where each block of
-/// lines starts, and all the blocks (openexr.com, "OpenEXR File Layout"). Says whether a decoder for plain colour reads it.
-fn exr(file: &mut BufReader<File>, size: Option<(u32, u32)>) -> Result<bool, CheckError> {
+/// lines starts, and all the blocks (openexr.com, "OpenEXR File Layout"). Says where its colours are.
+fn exr(file: &mut BufReader<File>, size: Option<(u32, u32)>) -> Result<Colour, CheckError> {
     let length = file.get_ref().metadata()?.len();
     let mut head = [0; 8];
     file.read_exact(&mut head).map_err(|_| CheckError::Truncated("within its header"))?;
@@ -260,7 +258,7 @@ fn exr(file: &mut BufReader<File>, size: Option<(u32, u32)>) -> Result<bool, Che
         }
     }
     let [first, ..] = parts.as_slice() else { return Err(CheckError::Unsound("its header is not complete")) };
-    let is_plain = first.plain && parts.len() == 1;
+    let colour = if parts.len() == 1 { first.colour } else { Colour::Named };
     // A table that cannot be in the file is not made room for.
     let entries = parts.iter().map(|part| u64::from(part.blocks())).sum::<u64>();
     let table_bytes = entries.checked_mul(8).filter(|bytes| *bytes <= length);
@@ -272,7 +270,7 @@ fn exr(file: &mut BufReader<File>, size: Option<(u32, u32)>) -> Result<bool, Che
     for (start, (part, header)) in starts.iter().map(|bytes| u64::from_le_bytes(*bytes)).zip(of_part) {
         block(file, (start, length), has_parts.then_some(part), header)?;
     }
-    Ok(is_plain)
+    Ok(colour)
 }
 
 /// Checks that a block of lines is where the table says, of the part it says, and whole.
@@ -323,21 +321,27 @@ fn window(value: &[u8]) -> Option<(i32, (u32, u32))> {
 }
 
 /// Whether the channels are named `R`, `G` and `B`, which is what a decoder for pictures looks for.
-fn has_plain_colour(list: &[u8]) -> bool {
+fn colour_of(list: &[u8]) -> Colour {
     let mut rest = list;
-    let mut found = 0;
+    let (mut found, mut has_longer) = (0, false);
     while let Some(end) = rest.iter().position(|b| *b == 0).filter(|end| *end > 0) {
         found += usize::from(matches!(&rest[..end], b"R" | b"G" | b"B"));
+        has_longer |= rest[..end].contains(&b'.');
         // Pixel type, linearity and padding, sampling in x and y.
         rest = rest.get(end + 17..).unwrap_or_default();
     }
-    found == 3
+    match (found, has_longer) {
+        (3, false) => Colour::Plain,
+        (3, true) => Colour::Beside,
+        _ => Colour::Named,
+    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use image::ColorType;
 
     const SIZE: (u32, u32) = (64, 36);
 
@@ -463,9 +467,10 @@ mod tests {
         assert_eq!(check_image(&path, ImageFormat::Png, SIZE).unwrap(), None);
         let (dark, not_a_number) = ([0.001f32, 0.0, 0.0], [0.0, f32::NAN, 0.0]);
         let bytes = |color: [f32; 3]| color.map(f32::to_ne_bytes).concat();
-        assert_eq!(blank(&bytes(dark), ColorType::Rgb32F), Some(Blank::Black));
-        assert_eq!(blank(&bytes(not_a_number), ColorType::Rgb32F), None);
-        assert_eq!(blank(&[300u16, u16::MAX].map(u16::to_ne_bytes).concat(), ColorType::La16), Some(Blank::Black));
+        assert_eq!(blank::of_pixels(&bytes(dark), ColorType::Rgb32F), Some(Blank::Black));
+        assert_eq!(blank::of_pixels(&bytes(not_a_number), ColorType::Rgb32F), None);
+        let grey = [300u16, u16::MAX].map(u16::to_ne_bytes).concat();
+        assert_eq!(blank::of_pixels(&grey, ColorType::La16), Some(Blank::Black));
     }
 
     #[test]

@@ -176,18 +176,20 @@ fn keep(parts: Parts, views: Vec<String>, out: &Path, format: ImageFormat, size:
     })?;
     let Parts { image: part, views: folder, preview, files, sound, to: _ } = taken;
     let from = views.first().map(|first| view_in(&folder.0, first, format)).unwrap_or(part.0.clone());
-    let (image, blank) = look(&from, "image", format, size)?;
-    let views = look_at_others(folder, views, format, size)?;
+    let (image, shown) = look(&from, "image", format, size)?;
+    let (views, others) = look_at_others(folder, views, format, size)?;
     let files = files.look()?;
-    let preview = match &preview {
-        None => None,
+    let (preview, seen) = match &preview {
+        None => (None, None),
         Some(part) => {
-            let (file, _) = look(&part.0, "preview", ImageFormat::Jpeg, size)?;
+            let (file, seen) = look(&part.0, "preview", ImageFormat::Jpeg, size)?;
             let to = preview_of(out);
             let bytes = place(&file, &part.0, &to)?;
-            Some((to, bytes))
+            (Some((to, bytes)), seen)
         }
     };
+    // A preview is the first view as people see it, and tells of what is not decoded here; it has no alpha.
+    let blank = shown.or(others).or(seen);
     // The frame is worth having without.
     let sound = sound.as_ref().and_then(|part| {
         let (file, to) = (File::options().read(true).write(true).open(&part.0).ok()?, sound_of(out));

@@ -7,6 +7,7 @@ use super::FailureKind;
 use super::drawn::{Refusal, look};
 use super::files::Folder;
 use crate::farm::job::ImageFormat;
+use crate::farm::op::Blank;
 use crate::farm::views::{self, MAX_VIEWS, is_view_suffix};
 use serde_json::Value;
 use std::fs::File;
@@ -82,24 +83,25 @@ pub(super) fn view_in(folder: &Path, suffix: &str, format: ImageFormat) -> PathB
     folder.join(format!("image{suffix}.{}", format.extension()))
 }
 
-/// Checks the other views, which are to be as the first is.
+/// Checks the other views, which are to be as the first is, and says whether one of them shows nothing.
 pub(super) fn look_at_others(
     folder: Folder,
     suffixes: Vec<String>,
     format: ImageFormat,
     size: (u32, u32),
-) -> Result<Views, Refusal> {
+) -> Result<(Views, Option<Blank>), Refusal> {
     let mut suffixes = suffixes.into_iter();
     let first = suffixes.next().unwrap_or_default();
-    let mut others = Vec::new();
+    let (mut others, mut blank) = (Vec::new(), None);
     for suffix in suffixes {
         let from = view_in(&folder.0, &suffix, format);
-        let (file, _) = look(&from, &format!("view `{suffix}`"), format, size)?;
+        let (file, shown) = look(&from, &format!("view `{suffix}`"), format, size)?;
         let synced = |file: &File| file.sync_all().and_then(|()| file.metadata());
         let bytes = synced(&file).map_err(|error| {
             (FailureKind::NoOutput, format!("the view `{suffix}` cannot be written to disk: {error}"))
         })?;
+        blank = blank.or(shown);
         others.push(View { suffix, from, bytes: bytes.len() });
     }
-    Ok(Views { first, others, _folder: folder })
+    Ok((Views { first, others, _folder: folder }, blank))
 }
