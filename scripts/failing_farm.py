@@ -87,27 +87,34 @@ class Farm:
 
     def ends_without(self, job, failed, says, log):
         """The job ends with every frame but `failed`, which says why, where, and what Blender said last."""
+        self.ends_without_these(job, {failed: (says, log)})
+
+    def ends_without_these(self, job, failed):
+        """The same of several, each with what it says and what is in its log."""
         shown = self.ended(job)
         frames = self.desk.job_frames(job)
         lost = [frame["frame"] for frame in frames if frame["state"] == "failed"]
         done = [frame["frame"] for frame in frames if frame["state"] == "done"]
-        if (shown["state"], lost, done) != ("failed", [failed], [n for n in FRAMES if n != failed]):
+        if (shown["state"], lost, done) != ("failed", list(failed), [n for n in FRAMES if n not in failed]):
             raise rig.Lost(f"the job is {shown['state']}: {shown['reason']}; failed {lost}, done {done}")
-        frame = next(frame for frame in frames if frame["frame"] == failed)
-        self.notes.append(frame["error"])
-        for where, text in (("job frames", frame["error"]), ("job show", shown["reason"])):
-            if not re.search(says, text, re.I | re.S):
-                raise rig.Lost(f"`{where}` does not say /{says}/: {text}")
-        if frame["node"] != "mill" or "mill" not in shown["reason"]:
-            raise rig.Lost(f"it is not told that mill failed it: {frame['node']}, {shown['reason']}")
-        if frame["attempts"] != 2:
-            raise rig.Lost(f"{frame['attempts']} attempts instead of 2")
-        logs = self.desk.ask("job", "log", job, "--frame", failed)
-        if [entry["state"] for entry in logs] != ["failed", "failed"]:
-            raise rig.Lost(f"`job log` has {[entry['state'] for entry in logs]}")
-        for entry in logs:
-            if entry["node"] != "mill" or not re.search(log, entry["text"], re.I | re.S):
-                raise rig.Lost(f"`job log` does not have /{log}/: {entry}")
+        first, _ = failed[lost[0]]
+        if not re.search(first, shown["reason"], re.I | re.S) or "mill" not in shown["reason"]:
+            raise rig.Lost(f"`job show` does not say that mill failed it, and /{first}/: {shown['reason']}")
+        for frame in (frame for frame in frames if frame["frame"] in failed):
+            says, log = failed[frame["frame"]]
+            self.notes.append(frame["error"])
+            if not re.search(says, frame["error"], re.I | re.S):
+                raise rig.Lost(f"`job frames` does not say /{says}/: {frame['error']}")
+            if frame["node"] != "mill":
+                raise rig.Lost(f"it is not told that mill failed it: {frame['node']}")
+            if frame["attempts"] != 2:
+                raise rig.Lost(f"{frame['attempts']} attempts instead of 2")
+            logs = self.desk.ask("job", "log", job, "--frame", frame["frame"])
+            if [entry["state"] for entry in logs] != ["failed", "failed"]:
+                raise rig.Lost(f"`job log` has {[entry['state'] for entry in logs]}")
+            for entry in logs:
+                if entry["node"] != "mill" or not re.search(log, entry["text"], re.I | re.S):
+                    raise rig.Lost(f"`job log` does not have /{log}/: {entry}")
         names = sorted(path.name for path in self.output.iterdir())
         if len(names) != len(done):
             raise rig.Lost(f"in the output: {names}")

@@ -2,8 +2,8 @@
 
 A cube that turns, 64x36, one sample of Cycles, frames 1 to 8; on FRAME happens what KIND names. (`sheet` goes wrong
 out of order: it has FRAME frames, and beside OUTPUT come a folder of its name and in it the frames in order.) No scene needs its
-scripts to be trusted: what goes wrong is in its data, or in a Freestyle style module, which Blender runs whatever it was
-told.
+scripts to be trusted but `handlers`: what goes wrong is in its data, or in a Freestyle style module, which Blender runs
+whatever it was told.
 """
 
 import os
@@ -94,6 +94,18 @@ def leave(scene, cube):
     settings.modules.new().script = text
 
 
+def handlers(scene, cube):
+    """Handlers that end Blender, on FRAME as a script is ended and on twice that as a process is."""
+    text = bpy.data.texts.new("handlers.py")
+    lines = ("import bpy, os, sys", "def changed(scene, *_):", "    if scene.frame_current == %d:" % FRAME,
+             "        print('sys.exit on %d')" % FRAME, "        sys.exit(3)", "def rendered(scene, *_):",
+             "    if scene.frame_current == %d:" % (2 * FRAME), "        print('os._exit on %d', flush=True)" % (2 * FRAME),
+             "        os._exit(3)", "bpy.app.handlers.frame_change_pre.append(changed)",
+             "bpy.app.handlers.render_pre.append(rendered)")
+    text.write("\n".join(lines))
+    text.use_module = True
+
+
 def views(scene, cube):
     """Two images, of two eyes, instead of one."""
     only_then(scene, "render.use_multiview", False, True)
@@ -165,7 +177,7 @@ def main():
     for frame in (1, 8):
         cube.rotation_euler.z = frame / 3
         cube.keyframe_insert("rotation_euler", frame=frame)
-    kinds = (nothing, segfault, endless, memory, leave, views, stereo, heavy, driver, black, eevee, sheet)
+    kinds = (nothing, segfault, endless, memory, leave, handlers, views, stereo, heavy, driver, black, eevee, sheet)
     changes = {kind.__name__: kind for kind in kinds}[KIND](scene, cube)
     bpy.ops.wm.save_as_mainfile(filepath=os.path.abspath(OUTPUT), compress=False)
     if changes:
