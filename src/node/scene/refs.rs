@@ -6,7 +6,7 @@
 //!
 //! | what | which files Blender opens | where they are stored |
 //! |---|---|---|
-//! | library | the .blend, if a datablock is linked from it; Blender's own assets up to 4.5 are libraries like others, later ones are packed | `Library` |
+//! | library | the .blend, if a datablock is linked from it (one that is packed: see `packed`); Blender's own assets up to 4.5 are libraries like others, later ones are packed | `Library` |
 //! | image | the file; a sequence's members by their number, as the scene plays; the tiles; with views the file of each | `Image`, for views `ImageView` alone |
 //! | font, sound, movie clip, volume | the file, or numbered ones | `VFont`, `bSound`, `MovieClip`, `Volume` |
 //! | Alembic, USD | the file and its layers, or numbered ones | `CacheFile`, `CacheFileLayer` |

@@ -8,6 +8,7 @@ use super::SceneError;
 use super::bakes::{Bake, Folders};
 use super::disk::absolute;
 use super::dna::{Blend, Record};
+use super::packed;
 use super::reach::{Graph, used_from};
 use super::read::chosen_scene;
 use super::refs::{Budget, name_of};
@@ -62,9 +63,9 @@ pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Surve
     let (mut scene, mut scene_start) = (Vec::new(), 1);
     let mut cameras = Vec::new();
     // The scene that is rendered comes first: it says where simulations of the others begin.
-    let libraries_of = trace.blends.keys().filter(|path| **path != main);
+    let libraries_of = trace.blends.keys().filter(|path| **path != main).chain(trace.packed.paths());
     for path in std::iter::once(&main).chain(libraries_of) {
-        let blend = Blend::open(path)?;
+        let blend = trace.open(path)?;
         let mut rendered = None;
         if *path == main {
             rendered = chosen_scene(&blend, overrides.scene.as_deref());
@@ -78,7 +79,7 @@ pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Surve
         let of_this = blend.coded(*b"OB\0\0").map(|(index, _)| index).filter(is_camera);
         cameras.extend(of_this.map(|index| name_of(&blend, index)));
         let mut graph = Graph::of_library(&blend);
-        graph.libraries = libraries(&blend, path, trace);
+        graph.libraries = libraries(&blend, path, trace, &mut budget)?;
         leave_out_hidden(&blend, &mut graph, (rendered, overrides.view_layers.as_slice()));
         let found = simulated(&blend, Folders::of(path, &main, &trace.maps), scene_start, &mut budget)?;
         simulations.extend(found.unbaked.into_iter().map(|(owner, simulation)| (path.clone(), owner, simulation)));
@@ -136,7 +137,12 @@ fn simulation_start(scene: &Record<'_>) -> Option<i32> {
 }
 
 /// Where the library blocks of a .blend lead, as it was traced.
-fn libraries(blend: &Blend, path: &Path, trace: &Trace) -> BTreeMap<usize, PathBuf> {
+fn libraries(
+    blend: &Blend,
+    path: &Path,
+    trace: &Trace,
+    budget: &mut Budget,
+) -> Result<BTreeMap<usize, PathBuf>, SceneError> {
     let links = trace.files.iter().filter(|file| file.kind == RefKind::Library && file.from == path);
     let links: BTreeMap<&str, &PathBuf> = links.map(|file| (&*file.stored, &file.resolved)).collect();
     let blocks = blend.coded(*b"LI\0\0").filter_map(|(index, _)| {
@@ -144,7 +150,13 @@ fn libraries(blend: &Blend, path: &Path, trace: &Trace) -> BTreeMap<usize, PathB
         let stored = library.text("name").or_else(|| library.text("filepath"))?;
         Some((index, (*links.get(&*String::from_utf8_lossy(stored))?).clone()))
     });
-    blocks.collect()
+    let mut blocks: BTreeMap<usize, PathBuf> = blocks.collect();
+    for library in packed::libraries(blend, path, &trace.maps, budget)? {
+        if trace.packed.has(&library.path) || trace.blends.contains_key(&library.path) {
+            blocks.entry(library.index).or_insert(library.path);
+        }
+    }
+    Ok(blocks)
 }
 
 /// Scenes and collections do not lead to what is hidden from rendering. Nor do scenes lead to collections: those of
