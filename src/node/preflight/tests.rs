@@ -51,6 +51,17 @@ def bake(cache):
 modified("Cloth", "CLOTH").point_cache.frame_start = 3
 bake(modified("Cloth baked", "CLOTH").point_cache)
 modified("Cloth not rendered", "CLOTH").show_render = False
+modified("Cloth keyed", "CLOTH").show_render = False
+bpy.context.object.modifiers[0].keyframe_insert("show_render", frame=1)
+modified("Cloth driven", "CLOTH").show_render = False
+bpy.context.object.modifiers[0].driver_add("show_render").driver.expression = "frame > 3"
+modified("Cloth with another key", "CLOTH").show_render = False
+bpy.context.object.modifiers[0].keyframe_insert("show_viewport", frame=1)
+modified("Cloth of a strip", "CLOTH").show_render = False
+bpy.context.object.modifiers[0].keyframe_insert("show_render", frame=1)
+animation = bpy.context.object.animation_data
+animation.nla_tracks.new().strips.new("Strip", 1, animation.action)
+animation.action = None
 modified("Cloth hidden", "CLOTH")
 bpy.context.object.hide_render = True
 modified("Cloth hidden and used", "CLOTH")
@@ -126,7 +137,10 @@ async fn simulations_that_are_not_baked_are_named_and_nothing_else_is() {
         let told: Vec<String> = found.iter().map(Simulation::to_string).collect();
         let mut wanted = vec![
             "`Canvas`: dynamic paint `Surface`",
+            "`Cloth driven`: cloth `Mod`",
             "`Cloth hidden and used`: cloth `Mod`",
+            "`Cloth keyed`: cloth `Mod`",
+            "`Cloth of a strip`: cloth `Mod`",
             "`Cloth shown later`: cloth `Mod`",
             "`Cloth`: cloth `Mod`",
             "`Emitter`: particles `Drops`",
