@@ -6,6 +6,7 @@
 mod answer;
 mod chosen;
 mod existing;
+mod imports;
 mod python;
 
 pub(super) use answer::unreadable;
@@ -253,6 +254,7 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<Loo
         problems.push(Problem::warning("case", "", format!("{more} more files differ in case"), ""));
     }
     problems.extend(python::not_run(&survey.unrun, request.scripts, &subject));
+    problems.extend(imports::computed(&survey.computed, &subject));
     let scripts = Scripts { in_files: request.scripts, file: script };
     Ok(Looked { info, trace, survey, scripts, problems })
 }

@@ -45,7 +45,7 @@ pub use ocio::{Ocio, OcioChoice, ocio_files, ocio_of, ocio_variables, trace_ocio
 pub use packed::Packed;
 pub use read::{SceneInfo, read};
 pub use simulations::Simulation;
-pub use survey::{Survey, survey};
+pub use survey::{Computed, Survey, survey};
 pub use trace::{Dependency, Missing, RefKind, Stamp, Trace, TraceOptions, trace};
 pub use unrun::Unrun;
 pub use views::{SceneViews, ViewFiles};

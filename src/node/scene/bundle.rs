@@ -225,15 +225,21 @@ impl Rewriter<'_> {
         let mut edit = |field: &Field, text: String| {
             let range = match field {
                 Field::Fixed(range) | Field::FromMain(range) => range.clone(),
-                Field::Block(index) => blend.blocks().get(*index).map_or(0..0, |block| block.at..block.at + block.len),
+                Field::Block(index) | Field::Counted(index, _) => {
+                    blend.blocks().get(*index).map_or(0..0, |block| block.at..block.at + block.len)
+                }
                 Field::BesideItself | Field::BesideMain => return Ok(()),
             };
             let (room, text) = (range.len(), text.into_bytes());
             if old_text(&range) == text {
                 return Ok(());
             }
+            if let Field::Counted(_, counts) = field {
+                let bytes = blend.int_bytes(text.len() + 1).ok_or_else(|| BundleError::NoRoom(path.into()))?;
+                edits.extend(counts.iter().map(|count| Edit { field: count.clone(), bytes: bytes.clone() }));
+            }
             match field {
-                Field::Block(index) if text.len() >= room => {
+                Field::Block(index) | Field::Counted(index, _) if text.len() >= room => {
                     // With its NUL, to the multiple of four that blocks have.
                     let len = (text.len() + 1).next_multiple_of(4);
                     let (field, bytes) =
@@ -258,7 +264,9 @@ impl Rewriter<'_> {
             }
             let Found { directory, files, name, members, .. } = found;
             let place = match reference.field {
-                Field::Fixed(_) | Field::FromMain(_) | Field::Block(_) => self.places.directory(&directory),
+                Field::Fixed(_) | Field::FromMain(_) | Field::Block(_) | Field::Counted(..) => {
+                    self.places.directory(&directory)
+                }
                 Field::BesideItself => self.caches_of(path),
                 Field::BesideMain => self.caches_of(self.main),
             };

@@ -8,6 +8,7 @@ use super::SceneError;
 use super::bakes::{Bake, Folders};
 use super::disk::absolute;
 use super::dna::{Blend, Record};
+use super::imports;
 use super::packed;
 use super::reach::{Graph, used_from};
 use super::read::chosen_scene;
@@ -47,6 +48,17 @@ pub struct Survey {
     pub cameras: Vec<String>,
     /// Whether the compositor writes files of its own.
     pub file_outputs: bool,
+    /// Nodes that import a file of which the name is known only when they run, in order.
+    pub computed: Vec<Computed>,
+}
+
+/// A node that imports a file nobody knows beforehand.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Computed {
+    /// Name of the node group.
+    pub datablock: String,
+    /// Name of the node.
+    pub node: String,
 }
 
 /// Looks through the .blend at `main` and its libraries, as `trace` found them, for what `overrides` choose to render.
@@ -60,6 +72,7 @@ pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Surve
     let mut bakes: Vec<(PathBuf, usize, Bake)> = Vec::new();
     let mut unruns: Vec<(PathBuf, usize, Unrun)> = Vec::new();
     let mut file_outputs: Vec<(PathBuf, usize)> = Vec::new();
+    let mut computed: Vec<(PathBuf, usize, Computed)> = Vec::new();
     let (mut scene, mut scene_start) = (Vec::new(), 1);
     let mut cameras = Vec::new();
     // The scene that is rendered comes first: it says where simulations of the others begin.
@@ -87,6 +100,11 @@ pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Surve
         let found = unrun(&blend, &mut budget)?;
         unruns.extend(found.into_iter().map(|(owner, unrun)| (path.clone(), owner, unrun)));
         file_outputs.extend(file_output_owners(&blend).map(|owner| (path.clone(), owner)));
+        let found = imports::computed(&blend, *path != main, &mut budget)?;
+        computed.extend(found.into_iter().map(|(owner, node)| {
+            let datablock = name_of(&blend, owner);
+            (path.clone(), owner, Computed { datablock, node })
+        }));
         graphs.insert(path.clone(), graph);
     }
     let mut seen = BTreeSet::new();
@@ -104,8 +122,11 @@ pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Surve
     });
     let unrun: BTreeSet<Unrun> = unruns.into_iter().map(|(_, _, unrun)| unrun).collect();
     let file_outputs = file_outputs.iter().any(|(path, owner)| takes_part(path, owner));
+    computed.retain(|(path, owner, _)| takes_part(path, owner));
+    let computed: BTreeSet<Computed> = computed.into_iter().map(|(_, _, computed)| computed).collect();
     let (simulations, bakes) = (simulations.into_iter().collect(), bakes.into_iter().collect());
-    Ok(Survey { simulations, bakes, unrun: unrun.into_iter().collect(), cameras, file_outputs })
+    let (unrun, computed) = (unrun.into_iter().collect(), computed.into_iter().collect());
+    Ok(Survey { simulations, bakes, unrun, cameras, file_outputs, computed })
 }
 
 /// The datablocks with File Output nodes, which write wherever they are.

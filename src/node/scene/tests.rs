@@ -14,6 +14,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 mod caches;
+mod imports;
 mod inner;
 mod ocio;
 mod packed;
