@@ -6,6 +6,7 @@
 mod answer;
 mod chosen;
 mod existing;
+mod imports;
 mod needs;
 mod python;
 
@@ -256,6 +257,7 @@ pub(super) async fn look(request: &SubmitRequest, stream: &Stream) -> Result<Loo
         problems.push(Problem::warning("case", "", format!("{more} more files differ in case"), ""));
     }
     problems.extend(python::not_run(&survey.unrun, request.scripts, &subject));
+    problems.extend(imports::computed(&survey.computed, &subject));
     let scripts = Scripts { in_files: request.scripts, file: script };
     let newest = survey.newest_library.clone().filter(|(least, _)| *least > info.min_version);
     let newest_library = newest.map(|(least, library)| {

@@ -6,7 +6,7 @@
 //!
 //! In reading order: [`dna`] finds the bytes of a field, [`mod@read`] asks the scene what to render (`views` which files it leaves), `refs` finds every
 //! path a .blend stores (`caches` those of bakes, `imports` those in geometry nodes), `reach` which of them are used, `disk`
-//! what they come to here (`maps` where they are of another machine), [`mod@trace`] what is there and what is missing,
+//! what they come to here (`maps` where they are of another machine), [`mod@trace`] what is there and what is missing (`packed` the libraries in other files),
 //! `inner` what files name themselves, `include` what travels though no .blend names it, `ocio` the colours where they are not Blender's own, `names` gives each file its place in a bundle, [`mod@bundle`] copies
 //! them with the paths rewritten, [`layout`] puts them down again. [`mod@survey`] says what of a scene would not come out as
 //! its maker saw it: `simulations` without a bake, which frames `bakes` have, what is `unrun` of its Python (`expression` tells which need it), and what it `wants` of a
@@ -25,6 +25,7 @@ pub mod layout;
 mod maps;
 mod names;
 mod ocio;
+mod packed;
 mod reach;
 pub mod read;
 mod refs;
@@ -43,9 +44,10 @@ pub use include::place_beside;
 pub use layout::{is_opened_for_writing, lay_out, opened_for_writing};
 pub use maps::PathMap;
 pub use ocio::{Ocio, OcioChoice, ocio_files, ocio_of, ocio_variables, trace_ocio};
+pub use packed::Packed;
 pub use read::{SceneInfo, read};
 pub use simulations::Simulation;
-pub use survey::{Survey, survey};
+pub use survey::{Computed, Survey, survey};
 pub use trace::{Dependency, Missing, RefKind, Stamp, Trace, TraceOptions, trace};
 pub use unrun::Unrun;
 pub use views::{SceneViews, ViewFiles};

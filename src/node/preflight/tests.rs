@@ -51,6 +51,17 @@ def bake(cache):
 modified("Cloth", "CLOTH").point_cache.frame_start = 3
 bake(modified("Cloth baked", "CLOTH").point_cache)
 modified("Cloth not rendered", "CLOTH").show_render = False
+modified("Cloth keyed", "CLOTH").show_render = False
+bpy.context.object.modifiers[0].keyframe_insert("show_render", frame=1)
+modified("Cloth driven", "CLOTH").show_render = False
+bpy.context.object.modifiers[0].driver_add("show_render").driver.expression = "frame > 3"
+modified("Cloth with another key", "CLOTH").show_render = False
+bpy.context.object.modifiers[0].keyframe_insert("show_viewport", frame=1)
+modified("Cloth of a strip", "CLOTH").show_render = False
+bpy.context.object.modifiers[0].keyframe_insert("show_render", frame=1)
+animation = bpy.context.object.animation_data
+animation.nla_tracks.new().strips.new("Strip", 1, animation.action)
+animation.action = None
 modified("Cloth hidden", "CLOTH")
 bpy.context.object.hide_render = True
 modified("Cloth hidden and used", "CLOTH")
@@ -126,7 +137,10 @@ async fn simulations_that_are_not_baked_are_named_and_nothing_else_is() {
         let told: Vec<String> = found.iter().map(Simulation::to_string).collect();
         let mut wanted = vec![
             "`Canvas`: dynamic paint `Surface`",
+            "`Cloth driven`: cloth `Mod`",
             "`Cloth hidden and used`: cloth `Mod`",
+            "`Cloth keyed`: cloth `Mod`",
+            "`Cloth of a strip`: cloth `Mod`",
             "`Cloth shown later`: cloth `Mod`",
             "`Cloth`: cloth `Mod`",
             "`Emitter`: particles `Drops`",
@@ -203,8 +217,27 @@ for name, expression in (("Simple", "frame * 2 + x"), ("Python", "len(str(x))"),
 tree = bpy.data.materials["Material"].node_tree
 class Odd(bpy.types.ShaderNodeCustomGroup):
     bl_idname, bl_label = "OddNode", "Odd"
-bpy.utils.register_class(Odd)
-tree.nodes.new("OddNode")
+class LikeOwn(bpy.types.ShaderNodeCustomGroup):
+    bl_idname, bl_label = "ShaderNodeMyThing", "Like"
+class Plain(bpy.types.Node):
+    bl_idname, bl_label = "NodeMine", "Plain"
+for kind in (Odd, LikeOwn, Plain):
+    bpy.utils.register_class(kind)
+    tree.nodes.new(kind.bl_idname)
+# One of each of Blender's own.
+for kind, heads in (("Shader", ("Shader", "Node")), ("Geometry", ("Geometry", "Function", "Node")), ("Compositor", ("Compositor",))):
+    group = bpy.data.node_groups.new(kind, kind + "NodeTree")
+    for name in dir(bpy.types):
+        if name.startswith(heads) and "Custom" not in name and name != "NodeMine" and name != "ShaderNodeMyThing":
+            try:
+                group.nodes.new(name)
+            except RuntimeError:
+                pass
+    if kind == "Shader":
+        tree.nodes.new("ShaderNodeGroup").node_tree = group
+    if kind == "Geometry":
+        thing = scene.objects["Cube"]
+        thing.modifiers.new("Mod", "NODES").node_group = group
 "#;
 
 #[tokio::test]
@@ -212,11 +245,12 @@ async fn python_that_would_not_run_is_told_and_simple_expressions_are_not() {
     for (renderer, found) in surveys(PYTHON).await {
         let told: Vec<String> =
             python::not_run(&found.unrun, false, "s.blend").into_iter().map(|problem| problem.message).collect();
-        let wanted = ["nodes of an add-on", "a driver of `Python` needs Python", "the script `starts`"];
+        let wanted = ["`Material` has nodes of an add-on", "a driver of `Python` needs Python", "the script `starts`"];
         assert_eq!(told.len(), wanted.len(), "Blender {}: {told:?}", renderer.version_text());
         for (told, wanted) in told.iter().zip(wanted) {
             assert!(told.contains(wanted), "{told}");
         }
+        assert!(told[0].ends_with("and 2 more"), "{}", told[0]);
         let left = python::not_run(&found.unrun, true, "s.blend");
         assert!(matches!(&left[..], [one] if one.message.contains("nodes of an add-on")), "{left:?}");
     }

@@ -25,6 +25,7 @@ pub(super) const DRIVER: &str = concat!(
     include_str!("overrides.py"),
     include_str!("script.py"),
     include_str!("file_outputs.py"),
+    include_str!("simulations.py"),
     include_str!("sound.py"),
     include_str!("views.py"),
     include_str!("devices.py"),

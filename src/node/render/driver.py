@@ -350,38 +350,6 @@ def literal(path):
     return path.replace("{", "{{").replace("}", "}}") if bpy.app.version >= (4, 5, 0) else path
 
 
-def forget_unbaked():
-    """What was played before the scene was saved may be stale, and a cache on disk another process's: neither is read."""
-    import bpy
-
-    caches, painted = [scene.rigidbody_world.point_cache for scene in bpy.data.scenes if scene.rigidbody_world], []
-    for thing in bpy.data.objects:
-        caches += [modifier.point_cache for modifier in thing.modifiers if hasattr(modifier, "point_cache")]
-        caches += [system.point_cache for system in thing.particle_systems]
-        for canvas in [modifier.canvas_settings for modifier in thing.modifiers if modifier.type == "DYNAMIC_PAINT"]:
-            painted += [surface.point_cache for surface in canvas.canvas_surfaces] if canvas else []
-    for cache in caches + painted:
-        if cache and not cache.is_baked and not cache.use_external:
-            # Paint does not go on from frame to frame without files (measured with 3.4 and 4.5).
-            if cache.use_disk_cache and cache not in painted:
-                cache.use_disk_cache = False
-            cache.frame_start = cache.frame_start  # a change, by which Blender takes what it holds for outdated
-
-
-def go_to(scene, frame, start, reached):
-    """A simulation that is not baked follows from the frame before: from `start` on none is left out. `reached` is where
-    it is by now, if it has begun."""
-    if start is not None and reached is None:
-        forget_unbaked()
-    if start is not None and frame > start:
-        if reached is not None and reached >= frame:
-            raise Refused("error", "the simulation is at frame %d already and does not go back to %d" % (reached, frame))
-        for step in range(start if reached is None else max(start, reached + 1), frame):
-            scene.frame_set(step)
-            say("stepped")
-    scene.frame_set(frame)
-
-
 def render_frame(scene, command):
     import bpy
 

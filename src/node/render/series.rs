@@ -357,7 +357,7 @@ mod tests {
             sandbox: None,
         };
         let all = [of(1, &["OPTIX", "CUDA", "CPU"]), of(2, &["CUDA", "CPU"]), of(3, &["CPU"])];
-        let chosen = |device| choose_renderer(&all, series("4.5"), 0, &PLAIN, device).map(|one| one.version.2);
+        let chosen = |device| choose_renderer(&all, series("4.5"), 0, PLAIN, device).map(|one| one.version.2);
         for (device, patch) in [
             (Device::Auto, Some(2)),
             (Device::Gpu, Some(2)),

@@ -54,6 +54,38 @@ async fn cloth_without_a_bake_comes_out_as_if_baked_whatever_is_rendered_before(
     }
 }
 
+/// Three sheets that fall on the cube.
+const SHEETS: &str = r#"
+def sheet(x):
+    bpy.ops.mesh.primitive_grid_add(x_subdivisions=6, y_subdivisions=6, size=2, location=(x, x, 1.3))
+    bpy.context.object.modifiers.new("Cloth", "CLOTH").point_cache.frame_end = 12
+    return bpy.context.object
+sheets = [sheet(x) for x in (-1.5, 0, 1.5)]
+cube.modifiers.new("Collision", "COLLISION")
+"#;
+/// Each of them shown in renders alone, in another way.
+const RENDERED_ALONE: &str = r#"
+sheets[0].modifiers["Cloth"].show_viewport = False
+sheets[1].hide_viewport = cube.hide_viewport = True
+hidden = bpy.data.collections.new("Hidden")
+scene.collection.children.link(hidden)
+for other in list(sheets[2].users_collection):
+    other.objects.unlink(sheets[2])
+hidden.objects.link(sheets[2])
+hidden.hide_viewport = True
+"#;
+
+#[tokio::test]
+async fn what_the_viewport_does_not_show_is_simulated_as_well() {
+    for renderer in renderers().await {
+        let (plain, baked) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let unbaked = scene(renderer, plain.path(), &[SHEETS, RENDERED_ALONE].concat());
+        let baked = scene(renderer, baked.path(), &[SHEETS, BAKED_ALL].concat());
+        let wanted = rendered(renderer, &baked, None, &[8]).await;
+        assert!(rendered(renderer, &unbaked, Some(1), &[8]).await == wanted, "by way of frames not rendered");
+    }
+}
+
 /// What else follows from frame to frame, but for hair: its bakes differ from what is played (seen with 3.4 and 4.5).
 const ALL_ELSE: &str = r#"
 bpy.ops.wm.save_as_mainfile(filepath=args[0])

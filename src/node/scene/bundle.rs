@@ -12,6 +12,7 @@ use super::inner;
 use super::layout;
 use super::names::{Places, Split, blendcache, os_bytes, stem};
 use super::ocio::{self, Copied, Ocio};
+use super::packed::unpack;
 use super::refs::{Budget, Field, Form, references};
 use super::splice::{Edit, edited};
 use super::trace::{Stamp, Trace};
@@ -104,22 +105,30 @@ pub fn bundle(
     }
     let mut all = BTreeSet::from([&*main]);
     all.extend(trace.files.iter().map(|file| &*file.resolved));
-    let bytes_total = all.iter().filter_map(|path| path.metadata().ok()).map(|meta| meta.len()).sum();
+    let bytes_total: u64 = all.iter().filter_map(|path| path.metadata().ok()).map(|meta| meta.len()).sum();
+    let (packed, packed_bytes) = trace.packed.size();
     let built_in = u64::from(matches!(trace.ocio, Some(Ocio::BuiltIn(_))));
-    let start = BundleProgress { files_total: all.len() as u64 + built_in, bytes_total, ..BundleProgress::default() };
+    let files_total = all.len() as u64 + packed + built_in;
+    let start = BundleProgress { files_total, bytes_total: bytes_total + packed_bytes, ..BundleProgress::default() };
     let wanted = trace.files.iter().map(|file| (&*file.from, &*file.resolved)).collect();
     let mut bundler = Bundler { sink, progress, at: start, stats: BundleStats::default(), files: BTreeMap::new() };
     let (places, disk, sources) = (Places::default(), Disk::of(&main, &trace.maps), BTreeMap::new());
-    let mut rewriter = Rewriter { wanted, places, disk, budget: Budget::of(&main), sources, main: &main };
+    let mut rewriter = Rewriter { wanted, places, disk, budget: Budget::of(&main), sources, main: &main, trace };
     let main_place = rewriter.place_of(&main);
-    for (path, traced) in &trace.blends {
+    let on_disk = trace.blends.iter().map(|(path, traced)| (path, Some(traced)));
+    for (path, traced) in on_disk.chain(trace.packed.paths().map(|path| (path, None))) {
         let place = rewriter.place_of(path);
-        unchanged(path, traced)?;
-        let blend = Blend::open(path)?;
-        unchanged(path, traced)?;
+        traced.map_or(Ok(()), |traced| unchanged(path, traced))?;
+        let blend = trace.open(path)?;
+        traced.map_or(Ok(()), |traced| unchanged(path, traced))?;
         let edits = rewriter.edits(&blend, path)?;
         if blend.compressed && edits.is_empty() {
-            bundler.put_from_disk(path, place, Chunking::Fixed)?;
+            match trace.packed.bytes(path) {
+                None => bundler.put_from_disk(path, place, Chunking::Fixed)?,
+                Some(mut bytes) => {
+                    bundler.put(path, place, &mut bytes, Chunking::Fixed, false)?;
+                }
+            }
             continue;
         }
         // Nothing in a .blend counts from its beginning, so what is behind may move.
@@ -127,7 +136,8 @@ pub fn bundle(
         let len = bytes.len();
         let rewritten = edited(io::Cursor::new(bytes), len, edits);
         let mut rewritten = rewritten.ok_or_else(|| BundleError::NoRoom(path.into()))?;
-        bundler.put(path, place, &mut rewritten, Chunking::ContentDefined, traced.executable)?;
+        let executable = traced.is_some_and(|traced| traced.executable);
+        bundler.put(path, place, &mut rewritten, Chunking::ContentDefined, executable)?;
     }
     for (path, (kind, traced)) in &trace.inner {
         let place = rewriter.place_of(path);
@@ -181,6 +191,7 @@ fn padded(mut text: Vec<u8>, len: usize) -> Vec<u8> {
 /// Decides what each path becomes.
 struct Rewriter<'a> {
     main: &'a Path,
+    trace: &'a Trace,
     /// Which .blend needs which file.
     wanted: BTreeSet<(&'a Path, &'a Path)>,
     places: Places,
@@ -192,9 +203,8 @@ struct Rewriter<'a> {
 
 impl Rewriter<'_> {
     fn place_of(&mut self, path: &Path) -> String {
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        let name = os_bytes(path.file_name().unwrap_or_default());
-        format!("{}/{}", self.places.directory(directory), self.places.name(directory, &Split::of(&name)))
+        let (directory, name) = place_of(&mut self.places, path);
+        format!("{directory}/{name}")
     }
 
     /// Where the laid-out copy of the .blend at `path` has its disk caches.
@@ -215,15 +225,21 @@ impl Rewriter<'_> {
         let mut edit = |field: &Field, text: String| {
             let range = match field {
                 Field::Fixed(range) | Field::FromMain(range) => range.clone(),
-                Field::Block(index) => blend.blocks().get(*index).map_or(0..0, |block| block.at..block.at + block.len),
+                Field::Block(index) | Field::Counted(index, _) => {
+                    blend.blocks().get(*index).map_or(0..0, |block| block.at..block.at + block.len)
+                }
                 Field::BesideItself | Field::BesideMain => return Ok(()),
             };
             let (room, text) = (range.len(), text.into_bytes());
             if old_text(&range) == text {
                 return Ok(());
             }
+            if let Field::Counted(_, counts) = field {
+                let bytes = blend.int_bytes(text.len() + 1).ok_or_else(|| BundleError::NoRoom(path.into()))?;
+                edits.extend(counts.iter().map(|count| Edit { field: count.clone(), bytes: bytes.clone() }));
+            }
             match field {
-                Field::Block(index) if text.len() >= room => {
+                Field::Block(index) | Field::Counted(index, _) if text.len() >= room => {
                     // With its NUL, to the multiple of four that blocks have.
                     let len = (text.len() + 1).next_multiple_of(4);
                     let (field, bytes) =
@@ -237,6 +253,9 @@ impl Rewriter<'_> {
             Ok(())
         };
         for reference in references(blend, &mut self.budget)? {
+            if self.trace.packed.meant(&reference, path, &self.trace.maps).is_some() {
+                continue;
+            }
             let mut found = self.disk.resolve(blend, path, &reference, &mut self.budget)?;
             found.files.retain(|(_, file)| self.wanted.contains(&(path, file)));
             found.members.retain(|(_, file)| self.wanted.contains(&(path, file)));
@@ -245,13 +264,14 @@ impl Rewriter<'_> {
             }
             let Found { directory, files, name, members, .. } = found;
             let place = match reference.field {
-                Field::Fixed(_) | Field::FromMain(_) | Field::Block(_) => self.places.directory(&directory),
+                Field::Fixed(_) | Field::FromMain(_) | Field::Block(_) | Field::Counted(..) => {
+                    self.places.directory(&directory)
+                }
                 Field::BesideItself => self.caches_of(path),
                 Field::BesideMain => self.caches_of(self.main),
             };
-            // From the folder of every .blend of a bundle this way leads to the place.
             let is_home = place == home && !matches!(reference.field, Field::FromMain(_));
-            let relative = if is_home { "//".into() } else { format!("//../{}/", place.trim_start_matches("f/")) };
+            let relative = if is_home { "//".into() } else { way_to(&place) };
             for (split, file) in files {
                 self.sources.insert(format!("{place}/{}", self.places.name(&directory, &split)), file);
             }
@@ -278,8 +298,26 @@ impl Rewriter<'_> {
                 Form::File | Form::Tiles(_) | Form::Sequence => {}
             }
         }
+        let Self { places, budget, trace, .. } = self;
+        let unpacked = unpack(blend, path, trace, budget, |library| {
+            let (directory, name) = place_of(places, library);
+            if directory == home { format!("//{name}") } else { format!("{}{name}", way_to(&directory)) }
+        });
+        edits.extend(unpacked?);
         Ok(edits)
     }
+}
+
+/// The place of a file: its folder in the bundle, and its name there.
+fn place_of(places: &mut Places, path: &Path) -> (String, String) {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let name = os_bytes(path.file_name().unwrap_or_default());
+    (places.directory(directory), places.name(directory, &Split::of(&name)))
+}
+
+/// How the folder `place` of a bundle is called from the folder of every .blend in it.
+fn way_to(place: &str) -> String {
+    format!("//../{}/", place.trim_start_matches("f/"))
 }
 
 fn stamp(path: &Path) -> Result<Stamp, BundleError> {

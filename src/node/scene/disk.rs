@@ -103,7 +103,7 @@ impl Disk {
             located(base, &reference.stored, &self.maps)
         };
         let path = match reference.field {
-            Field::Fixed(_) | Field::Block(_) => from(blend_path),
+            Field::Fixed(_) | Field::Block(_) | Field::Counted(..) => from(blend_path),
             Field::FromMain(_) => from(&self.main),
             Field::BesideItself => caches_of(blend_path),
             Field::BesideMain => caches_of(&self.main),

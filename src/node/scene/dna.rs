@@ -16,7 +16,7 @@ use super::SceneError;
 use crate::node::machine::Load;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::ops::Range;
 use std::path::Path;
 
@@ -137,7 +137,15 @@ enum Fault {
 impl Blend {
     /// Reads and decompresses the file at `path`, which must be a regular file of at most [`BLEND_MAX_BYTES`].
     pub fn open(path: &Path) -> Result<Self, SceneError> {
-        let (bytes, compressed) = read_decompressed(path, unpacked_max_bytes)?;
+        Self::parsed(path, read_decompressed(path, unpacked_max_bytes)?)
+    }
+
+    /// The same of the bytes of a file; `path` is where it would lie. Decompressed it has at most `max_bytes`.
+    pub fn of_bytes(path: &Path, bytes: &[u8], max_bytes: u64) -> Result<Self, SceneError> {
+        Self::parsed(path, decompressed(path, bytes, bytes.len() as u64, || unpacked_max_bytes().min(max_bytes))?)
+    }
+
+    fn parsed(path: &Path, (bytes, compressed): (Vec<u8>, bool)) -> Result<Self, SceneError> {
         Self::parse(bytes, compressed).map_err(|fault| match fault {
             Fault::NotABlend => SceneError::NotABlend(path.into()),
             Fault::Damaged(what) => SceneError::Truncated { path: path.into(), what },
@@ -267,15 +275,30 @@ impl Blend {
         if self.long_blocks { 32 } else { 16 + self.machine.pointer_bytes }
     }
 
+    /// All of block `index`, with its head.
+    pub fn whole(&self, index: usize) -> Option<Range<usize>> {
+        let block = self.blocks.get(index)?;
+        Some(block.at.checked_sub(self.head_bytes())?..block.at.checked_add(block.len)?)
+    }
+
+    /// `number` as the file has an `int`; `None` if it has no room for it.
+    pub fn int_bytes(&self, number: usize) -> Option<Vec<u8>> {
+        let mut bytes = i32::try_from(number).ok()?.to_le_bytes().to_vec();
+        if self.machine.big_endian {
+            bytes.reverse();
+        }
+        Some(bytes)
+    }
+
     /// The bytes in the head of block `index` that tell its length, and what they are for `len` bytes. `None` if there is no
     /// such block or it cannot be that long.
     pub fn length_of(&self, index: usize, len: usize) -> Option<(Range<usize>, Vec<u8>)> {
         let head = self.blocks.get(index)?.at.checked_sub(self.head_bytes())?;
         let field = if self.long_blocks { head + 16..head + 24 } else { head + 4..head + 8 };
-        let mut bytes = match field.len() {
-            4 => i32::try_from(len).ok()?.to_le_bytes().to_vec(),
-            _ => i64::try_from(len).ok()?.to_le_bytes().to_vec(),
-        };
+        if field.len() == 4 {
+            return Some((field, self.int_bytes(len)?));
+        }
+        let mut bytes = i64::try_from(len).ok()?.to_le_bytes().to_vec();
         if self.machine.big_endian {
             bytes.reverse();
         }
@@ -474,7 +497,7 @@ fn number(digits: &[u8]) -> Option<u32> {
 }
 
 /// What a compressed .blend may come to here: a small one can stand for any length.
-fn unpacked_max_bytes() -> u64 {
+pub(super) fn unpacked_max_bytes() -> u64 {
     let (part, of) = UNPACKED_PART;
     let free = Load::new().free_memory_bytes().map_or(u64::MAX, |free| free / of * part);
     free.min(BLEND_MAX_BYTES)
@@ -488,7 +511,17 @@ fn read_decompressed(path: &Path, unpacked_max: impl Fn() -> u64) -> Result<(Vec
         return Err(SceneError::NotAFile(path.into()));
     }
     let file = File::open(path).map_err(unreadable)?;
-    let mut reader = BufReader::with_capacity(1 << 20, file);
+    decompressed(path, BufReader::with_capacity(1 << 20, file), meta.len(), unpacked_max)
+}
+
+/// What `reader` has, which is of `len` bytes, and whether it was compressed.
+fn decompressed(
+    path: &Path,
+    mut reader: impl BufRead,
+    len: u64,
+    unpacked_max: impl Fn() -> u64,
+) -> Result<(Vec<u8>, bool), SceneError> {
+    let unreadable = |source: std::io::Error| SceneError::unreadable(path, source);
     let mut magic = Vec::new();
     reader.by_ref().take(7).read_to_end(&mut magic).map_err(unreadable)?;
     let start = magic.clone();
@@ -526,11 +559,11 @@ fn read_decompressed(path: &Path, unpacked_max: impl Fn() -> u64) -> Result<(Vec
     if start.is_empty() || !b"BLENDER".starts_with(&start) {
         return Err(SceneError::NotABlend(path.into()));
     }
-    if meta.len() > BLEND_MAX_BYTES {
+    if len > BLEND_MAX_BYTES {
         return Err(too_large(BLEND_MAX_BYTES));
     }
     // Room for all of it at once, as far as there is memory.
-    bytes.try_reserve_exact(meta.len() as usize + 1).map_err(no_memory)?;
+    bytes.try_reserve_exact(len as usize + 1).map_err(no_memory)?;
     whole.take(BLEND_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > BLEND_MAX_BYTES { Err(too_large(BLEND_MAX_BYTES)) } else { Ok((bytes, false)) }
 }

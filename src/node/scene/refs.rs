@@ -6,7 +6,7 @@
 //!
 //! | what | which files Blender opens | where they are stored |
 //! |---|---|---|
-//! | library | the .blend, if a datablock is linked from it; Blender's own assets up to 4.5 are libraries like others, later ones are packed | `Library` |
+//! | library | the .blend, if a datablock is linked from it (one that is packed: see `packed`); Blender's own assets up to 4.5 are libraries like others, later ones are packed | `Library` |
 //! | image | the file; a sequence's members by their number, as the scene plays; the tiles; with views the file of each | `Image`, for views `ImageView` alone |
 //! | font, sound, movie clip, volume | the file, or numbered ones | `VFont`, `bSound`, `MovieClip`, `Volume` |
 //! | Alembic, USD | the file and its layers, or numbered ones | `CacheFile`, `CacheFileLayer` |
@@ -24,7 +24,7 @@
 use super::SceneError;
 use super::caches::caches;
 use super::dna::{Blend, Record};
-use super::imports::imports;
+use super::imports::{Users, imports};
 use super::reach::EDITED_ONLY;
 use super::trace::RefKind;
 use crate::farm::blob::BUNDLE_MAX_FILES;
@@ -143,6 +143,8 @@ pub(super) enum Field {
     FromMain(Range<usize>),
     /// In the block with this index, which may be made longer.
     Block(usize),
+    /// The same, and these numbers say how long the text is, with its NUL.
+    Counted(usize, [Range<usize>; 2]),
     /// Nowhere: the directory is `blendcache_NAME` beside NAME.blend, which is this .blend.
     BesideItself,
     /// The same, beside the .blend that is rendered.
@@ -180,6 +182,7 @@ const STRIP_VIEWS: i64 = 1 << 29;
 /// All of them, in file order.
 pub(super) fn references(blend: &Blend, budget: &mut Budget) -> Result<Vec<Reference>, SceneError> {
     let mut found = Found { references: Vec::new(), budget };
+    let mut users = Users::default();
     for (index, block) in blend.blocks().iter().enumerate() {
         let Some(record) = blend.record(index) else { continue };
         let packed = || record.points("packedfile");
@@ -218,7 +221,7 @@ pub(super) fn references(blend: &Blend, budget: &mut Budget) -> Result<Vec<Refer
                     found.strips(blend, &editing, &views, &mut BTreeSet::new())?;
                 }
             }
-            b"NT\0\0" => imports(&mut found, blend, &record)?,
+            b"NT\0\0" => imports(&mut found, &mut users, blend, index)?,
             // A camera whose lens is a shader. 3 is that kind, and then 1 "external".
             b"CA\0\0" if record.int("type") == Some(3) && record.int("custom_mode") == Some(1) => {
                 found.push(RefKind::Script, &record, &["custom_filepath"], Form::File)?;
@@ -301,6 +304,22 @@ impl Found<'_> {
     pub fn push_block(&mut self, kind: RefKind, blend: &Blend, block: usize, form: Form) -> Result<(), SceneError> {
         let stored = blend.block_text(block);
         if stored.is_empty() { Ok(()) } else { self.add(kind, block, stored, Field::Block(block), form) }
+    }
+
+    /// A path that is the text of a custom property.
+    pub fn push_property(
+        &mut self,
+        kind: RefKind,
+        blend: &Blend,
+        property: &Record<'_>,
+        form: Form,
+    ) -> Result<(), SceneError> {
+        let text = property.pointer("data.pointer").and_then(|address| blend.find(property.block, address));
+        let (Some(text), Some(len), Some(room)) = (text, property.span("len"), property.span("totallen")) else {
+            return Ok(());
+        };
+        let stored = blend.block_text(text);
+        if stored.is_empty() { Ok(()) } else { self.add(kind, text, stored, Field::Counted(text, [len, room]), form) }
     }
 
     /// A path found in the block with index `owner`.

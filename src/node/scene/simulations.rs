@@ -11,11 +11,15 @@ use super::caches::{BAKED, EXTERNAL, FLUID_BAKED};
 use super::dna::{Blend, Record};
 use super::refs::{Budget, name_of};
 use super::zones::zones;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 
 /// `ModifierData.mode`: on for rendering.
 const MODE_RENDER: i64 = 1 << 1;
+/// What the path of a curve that animates that ends in.
+const SWITCH: &[u8] = b".show_render";
+/// `FCurve.flag`.
+const CURVE_MUTED: i64 = 1 << 4;
 /// `ParticleSettings.type` and `phystype`.
 const PARTICLES_EMITTER: i64 = 0;
 const PARTICLES_HAIR: i64 = 2;
@@ -90,7 +94,8 @@ pub(super) fn simulated(
     scene_start: i32,
     budget: &mut Budget,
 ) -> Result<Simulated, SceneError> {
-    let mut found = Found { blend, folders, scene_start, budget, simulated: Simulated::default() };
+    let switched = switched(blend, budget)?;
+    let mut found = Found { blend, folders, scene_start, budget, switched, simulated: Simulated::default() };
     for (index, block) in blend.blocks().iter().enumerate() {
         let Some(record) = blend.record(index) else { continue };
         match &block.code {
@@ -108,6 +113,7 @@ struct Found<'a> {
     folders: Folders<'a>,
     scene_start: i32,
     budget: &'a mut Budget,
+    switched: Switched,
     simulated: Simulated,
 }
 
@@ -175,12 +181,39 @@ impl Found<'_> {
         let mut next = object.follow("modifiers.first");
         while let Some(modifier) = next.filter(|modifier| seen.insert(modifier.block)) {
             self.budget.take(1, 0)?;
-            if modifier.int("modifier.mode").unwrap_or(0) & MODE_RENDER != 0 {
+            let is_on = modifier.int("modifier.mode").unwrap_or(0) & MODE_RENDER != 0;
+            if is_on || self.is_switched(owner, object, &modifier)? {
                 self.modifier(owner, object, &modifier)?;
             }
             next = modifier.follow("modifier.next");
         }
         Ok(())
+    }
+
+    /// Whether something animates that a modifier is on for rendering.
+    fn is_switched(&mut self, owner: usize, object: &Record<'_>, modifier: &Record<'_>) -> Result<bool, SceneError> {
+        if self.switched.is_empty() {
+            return Ok(false);
+        }
+        let name = modifier.text("modifier.name").unwrap_or_default();
+        self.budget.take(0, name.len())?;
+        let path = switch_of(name);
+        let is_it = |block: &usize| self.switched.get(block).is_some_and(|paths| paths.contains(&path));
+        let Some(animation) = object.follow("adt") else { return Ok(false) };
+        let action = |record: &Record<'_>, field: &str| record.pointer(field).and_then(|at| self.blend.find_id(at));
+        if is_it(&owner) || action(&animation, "action").as_ref().is_some_and(is_it) {
+            return Ok(true);
+        }
+        for track in animation.list("nla_tracks") {
+            self.budget.take(1, 0)?;
+            for strip in track.list("strips") {
+                self.budget.take(1, 0)?;
+                if action(&strip, "act").as_ref().is_some_and(is_it) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     fn modifier(&mut self, owner: usize, object: &Record<'_>, modifier: &Record<'_>) -> Result<(), SceneError> {
@@ -270,6 +303,37 @@ impl Found<'_> {
         }
         Ok(())
     }
+}
+
+/// What animates that a modifier is on for rendering: the curves' paths by the datablock that has them, an action or, for
+/// drivers, an object.
+type Switched = BTreeMap<usize, BTreeSet<Vec<u8>>>;
+
+fn switched(blend: &Blend, budget: &mut Budget) -> Result<Switched, SceneError> {
+    let mut switched = Switched::new();
+    for (index, block) in blend.blocks().iter().enumerate() {
+        let Some(curve) = blend.record(index).filter(|record| record.struct_name() == "FCurve") else { continue };
+        if curve.int("flag").unwrap_or(0) & CURVE_MUTED != 0 {
+            continue;
+        }
+        let path = curve.pointer("rna_path").and_then(|address| blend.find(index, address));
+        let path = path.map(|path| blend.block_text(path)).unwrap_or_default();
+        budget.take(0, path.len())?;
+        if path.starts_with(b"modifiers[") && path.ends_with(SWITCH) {
+            budget.take(1, 0)?;
+            switched.entry(block.owner).or_default().insert(without_escapes(path));
+        }
+    }
+    Ok(switched)
+}
+
+/// The path of what a modifier of this name is on for rendering by, as it is in [`Switched`].
+fn switch_of(modifier: &[u8]) -> Vec<u8> {
+    without_escapes(&[b"modifiers[\"", modifier, b"\"]", SWITCH].concat())
+}
+
+fn without_escapes(path: &[u8]) -> Vec<u8> {
+    path.iter().copied().filter(|byte| *byte != b'\\').collect()
 }
 
 /// A name, for people.

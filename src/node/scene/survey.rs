@@ -8,6 +8,8 @@ use super::SceneError;
 use super::bakes::{Bake, Folders};
 use super::disk::absolute;
 use super::dna::{Blend, Record};
+use super::imports;
+use super::packed;
 use super::reach::{Graph, used_from};
 use super::read::{chosen_scene, least_version};
 use super::refs::{Budget, name_of};
@@ -52,6 +54,17 @@ pub struct Survey {
     pub wants: Abilities,
     /// The library that only the newest Blenders may open, and the least `version * 100 + subversion` that may.
     pub newest_library: Option<(u32, PathBuf)>,
+    /// Nodes that import a file of which the name is known only when they run, in order.
+    pub computed: Vec<Computed>,
+}
+
+/// A node that imports a file nobody knows beforehand.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Computed {
+    /// Name of the node group.
+    pub datablock: String,
+    /// Name of the node.
+    pub node: String,
 }
 
 /// Looks through the .blend at `main` and its libraries, as `trace` found them, for what `overrides` choose to render.
@@ -67,12 +80,13 @@ pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Surve
     let mut file_outputs: Vec<(PathBuf, usize)> = Vec::new();
     let mut wants: BTreeSet<(PathBuf, usize, Ability)> = BTreeSet::new();
     let mut newest_library: Option<(u32, PathBuf)> = None;
+    let mut computed: Vec<(PathBuf, usize, Computed)> = Vec::new();
     let (mut scene, mut scene_start) = (Vec::new(), 1);
     let mut cameras = Vec::new();
     // The scene that is rendered comes first: it says where simulations of the others begin.
-    let libraries_of = trace.blends.keys().filter(|path| **path != main);
+    let libraries_of = trace.blends.keys().filter(|path| **path != main).chain(trace.packed.paths());
     for path in std::iter::once(&main).chain(libraries_of) {
-        let blend = Blend::open(path)?;
+        let blend = trace.open(path)?;
         let mut rendered = None;
         if *path == main {
             rendered = chosen_scene(&blend, overrides.scene.as_deref());
@@ -89,7 +103,7 @@ pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Surve
         let of_this = blend.coded(*b"OB\0\0").map(|(index, _)| index).filter(is_camera);
         cameras.extend(of_this.map(|index| name_of(&blend, index)));
         let mut graph = Graph::of_library(&blend);
-        graph.libraries = libraries(&blend, path, trace);
+        graph.libraries = libraries(&blend, path, trace, &mut budget)?;
         leave_out_hidden(&blend, &mut graph, (rendered, overrides.view_layers.as_slice()));
         let found = simulated(&blend, Folders::of(path, &main, &trace.maps), scene_start, &mut budget)?;
         simulations.extend(found.unbaked.into_iter().map(|(owner, simulation)| (path.clone(), owner, simulation)));
@@ -98,6 +112,11 @@ pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Surve
         unruns.extend(found.into_iter().map(|(owner, unrun)| (path.clone(), owner, unrun)));
         wants.extend(wanted(&blend).map(|(owner, ability)| (path.clone(), owner, ability)));
         file_outputs.extend(file_output_owners(&blend).map(|owner| (path.clone(), owner)));
+        let found = imports::computed(&blend, *path != main, &mut budget)?;
+        computed.extend(found.into_iter().map(|(owner, node)| {
+            let datablock = name_of(&blend, owner);
+            (path.clone(), owner, Computed { datablock, node })
+        }));
         graphs.insert(path.clone(), graph);
     }
     let mut seen = BTreeSet::new();
@@ -117,9 +136,11 @@ pub fn survey(main: &Path, trace: &Trace, overrides: &Overrides) -> Result<Surve
     let file_outputs = file_outputs.iter().any(|(path, owner)| takes_part(path, owner));
     let wants =
         wants.iter().filter(|(path, owner, _)| takes_part(path, owner)).map(|(_, _, ability)| *ability).collect();
+    computed.retain(|(path, owner, _)| takes_part(path, owner));
+    let computed: BTreeSet<Computed> = computed.into_iter().map(|(_, _, computed)| computed).collect();
     let (simulations, bakes) = (simulations.into_iter().collect(), bakes.into_iter().collect());
-    let unrun = unrun.into_iter().collect();
-    Ok(Survey { simulations, bakes, unrun, cameras, file_outputs, wants, newest_library })
+    let (unrun, computed) = (unrun.into_iter().collect(), computed.into_iter().collect());
+    Ok(Survey { simulations, bakes, unrun, cameras, file_outputs, wants, newest_library, computed })
 }
 
 /// The datablocks with File Output nodes, which write wherever they are.
@@ -151,7 +172,12 @@ fn simulation_start(scene: &Record<'_>) -> Option<i32> {
 }
 
 /// Where the library blocks of a .blend lead, as it was traced.
-fn libraries(blend: &Blend, path: &Path, trace: &Trace) -> BTreeMap<usize, PathBuf> {
+fn libraries(
+    blend: &Blend,
+    path: &Path,
+    trace: &Trace,
+    budget: &mut Budget,
+) -> Result<BTreeMap<usize, PathBuf>, SceneError> {
     let links = trace.files.iter().filter(|file| file.kind == RefKind::Library && file.from == path);
     let links: BTreeMap<&str, &PathBuf> = links.map(|file| (&*file.stored, &file.resolved)).collect();
     let blocks = blend.coded(*b"LI\0\0").filter_map(|(index, _)| {
@@ -159,7 +185,13 @@ fn libraries(blend: &Blend, path: &Path, trace: &Trace) -> BTreeMap<usize, PathB
         let stored = library.text("name").or_else(|| library.text("filepath"))?;
         Some((index, (*links.get(&*String::from_utf8_lossy(stored))?).clone()))
     });
-    blocks.collect()
+    let mut blocks: BTreeMap<usize, PathBuf> = blocks.collect();
+    for library in packed::libraries(blend, path, &trace.maps, budget)? {
+        if trace.packed.has(&library.path) || trace.blends.contains_key(&library.path) {
+            blocks.entry(library.index).or_insert(library.path);
+        }
+    }
+    Ok(blocks)
 }
 
 /// Scenes and collections do not lead to what is hidden from rendering. Nor do scenes lead to collections: those of

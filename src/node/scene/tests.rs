@@ -14,8 +14,10 @@ use std::path::Path;
 use tempfile::TempDir;
 
 mod caches;
+mod imports;
 mod inner;
 mod ocio;
+mod packed;
 mod paths;
 mod survey;
 
@@ -487,6 +489,7 @@ fn no_damage_to_a_blend_makes_its_reader_panic() {
         SHAPES.iter().map(|shape| scene(*shape, true, &[b"//wood.png"], &[b"//lib.blend"])).collect();
     seeds.extend(SHAPES.map(caches::of_every_kind));
     seeds.extend(SHAPES.map(survey::of_every_kind));
+    seeds.extend(SHAPES.map(packed::of_one));
     seeds.extend([gzip(&seeds[0]), zstd(&seeds[0])]);
     let options = TraceOptions {
         maps: vec![PathMap { from: r"P:\".into(), to: dir.path().into() }],

@@ -5,11 +5,12 @@
 
 use super::SceneError;
 use super::disk::{Disk, Found, absolute};
-use super::dna::Blend;
+use super::dna::{BLEND_MAX_BYTES, Blend};
 use super::include::included;
 use super::inner::trace_inner;
 use super::maps::{PathMap, is_foreign, suggested};
 use super::ocio::Ocio;
+use super::packed::{Packed, libraries};
 use super::reach::{Graph, never_rendered, used};
 use super::refs::{Budget, Reference, references};
 use crate::farm::blob::BUNDLE_MAX_FILES;
@@ -149,6 +150,8 @@ pub struct Trace {
     pub missing: Vec<Missing>,
     /// Every .blend that was read, as it was then: the scene and its libraries.
     pub blends: BTreeMap<PathBuf, Stamp>,
+    /// The libraries that are packed into one of these or into each other, and so are on no disk.
+    pub packed: Packed,
     /// The first file of each reference whose stored path differs from the disk's in case.
     pub other_case: Vec<Dependency>,
     /// Every file that names others itself, as it was when it was read; its kind.
@@ -165,6 +168,14 @@ impl Trace {
     /// All the scene needs that is there.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.blends.keys().chain(self.files.iter().map(|file| &file.resolved)).cloned().collect()
+    }
+
+    /// Reads one of the .blends again, packed or not.
+    pub(super) fn open(&self, path: &Path) -> Result<Blend, SceneError> {
+        match self.packed.bytes(path) {
+            Some(bytes) => Blend::of_bytes(path, bytes, BLEND_MAX_BYTES),
+            None => Blend::open(path),
+        }
     }
 }
 
@@ -214,6 +225,7 @@ pub fn trace(path: &Path, options: TraceOptions) -> Result<Trace, SceneError> {
     let mut graphs: BTreeMap<PathBuf, Graph> = BTreeMap::new();
     let mut resolved: Vec<(PathBuf, Reference, Found)> = Vec::new();
     let mut queue = VecDeque::from([main.clone()]);
+    let mut queued = BTreeSet::from([main.clone()]);
     while let Some(blend_path) = queue.pop_front() {
         if graphs.contains_key(&blend_path) {
             continue;
@@ -221,19 +233,39 @@ pub fn trace(path: &Path, options: TraceOptions) -> Result<Trace, SceneError> {
         if graphs.len() >= MAX_BLENDS {
             return Err(too_many(main));
         }
-        let unreadable = |source| SceneError::unreadable(&blend_path, source);
-        let stamp = Stamp::of(&blend_path).map_err(unreadable)?;
-        let blend = Blend::open(&blend_path)?;
+        let blend = match trace.packed.open_new(&blend_path) {
+            Some(packed) => packed?,
+            None => {
+                let unreadable = |source| SceneError::unreadable(&blend_path, source);
+                let stamp = Stamp::of(&blend_path).map_err(unreadable)?;
+                let blend = Blend::open(&blend_path)?;
+                trace.blends.insert(blend_path.clone(), stamp);
+                blend
+            }
+        };
         let mut graph = if blend_path == main { Graph::of_main(&blend) } else { Graph::of_library(&blend) };
+        for library in libraries(&blend, &blend_path, &trace.maps, &mut budget)? {
+            // Blender knows a library by its path: whoever names it first says whether it is packed.
+            if !queued.contains(&library.path) && trace.packed.take(&blend, &library)? {
+                queued.insert(library.path.clone());
+                queue.push_back(library.path.clone());
+            }
+            if queued.contains(&library.path) {
+                graph.libraries.insert(library.index, library.path);
+            }
+        }
         for reference in references(&blend, &mut budget)? {
+            if trace.packed.meant(&reference, &blend_path, &trace.maps).is_some() {
+                continue;
+            }
             let found = disk.resolve(&blend, &blend_path, &reference, &mut budget)?;
             if let (RefKind::Library, Some((_, library))) = (reference.kind, found.files.first()) {
                 graph.libraries.insert(reference.owner, library.clone());
+                queued.insert(library.clone());
                 queue.push_back(library.clone());
             }
             resolved.push((blend_path.clone(), reference, found));
         }
-        trace.blends.insert(blend_path.clone(), stamp);
         graphs.insert(blend_path, graph);
     }
     let used = used(&main, &graphs);
@@ -287,6 +319,7 @@ pub fn trace(path: &Path, options: TraceOptions) -> Result<Trace, SceneError> {
         return Err(too_many(main));
     }
     trace.blends.retain(|path, _| used.contains_key(path));
+    trace.packed.retain(|path| used.contains_key(path));
     Ok(trace)
 }
 

@@ -130,6 +130,37 @@ fn every_simulation_without_a_bake_and_all_python_is_found_in_every_shape_of_fil
     }
 }
 
+#[test]
+fn a_modifier_that_is_off_counts_only_where_something_animates_that() {
+    let found = |path: &[u8], curve_of: u64, muted: i64| {
+        let mut file = Builder::new(USUAL);
+        file.block(b"SC\0\0", 1, "Scene", &[&[("id.name", Text(b"SCs")), ("camera", Address(2))]]);
+        let object = [("id.name", Text(b"OBo")), ("modifiers.first", Address(3)), ("adt", Address(5))];
+        file.block(b"OB\0\0", 2, "Object", &[&object]);
+        let modifier = [("modifier.name", Text(b"My \"Cloth\"")), ("point_cache", Address(4))];
+        file.block(b"DATA", 3, "ClothModifierData", &[&modifier]);
+        file.block(b"DATA", 4, "PointCache", &[&[]]);
+        let animation = [("action", Address(10)), ("nla_tracks.first", Address(6))];
+        file.block(b"DATA", 5, "AnimData", &[&animation]);
+        file.block(b"DATA", 6, "NlaTrack", &[&[("strips.first", Address(7))]]);
+        file.block(b"DATA", 7, "NlaStrip", &[&[("act", Address(11))]]);
+        for action in 10..13 {
+            file.block(b"AC\0\0", action, "bAction", &[&[("id.name", Text(b"ACa"))]]);
+            if action == curve_of {
+                file.block(b"DATA", 20, "FCurve", &[&[("rna_path", Address(21)), ("flag", Int(muted))]]);
+                file.text(21, path);
+            }
+        }
+        surveyed(&file.finish()).unwrap().simulations.len()
+    };
+    let path = br#"modifiers["My \"Cloth\""].show_render"#;
+    assert_eq!([10, 11, 12].map(|action| found(path, action, 0)), [1, 1, 0]);
+    assert_eq!(found(path, 10, 1 << 4), 0);
+    for other in [&b"modifiers[\"Cloth\"].show_render"[..], b"modifiers[\"My \\\"Cloth\\\"\"].show_viewport", b""] {
+        assert_eq!(found(other, 10, 0), 0);
+    }
+}
+
 /// Else as many steps as there are layers times bases.
 #[test]
 fn a_list_that_all_view_layers_share_is_walked_once() {
