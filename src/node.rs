@@ -6,6 +6,7 @@
 //! is claimed, fetched, rendered and delivered is the farm's choice.
 
 mod answer;
+mod benchmark;
 mod calls;
 mod capability;
 mod cards;
@@ -224,6 +225,7 @@ struct Node {
     watchers: Vec<Watcher>,
     watched_at: Duration,
     housekept_at: Duration,
+    benchmark: benchmark::Benchmark,
     /// When it is looked for what was promised; before the first time, at once.
     hold_at: Option<Duration>,
     /// As the store has it, or will have once it is kept.
@@ -314,6 +316,7 @@ impl Node {
             watchers: Vec::new(),
             watched_at: Duration::ZERO,
             housekept_at: Duration::ZERO,
+            benchmark: benchmark::Benchmark::new(&options.data_dir, now.mono),
             hold_at: None,
             remembered: Default::default(),
             keeping: None,
@@ -420,6 +423,7 @@ impl Node {
             self.housekept_at = now;
             let farm = &self.farm;
             self.slots.reap(now, |job| farm.jobs().get(&job).is_none_or(|job| job.is_over()));
+            self.look_for_rest();
             self.keep_members();
             self.look_for_unnamed();
             self.look_after_holdings();
@@ -499,6 +503,7 @@ impl Node {
             }
             Event::UnitFinished(finished) => self.unit_finished(*finished),
             Event::Discovered(found, gpus) => self.discovered(*found, gpus),
+            Event::Benchmarked(of, outcome) => self.benchmarked(of, outcome),
             Event::WhoCan(question) => {
                 self.questions.push(question);
                 self.answer_questions(self.clock.now());

@@ -1,11 +1,12 @@
 //! How long things will take: a unit on a machine, and what is left of a job without this one.
 //!
 //! A machine's time for a unit is what it took for others of the job; else what others take for this job, corrected by
-//! how the machine compares on other jobs; else, since no machine is benchmarked yet, by its number of cores. Medians of
-//! a scene are steadier than any of these, so that an estimate only ever decides between machines.
+//! how the machine compares on other jobs; else by the benchmark, a frame that each machine renders once; else by its number
+//! of cores. Medians of a scene are steadier than any of these, so that an estimate only ever decides between machines.
 
 use super::config::{BACKUP_MARGIN, LATE_UNITS_PER_SLOT};
 use super::id::{JobId, NodeId};
+use super::message::Capability;
 use super::roster::Member;
 use super::schedule::View;
 use super::state::JobState;
@@ -14,24 +15,41 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
+/// What is known of a machine before it renders, or on the average of several.
+#[derive(Clone, Copy, Debug, Default)]
+struct Strength {
+    /// Milliseconds that the benchmark takes, if all that count were measured.
+    benchmark: Option<u32>,
+    cores: Option<u32>,
+}
+
+impl Strength {
+    /// Time of a unit here that takes machines of other strength so long.
+    fn time(self, millis: u64, theirs: Self) -> u128 {
+        let by = match (self.benchmark.zip(theirs.benchmark), theirs.cores.zip(self.cores)) {
+            // A multiple of the benchmark's time takes a multiple of theirs; a multiple of cores divides it.
+            (Some(by), _) | (None, Some(by)) => by,
+            (None, None) => (1, 1),
+        };
+        u128::from(millis) * u128::from(by.0) / u128::from(by.1)
+    }
+}
+
 impl View<'_> {
     /// Time of one unit of a job on a machine; `None` while nobody has rendered any.
     pub fn estimate(&self, job: &JobState, node: NodeId) -> Option<Duration> {
-        self.estimate_by(job, node, || self.cores_of_renderers(job))
+        self.estimate_by(job, node, || self.renderers(job))
     }
 
-    /// The same with [`Self::cores_of_renderers`], which looks at each of them: for who asks about many machines.
-    fn estimate_by(&self, job: &JobState, node: NodeId, theirs: impl Fn() -> Option<u32>) -> Option<Duration> {
+    /// The same with [`Self::renderers`], which looks at each of them: for who asks about many machines.
+    fn estimate_by(&self, job: &JobState, node: NodeId, theirs: impl Fn() -> Strength) -> Option<Duration> {
         if let Some(own) = job.mean_millis(Some(node)) {
             return Some(Duration::from_millis(own));
         }
         let elsewhere = job.mean_millis(None)?;
         let millis = match self.against_others(job.id, node) {
             Some((here, there)) if there > 0 => u128::from(elsewhere) * u128::from(here) / u128::from(there),
-            _ => match (theirs(), self.cores(node)) {
-                (Some(theirs), Some(cores)) => u128::from(elsewhere) * u128::from(theirs) / u128::from(cores),
-                _ => u128::from(elsewhere),
-            },
+            _ => self.strength(node).time(elsewhere, theirs()),
         };
         Some(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)))
     }
@@ -43,17 +61,20 @@ impl View<'_> {
         pairs.reduce(|sum, one| (sum.0.saturating_add(one.0), sum.1.saturating_add(one.1)))
     }
 
-    fn cores(&self, node: NodeId) -> Option<u32> {
-        let cores = self.roster.member(node)?.capability.as_ref()?.cores;
-        (cores > 0).then_some(cores)
+    fn strength(&self, node: NodeId) -> Strength {
+        let told = self.roster.member(node).and_then(|member| member.capability.as_ref());
+        let known = |number: u32| Some(number).filter(|number| *number > 0);
+        let number = |of: fn(&Capability) -> u32| told.and_then(|told| known(of(told)));
+        Strength { benchmark: number(|told| told.benchmark_millis), cores: number(|told| told.cores) }
     }
 
-    /// Mean cores of the machines that rendered a job.
-    fn cores_of_renderers(&self, job: &JobState) -> Option<u32> {
+    /// That of the machines that rendered a job, on the average.
+    fn renderers(&self, job: &JobState) -> Strength {
         let rendered = job.speeds().iter().filter(|(_, (frames, _))| *frames > 0);
-        let cores: Vec<u32> = rendered.filter_map(|(node, _)| self.cores(*node)).collect();
-        let count = u32::try_from(cores.len()).ok().filter(|count| *count > 0)?;
-        Some(cores.iter().fold(0u32, |sum, one| sum.saturating_add(*one)) / count)
+        let all: Vec<Strength> = rendered.map(|(node, _)| self.strength(*node)).collect();
+        let benchmarks: Option<Vec<u32>> = all.iter().map(|one| one.benchmark).collect();
+        let cores: Vec<u32> = all.iter().filter_map(|one| one.cores).collect();
+        Strength { benchmark: benchmarks.and_then(|benchmarks| mean(&benchmarks)), cores: mean(&cores) }
     }
 
     /// Whether a unit begun here now would end only after the others have ended the job without it. Of two machines that
@@ -75,7 +96,7 @@ impl View<'_> {
         let holders: BTreeSet<NodeId> = job.current_specs().flat_map(|spec| job.having(spec.bundle)).collect();
         let mut estimates: BTreeMap<NodeId, Duration> = BTreeMap::new();
         let mut slots: BinaryHeap<Reverse<(Duration, NodeId)>> = BinaryHeap::new();
-        let theirs = LazyCell::new(|| self.cores_of_renderers(job));
+        let theirs = LazyCell::new(|| self.renderers(job));
         let estimate = |node| self.estimate_by(job, node, || *theirs);
         let (mut end, mut running, mut rate) = (Duration::ZERO, 0usize, 0f64);
         for (node, member) in others() {
@@ -115,5 +136,28 @@ impl View<'_> {
             slots.push(Reverse((ends, node)));
         }
         Some(end)
+    }
+}
+
+/// The mean of some numbers, at least 1.
+fn mean(numbers: &[u32]) -> Option<u32> {
+    let count = u64::try_from(numbers.len()).ok().filter(|count| *count > 0)?;
+    let sum: u64 = numbers.iter().map(|number| u64::from(*number)).sum();
+    u32::try_from(sum / count).ok().map(|mean| mean.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_are_compared_by_the_benchmark_where_all_have_it_and_else_by_cores() {
+        let of = |benchmark, cores| Strength { benchmark, cores };
+        let theirs = of(Some(500), Some(8));
+        assert_eq!(of(Some(2000), Some(16)).time(1000, theirs), 4000);
+        assert_eq!(of(None, Some(16)).time(1000, theirs), 500);
+        assert_eq!(of(Some(2000), Some(16)).time(1000, of(None, Some(8))), 500);
+        assert_eq!(of(Some(2000), None).time(1000, of(None, Some(8))), 1000);
+        assert_eq!((mean(&[]), mean(&[300, 900]), mean(&[u32::MAX; 3])), (None, Some(600), Some(u32::MAX)));
     }
 }

@@ -174,6 +174,8 @@ pub struct Capability {
     pub sick: bool,
     /// The latest ops it understands: [`super::op::OP_VERSION`] of its build.
     pub op_version: u16,
+    /// Milliseconds that the frame takes here by which machines are compared; 0 where that is not known.
+    pub benchmark_millis: u32,
 }
 
 /// A sign of life, every two seconds.

@@ -92,6 +92,7 @@ impl Node {
         }
         self.delivery.set_encoder(found.renderers.first().cloned());
         self.slots.renderers = found.renderers;
+        self.recall_benchmark();
         self.log_confinement();
         self.tell_capability();
         self.answer_questions(self.clock.now());

@@ -28,6 +28,8 @@ pub enum Event {
     UnitFinished(Box<Finished>),
     /// Renderers were looked for.
     Discovered(Box<Discovery>, Vec<Gpu>),
+    /// The speed of this machine was measured, of what, or could not be.
+    Benchmarked(String, Result<u32, String>),
     /// A submission wants to know who could render it.
     WhoCan(WhoCan),
     /// A submission wants to know what the swarm says to it.

@@ -488,7 +488,7 @@ impl Looked {
         let paths: Vec<PathBuf> = self.trace.files.iter().map(|file| file.resolved.clone()).collect();
         let length = |path: &PathBuf| path.metadata().map_or(0, |meta| meta.len());
         let scene_bytes = blocking(move || paths.iter().map(length).sum()).await?;
-        let outlook = outlook(spec, (kept, scene_bytes), events).await?;
+        let outlook = outlook(spec, (kept, scene_bytes, self.samples(&spec.settings)), events).await?;
         if let Some(error) = &outlook.in_the_way {
             self.problems.push(Problem::from(error.clone(), Path::new(&spec.output.directory)));
         }
@@ -507,11 +507,11 @@ impl Looked {
 /// What the swarm says to a job of this machine.
 async fn outlook(
     spec: &JobSpec,
-    (kept, scene_bytes): (usize, u64),
+    (kept, scene_bytes, samples): (usize, u64, Option<u32>),
     events: &mpsc::Sender<Event>,
 ) -> Result<Outlook, ApiError> {
     let (reply, answer) = oneshot::channel();
-    let prospect = Prospect { spec: Box::new(spec.clone()), kept, scene_bytes, reply };
+    let prospect = Prospect { spec: Box::new(spec.clone()), kept, scene_bytes, samples, reply };
     events.send(Event::Prospect(prospect)).await.map_err(|_| stopping())?;
     answer.await.map_err(|_| stopping())
 }
@@ -519,7 +519,7 @@ async fn outlook(
 /// Refuses what is to become of a job, if no machine that is here would run its scripts; tells, if none can render it. Its
 /// own results are in nobody's way.
 pub(super) async fn settle_who(spec: &JobSpec, events: &mpsc::Sender<Event>, stream: &Stream) -> Result<(), ApiError> {
-    let nobody = outlook(spec, (0, 0), events).await?.nobody;
+    let nobody = outlook(spec, (0, 0, None), events).await?.nobody;
     let problem = nobody.map(|nobody| python::nobody(&nobody, &spec.name));
     settle(problem.as_slice(), stream).await
 }

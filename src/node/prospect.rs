@@ -1,5 +1,6 @@
 //! What the swarm can tell about a job before it is submitted: who could render it, and how long that would take.
 
+use super::benchmark::WORK;
 use super::http::ApiError;
 use super::{Node, view};
 use crate::farm::fit::{Unfit, would_fit};
@@ -21,6 +22,8 @@ pub struct Prospect {
     pub kept: usize,
     /// Bytes of the files of its scene.
     pub scene_bytes: u64,
+    /// Samples of each of its pixels, if Cycles renders it.
+    pub samples: Option<u32>,
     /// What there is to tell.
     pub reply: oneshot::Sender<Outlook>,
 }
@@ -37,7 +40,7 @@ pub struct Outlook {
     pub small: Vec<String>,
     /// Seconds it would take; `None` where nothing was rendered yet that it could be likened to.
     pub seconds: Option<f64>,
-    /// `measured` on the same scene, or a `guess` from other jobs.
+    /// `measured` on the same scene, a `guess` from other jobs, or by the `benchmark` of the machines.
     pub basis: &'static str,
 }
 
@@ -73,7 +76,7 @@ impl Node {
         let mut rows: Vec<(bool, String, NodeId)> =
             roster.members().keys().map(|node| (*node != me, view::node_name(&self.farm, *node), *node)).collect();
         rows.sort();
-        let (mut nodes, mut small, mut slots) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut nodes, mut small, mut slots, mut benchmarks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (_, name, node) in rows {
             let fits = would_fit(roster, node, me, spec);
             let reason = match &fits {
@@ -85,6 +88,7 @@ impl Node {
             let capability = roster.member(node).and_then(|member| member.capability.as_ref());
             if let Some(capability) = capability.filter(|_| can) {
                 slots.push(u64::from(capability.slots));
+                benchmarks.extend(Some(capability.benchmark_millis).filter(|millis| *millis > 0));
                 if is_small(capability.memory_bytes, scene_bytes) {
                     small.push(name.clone());
                 }
@@ -93,7 +97,11 @@ impl Node {
         }
         let jobs = self.farm.jobs().values();
         let known = jobs.filter_map(|job: &JobState| Some((&**job.spec.as_ref()?, job.mean_millis(None)?)));
-        let (millis, basis) = millis_of_frame(&known.collect::<Vec<_>>(), spec);
+        let (millis, basis) = match millis_of_frame(&known.collect::<Vec<_>>(), spec) {
+            (None, none) => by_benchmark(&benchmarks, spec, asked.samples)
+                .map_or((None, none), |millis| (Some(millis), "benchmark")),
+            known => known,
+        };
         let frames = spec.frames.len().saturating_sub(kept) as u64;
         let seconds = match (frames, millis, at_once(slots, &spec.rules)) {
             (0, ..) => Some(0.0),
@@ -121,6 +129,14 @@ fn at_once(mut slots: Vec<u64>, rules: &Rules) -> u64 {
     slots.sort_unstable_by(|a, b| b.cmp(a));
     let most = rules.max_nodes.map_or(usize::MAX, |nodes| nodes as usize);
     slots.into_iter().take(most).sum()
+}
+
+/// How long a frame would take, in milliseconds, if each sample of a pixel took as long as of the benchmark's frame: to the
+/// order of magnitude. `benchmarks` are the times of that of the machines that were measured.
+fn by_benchmark(benchmarks: &[u32], spec: &JobSpec, samples: Option<u32>) -> Option<f64> {
+    let mean = benchmarks.iter().map(|millis| f64::from(*millis)).sum::<f64>() / benchmarks.len() as f64;
+    let work = f64::from(spec.size.0) * f64::from(spec.size.1) * f64::from(samples?);
+    (!benchmarks.is_empty()).then_some(mean * work / WORK as f64)
 }
 
 /// How long a frame would take, in milliseconds: as in the latest job of the same file with the same settings and size,
@@ -169,6 +185,14 @@ mod tests {
         let finer = RenderSettings { samples: Some(7), ..RenderSettings::default() };
         let finer = JobSpec { settings: finer, ..spec.clone() };
         assert_eq!(guess(&[(&finer, 100)]), (Some(100.0), "guess"), "with other settings it is another scene");
+    }
+
+    #[test]
+    fn without_any_job_a_frame_takes_as_long_as_its_samples_would_in_the_benchmark() {
+        let spec = JobSpec { size: (512, 256), ..crate::wire::tests::spec() };
+        assert_eq!(by_benchmark(&[300, 500], &spec, Some(64)), Some(800.0));
+        assert_eq!(by_benchmark(&[300, 500], &spec, Some(6400)), Some(80_000.0));
+        assert_eq!((by_benchmark(&[], &spec, Some(64)), by_benchmark(&[300], &spec, None)), (None, None));
     }
 
     #[test]

@@ -266,6 +266,19 @@ impl Slots {
         }
     }
 
+    /// Whether units are in hand, or Blenders wait for more of them.
+    pub fn is_busy(&self) -> bool {
+        !self.running.is_empty() || !self.idle.is_empty()
+    }
+
+    /// Begins something with a Blender of its own, which is given threads, folder and loop as units are.
+    pub fn spawn<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        work: impl FnOnce(Option<u32>, PathBuf, mpsc::Sender<Event>) -> F,
+    ) -> AbortHandle {
+        self.tasks.spawn(work(self.threads, self.dir.clone(), self.events.clone()))
+    }
+
     /// Begins a test frame with the Blenders of these series; [`Input::SelfTested`] follows.
     pub fn self_test(&mut self, series: &BTreeSet<Series>) {
         let wanted = |renderer: &&Renderer| series.is_empty() || series.contains(&renderer.series);

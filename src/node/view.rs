@@ -392,6 +392,7 @@ pub fn node(farm: &Farm, node: NodeId, now: Duration) -> Value {
         "gpus": gpus,
         "blenders": blenders,
         "slots": told.slots,
+        "benchmark_ms": Some(told.benchmark_millis).filter(|millis| *millis > 0),
         "load": f64::from(member.load_percent) / 100.0,
         "tags": told.tags,
         "problems": problems,

@@ -155,6 +155,7 @@ pub fn capability() -> Capability {
         problems: vec![problem],
         paused: true,
         sick: false,
+        benchmark_millis: 700,
         op_version: 1,
     }
 }

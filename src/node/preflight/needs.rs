@@ -26,6 +26,12 @@ impl Looked {
         needs
     }
 
+    /// Samples of each pixel, if Cycles renders it.
+    pub fn samples(&self, settings: &RenderSettings) -> Option<u32> {
+        let is_cycles = settings.engine.as_deref().unwrap_or(&self.info.engine) == "CYCLES";
+        settings.samples.or(self.info.samples).filter(|_| is_cycles)
+    }
+
     /// A refusal that names the library for which a Blender is too old, if it is that.
     pub fn of_library(&self, error: ApiError) -> ApiError {
         match (&self.newest_library, error.kind) {
