@@ -7,10 +7,10 @@
 use super::Node;
 use super::event::Event;
 use super::gpus;
-use super::render::{DeviceInfo, Disk, Renderer, UnitFailure, Worker, WorkerScene};
+use super::render::{DeviceInfo, Renderer, UnitFailure, Worker};
+use super::self_test::default_scene;
 use crate::farm::id::Unit;
-use crate::farm::job::{Device, ImageFormat, RenderSettings};
-use crate::farm::views::Views;
+use crate::farm::job::Device;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -137,17 +137,7 @@ async fn measure(
     gpus: Option<Vec<DeviceInfo>>,
     dir: &Path,
 ) -> Result<u32, String> {
-    let settings = RenderSettings {
-        engine: Some("CYCLES".into()),
-        samples: Some(SAMPLES),
-        resolution: Some((SIDE, SIDE)),
-        percent: Some(100),
-        device: Device::Auto,
-        ..RenderSettings::default()
-    };
-    let (size, format) = ((SIDE, SIDE), ImageFormat::Png);
-    let (views, disk) = (Views::default(), Disk::default());
-    let scene = WorkerScene { blend: None, settings, format, size, views, threads, ocio: None, gpus, disk };
+    let scene = default_scene(SIDE, SAMPLES, threads, gpus);
     let mut worker = Worker::start(renderer, scene, dir).await.map_err(|error| UnitFailure::from(error).message)?;
     let out = dir.join("out").join(format!("benchmark-{:016x}.png", rand::random::<u64>()));
     let mut last = Ok(0.0);

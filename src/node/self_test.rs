@@ -3,7 +3,7 @@
 //! A machine whose failures others could render asks for it before it trusts itself again. It goes the way of every
 //! frame (process, driver, device, image checked), so that a broken driver or installation fails here too.
 
-use super::render::{Disk, Renderer, UnitFailure, Worker, WorkerScene};
+use super::render::{DeviceInfo, Disk, Renderer, UnitFailure, Worker, WorkerScene};
 use crate::farm::id::Unit;
 use crate::farm::job::{Device, ImageFormat, RenderSettings};
 use crate::farm::views::Views;
@@ -31,18 +31,23 @@ pub async fn self_test(renderers: &[Renderer], threads: Option<u32>, dir: &Path)
     Ok(())
 }
 
-async fn render(renderer: &Renderer, threads: Option<u32>, dir: &Path) -> Result<(), String> {
+/// Blender's own default scene, so many pixels on a side, each of so many samples of Cycles, on whatever is best here.
+pub fn default_scene(side: u32, samples: u32, threads: Option<u32>, gpus: Option<Vec<DeviceInfo>>) -> WorkerScene {
     let settings = RenderSettings {
         engine: Some("CYCLES".into()),
-        samples: Some(1),
-        resolution: Some((SIDE, SIDE)),
+        samples: Some(samples),
+        resolution: Some((side, side)),
         percent: Some(100),
         device: Device::Auto,
         ..RenderSettings::default()
     };
-    let (size, format) = ((SIDE, SIDE), ImageFormat::Png);
+    let (size, format) = ((side, side), ImageFormat::Png);
     let (views, disk) = (Views::default(), Disk::default());
-    let scene = WorkerScene { blend: None, settings, format, size, views, threads, ocio: None, gpus: None, disk };
+    WorkerScene { blend: None, settings, format, size, views, threads, ocio: None, gpus, disk }
+}
+
+async fn render(renderer: &Renderer, threads: Option<u32>, dir: &Path) -> Result<(), String> {
+    let scene = default_scene(SIDE, 1, threads, None);
     let mut worker = Worker::start(renderer, scene, dir).await.map_err(|error| UnitFailure::from(error).message)?;
     let out = dir.join("out").join(format!("self-test-{:016x}.png", rand::random::<u64>()));
     let kept = async { worker.draw(Unit::whole(1), &out, Some(LIMIT)).await?.keep().await }.await;
