@@ -10,7 +10,7 @@ const BACKENDS_SINCE: u16 = 4;
 /// What Blender calls the CPU among its backends.
 const CPU: &str = "CPU";
 
-/// Which compute device a job wants. In a `Submit` or `Revise` only the first three are written; see [`Device::word`].
+/// Which compute device a job wants. In a `Submit` or `Revise` only the first three are written: the others are `Op::Device`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Device {

@@ -180,7 +180,7 @@ pub struct OutputSpec {
     /// Absolute path of the video; `None` for none.
     pub video: Option<String>,
     /// Absolute path of a ZIP file of all results; `None` for none. No part of a `Submit`:
-    /// [`Op::Zip`](super::op::Op::Zip) says it.
+    /// [`Op::Zip`] says it.
     #[serde(skip)]
     pub zip: Option<String>,
 }
@@ -271,10 +271,10 @@ pub struct JobSpec {
     /// Wall clock at submission, milliseconds since 1970; for display alone.
     pub created_ms: u64,
     /// Whether frames that another job has are taken over instead of rendered, and then whose colours they are in. An op of
-    /// its own says so, [`Op::Reuse`](super::op::Op::Reuse).
+    /// its own says so, [`Op::Reuse`].
     #[serde(skip)]
     pub reuse: Option<Colours>,
-    /// Which files a frame is. An op of its own declares them, [`Op::Views`](super::op::Op::Views).
+    /// Which files a frame is. An op of its own declares them, [`Op::Views`].
     #[serde(skip)]
     pub views: Views,
     /// The machine whose word this is: who submitted it, or revised it. The fold knows by whose log it is.
