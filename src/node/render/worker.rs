@@ -439,6 +439,8 @@ struct Watch {
     deadline: Option<Instant>,
     alive_at: Instant,
     look_at: Instant,
+    /// CPU time used up to the last look. Before the first it is not asked for: a short frame is over by then, and asking
+    /// reads of every process of the machine.
     ticks: Option<u64>,
 }
 
@@ -452,8 +454,7 @@ impl Watch {
     fn new(group: Arc<Group>, stall: Stall, limit: Option<Duration>) -> Self {
         let now = Instant::now();
         let deadline = limit.and_then(|limit| now.checked_add(limit));
-        let ticks = cpu_ticks(group.id());
-        Self { group, stall, deadline, alive_at: now, look_at: now + stall.look, ticks }
+        Self { group, stall, deadline, alive_at: now, look_at: now + stall.look, ticks: None }
     }
 
     async fn next(&mut self, child: &mut Child) -> Seen {
