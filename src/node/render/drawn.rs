@@ -224,16 +224,13 @@ pub(super) fn look(
     Ok((file, blank))
 }
 
-/// Gives the checked file at `from` its name; its length.
+/// Gives the checked file at `from` its name; its length. What it holds is on the disk then, which may turn out to be full;
+/// its name need not be: the store gives it another and sees to that, and a restart clears the folder.
 fn place(file: &File, from: &Path, to: &Path) -> Result<u64, Refusal> {
     let named = || -> io::Result<u64> {
         file.sync_all()?;
         let bytes = file.metadata()?.len();
         std::fs::rename(from, to)?;
-        #[cfg(unix)]
-        if let Some(dir) = to.parent() {
-            File::open(dir)?.sync_all()?;
-        }
         Ok(bytes)
     };
     named().map_err(|error| (FailureKind::NoOutput, format!("the image cannot be put at {}: {error}", to.display())))
