@@ -40,6 +40,10 @@ const WARNING_MAX_BYTES: usize = 400;
 /// Most units that are drawn and not stored yet, each an image in memory; then Blenders wait (guess: one is stored while
 /// another is drawn, and a few come at once).
 const STORING_MAX: usize = 4;
+/// What is drawn is looked at only then, for Blender to have its next unit first. A look takes a processor for some
+/// milliseconds, and a Blender, at its lower priority, that is woken on that one stays there though another is idle: it had
+/// the unit 2.0 ms after the last one was drawn, and has it after 0.7 ms now (measured, two cores, 480 × 270).
+const HEAD_START: Duration = Duration::from_millis(1);
 /// Most idle workers looked through; more than any machine has slots.
 const MAX_IDLE: usize = 256;
 
@@ -422,6 +426,7 @@ impl Run {
         let _stores = self.storing.acquire().await;
         let free = Free { scene: work.scene, unit: work.unit, run: self.number, worker, gpu: self.gpu.clone() };
         let _ = self.events.send(Event::UnitDrawn(Box::new(free))).await;
+        tokio::time::sleep(HEAD_START).await;
         let done = drawn.keep().await.map_err(|failure| (failure, None))?;
         let warned: String = done.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
         self.keep_log(work, &(done.log.clone() + &warned)).await;
