@@ -40,9 +40,9 @@ const WARNING_MAX_BYTES: usize = 400;
 /// Most units that are drawn and not stored yet, each an image in memory; then Blenders wait (guess: one is stored while
 /// another is drawn, and a few come at once).
 const STORING_MAX: usize = 4;
-/// What is drawn is looked at only then, for Blender to have its next unit first. A look takes a processor for some
-/// milliseconds, and a Blender, at its lower priority, that is woken on that one stays there though another is idle: it had
-/// the unit 2.0 ms after the last one was drawn, and has it after 0.7 ms now (measured, two cores, 480 × 270).
+/// What is drawn waits for so long before it is looked at, so that Blender has its next unit first. A look takes a
+/// processor for some milliseconds, and a Blender, which has a lower priority, waits for that one if it is woken on it,
+/// though another is idle: without this it had the unit after 2.0 ms, and has it after 0.7 (measured, two cores, 480 × 270).
 const HEAD_START: Duration = Duration::from_millis(1);
 /// Most idle workers looked through; more than any machine has slots.
 const MAX_IDLE: usize = 256;
