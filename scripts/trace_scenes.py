@@ -342,7 +342,9 @@ def library_cache(folder):
 @kind
 def ocean_bake(folder):
     new_scene()
-    ocean = plane().modifiers.new("ocean", "OCEAN")
+    thing = plane()
+    thing.location.z = 4  # below the camera, and its waves lift it above
+    ocean = thing.modifiers.new("ocean", "OCEAN")
     ocean.geometry_mode = "GENERATE"
     ocean.viewport_resolution = ocean.resolution = 4
     ocean.frame_start, ocean.frame_end = FRAMES
@@ -351,6 +353,7 @@ def ocean_bake(folder):
     for frame in FRAMES:
         image = bpy.data.images.new("disp", 16, 16, float_buffer=True)
         image.file_format = "OPEN_EXR"
+        image.pixels = [20] * len(image.pixels)  # 3.6 once saved
         image.save(filepath=f"{folder}/its/disp_{frame:04}.exr")
         bpy.data.images.remove(image)
     return lambda: set_field(f"{folder}/shot.blend", "OceanModifierData", b"cached", 1)
